@@ -1,0 +1,354 @@
+//! The command line: every subcommand, flag, default and example.
+//!
+//! Owns what can be asked for. What a single value may look like is `parse`'s business, which
+//! cores a plan ends up on is `plan`'s. Knows neither the runtime nor the machine.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub mod parse;
+pub mod plan;
+
+use parse::{CoreList, Range, Spin};
+
+const CONNECTIONS: Range = Range { min: 1, max: 100_000 };
+const MESSAGE_SIZE: Range = Range { min: 1, max: 16 << 20 };
+const DEPTH: Range = Range { min: 1, max: 1024 };
+const RATE: Range = Range { min: 1, max: 50_000_000 };
+const BUFFERS: Range = Range { min: 1, max: 32_768 };
+const BUFFER_SIZE: Range = Range { min: 64, max: 1 << 20 };
+const DURATION_MIN: Duration = Duration::from_millis(100);
+const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+const WARMUP_MAX: Duration = Duration::from_secs(3600);
+
+/// Load benchmarks, reports and the doctor of the coreloop runtime.
+#[derive(Debug, Parser)]
+#[command(name = "coreloop-bench", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a server and its load in this one process, and report both
+    #[command(subcommand)]
+    Run(RunScenario),
+    /// Serve until SIGINT or SIGTERM, then report what each core did
+    #[command(subcommand)]
+    Serve(ServeScenario),
+    /// Put load on a server that is already running
+    #[command(subcommand)]
+    Load(LoadScenario),
+    /// Say what this kernel offers, what limits matter, and what to change
+    Doctor(DoctorArgs),
+}
+
+/// Scenarios of `run`.
+#[derive(Debug, Subcommand)]
+pub enum RunScenario {
+    /// TCP echo: each message comes back as it was sent
+    #[command(after_help = EXAMPLES_RUN)]
+    Echo(RunArgs),
+}
+
+/// Scenarios of `serve`.
+#[derive(Debug, Subcommand)]
+pub enum ServeScenario {
+    /// TCP echo: each message comes back as it was sent
+    #[command(after_help = EXAMPLES_SERVE)]
+    Echo(ServeArgs),
+}
+
+/// Scenarios of `load`.
+#[derive(Debug, Subcommand)]
+pub enum LoadScenario {
+    /// TCP echo: each message must come back as it was sent
+    #[command(after_help = EXAMPLES_LOAD)]
+    Echo(LoadArgs),
+}
+
+/// What to send, how fast and for how long; shared by `run` and `load`.
+#[derive(Args, Clone, Debug)]
+pub struct Workload {
+    /// Connections, over all load cores (1 to 100,000)
+    #[arg(long, value_name = "N", default_value = "64", value_parser = connections)]
+    pub connections: u64,
+    /// Bytes per message (1 to 16M)
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = message_size)]
+    pub size: u64,
+    /// Messages in flight per connection (1 to 1024)
+    #[arg(long, value_name = "N", default_value = "1", value_parser = depth)]
+    pub depth: u64,
+    /// Time measured, after the warm-up (100ms to 24h)
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = measured)]
+    pub duration: Duration,
+    /// Time under load before measuring begins (0 to 1h)
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = warmup)]
+    pub warmup: Duration,
+    /// Open loop: requests per second over all connections, on a fixed schedule; latency then
+    /// counts from the intended send time. Without it, each answer triggers the next request
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rate: Option<u64>,
+}
+
+/// Where the results go beside the terminal; shared by `run` and `load`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Outputs {
+    /// Write the whole report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the percentile distribution as HdrHistogram text, in µs (an open loop's uncorrected
+    /// one goes beside it, to FILE.uncorrected)
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+    /// Write an HdrHistogram interval log, one entry per second and series, in ns
+    #[arg(long, value_name = "FILE")]
+    pub hlog: Option<PathBuf>,
+    /// No progress bar
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// How the server's loops are set up; shared by `run` and `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServerTuning {
+    /// How long an idle server core polls before it sleeps: off, dial (it learns), or a time
+    #[arg(long, value_name = "SPIN", default_value = "dial", value_parser = parse::spin)]
+    pub spin: Spin,
+    /// What each server core records about itself
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = StatsLevel::Counters)]
+    pub stats: StatsLevel,
+    /// Receive buffers per server core, a power of two (1 to 32,768); default: the runtime's
+    #[arg(long, value_name = "N", value_parser = buffers)]
+    pub buffers: Option<u64>,
+    /// Bytes per receive buffer (64 to 1M); default: the runtime's
+    #[arg(long, value_name = "BYTES", value_parser = buffer_size)]
+    pub buffer_size: Option<u64>,
+}
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// What to send.
+    #[command(flatten)]
+    pub workload: Workload,
+    /// Cores that serve, as 0 or 0,2-5; default: the first core this process may use
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    pub server_cores: Option<CoreList>,
+    /// Cores that make the load; default: the second core it may use, or the first if alone
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    pub load_cores: Option<CoreList>,
+    /// The server's loops.
+    #[command(flatten)]
+    pub tuning: ServerTuning,
+    /// Where results go.
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+/// Flags of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7000")]
+    pub addr: SocketAddr,
+    /// Cores that serve, as 0 or 0,2-5; default: every core this process may use
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    pub cores: Option<CoreList>,
+    /// The server's loops.
+    #[command(flatten)]
+    pub tuning: ServerTuning,
+    /// Write the report as JSON when the server stops
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Flags of `load`.
+#[derive(Args, Clone, Debug)]
+pub struct LoadArgs {
+    /// Address of the server
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7000")]
+    pub addr: SocketAddr,
+    /// Cores that make the load, as 1 or 0,2-5; default: the last core this process may use
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    pub cores: Option<CoreList>,
+    /// What to send.
+    #[command(flatten)]
+    pub workload: Workload,
+    /// Where results go.
+    #[command(flatten)]
+    pub outputs: Outputs,
+}
+
+/// Flags of `doctor`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES_DOCTOR)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a core records about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StatsLevel {
+    /// Nothing
+    Off,
+    /// Counters only
+    Counters,
+    /// Counters and latency histograms
+    Histograms,
+}
+
+impl StatsLevel {
+    /// The word of the command line for this level.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StatsLevel::Off => "off",
+            StatsLevel::Counters => "counters",
+            StatsLevel::Histograms => "histograms",
+        }
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coreloop-bench run echo                server and load in one process, 10 s
+  coreloop-bench serve echo --cores 0    a server until Ctrl-C
+  coreloop-bench load echo --cores 1     load on it, from a second terminal
+  coreloop-bench doctor                  what this kernel offers, what to change
+
+Exit codes: 0 fine, 1 failed, 2 bad command line, 3 not valid as a measurement";
+
+const EXAMPLES_RUN: &str = "\
+Examples:
+  coreloop-bench run echo
+  coreloop-bench run echo --connections 1 --duration 3s
+  coreloop-bench run echo --rate 50k --json run.json --hgrm run.hgrm
+  coreloop-bench run echo --size 16k --server-cores 0,1 --load-cores 2-5";
+
+const EXAMPLES_SERVE: &str = "\
+Examples:
+  coreloop-bench serve echo
+  coreloop-bench serve echo --addr 127.0.0.1:7000 --cores 0
+  coreloop-bench serve echo --cores 0,2-5 --spin off --json server.json";
+
+const EXAMPLES_LOAD: &str = "\
+Examples:
+  coreloop-bench load echo --addr 127.0.0.1:7000 --cores 1
+  coreloop-bench load echo --addr 127.0.0.1:7000 --cores 1 --depth 16
+  coreloop-bench load echo --cores 1,2 --rate 50000 --hlog load.hlog";
+
+const EXAMPLES_DOCTOR: &str = "\
+Examples:
+  coreloop-bench doctor
+  coreloop-bench doctor --json | jq -r '.findings[].change'";
+
+fn connections(text: &str) -> Result<u64, String> {
+    parse::count(text, CONNECTIONS)
+}
+
+fn message_size(text: &str) -> Result<u64, String> {
+    parse::size(text, MESSAGE_SIZE)
+}
+
+fn depth(text: &str) -> Result<u64, String> {
+    parse::count(text, DEPTH)
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    parse::count(text, RATE)
+}
+
+fn buffers(text: &str) -> Result<u64, String> {
+    let value = parse::count(text, BUFFERS)?;
+    if value.is_power_of_two() {
+        return Ok(value);
+    }
+    Err(format!("must be a power of two, such as {}", value.next_power_of_two()))
+}
+
+fn buffer_size(text: &str) -> Result<u64, String> {
+    parse::size(text, BUFFER_SIZE)
+}
+
+fn measured(text: &str) -> Result<Duration, String> {
+    parse::duration_within(text, DURATION_MIN, DURATION_MAX)
+}
+
+fn warmup(text: &str) -> Result<Duration, String> {
+    parse::duration_within(text, Duration::ZERO, WARMUP_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(flags: &[&str]) -> Result<RunArgs, String> {
+        let args = ["coreloop-bench", "run", "echo"].iter().chain(flags);
+        match Cli::try_parse_from(args) {
+            Ok(Cli { command: Command::Run(RunScenario::Echo(args)) }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_help_ends_with_examples() {
+        fn walk(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            for line in help.lines().filter(|line| line.starts_with("  coreloop-bench")) {
+                assert!(line.chars().count() <= 80, "wraps in 80 columns: {line}");
+            }
+            if !command.has_subcommands() {
+                let examples = help.rsplit("\n\n").next().unwrap();
+                assert!(examples.starts_with("Examples:"), "{}: {help}", command.get_name());
+            }
+            command.get_subcommands_mut().filter(|sub| sub.get_name() != "help").for_each(walk);
+        }
+        Cli::command().debug_assert();
+        walk(&mut Cli::command());
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let args = run(&[]).unwrap();
+        let load = args.workload;
+        assert_eq!((load.connections, load.size, load.depth), (64, 64, 1));
+        assert_eq!((load.duration, load.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
+        assert_eq!(load.rate, None);
+        assert_eq!(args.tuning.spin, Spin::Dial);
+        assert_eq!(args.tuning.stats, StatsLevel::Counters);
+    }
+
+    #[test]
+    fn bad_values_name_what_would_be_right() {
+        for (flags, part) in [
+            (["--connections", "0"], "must be 1 to 100,000"),
+            (["--connections", "1000000"], "must be 1 to 100,000"),
+            (["--depth", "0"], "must be 1 to 1,024"),
+            (["--size", "0"], "must be 1 B to 16 MiB"),
+            (["--rate", "0"], "must be 1 to 50,000,000"),
+            (["--duration", "10"], "10s, 500ms or 2m"),
+            (["--duration", "1ms"], "must be 100ms to 24h"),
+            (["--warmup", "2h"], "must be 0s to 1h"),
+            (["--load-cores", "x"], "0,2-5"),
+            (["--spin", "maybe"], "off, dial"),
+            (["--stats", "all"], "off, counters, histograms"),
+            (["--buffers", "100"], "power of two, such as 128"),
+            (["--buffer-size", "16"], "must be 64 B to 1 MiB"),
+        ] {
+            let error = run(&flags).unwrap_err();
+            assert!(error.contains(part), "{flags:?}: {error}");
+            assert!(error.contains(flags[0]), "the flag is named: {error}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! From what was asked for to what will run: cores checked against the machine, defaults filled in.
+//!
+//! Owns the rules that need more than one flag, or the machine. Pure: the allowed cores come in as
+//! a slice. An error says which flag to change, and to what.
+
+use std::net::SocketAddr;
+
+use crate::cli::parse::bytes;
+use crate::cli::{LoadArgs, RunArgs, ServeArgs, ServerTuning, Workload};
+use crate::report::units::{core_ranges, grouped};
+
+/// More payload in flight than this is a memory test, not a latency benchmark.
+const IN_FLIGHT_BYTES_MAX: u64 = 4 << 30;
+
+/// Descriptors a process needs beside one per connection: rings, listeners, files, terminal.
+const SPARE_FILES: u64 = 64;
+
+/// A load that can run.
+#[derive(Clone, Debug)]
+pub struct LoadPlan {
+    /// Where the server is; `None` while it is still to be bound, in this process.
+    pub addr: Option<SocketAddr>,
+    /// Cores that make the load, at least one.
+    pub cores: Vec<usize>,
+    /// What to send.
+    pub workload: Workload,
+}
+
+/// A server that can run.
+#[derive(Clone, Debug)]
+pub struct ServePlan {
+    /// Where to listen.
+    pub addr: SocketAddr,
+    /// Cores that serve, at least one.
+    pub cores: Vec<usize>,
+    /// How its loops are set up.
+    pub tuning: ServerTuning,
+}
+
+/// Fills in `run`: an in-process server on a free loopback port, and the load on it.
+pub fn run(args: &RunArgs, allowed: &[usize]) -> Result<(ServePlan, LoadPlan), String> {
+    let first = *allowed.first().ok_or("this process may run on no core at all")?;
+    let second = allowed.get(1).copied().unwrap_or(first);
+    let server = args.server_cores.as_ref().map_or(vec![first], |list| list.0.clone());
+    // The default load core steps aside if the server was asked onto it.
+    let free = allowed.iter().copied().find(|core| !server.contains(core));
+    let load = match (&args.load_cores, free) {
+        (Some(list), _) => list.0.clone(),
+        (None, Some(core)) if server.contains(&second) => vec![core],
+        (None, _) => vec![second],
+    };
+    check_cores("--server-cores", &server, allowed)?;
+    check_cores("--load-cores", &load, allowed)?;
+    check_workload(&args.workload, load.len())?;
+    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+    let serve = ServePlan { addr, cores: server, tuning: args.tuning.clone() };
+    Ok((serve, LoadPlan { addr: None, cores: load, workload: args.workload.clone() }))
+}
+
+/// Fills in `serve`.
+pub fn serve(args: &ServeArgs, allowed: &[usize]) -> Result<ServePlan, String> {
+    let cores = args.cores.as_ref().map_or(allowed.to_vec(), |list| list.0.clone());
+    check_cores("--cores", &cores, allowed)?;
+    Ok(ServePlan { addr: args.addr, cores, tuning: args.tuning.clone() })
+}
+
+/// Fills in `load`.
+pub fn load(args: &LoadArgs, allowed: &[usize]) -> Result<LoadPlan, String> {
+    let last = *allowed.last().ok_or("this process may run on no core at all")?;
+    let cores = args.cores.as_ref().map_or(vec![last], |list| list.0.clone());
+    check_cores("--cores", &cores, allowed)?;
+    check_workload(&args.workload, cores.len())?;
+    if args.addr.port() == 0 {
+        return Err("--addr needs the server's port, such as 127.0.0.1:7000".into());
+    }
+    Ok(LoadPlan { addr: Some(args.addr), cores, workload: args.workload.clone() })
+}
+
+/// Refuses a run whose connections do not fit the open-file limit. `ends` is 2 where server and
+/// load share the process, so that each connection costs two descriptors.
+pub fn check_files(connections: u64, ends: u64, limit: Option<u64>) -> Result<(), String> {
+    let needed = connections * ends + SPARE_FILES;
+    match limit {
+        Some(limit) if needed > limit => Err(format!(
+            "{} connections need {} open files, and the limit is {}: raise it (ulimit -n {needed}, \
+             or LimitNOFILE= in systemd), or pass --connections {}",
+            grouped(connections),
+            grouped(needed),
+            grouped(limit),
+            limit.saturating_sub(SPARE_FILES).checked_div(ends).unwrap_or(0).max(1),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_cores(flag: &str, cores: &[usize], allowed: &[usize]) -> Result<(), String> {
+    match cores.iter().find(|core| !allowed.contains(core)) {
+        Some(core) => Err(format!(
+            "{flag} names core {core}, but this process may only run on {}",
+            core_ranges(allowed)
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_workload(work: &Workload, cores: usize) -> Result<(), String> {
+    if work.connections < cores as u64 {
+        return Err(format!(
+            "--connections {} leaves a load core without any: use at least {cores}, or fewer cores",
+            work.connections
+        ));
+    }
+    let in_flight = work.connections * work.depth * work.size;
+    if in_flight > IN_FLIGHT_BYTES_MAX {
+        return Err(format!(
+            "--connections × --depth × --size puts {} in flight; the most is {}: lower one of them",
+            bytes(in_flight),
+            bytes(IN_FLIGHT_BYTES_MAX)
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command, LoadScenario, RunScenario};
+
+    fn run_cores(flags: &[&str], allowed: &[usize]) -> Result<(Vec<usize>, Vec<usize>), String> {
+        let args = ["coreloop-bench", "run", "echo"].iter().chain(flags);
+        match Cli::parse_from(args).command {
+            Command::Run(RunScenario::Echo(args)) => {
+                run(&args, allowed).map(|(serve, load)| (serve.cores, load.cores))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn default_cores_keep_server_and_load_apart_where_they_can() {
+        assert_eq!(run_cores(&[], &[0, 1]), Ok((vec![0], vec![1])));
+        assert_eq!(run_cores(&[], &[4, 6, 7]), Ok((vec![4], vec![6])));
+        assert_eq!(run_cores(&[], &[3]), Ok((vec![3], vec![3])), "one CPU carries both");
+        assert_eq!(run_cores(&["--server-cores", "1"], &[0, 1]), Ok((vec![1], vec![0])));
+        assert_eq!(run_cores(&["--server-cores", "0,1"], &[0, 1]), Ok((vec![0, 1], vec![1])));
+    }
+
+    #[test]
+    fn a_core_that_is_not_allowed_names_those_that_are() {
+        let error = run_cores(&["--load-cores", "5"], &[0, 1, 2]).unwrap_err();
+        assert_eq!(error, "--load-cores names core 5, but this process may only run on 0-2");
+    }
+
+    #[test]
+    fn workloads_that_make_no_sense_are_refused() {
+        let flags = ["--connections", "1", "--load-cores", "0,1"];
+        assert!(run_cores(&flags, &[0, 1]).unwrap_err().contains("use at least 2"));
+        let flags = ["--connections", "1000", "--depth", "16", "--size", "1M"];
+        let error = run_cores(&flags, &[0, 1]).unwrap_err();
+        assert!(error.contains("16000 MiB in flight; the most is 4 GiB"), "{error}");
+    }
+
+    #[test]
+    fn load_needs_a_port() {
+        let args = ["coreloop-bench", "load", "echo", "--addr", "127.0.0.1:0"];
+        let Command::Load(LoadScenario::Echo(args)) = Cli::parse_from(args).command else {
+            panic!("not load")
+        };
+        assert!(load(&args, &[0]).unwrap_err().contains("127.0.0.1:7000"));
+    }
+
+    #[test]
+    fn too_few_files_are_told_before_the_run() {
+        assert_eq!(check_files(64, 2, Some(1024)), Ok(()));
+        assert_eq!(check_files(100_000, 2, None), Ok(()));
+        let error = check_files(1000, 2, Some(1024)).unwrap_err();
+        assert!(error.contains("ulimit -n 2064"), "{error}");
+        assert!(error.contains("--connections 480"), "{error}");
+    }
+}

@@ -1,0 +1,400 @@
+//! What stands in the way of a fast run on this machine, or of any run at all.
+//!
+//! Owns the findings: what is so, why it matters, what to change. Pure: facts in, findings out;
+//! the facts come from `machine` and from whoever tried to set up a ring. Printing is `print`'s.
+
+use serde::Serialize;
+
+use crate::machine::{MachineFacts, Seccomp};
+use crate::report::units::{core_ranges, grouped, ratio};
+
+pub mod print;
+
+/// The oldest kernel with SINGLE_ISSUER and DEFER_TASKRUN, on which the loop rests.
+const KERNEL_MIN: (u32, u32) = (6, 1);
+
+/// Below this many open files a server of any size runs dry; also what most systems start with.
+const OPEN_FILES_MIN: u64 = 4_096;
+
+/// A burst of this many connections should fit the accept queue; the kernel's default since 5.4.
+const SOMAXCONN_MIN: u64 = 1_024;
+
+/// What the doctor looks at.
+#[derive(Clone, Debug)]
+pub struct DoctorInput {
+    /// The machine and process.
+    pub machine: MachineFacts,
+    /// A ring as the runtime sets it up, or why there is none.
+    pub ring: Result<RingFacts, RingFailure>,
+}
+
+/// What a ring came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RingFacts {
+    /// Setup flags and features in force.
+    pub features: Vec<String>,
+    /// Ops that the runtime uses and this kernel has.
+    pub ops: Vec<String>,
+    /// Ops that the runtime would use and this kernel lacks.
+    pub ops_missing: Vec<String>,
+    /// What was asked for and not had.
+    pub step_downs: Vec<StepDown>,
+}
+
+/// One thing the ring does without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StepDown {
+    /// The flag, feature or op.
+    pub what: String,
+    /// Why: the kernel's answer, or that it was masked.
+    pub why: String,
+}
+
+/// Why there is no ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RingFailure {
+    /// What kind of failure it was.
+    pub kind: RingFailureKind,
+    /// The runtime's own words.
+    pub message: String,
+}
+
+/// Kinds of failure with a remedy of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RingFailureKind {
+    /// EPERM or EACCES: somebody forbids it.
+    Forbidden,
+    /// ENOSYS: the kernel doesn't have it.
+    Missing,
+    /// ENOMEM: no memory for it, or a limit.
+    Memory,
+    /// EMFILE or ENFILE: no descriptor for it.
+    Files,
+    /// The kernel has io_uring, but not what the loop can't do without.
+    TooOld,
+    /// Anything else.
+    Other,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// It runs, but less well, or only up to a point.
+    Warn,
+    /// It doesn't run.
+    Problem,
+}
+
+/// One thing found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is so.
+    pub what: String,
+    /// Why that matters; empty if all is well.
+    pub why: String,
+    /// What to change; empty if nothing.
+    pub change: String,
+}
+
+/// All findings, in the order in which one would mend them: the ring, the kernel, limits, CPUs.
+pub fn examine(input: &DoctorInput) -> Vec<Finding> {
+    let machine = &input.machine;
+    let mut findings = match &input.ring {
+        Ok(ring) => ring_works(ring),
+        Err(failure) => vec![ring_fails(failure, machine)],
+    };
+    findings.extend(kernel(machine));
+    findings.extend(sysctl_disabled(machine, input.ring.is_ok()));
+    findings.extend(memlock(machine));
+    findings.extend(open_files(machine));
+    findings.extend(somaxconn(machine));
+    findings.extend(congestion_control(machine));
+    findings.extend(cpus(machine));
+    findings.extend(quota(machine));
+    findings
+}
+
+/// Whether the runtime can run here at all.
+pub fn usable(input: &DoctorInput) -> bool {
+    input.ring.is_ok()
+}
+
+impl From<i32> for RingFailureKind {
+    /// From the errno of `io_uring_setup`.
+    fn from(errno: i32) -> RingFailureKind {
+        match errno {
+            libc::EPERM | libc::EACCES => RingFailureKind::Forbidden,
+            libc::ENOSYS => RingFailureKind::Missing,
+            libc::ENOMEM => RingFailureKind::Memory,
+            libc::EMFILE | libc::ENFILE => RingFailureKind::Files,
+            libc::EINVAL => RingFailureKind::TooOld,
+            _ => RingFailureKind::Other,
+        }
+    }
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>) -> Finding {
+        Finding {
+            severity: Severity::Ok,
+            what: what.into(),
+            why: String::new(),
+            change: String::new(),
+        }
+    }
+
+    fn new(severity: Severity, what: impl Into<String>, why: &str, change: String) -> Finding {
+        Finding { severity, what: what.into(), why: why.into(), change }
+    }
+
+    fn warn(what: impl Into<String>, why: &str, change: String) -> Finding {
+        Finding::new(Severity::Warn, what, why, change)
+    }
+}
+
+fn ring_works(ring: &RingFacts) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok(format!("io_uring works: {}", ring.features.join(" ")))];
+    for step in &ring.step_downs {
+        findings.push(Finding::warn(
+            format!("{} is not in force: {}", step.what, step.why),
+            "the loop works without it, but slower or with more memory",
+            "run a newer kernel, or unmask it if it was masked by a setting or the environment"
+                .into(),
+        ));
+    }
+    if !ring.ops_missing.is_empty() {
+        findings.push(Finding::warn(
+            format!("this kernel lacks the ops {}", ring.ops_missing.join(" ")),
+            "calls that need them answer with an error",
+            "run a newer kernel if you need them".into(),
+        ));
+    }
+    findings
+}
+
+fn ring_fails(failure: &RingFailure, machine: &MachineFacts) -> Finding {
+    const NO_RING: &str = "coreloop runs on io_uring alone: without it nothing starts";
+    let (what, change) = match failure.kind {
+        RingFailureKind::Forbidden => forbidden(machine),
+        RingFailureKind::Missing => (
+            "the kernel has no io_uring (ENOSYS)".to_owned(),
+            format!(
+                "run Linux {}.{} or newer, built with CONFIG_IO_URING=y; in a sandbox such as \
+                 gVisor switch its io_uring on, or leave the sandbox",
+                KERNEL_MIN.0, KERNEL_MIN.1
+            ),
+        ),
+        RingFailureKind::Memory => (
+            "there was no memory for a ring (ENOMEM)".to_owned(),
+            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK= in systemd, --ulimit \
+             memlock=-1 for docker run) and the memory limit of the container (memory.max); use \
+             fewer cores or smaller rings until then"
+                .to_owned(),
+        ),
+        RingFailureKind::Files => (
+            "there was no file descriptor left for a ring (EMFILE)".to_owned(),
+            "raise the limit of open files: ulimit -n 65536, or LimitNOFILE=65536 in systemd"
+                .to_owned(),
+        ),
+        RingFailureKind::TooOld => (
+            "io_uring is there, but lacks what the loop needs".to_owned(),
+            format!("run Linux {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1),
+        ),
+        RingFailureKind::Other => (
+            "a ring could not be set up".to_owned(),
+            "if the message doesn't say it, ask with the output of this command".to_owned(),
+        ),
+    };
+    let what = format!("{what}: {}", failure.message);
+    Finding::new(Severity::Problem, what, NO_RING, change)
+}
+
+/// Who forbids it: the sysctl says so itself; otherwise a filter or a security module does.
+fn forbidden(machine: &MachineFacts) -> (String, String) {
+    match (machine.io_uring_disabled, machine.seccomp) {
+        (Some(2), _) => (
+            "the sysctl kernel.io_uring_disabled=2 forbids io_uring to everybody (EPERM)".into(),
+            "as root: sysctl -w kernel.io_uring_disabled=0 (or 1, which allows it to processes \
+             with CAP_SYS_ADMIN or in the group kernel.io_uring_group); to keep it, write the \
+             line into /etc/sysctl.d/"
+                .into(),
+        ),
+        (Some(1), seccomp) => {
+            let group = match machine.io_uring_group {
+                Some(group) if group >= 0 => format!("join the group {group}"),
+                _ => "name a group in kernel.io_uring_group and join it".into(),
+            };
+            let filter = match seccomp {
+                Some(Seccomp::Filter) => "; a seccomp filter is on too, and may forbid it as well",
+                _ => "",
+            };
+            (
+                "the sysctl kernel.io_uring_disabled=1 allows io_uring only to processes with \
+                 CAP_SYS_ADMIN or in the group kernel.io_uring_group (EPERM)"
+                    .into(),
+                format!("as root: sysctl -w kernel.io_uring_disabled=0, or {group}{filter}"),
+            )
+        }
+        (_, Some(Seccomp::Filter)) => (
+            "a seccomp filter forbids io_uring (EPERM), as Docker's and containerd's default \
+             profiles do"
+                .into(),
+            "docker run --security-opt seccomp=profile.json, with a copy of the default profile \
+             that also allows io_uring_setup, io_uring_enter and io_uring_register; in \
+             Kubernetes set securityContext.seccompProfile to type Localhost with that file; \
+             to try it out only: --security-opt seccomp=unconfined"
+                .into(),
+        ),
+        _ => (
+            "something forbids io_uring (EPERM), though neither a seccomp filter nor \
+             kernel.io_uring_disabled is seen to"
+                .into(),
+            "look for a denial of a security module (SELinux, AppArmor) in dmesg or the audit log"
+                .into(),
+        ),
+    }
+}
+
+fn kernel(machine: &MachineFacts) -> Option<Finding> {
+    let release = machine.kernel.as_deref()?;
+    let (major, minor) = version(release)?;
+    if (major, minor) >= KERNEL_MIN {
+        return Some(Finding::ok(format!("Linux {release}")));
+    }
+    Some(Finding::new(
+        Severity::Problem,
+        format!("Linux {release} is older than {}.{}", KERNEL_MIN.0, KERNEL_MIN.1),
+        "it lacks DEFER_TASKRUN, on which the loop rests",
+        format!("run Linux {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1),
+    ))
+}
+
+/// A working ring under `io_uring_disabled=1` works by privilege: worth knowing before deployment.
+fn sysctl_disabled(machine: &MachineFacts, ring_works: bool) -> Option<Finding> {
+    if !ring_works || machine.io_uring_disabled != Some(1) {
+        return None;
+    }
+    Some(Finding::warn(
+        "kernel.io_uring_disabled=1, and this process is allowed all the same",
+        "under another user it will be refused: only CAP_SYS_ADMIN and the group \
+         kernel.io_uring_group may",
+        "run the server in that group, or as root: sysctl -w kernel.io_uring_disabled=0".into(),
+    ))
+}
+
+fn memlock(machine: &MachineFacts) -> Option<Finding> {
+    // Since 5.12 ring memory is charged to the cgroup; what still counts against this limit are
+    // registered buffers, 8 MiB of them by default.
+    const MEMLOCK_MIN: u64 = 8 << 20;
+    let limit = machine.memlock?;
+    match limit.soft {
+        Some(soft) if soft < MEMLOCK_MIN => Some(Finding::warn(
+            format!("locked memory is limited to {} KiB per user", grouped(soft / 1024)),
+            "registered buffers count against it, over all processes of the user",
+            "ulimit -l 65536, or LimitMEMLOCK=64M in systemd, or --ulimit memlock=-1 for docker run"
+                .into(),
+        )),
+        Some(soft) => Some(Finding::ok(format!("locked memory: {} KiB", grouped(soft / 1024)))),
+        None => Some(Finding::ok("locked memory: unlimited")),
+    }
+}
+
+fn open_files(machine: &MachineFacts) -> Option<Finding> {
+    let limit = machine.open_files?;
+    let hard = limit.hard.map_or("unlimited".into(), grouped);
+    match limit.soft {
+        Some(soft) if soft < OPEN_FILES_MIN => Some(Finding::warn(
+            format!("open files: {} (hard limit {hard})", grouped(soft)),
+            "each connection takes one; past it accept fails and clients wait",
+            match limit.hard {
+                Some(hard) if hard < OPEN_FILES_MIN => {
+                    "raise the hard limit: LimitNOFILE=65536 in systemd, --ulimit nofile=65536 for \
+                     docker run, or /etc/security/limits.conf"
+                        .into()
+                }
+                _ => format!(
+                    "ulimit -n {}, or LimitNOFILE=65536 in systemd",
+                    limit.hard.unwrap_or(65_536)
+                ),
+            },
+        )),
+        Some(soft) => Some(Finding::ok(format!("open files: {}", grouped(soft)))),
+        None => Some(Finding::ok("open files: unlimited")),
+    }
+}
+
+fn somaxconn(machine: &MachineFacts) -> Option<Finding> {
+    let somaxconn = machine.somaxconn?;
+    if somaxconn >= SOMAXCONN_MIN {
+        return Some(Finding::ok(format!("net.core.somaxconn: {}", grouped(somaxconn))));
+    }
+    Some(Finding::warn(
+        format!("net.core.somaxconn is {somaxconn}"),
+        "a listener's backlog is cut to it: in a burst of connections the rest wait a second and \
+         more for a retry",
+        "as root: sysctl -w net.core.somaxconn=4096 (per network namespace: --sysctl for docker)"
+            .into(),
+    ))
+}
+
+fn congestion_control(machine: &MachineFacts) -> Option<Finding> {
+    let name = machine.congestion_control.as_deref()?;
+    if name != "bbr" {
+        return Some(Finding::ok(format!("TCP congestion control: {name}")));
+    }
+    Some(Finding::warn(
+        "TCP congestion control: bbr",
+        "it paces sends by timers, on loopback too: fine for a server on a real network, but a \
+         benchmark over loopback then measures the pacing",
+        "for benchmarks, as root: sysctl -w net.ipv4.tcp_congestion_control=cubic (or reno; each \
+         network namespace has its own)"
+            .into(),
+    ))
+}
+
+fn cpus(machine: &MachineFacts) -> Option<Finding> {
+    match machine.cpus_allowed.as_slice() {
+        [] => None,
+        [only] => Some(Finding::warn(
+            format!("this process may run on one CPU only: {only}"),
+            "server and load will share it: rate and latency are then of both together",
+            "widen the affinity (taskset, --cpuset-cpus, AllowedCPUs=), or measure from another \
+             machine"
+                .into(),
+        )),
+        many => Some(Finding::ok(format!("CPUs allowed: {}", core_ranges(many)))),
+    }
+}
+
+fn quota(machine: &MachineFacts) -> Option<Finding> {
+    let quota = machine.cpu_quota?;
+    let cpus = machine.cpus_allowed.len();
+    if quota >= cpus as f64 {
+        return Some(Finding::ok(format!("CPU quota: {} CPUs' worth", ratio(quota))));
+    }
+    let whole = (quota as usize).max(1);
+    Some(Finding::warn(
+        format!("the cgroup grants {} CPUs' worth of time, for {cpus} CPUs", ratio(quota)),
+        "a loop that used up its share stands still for the rest of the period (mostly 100 ms): \
+         the tail of every latency",
+        format!(
+            "use at most {whole} core{}, or raise the quota (cpu.max, docker run --cpus, \
+                 limits.cpu)",
+            if whole == 1 { "" } else { "s" }
+        ),
+    ))
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

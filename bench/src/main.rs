@@ -1,0 +1,190 @@
+//! `coreloop-bench`: load benchmarks, reports and the doctor of the coreloop runtime.
+//!
+//! Owns the way from the command line to the exit code: parse, plan, run a scenario, report.
+//!
+//! Exit codes: 0 fine; 1 failed; 2 bad command line (clap's); 3 the run is invalid as a
+//! measurement, though it took place.
+
+// The scenarios, which call most of this, come with the runtime.
+#![cfg_attr(not(test), expect(dead_code, reason = "the scenarios come with the runtime"))]
+#![cfg_attr(test, allow(dead_code, reason = "as above; the tests call most of it"))]
+
+mod cli;
+mod collect;
+mod doctor;
+mod machine;
+mod probe;
+mod progress;
+mod recorder;
+mod report;
+mod scenario;
+mod stats;
+mod sys;
+mod verdict;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::plan::{self, LoadPlan, ServePlan};
+use crate::cli::{
+    Cli, Command, DoctorArgs, LoadArgs, LoadScenario, Outputs, RunArgs, RunScenario, ServeArgs,
+    ServeScenario,
+};
+use crate::doctor::DoctorInput;
+use crate::doctor::print::DoctorReport;
+use crate::machine::MachineFacts;
+use crate::report::paint::Paint;
+use crate::report::{Platform, RunInput, RunReport, ServeReport, text, write};
+use crate::scenario::{Failure, Frame, Measured};
+
+const EXIT_FAILED: u8 = 1;
+/// What clap exits with for a bad command line.
+const EXIT_USAGE: i32 = 2;
+const EXIT_INVALID: u8 = 3;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(RunScenario::Echo(args)) => run_echo(&args),
+        Command::Serve(ServeScenario::Echo(args)) => serve_echo(&args),
+        Command::Load(LoadScenario::Echo(args)) => load_echo(&args),
+        Command::Doctor(args) => doctor(&args),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("error: {failure}");
+        ExitCode::from(EXIT_FAILED)
+    })
+}
+
+fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let machine = machine_with_files_raised();
+    let (serve, load) = plan::run(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    check_files(&load, 2, &machine);
+    probe_outputs(&args.outputs)?;
+    let frame = Frame { outputs: &args.outputs, command: "run echo" };
+    let measured = scenario::run_echo(&serve, &load, &frame)?;
+    report_run(&machine, &frame, &load, Some(&serve), measured)
+}
+
+fn load_echo(args: &LoadArgs) -> Result<ExitCode, Failure> {
+    let machine = machine_with_files_raised();
+    let load = plan::load(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    check_files(&load, 1, &machine);
+    probe_outputs(&args.outputs)?;
+    let frame = Frame { outputs: &args.outputs, command: "load echo" };
+    let measured = scenario::load_echo(&load, &frame)?;
+    report_run(&machine, &frame, &load, None, measured)
+}
+
+fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let machine = machine_with_files_raised();
+    let plan = plan::serve(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    if let Some(path) = &args.json {
+        write::probe(path)?;
+    }
+    let paint = Paint::of_stdout();
+    let platform = Platform::new(&machine);
+    let served = scenario::serve_echo(&plan, |ring, addr| {
+        let platform = platform.clone().with_ring(ring);
+        print(&text::listening(&platform, addr, &plan.cores, paint));
+    })?;
+    let platform = platform.with_ring(&served.ring);
+    let report = ServeReport::new(platform, &plan, served.server, served.core_histograms);
+    print(&text::serve(&report, paint));
+    if let Some(path) = &args.json {
+        write::json(path, &report)?;
+        print(&written(path));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
+    let input = DoctorInput { machine: MachineFacts::read(), ring: probe::ring() };
+    let findings = doctor::examine(&input);
+    if args.json {
+        let report = DoctorReport::new(&input, &findings);
+        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+        print(&format!("{json}\n"));
+    } else {
+        print(&doctor::print::text(&input, &findings, Paint::of_stdout()));
+    }
+    let code = if doctor::usable(&input) { ExitCode::SUCCESS } else { EXIT_FAILED.into() };
+    Ok(code)
+}
+
+fn report_run(
+    machine: &MachineFacts,
+    frame: &Frame<'_>,
+    load: &LoadPlan,
+    serve: Option<&ServePlan>,
+    measured: Measured,
+) -> Result<ExitCode, Failure> {
+    let mut usages = measured.server;
+    usages.extend(measured.load.usages);
+    let report = RunReport::new(RunInput {
+        command: frame.command,
+        platform: Platform::new(machine).with_ring(&measured.ring),
+        addr: measured.addr,
+        load,
+        serve,
+        total: &measured.load.total,
+        usages,
+        missing: &measured.load.missing,
+        core_histograms: measured.core_histograms,
+    });
+    print(&text::run(&report, Paint::of_stdout()));
+    let outputs = frame.outputs;
+    if let Some(path) = &outputs.json {
+        write::json(path, &report)?;
+        print(&written(path));
+    }
+    if let Some(path) = &outputs.hgrm {
+        let total = &measured.load.total;
+        write::hgrm(path, total.headline())?;
+        print(&written(path));
+        if total.open.is_some() {
+            let path = write::uncorrected_path(path);
+            write::hgrm(&path, &total.uncorrected)?;
+            print(&written(&path));
+        }
+    }
+    if let Some(path) = &outputs.hlog {
+        print(&written(path));
+    }
+    Ok(if report.verdict.valid { ExitCode::SUCCESS } else { EXIT_INVALID.into() })
+}
+
+/// Many connections need many descriptors: the soft limit is ours to raise.
+fn machine_with_files_raised() -> MachineFacts {
+    // A limit that can't be raised is told with the number of connections that still fit.
+    let _ = sys::raise_open_files();
+    MachineFacts::read()
+}
+
+fn check_files(load: &LoadPlan, ends: u64, machine: &MachineFacts) {
+    let limit = machine.open_files.and_then(|limit| limit.soft);
+    plan::check_files(load.workload.connections, ends, limit).unwrap_or_else(usage_error);
+}
+
+fn probe_outputs(outputs: &Outputs) -> Result<(), Failure> {
+    let paths = [&outputs.json, &outputs.hgrm, &outputs.hlog];
+    Ok(paths.into_iter().flatten().try_for_each(|path| write::probe(path))?)
+}
+
+/// Ends the process as clap does for a flag of its own.
+fn usage_error<T>(words: String) -> T {
+    eprintln!("error: {words}\n\nFor more information, try '--help'.");
+    std::process::exit(EXIT_USAGE)
+}
+
+fn written(path: &Path) -> String {
+    format!("  written: {}\n", path.display())
+}
+
+/// Prints to stdout; a reader that went away (`| head`) is no error of ours.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,245 @@
+//! The recorder of one load core, and the way its intervals take to the collecting thread.
+//!
+//! Owns when an interval ends. A load core records into histograms that only it touches, and gives
+//! them away whole once per interval: no lock and no shared counter on the hot path, one channel
+//! send per second. Emptied histograms come back the same way, so that nothing is allocated while
+//! measuring; if none has come back, one is allocated rather than a sample lost.
+//!
+//! A request counts in the interval in which its answer came, and only if that lies within the
+//! window: the rate is then exactly answers over time, whatever was in flight at either end.
+//!
+//! States: `closed` (no window yet, records are dropped) -> `open` (window set) -> `finished`.
+//! Does not know what a request is, nor how many cores there are.
+
+use std::sync::mpsc::{Receiver, Sender};
+
+use crate::report::core::CoreUsage;
+use crate::stats::{LatencySet, Moments};
+
+/// One interval: long enough for a p99 of thousands of requests, short enough to watch.
+pub const INTERVAL_NS: u64 = 1_000_000_000;
+
+/// The time measured, on the monotonic clock; `end_ns` is outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// When measuring begins: after the warm-up.
+    pub start_ns: u64,
+    /// When it ends.
+    pub end_ns: u64,
+}
+
+/// What a load core tells the collector.
+#[derive(Debug)]
+pub enum Message {
+    /// An interval is over.
+    Interval(Interval),
+    /// The core has ended, and this is what it did and used within the window.
+    Done(CoreUsage),
+}
+
+/// One interval of one load core.
+#[derive(Debug)]
+pub struct Interval {
+    /// The core that recorded it.
+    pub core: usize,
+    /// Its number, from the start of the window.
+    pub index: u64,
+    /// What was recorded.
+    pub set: LatencySet,
+}
+
+/// Records on one load core.
+#[derive(Debug)]
+pub struct Recorder {
+    core: usize,
+    window: Window,
+    set: LatencySet,
+    index: u64,
+    interval_end_ns: u64,
+    requests: u64,
+    errors: u64,
+    out: Sender<Message>,
+    spare: Receiver<LatencySet>,
+    open_loop: bool,
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        core: usize,
+        open_loop: bool,
+        out: Sender<Message>,
+        spare: Receiver<LatencySet>,
+    ) -> Recorder {
+        Recorder {
+            core,
+            // Nothing lies within an empty window: until one is set, records are dropped.
+            window: Window { start_ns: u64::MAX, end_ns: 0 },
+            set: LatencySet::new(open_loop),
+            index: 0,
+            interval_end_ns: 0,
+            requests: 0,
+            errors: 0,
+            out,
+            spare,
+            open_loop,
+        }
+    }
+
+    /// The core it was made for.
+    pub fn core(&self) -> usize {
+        self.core
+    }
+
+    /// Says what is measured. Call it once, before the window begins.
+    pub fn open_window(&mut self, window: Window) {
+        assert!(window.start_ns < window.end_ns, "a window has a length");
+        self.window = window;
+        self.interval_end_ns = window.start_ns + INTERVAL_NS;
+    }
+
+    /// Records an answered request, unless its answer came outside of the window.
+    pub fn record(&mut self, at: Moments) {
+        if at.done_ns < self.window.start_ns || at.done_ns >= self.window.end_ns {
+            return;
+        }
+        if at.done_ns >= self.interval_end_ns {
+            self.rotate(at.done_ns);
+        }
+        self.set.record(at);
+        self.requests += 1;
+    }
+
+    /// Counts a request or connection that failed, at any time: one in the warm-up spoils too.
+    pub fn error(&mut self) {
+        self.errors += 1;
+    }
+
+    /// Ends the interval if its time is over. A core without answers calls this once in a while,
+    /// so that a stall shows as empty intervals while it lasts.
+    pub fn tick(&mut self, now_ns: u64) {
+        let now_ns = now_ns.min(self.window.end_ns);
+        if now_ns >= self.interval_end_ns && self.window.start_ns < self.window.end_ns {
+            self.rotate(now_ns);
+        }
+    }
+
+    /// Gives away the last interval and what the core used. `usage` comes with its CPU and loop
+    /// figures; requests and window are filled in, and the errors counted here are added.
+    pub fn finish(mut self, mut usage: CoreUsage) {
+        usage.requests = self.requests;
+        usage.errors += self.errors;
+        usage.wall_ns = self.window.end_ns.saturating_sub(self.window.start_ns);
+        self.give_away();
+        // The collector may have given up on this core: then nobody is left to be told.
+        let _ = self.out.send(Message::Done(usage));
+    }
+
+    fn rotate(&mut self, now_ns: u64) {
+        self.give_away();
+        self.index = (now_ns - self.window.start_ns) / INTERVAL_NS;
+        self.interval_end_ns = self.window.start_ns + (self.index + 1) * INTERVAL_NS;
+    }
+
+    fn give_away(&mut self) {
+        let spare = self.spare.try_recv().unwrap_or_else(|_| LatencySet::new(self.open_loop));
+        let set = std::mem::replace(&mut self.set, spare);
+        let interval = Interval { core: self.core, index: self.index, set };
+        // As above: a collector that has given up needs no intervals.
+        let _ = self.out.send(Message::Interval(interval));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::report::core::Role;
+
+    const SECOND: u64 = INTERVAL_NS;
+
+    fn recorder() -> (Recorder, Receiver<Message>, Sender<LatencySet>) {
+        let (out, messages) = mpsc::channel();
+        let (give_back, spare) = mpsc::channel();
+        (Recorder::new(3, false, out, spare), messages, give_back)
+    }
+
+    fn intervals(messages: &Receiver<Message>) -> Vec<(u64, u64)> {
+        messages
+            .try_iter()
+            .filter_map(|message| match message {
+                Message::Interval(i) => Some((i.index, i.set.requests())),
+                Message::Done(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_answers_within_the_window_count() {
+        let (mut recorder, messages, _spare) = recorder();
+        recorder.record(Moments::closed(1, 2));
+        recorder.open_window(Window { start_ns: 10, end_ns: 10 + SECOND });
+        for done_ns in [9, 10, 9 + SECOND, 10 + SECOND] {
+            recorder.record(Moments::closed(5, done_ns));
+        }
+        recorder.finish(CoreUsage::new(Role::Load, 3));
+        assert_eq!(intervals(&messages), [(0, 2)]);
+    }
+
+    #[test]
+    fn intervals_follow_the_answers_and_skip_what_was_empty() {
+        let (mut recorder, messages, _spare) = recorder();
+        recorder.open_window(Window { start_ns: 0, end_ns: 10 * SECOND });
+        recorder.record(Moments::closed(0, SECOND - 1));
+        recorder.record(Moments::closed(0, SECOND));
+        recorder.record(Moments::closed(0, 4 * SECOND + 5));
+        recorder.finish(CoreUsage::new(Role::Load, 3));
+        assert_eq!(intervals(&messages), [(0, 1), (1, 1), (4, 1)]);
+    }
+
+    #[test]
+    fn a_tick_ends_an_interval_without_answers() {
+        let (mut recorder, messages, _spare) = recorder();
+        recorder.tick(5);
+        recorder.open_window(Window { start_ns: 0, end_ns: 10 * SECOND });
+        recorder.tick(SECOND / 2);
+        assert_eq!(intervals(&messages), []);
+        recorder.tick(SECOND);
+        assert_eq!(intervals(&messages), [(0, 0)]);
+    }
+
+    #[test]
+    fn errors_reach_the_usage_and_a_gone_collector_is_no_panic() {
+        let (mut failing, messages, _spare) = recorder();
+        failing.error();
+        failing.finish(CoreUsage::new(Role::Load, 3));
+        let done = messages.try_iter().find_map(|message| match message {
+            Message::Done(usage) => Some(usage.errors),
+            Message::Interval(_) => None,
+        });
+        assert_eq!(done, Some(1));
+
+        let (orphan, messages, _spare) = recorder();
+        drop(messages);
+        orphan.finish(CoreUsage::new(Role::Load, 3));
+    }
+
+    #[test]
+    fn emptied_histograms_are_used_again() {
+        let (mut recorder, messages, spare) = recorder();
+        let mut marked = LatencySet::new(false);
+        marked.clipped = 77;
+        spare.send(marked).unwrap();
+        recorder.open_window(Window { start_ns: 0, end_ns: 10 * SECOND });
+        recorder.tick(SECOND);
+        recorder.tick(2 * SECOND);
+        let clipped: Vec<u64> = messages
+            .try_iter()
+            .map(|message| match message {
+                Message::Interval(i) => i.set.clipped,
+                Message::Done(_) => unreachable!("not finished"),
+            })
+            .collect();
+        assert_eq!(clipped, [0, 77]);
+    }
+}

@@ -1,0 +1,15 @@
+//! Sockets for the `coreloop` runtime.
+//!
+//! [`TcpListener`] and [`TcpStream`] stay on the core on which they were made; a [`DetachedStream`] is a
+//! connection on its way to another one. Built on the public API of `coreloop` alone.
+
+pub mod tcp;
+
+mod addr;
+mod sock;
+
+pub use addr::ToAddr;
+pub use tcp::{
+    DetachedStream, ListenOptions, ReadHalf, ReuniteError, TcpListener, TcpStream, TornWrite,
+    WriteHalf,
+};

@@ -1,0 +1,163 @@
+//! A socket's descriptor and what its ops leave behind.
+//!
+//! Owns [`Sock`]: the descriptor, closed when the last op that names it has completed, and the notes of
+//! ops whose futures were dropped: bytes that a receive brought too late, a send that was half done. Most
+//! sockets never have either; the notes are on the heap only then.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use coreloop::op::{LateBytes, LateSend};
+
+use crate::tcp::TornWrite;
+
+#[derive(Debug)]
+pub(crate) struct Sock {
+    fd: OwnedFd,
+    late: RefCell<Option<Box<Late>>>,
+    /// A send whose future is gone has not ended yet. One send in flight per socket.
+    pub(crate) sending: Cell<bool>,
+    /// The same for a receive into a caller's buffer.
+    pub(crate) receiving: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Late {
+    bytes: VecDeque<u8>,
+    error: Option<io::Error>,
+    torn: Option<TornWrite>,
+    recv_waker: Option<Waker>,
+    send_waker: Option<Waker>,
+}
+
+impl Sock {
+    pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
+        Rc::new(Self {
+            fd,
+            late: RefCell::new(None),
+            sending: Cell::new(false),
+            receiving: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Ready when no dropped receive is under way any more.
+    pub(crate) fn poll_recv_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.receiving.get() {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        let old = self.with_late(|late| late.recv_waker.replace(waker));
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Ready when no dropped send is under way any more.
+    pub(crate) fn poll_send_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.sending.get() {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        let old = self.with_late(|late| late.send_waker.replace(waker));
+        drop(old);
+        Poll::Pending
+    }
+
+    /// Bytes that came after their receive was dropped; they precede everything else.
+    pub(crate) fn take_late_bytes(&self) -> Option<Vec<u8>> {
+        let mut late = self.late.borrow_mut();
+        let late = late.as_mut()?;
+        (!late.bytes.is_empty()).then(|| std::mem::take(&mut late.bytes).into())
+    }
+
+    /// Whether a dropped receive left bytes or an error.
+    pub(crate) fn has_late_receive(&self) -> bool {
+        self.late.borrow().as_ref().is_some_and(|l| !l.bytes.is_empty() || l.error.is_some())
+    }
+
+    /// The error with which a dropped receive ended.
+    pub(crate) fn take_late_error(&self) -> Option<io::Error> {
+        self.late.borrow_mut().as_mut()?.error.take()
+    }
+
+    pub(crate) fn torn(&self) -> Option<TornWrite> {
+        self.late.borrow().as_ref()?.torn
+    }
+
+    pub(crate) fn take_torn(&self) -> Option<TornWrite> {
+        self.late.borrow_mut().as_mut()?.torn.take()
+    }
+
+    /// Notes that so many bytes of a write that was dropped had been sent before its current op.
+    pub(crate) fn note_torn(&self, torn: TornWrite) {
+        self.with_late(|late| late.torn = Some(torn));
+    }
+
+    fn with_late<R>(&self, f: impl FnOnce(&mut Late) -> R) -> R {
+        f(self.late.borrow_mut().get_or_insert_default())
+    }
+}
+
+impl AsFd for Sock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The socket as an op holds it: the descriptor stays open until the op's completion.
+#[derive(Clone, Debug)]
+pub(crate) struct Held(pub(crate) Rc<Sock>);
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl LateBytes for Held {
+    fn late_bytes(&self, bytes: &[u8]) {
+        self.0.with_late(|late| late.bytes.extend(bytes));
+    }
+
+    fn late_end(&self, result: io::Result<()>) {
+        self.0.receiving.set(false);
+        let waker = self.0.with_late(|late| {
+            if let Err(e) = result {
+                late.error = Some(e);
+            }
+            late.recv_waker.take()
+        });
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl LateSend for Held {
+    fn late_send(&self, sent: io::Result<usize>, asked: usize) {
+        self.0.sending.set(false);
+        let sent = sent.unwrap_or(0);
+        let waker = self.0.with_late(|late| {
+            // The write noted what its earlier ops had sent; this op's share is added. A write that was
+            // all done, or had not begun, leaves the stream whole.
+            if let Some(torn) = &mut late.torn {
+                torn.sent += sent;
+                if torn.sent == 0 || torn.sent == torn.len {
+                    late.torn = None;
+                }
+            }
+            debug_assert!(sent <= asked);
+            late.send_waker.take()
+        });
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}

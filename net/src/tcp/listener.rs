@@ -1,0 +1,239 @@
+//! Listening.
+//!
+//! Owns [`TcpListener`]: one submission that goes on accepting, and the queue it fills. Accepting belongs to
+//! the listener, not to a future: a connection that arrives when nobody waits goes to the next accept, and
+//! is closed when the listener goes. The queue has a cap, above which accepting pauses and the kernel's
+//! backlog fills. Without descriptors or memory accepting pauses too, instead of spinning:
+//! ```text
+//! Armed --F_MORE gone--> Idle --accept--> Armed
+//! Armed --EMFILE and the like--> Paused --50 ms--> Idle
+//! ```
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use coreloop::Feature;
+use coreloop::op::{AcceptMany, AcceptOne, AcceptQueue, Armed, Submitter};
+use coreloop::time::{Sleep, sleep};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::stream::{TcpStream, not_inet};
+use crate::addr::ToAddr;
+
+/// Connections that may wait in one listener before accepting pauses.
+const QUEUED_MAX: usize = 256;
+
+/// Pause after accepting failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listening socket is to be like.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    backlog: i32,
+    reuse_port: bool,
+    nodelay: bool,
+    congestion: Option<String>,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, reuse_port: true, nodelay: true, congestion: None }
+    }
+}
+
+impl ListenOptions {
+    /// Connections that the kernel may hold for us (4,096); `net.core.somaxconn` caps it.
+    #[must_use]
+    pub fn backlog(mut self, n: i32) -> Self {
+        self.backlog = n;
+        self
+    }
+
+    /// SO_REUSEPORT (on): each core binds a listener of its own to the same address, and the kernel
+    /// spreads connections over them. It also lets another process of the same user bind the address.
+    #[must_use]
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    /// TCP_NODELAY of accepted connections (on).
+    #[must_use]
+    pub fn nodelay(mut self, on: bool) -> Self {
+        self.nodelay = on;
+        self
+    }
+
+    /// TCP congestion control of accepted connections (the system's), such as `cubic`.
+    #[must_use]
+    pub fn congestion(mut self, name: impl Into<String>) -> Self {
+        self.congestion = Some(name.into());
+        self
+    }
+
+    /// Binds and listens, on the running loop.
+    ///
+    /// # Errors
+    /// As `socket(2)`, `setsockopt(2)`, `bind(2)` and `listen(2)`; `InvalidInput` for text that is no
+    /// literal address.
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    #[track_caller]
+    pub fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
+        let submitter = Submitter::current();
+        let addr = addr.to_addr()?;
+        let kind = Type::STREAM.cloexec();
+        let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if self.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        // Accepted sockets inherit both from the listening one: no call per connection.
+        socket.set_tcp_nodelay(self.nodelay)?;
+        if let Some(name) = &self.congestion {
+            socket.set_tcp_congestion(name.as_bytes())?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(self.backlog)?;
+        Ok(TcpListener {
+            sock: Rc::new(Listening(socket.into())),
+            submitter,
+            queue: AcceptQueue::new(),
+            armed: None,
+            paused: None,
+        })
+    }
+}
+
+/// A listening socket of one core.
+///
+/// `bind` on every core with the same address spreads connections over the cores (SO_REUSEPORT).
+pub struct TcpListener {
+    sock: Rc<Listening>,
+    submitter: Submitter,
+    queue: Rc<AcceptQueue>,
+    armed: Option<Armed>,
+    paused: Option<Sleep>,
+}
+
+/// The listening descriptor; closed when the last op that names it has ended.
+struct Listening(OwnedFd);
+
+/// The listener as its op holds it.
+struct Held(Rc<Listening>);
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+impl TcpListener {
+    /// Binds and listens with the default options: a backlog of 4,096, SO_REUSEPORT, TCP_NODELAY.
+    ///
+    /// # Errors
+    /// As [`ListenOptions::bind`].
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    #[track_caller]
+    pub fn bind(addr: impl ToAddr) -> io::Result<Self> {
+        ListenOptions::default().bind(addr)
+    }
+
+    /// The next connection.
+    ///
+    /// Without descriptors or memory for one (EMFILE, ENFILE, ENOMEM, ENOBUFS) it pauses for 50 ms and
+    /// tries again: the connections wait in the kernel's backlog meanwhile.
+    ///
+    /// # Cancel safety
+    /// No connection is lost: the next call gets it.
+    ///
+    /// # Errors
+    /// As `accept4(2)`, but for those above and for connections that were reset while they waited, which
+    /// are passed over.
+    pub async fn accept(&mut self) -> io::Result<TcpStream> {
+        let fd = poll_fn(|cx| self.poll_accept(cx)).await?;
+        Ok(TcpStream::from_fd(fd, &self.submitter))
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        loop {
+            match self.queue.pop() {
+                Some(Ok(fd)) => {
+                    self.submitter.count_accept();
+                    return Poll::Ready(Ok(fd));
+                }
+                Some(Err(e)) => match e.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                        self.submitter.count_accept_pause();
+                        self.paused = Some(sleep(PAUSE));
+                    }
+                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => {}
+                    _ => return Poll::Ready(Err(e)),
+                },
+                None => {
+                    if let Some(pause) = &mut self.paused {
+                        ready!(Pin::new(pause).poll(cx));
+                        self.paused = None;
+                    }
+                    self.queue.wake_on_arrival(cx);
+                    if !self.armed.as_ref().is_some_and(Armed::is_armed) {
+                        self.arm()?;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        let (held, queue) = (Held(self.sock.clone()), self.queue.clone());
+        let armed = if self.submitter.has(Feature::MultishotAccept) {
+            self.submitter.arm(AcceptMany::new(held, queue, QUEUED_MAX)).map_err(|(_, e)| e)
+        } else {
+            self.submitter.arm(AcceptOne::new(held, queue)).map_err(|(_, e)| e)
+        };
+        self.armed = Some(armed.map_err(io::Error::from_raw_os_error)?);
+        Ok(())
+    }
+
+    /// The address that it listens on; with its port, if 0 was asked for.
+    ///
+    /// # Errors
+    /// As `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()?.as_socket().ok_or_else(not_inet)
+    }
+
+    /// Any other option, through `socket2`.
+    pub fn socket(&self) -> socket2::SockRef<'_> {
+        socket2::SockRef::from(&self.sock.0)
+    }
+}
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sock.0.as_fd()
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpListener").field("fd", &self.sock.0).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,17 @@
+//! TCP: listeners, streams, their halves.
+//!
+//! A stream's two directions share nothing but the descriptor, so splitting it costs nothing and needs no
+//! lock. One receive and one send are in flight per socket; `&mut` keeps it so.
+
+mod connect;
+mod detach;
+mod listener;
+mod read;
+mod stream;
+mod write;
+
+pub use detach::DetachedStream;
+pub use listener::{ListenOptions, TcpListener};
+pub use read::{Read, ReadHalf, Recv};
+pub use stream::{ReuniteError, TcpStream};
+pub use write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};

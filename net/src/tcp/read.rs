@@ -1,0 +1,340 @@
+//! The receiving direction.
+//!
+//! Owns [`ReadHalf`]: the one receive in flight and what it brought before anybody asked. Receiving belongs
+//! to the socket, not to the future:
+//! ```text
+//! Idle --recv--> Armed (kernel picks a buffer when data is there) --> chunk, end or error
+//!      --read into a buffer--> Direct (dropped: cancelled, late bytes are kept)
+//! ```
+//! A dropped `recv` leaves its receive armed, and the next one takes it over: nothing is lost, nothing is
+//! cancelled. Once armed in one mode, the other waits for the end of that op.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
+use coreloop::op::{self, BufferTurn, InFlight, Membership, RecvChunk, Submitter};
+
+use crate::sock::{Held, Sock};
+
+/// The half of a [`TcpStream`](crate::TcpStream) that receives.
+///
+/// Dropping both halves closes the connection; dropping this one alone lets the other go on.
+pub struct ReadHalf {
+    pub(super) sock: Rc<Sock>,
+    pub(super) submitter: Submitter,
+    membership: Membership,
+    armed: Option<InFlight<RecvChunk<Held>>>,
+    /// What is left of a chunk that a read into a small buffer consumed in part.
+    kept: Option<Chunk>,
+}
+
+impl ReadHalf {
+    pub(super) fn new(sock: Rc<Sock>, submitter: Submitter) -> Self {
+        let membership = submitter.join_buffers();
+        Self { sock, submitter, membership, armed: None, kept: None }
+    }
+
+    /// Receives what is there: a chunk of at least one byte, or none at the end of the stream.
+    ///
+    /// The connection holds no buffer while it waits. The chunk goes back to its core when dropped; hold
+    /// it no longer than needed.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: what arrives after the future was dropped goes to the next receive.
+    ///
+    /// # Errors
+    /// As `recv(2)`: a reset connection and the like; ECANCELED once the loop is closed.
+    pub fn recv(&mut self) -> Recv<'_> {
+        Recv { half: self, turn: None }
+    }
+
+    /// Reads into `buf` from its start, up to its capacity: at least one byte, or 0 at the end of the
+    /// stream. What the buffer held is overwritten, and its length becomes the count.
+    ///
+    /// # Cancel safety
+    /// No byte of the stream is lost when the future is dropped; the buffer is.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), with the buffer; a buffer without capacity is refused with EINVAL.
+    pub fn read<B: IoBufMut>(&mut self, buf: B) -> Read<'_, B> {
+        Read { half: self, step: Step::Begin(buf) }
+    }
+
+    /// Reads as many bytes as `buf` is long, over what it held: `read_exact(vec![0; 16])`.
+    ///
+    /// # Cancel safety
+    /// What was read into `buf` before the drop is lost with it; use [`recv`](Self::recv) where that
+    /// matters.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the stream ends before; else as [`recv`](Self::recv). The buffer comes back
+    /// with what it got, cut to that.
+    pub async fn read_exact(&mut self, mut buf: Vec<u8>) -> BufResult<usize, Vec<u8>> {
+        let want = buf.len();
+        let mut got = 0;
+        while got < want {
+            match self.recv_at_most(want - got).await {
+                Ok(Some(chunk)) => {
+                    buf[got..got + chunk.len()].copy_from_slice(&chunk);
+                    got += chunk.len();
+                }
+                Ok(None) => {
+                    buf.truncate(got);
+                    let why = format!("the stream ended after {got} of {want} bytes");
+                    let e = io::Error::new(io::ErrorKind::UnexpectedEof, why);
+                    return Err(BufError::new(e, buf));
+                }
+                Err(e) => {
+                    buf.truncate(got);
+                    return Err(BufError::new(e, buf));
+                }
+            }
+        }
+        Ok((want, buf))
+    }
+
+    /// As [`recv`](Self::recv), at most `most` bytes; the rest stays for the next receive.
+    async fn recv_at_most(&mut self, most: usize) -> io::Result<Option<Chunk>> {
+        let Some(chunk) = self.recv().await? else { return Ok(None) };
+        if chunk.len() <= most {
+            return Ok(Some(chunk));
+        }
+        let first = Chunk::copy_of(&chunk[..most]);
+        self.keep_after(chunk, most);
+        Ok(Some(first))
+    }
+
+    fn keep_after(&mut self, mut chunk: Chunk, consumed: usize) {
+        chunk.advance(consumed);
+        debug_assert!(self.kept.is_none(), "a chunk is kept only when none was");
+        self.kept = (!chunk.is_empty()).then_some(chunk);
+    }
+
+    /// The connection's far end.
+    ///
+    /// # Errors
+    /// As `getpeername(2)`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        super::stream::peer_addr(&self.sock)
+    }
+
+    /// Tells the peer's data to go nowhere: later receives end with the end of the stream.
+    ///
+    /// # Errors
+    /// As `shutdown(2)`.
+    pub fn shutdown(&self) -> io::Result<()> {
+        socket2::SockRef::from(&*self.sock).shutdown(Shutdown::Read)
+    }
+
+    pub(super) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        turn: &mut Option<BufferTurn>,
+    ) -> Poll<io::Result<Option<Chunk>>> {
+        if let Some(chunk) = self.kept.take() {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        ready!(self.sock.poll_recv_quiet(cx));
+        if let Some(bytes) = self.sock.take_late_bytes() {
+            return Poll::Ready(Ok(Some(Chunk::copy_of(&bytes))));
+        }
+        if let Some(e) = self.sock.take_late_error() {
+            return Poll::Ready(Err(e));
+        }
+        loop {
+            if let Some(waiting) = turn {
+                ready!(waiting.poll(cx));
+                *turn = None;
+            } else if self.armed.is_none() && self.submitter.buffers_awaited() {
+                // Others ran out before us: behind them, in order.
+                *turn = Some(self.submitter.wait_for_buffer());
+                continue;
+            }
+            let armed = match &mut self.armed {
+                Some(armed) => armed,
+                none => {
+                    let held = Held(self.sock.clone());
+                    match self.submitter.recv_chunk(held, &self.membership) {
+                        Ok(op) => none.insert(op),
+                        Err(out) => return Poll::Ready(out),
+                    }
+                }
+            };
+            let out = ready!(armed.poll(cx));
+            self.armed = None;
+            match out {
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    *turn = Some(self.submitter.wait_for_buffer());
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+                out => return Poll::Ready(out),
+            }
+        }
+    }
+
+    /// Ends what is armed and gives all bytes that it and its predecessors brought.
+    pub(super) async fn quiesce(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(chunk) = self.kept.take() {
+            bytes.extend_from_slice(&chunk);
+        }
+        poll_fn(|cx| self.sock.poll_recv_quiet(cx)).await;
+        bytes.extend(self.sock.take_late_bytes().unwrap_or_default());
+        if let Some(mut armed) = self.armed.take() {
+            armed.cancel();
+            match poll_fn(|cx| armed.poll(cx)).await {
+                Ok(chunk) => bytes.extend_from_slice(chunk.as_deref().unwrap_or_default()),
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.kept = Some(Chunk::copy_of(bytes));
+        }
+    }
+}
+
+/// Ends of a receive that say nothing of the connection.
+fn is_passing(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR))
+}
+
+impl AsFd for ReadHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sock.as_fd()
+    }
+}
+
+impl fmt::Debug for ReadHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadHalf").field("sock", &self.sock).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`ReadHalf::recv`].
+#[must_use = "a receive does nothing until it is awaited"]
+pub struct Recv<'a> {
+    half: &'a mut ReadHalf,
+    /// A place in the line for a buffer, given up when this is dropped.
+    turn: Option<BufferTurn>,
+}
+
+impl Future for Recv<'_> {
+    type Output = io::Result<Option<Chunk>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { half, turn } = &mut *self;
+        half.poll_recv(cx, turn)
+    }
+}
+
+/// The future of [`ReadHalf::read`].
+#[must_use = "a read does nothing until it is awaited"]
+pub struct Read<'a, B: IoBufMut> {
+    half: &'a mut ReadHalf,
+    step: Step<B>,
+}
+
+enum Step<B: IoBufMut> {
+    Begin(B),
+    /// An armed receive has to end first; what it brings is copied.
+    Chunk(B, Option<BufferTurn>),
+    Direct(InFlight<op::Recv<Held, B>>),
+    Ended,
+}
+
+// The buffer's own address is never handed out; what it points at does not move.
+impl<B: IoBufMut> Unpin for Read<'_, B> {}
+
+impl<B: IoBufMut> Future for Read<'_, B> {
+    type Output = BufResult<usize, B>;
+
+    /// # Panics
+    /// If polled after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match std::mem::replace(&mut this.step, Step::Ended) {
+                Step::Begin(buf) => {
+                    if buf.capacity() == 0 {
+                        let e = io::Error::from_raw_os_error(libc::EINVAL);
+                        return Poll::Ready(Err(BufError::new(e, buf)));
+                    }
+                    let half = &this.half;
+                    let by_chunk = half.kept.is_some()
+                        || half.armed.is_some()
+                        || half.sock.receiving.get()
+                        || half.sock.has_late_receive();
+                    this.step = if by_chunk {
+                        Step::Chunk(buf, None)
+                    } else {
+                        let held = Held(half.sock.clone());
+                        match half.submitter.start(op::Recv::new(held, buf, 0)) {
+                            Ok(op) => Step::Direct(op),
+                            Err(out) => return Poll::Ready(out),
+                        }
+                    };
+                }
+                Step::Chunk(buf, mut turn) => {
+                    let got = this.half.poll_recv(cx, &mut turn);
+                    let Poll::Ready(got) = got else {
+                        this.step = Step::Chunk(buf, turn);
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(match got {
+                        Ok(chunk) => Ok(this.half.copy_to(chunk, buf)),
+                        Err(e) => Err(BufError::new(e, buf)),
+                    });
+                }
+                Step::Direct(mut op) => {
+                    let Poll::Ready(out) = op.poll(cx) else {
+                        this.step = Step::Direct(op);
+                        return Poll::Pending;
+                    };
+                    match out {
+                        Err(e) if e.error().raw_os_error() == Some(libc::EINTR) => {
+                            this.step = Step::Begin(e.into_buf());
+                        }
+                        out => return Poll::Ready(out),
+                    }
+                }
+                Step::Ended => panic!("a Read was polled after it had ended"),
+            }
+        }
+    }
+}
+
+impl<B: IoBufMut> Drop for Read<'_, B> {
+    fn drop(&mut self) {
+        if let Step::Direct(op) = &self.step
+            && !op.is_done()
+        {
+            // The op tells the socket when it has ended, and what it brought.
+            self.half.sock.receiving.set(true);
+        }
+    }
+}
+
+impl ReadHalf {
+    fn copy_to<B: IoBufMut>(&mut self, chunk: Option<Chunk>, mut buf: B) -> (usize, B) {
+        let Some(chunk) = chunk else {
+            buf::fill(&mut buf, &[]);
+            return (0, buf);
+        };
+        let n = chunk.len().min(buf.capacity());
+        buf::fill(&mut buf, &chunk[..n]);
+        self.keep_after(chunk, n);
+        (n, buf)
+    }
+}

@@ -1,0 +1,222 @@
+//! A connection.
+//!
+//! Owns [`TcpStream`]: both halves together, and the options of the socket. Closing is by drop: the
+//! descriptor closes when the last op that names it has ended, at the latest a turn later.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use coreloop::buf::{BufResult, IoBuf, IoBufMut};
+use coreloop::op::Submitter;
+
+use super::read::{Read, ReadHalf, Recv};
+use super::write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};
+use crate::sock::Sock;
+
+/// A TCP connection of one core. `!Send`: see [`detach`](Self::detach) for moving it to another.
+///
+/// Dropping it cancels what is in flight and closes it; the peer sees the end after what the kernel had
+/// taken. [`shutdown`](Self::shutdown) first says so at once.
+///
+/// ```
+/// use coreloop_net::{TcpListener, TcpStream};
+///
+/// coreloop::run(async {
+///     let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+///     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+///     let mut server = listener.accept().await.unwrap();
+///     client.write_all("hello").await.unwrap();
+///     let chunk = server.recv().await.unwrap().unwrap();
+///     assert_eq!(&*chunk, b"hello");
+/// })
+/// .unwrap();
+/// ```
+///
+/// ```compile_fail
+/// fn must_be_send<T: Send>() {}
+/// must_be_send::<coreloop_net::TcpStream>();
+/// ```
+pub struct TcpStream {
+    pub(super) read: ReadHalf,
+    pub(super) write: WriteHalf,
+}
+
+impl TcpStream {
+    pub(super) fn from_fd(fd: OwnedFd, submitter: &Submitter) -> Self {
+        let sock = Sock::new(fd);
+        Self {
+            read: ReadHalf::new(sock.clone(), submitter.clone()),
+            write: WriteHalf::new(sock, submitter.clone()),
+        }
+    }
+
+    /// A connection that was made elsewhere, on the running loop from now on.
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    #[track_caller]
+    pub fn from_std(stream: std::net::TcpStream) -> Self {
+        Self::from_fd(stream.into(), &Submitter::current())
+    }
+
+    /// See [`ReadHalf::recv`].
+    pub fn recv(&mut self) -> Recv<'_> {
+        self.read.recv()
+    }
+
+    /// See [`ReadHalf::read`].
+    pub fn read<B: IoBufMut>(&mut self, buf: B) -> Read<'_, B> {
+        self.read.read(buf)
+    }
+
+    /// See [`ReadHalf::read_exact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_exact(&mut self, buf: Vec<u8>) -> BufResult<usize, Vec<u8>> {
+        self.read.read_exact(buf).await
+    }
+
+    /// See [`WriteHalf::write`].
+    pub fn write<B: IoBuf>(&mut self, buf: B) -> Write<'_, B> {
+        self.write.write(buf)
+    }
+
+    /// See [`WriteHalf::write_all`].
+    pub fn write_all<B: IoBuf>(&mut self, buf: B) -> WriteAll<'_, B> {
+        self.write.write_all(buf)
+    }
+
+    /// See [`WriteHalf::write_many`].
+    pub fn write_many<B: IoBuf>(&mut self, bufs: Vec<B>) -> WriteMany<'_, B> {
+        self.write.write_many(bufs)
+    }
+
+    /// See [`WriteHalf::take_torn_write`].
+    pub fn take_torn_write(&mut self) -> Option<TornWrite> {
+        self.write.take_torn_write()
+    }
+
+    /// Ends one or both directions at once, whatever is in flight.
+    ///
+    /// # Errors
+    /// As `shutdown(2)`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket().shutdown(how)
+    }
+
+    /// The two directions apart, each to be used on its own, in tasks of the same core.
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
+        (self.read, self.write)
+    }
+
+    /// The two halves together again.
+    ///
+    /// # Errors
+    /// Both, if they belong to different connections.
+    pub fn reunite(read: ReadHalf, write: WriteHalf) -> Result<Self, ReuniteError> {
+        if Rc::ptr_eq(&read.sock, &write.sock) {
+            Ok(Self { read, write })
+        } else {
+            Err(ReuniteError(read, write))
+        }
+    }
+
+    /// The connection's far end.
+    ///
+    /// # Errors
+    /// As `getpeername(2)`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        peer_addr(&self.read.sock)
+    }
+
+    /// The connection's near end.
+    ///
+    /// # Errors
+    /// As `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket().local_addr()?.as_socket().ok_or_else(not_inet)
+    }
+
+    /// Whether small segments leave at once (TCP_NODELAY). On by default for connections that are accepted
+    /// or made here.
+    ///
+    /// # Errors
+    /// As `getsockopt(2)`.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.socket().tcp_nodelay()
+    }
+
+    /// Sets TCP_NODELAY.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.socket().set_tcp_nodelay(on)
+    }
+
+    /// What a close does with data not yet sent (SO_LINGER): none, the default, sends it in the
+    /// background; zero resets the connection.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.socket().set_linger(linger)
+    }
+
+    /// Probes an idle connection (SO_KEEPALIVE).
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn set_keepalive(&self, on: bool) -> io::Result<()> {
+        self.socket().set_keepalive(on)
+    }
+
+    /// Any other option, through `socket2`.
+    ///
+    /// A non-blocking mode set through it makes operations fail with EAGAIN where they would have waited.
+    pub fn socket(&self) -> socket2::SockRef<'_> {
+        socket2::SockRef::from(&*self.read.sock)
+    }
+}
+
+pub(super) fn peer_addr(sock: &Sock) -> io::Result<SocketAddr> {
+    socket2::SockRef::from(sock).peer_addr()?.as_socket().ok_or_else(not_inet)
+}
+
+pub(super) fn not_inet() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the socket's address is neither IPv4 nor IPv6")
+}
+
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream").field("sock", &self.read.sock).finish_non_exhaustive()
+    }
+}
+
+/// Two halves of different connections.
+#[derive(Debug)]
+pub struct ReuniteError(
+    /// The half that receives.
+    pub ReadHalf,
+    /// The half that sends.
+    pub WriteHalf,
+);
+
+impl fmt::Display for ReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the two halves belong to different connections")
+    }
+}
+
+impl std::error::Error for ReuniteError {}

@@ -1,0 +1,285 @@
+//! The sending direction.
+//!
+//! Owns [`WriteHalf`] and the futures of its writes. One send is in flight per socket: two in one submit
+//! would interleave their bytes. A write that is dropped is cancelled, the next one waits for its end; if
+//! it had been half done, the stream is torn, and writing is refused until somebody has looked at how far
+//! it came.
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use coreloop::buf::{BufError, BufResult, IoBuf};
+use coreloop::op::{InFlight, Op, Send, SendMany, Submitter};
+
+use crate::sock::{Held, Sock};
+
+/// The half of a [`TcpStream`](crate::TcpStream) that sends.
+///
+/// Dropping both halves closes the connection; dropping this one alone leaves the direction open: use
+/// [`shutdown`](Self::shutdown) to tell the peer that no more comes.
+pub struct WriteHalf {
+    pub(super) sock: Rc<Sock>,
+    pub(super) submitter: Submitter,
+}
+
+/// How far a write had come that was dropped half way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TornWrite {
+    /// Bytes that were sent, an exact prefix; above 0 and below `len`.
+    pub sent: usize,
+    /// Bytes that were to be sent.
+    pub len: usize,
+}
+
+impl WriteHalf {
+    pub(super) fn new(sock: Rc<Sock>, submitter: Submitter) -> Self {
+        Self { sock, submitter }
+    }
+
+    /// Sends bytes of `buf`, as many as the kernel takes at once; gives how many with the buffer.
+    ///
+    /// # Cancel safety
+    /// As for [`write_all`](Self::write_all).
+    ///
+    /// # Errors
+    /// As [`write_all`](Self::write_all).
+    pub fn write<B: IoBuf>(&mut self, buf: B) -> Write<'_, B> {
+        Write(Writing::new(self, buf, false))
+    }
+
+    /// Sends all of `buf` and gives it back.
+    ///
+    /// # Cancel safety
+    /// Dropping it cancels the send; the peer sees an exact prefix. The next write waits until that is
+    /// settled. If it had been half done, writes fail until [`take_torn_write`](Self::take_torn_write)
+    /// was called.
+    ///
+    /// # Errors
+    /// As `send(2)`, with the buffer; ECANCELED once the loop is closed. SIGPIPE is never raised.
+    pub fn write_all<B: IoBuf>(&mut self, buf: B) -> WriteAll<'_, B> {
+        WriteAll(Writing::new(self, buf, true))
+    }
+
+    /// Sends all of several buffers, in order, with as few calls as they take (1,024 buffers each).
+    ///
+    /// # Cancel safety
+    /// As for [`write_all`](Self::write_all).
+    ///
+    /// # Errors
+    /// As [`write_all`](Self::write_all).
+    pub fn write_many<B: IoBuf>(&mut self, bufs: Vec<B>) -> WriteMany<'_, B> {
+        WriteMany(Writing::new(self, bufs, true))
+    }
+
+    /// How far the last write had come, if it was dropped half way; the stream is usable again.
+    pub fn take_torn_write(&mut self) -> Option<TornWrite> {
+        if self.sock.sending.get() {
+            return None;
+        }
+        self.sock.take_torn()
+    }
+
+    /// Ends this direction: the peer reads the end of the stream after what was sent.
+    ///
+    /// # Errors
+    /// As `shutdown(2)`.
+    pub fn shutdown(&self) -> io::Result<()> {
+        socket2::SockRef::from(&*self.sock).shutdown(Shutdown::Write)
+    }
+
+    pub(super) async fn quiesce(&mut self) {
+        std::future::poll_fn(|cx| self.sock.poll_send_quiet(cx)).await;
+    }
+}
+
+impl AsFd for WriteHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sock.as_fd()
+    }
+}
+
+impl fmt::Debug for WriteHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteHalf").field("sock", &self.sock).finish_non_exhaustive()
+    }
+}
+
+/// How a write is submitted: one buffer, or several.
+trait Form {
+    type Buf: 'static;
+    type Op: Op<Out = BufResult<usize, Self::Buf>>;
+
+    fn bytes(buf: &Self::Buf) -> usize;
+    fn op(socket: Held, buf: Self::Buf, offset: usize, flags: i32) -> Self::Op;
+}
+
+struct One<B>(PhantomData<B>);
+struct Many<B>(PhantomData<B>);
+
+impl<B: IoBuf> Form for One<B> {
+    type Buf = B;
+    type Op = Send<Held, B>;
+
+    fn bytes(buf: &B) -> usize {
+        buf.len()
+    }
+
+    fn op(socket: Held, buf: B, offset: usize, flags: i32) -> Self::Op {
+        Send::new(socket, buf, offset, flags)
+    }
+}
+
+impl<B: IoBuf> Form for Many<B> {
+    type Buf = Vec<B>;
+    type Op = SendMany<Held, B>;
+
+    fn bytes(bufs: &Vec<B>) -> usize {
+        bufs.iter().map(IoBuf::len).sum()
+    }
+
+    fn op(socket: Held, bufs: Vec<B>, offset: usize, flags: i32) -> Self::Op {
+        SendMany::new(socket, bufs, offset, flags)
+    }
+}
+
+/// One write under way.
+struct Writing<'a, F: Form> {
+    half: &'a mut WriteHalf,
+    step: Step<F>,
+    sent: usize,
+    len: usize,
+    all: bool,
+}
+
+enum Step<F: Form> {
+    Begin(F::Buf),
+    Flying(InFlight<F::Op>),
+    Ended,
+}
+
+impl<'a, F: Form> Writing<'a, F> {
+    fn new(half: &'a mut WriteHalf, buf: F::Buf, all: bool) -> Self {
+        let len = F::bytes(&buf);
+        Self { half, step: Step::Begin(buf), sent: 0, len, all }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
+        loop {
+            match &mut self.step {
+                Step::Begin(_) => {
+                    ready!(self.half.sock.poll_send_quiet(cx));
+                    let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
+                        unreachable!("it is Begin in this arm")
+                    };
+                    if let Some(torn) = self.half.sock.torn() {
+                        return Poll::Ready(Err(BufError::new(torn_error(torn), buf)));
+                    }
+                    if self.len == 0 {
+                        return Poll::Ready(Ok((0, buf)));
+                    }
+                    if let Err(out) = self.send(buf) {
+                        return Poll::Ready(out);
+                    }
+                }
+                Step::Flying(op) => {
+                    let out = ready!(op.poll(cx));
+                    self.step = Step::Ended;
+                    match out {
+                        Ok((n, buf)) => {
+                            self.sent += n;
+                            if !self.all || self.sent >= self.len {
+                                return Poll::Ready(Ok((self.sent, buf)));
+                            }
+                            if n == 0 {
+                                let e = io::Error::from(io::ErrorKind::WriteZero);
+                                return Poll::Ready(Err(BufError::new(e, buf)));
+                            }
+                            if let Err(out) = self.send(buf) {
+                                return Poll::Ready(out);
+                            }
+                        }
+                        Err(e) if e.error().raw_os_error() == Some(libc::EINTR) => {
+                            if let Err(out) = self.send(e.into_buf()) {
+                                return Poll::Ready(out);
+                            }
+                        }
+                        Err(e) => return Poll::Ready(Err(e)),
+                    }
+                }
+                Step::Ended => panic!("a write was polled after it had ended"),
+            }
+        }
+    }
+
+    fn send(&mut self, buf: F::Buf) -> Result<(), BufResult<usize, F::Buf>> {
+        // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
+        let flags = if self.all { libc::MSG_WAITALL } else { 0 };
+        let op = F::op(Held(self.half.sock.clone()), buf, self.sent, flags);
+        self.step = Step::Flying(self.half.submitter.start(op)?);
+        Ok(())
+    }
+}
+
+impl<F: Form> Drop for Writing<'_, F> {
+    fn drop(&mut self) {
+        if let Step::Flying(op) = &self.step {
+            // What the op itself sends is added at its end; see `late_send`.
+            self.half.sock.note_torn(TornWrite { sent: self.sent, len: self.len });
+            self.half.sock.sending.set(!op.is_done());
+        }
+    }
+}
+
+fn torn_error(torn: TornWrite) -> io::Error {
+    let TornWrite { sent, len } = torn;
+    io::Error::other(format!(
+        "an earlier write was dropped after {sent} of {len} bytes; `take_torn_write` clears this"
+    ))
+}
+
+/// The future of [`WriteHalf::write`].
+#[must_use = "a write does nothing until it is awaited"]
+pub struct Write<'a, B: IoBuf>(Writing<'a, One<B>>);
+
+/// The future of [`WriteHalf::write_all`].
+#[must_use = "a write does nothing until it is awaited"]
+pub struct WriteAll<'a, B: IoBuf>(Writing<'a, One<B>>);
+
+/// The future of [`WriteHalf::write_many`].
+#[must_use = "a write does nothing until it is awaited"]
+pub struct WriteMany<'a, B: IoBuf>(Writing<'a, Many<B>>);
+
+// The buffers' own addresses are never handed out; what they point at does not move.
+impl<B: IoBuf> Unpin for Write<'_, B> {}
+impl<B: IoBuf> Unpin for WriteAll<'_, B> {}
+impl<B: IoBuf> Unpin for WriteMany<'_, B> {}
+
+impl<B: IoBuf> Future for Write<'_, B> {
+    type Output = BufResult<usize, B>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx)
+    }
+}
+
+impl<B: IoBuf> Future for WriteAll<'_, B> {
+    type Output = BufResult<usize, B>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx)
+    }
+}
+
+impl<B: IoBuf> Future for WriteMany<'_, B> {
+    type Output = BufResult<usize, Vec<B>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx)
+    }
+}

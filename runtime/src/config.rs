@@ -1,0 +1,164 @@
+//! Settings of a core, and the checks on them.
+//!
+//! Owns [`Settings`]: what each setting means, its range and default. Knows nothing of where a value came
+//! from.
+
+use std::time::Duration;
+
+use crate::driver::features::{Feature, FeatureSet};
+use crate::driver::setup::StartError;
+use crate::executor::CoreConfig;
+use crate::executor::dial::Spin;
+use crate::metrics::StatsLevel;
+
+/// Settings of one core. [`Settings::default`] suits a server; every setter says its range.
+///
+/// ```
+/// use coreloop::{EventLoop, Settings, Spin};
+/// let settings = Settings::default().spin(Spin::Off).buffers(64, 4096);
+/// let mut event_loop = EventLoop::with(settings).unwrap();
+/// assert_eq!(event_loop.block_on(async { 7 }), 7);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Settings {
+    config: CoreConfig,
+    grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            config: CoreConfig {
+                ring_entries: 256,
+                cq_entries: 4096,
+                mask: FeatureSet::none(),
+                buffers: 128,
+                buffer_size: 16 * 1024,
+                chunk_quota: 8,
+                timer_resolution: Duration::from_millis(1),
+                tick_quota: Duration::from_micros(500),
+                spin: Spin::Dial,
+                stats: StatsLevel::Counters,
+            },
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Settings {
+    /// Entries of the submission queue, 8 to 32,768 (256). A full one is flushed early, so more of them
+    /// save calls only in very busy ticks. If memory that may be locked is short, fewer are taken.
+    #[must_use]
+    pub fn ring_entries(mut self, n: u32) -> Self {
+        self.config.ring_entries = n;
+        self
+    }
+
+    /// Entries of the completion queue, 16 to 65,536 (4,096). More completions than that at a time go to
+    /// the kernel's backlog: nothing is lost, and the counter `cq_overflows` says so.
+    #[must_use]
+    pub fn cq_entries(mut self, n: u32) -> Self {
+        self.config.cq_entries = n;
+        self
+    }
+
+    /// Receive buffers of the core (128, 1 to 32,768) and bytes in each (16,384, 64 to 16 MiB). Idle
+    /// connections hold none; memory is touched only when used.
+    #[must_use]
+    pub fn buffers(mut self, count: u32, size: u32) -> Self {
+        self.config.buffers = count;
+        self.config.buffer_size = size;
+        self
+    }
+
+    /// Receive buffers that the chunks of one socket may hold (8, 0 to 32,768); above, it gets copies.
+    #[must_use]
+    pub fn chunk_quota(mut self, n: u32) -> Self {
+        self.config.chunk_quota = n;
+        self
+    }
+
+    /// Resolution of timers (1 ms; 1 µs to 1 s). A timer fires at most so much late on an idle core, and
+    /// never early.
+    #[must_use]
+    pub fn timer_resolution(mut self, resolution: Duration) -> Self {
+        self.config.timer_resolution = resolution;
+        self
+    }
+
+    /// Time that the tasks of one turn may take together (500 µs; 1 µs to 1 s) before I/O and timers get
+    /// a look. It is checked every 32 polls; a single poll is never interrupted.
+    #[must_use]
+    pub fn tick_quota(mut self, quota: Duration) -> Self {
+        self.config.tick_quota = quota;
+        self
+    }
+
+    /// What to do before sleeping ([`Spin::Dial`]).
+    #[must_use]
+    pub fn spin(mut self, spin: Spin) -> Self {
+        self.config.spin = spin;
+        self
+    }
+
+    /// What to record ([`StatsLevel::Counters`]).
+    #[must_use]
+    pub fn stats(mut self, level: StatsLevel) -> Self {
+        self.config.stats = level;
+        self
+    }
+
+    /// Does without a feature of io_uring, as if the kernel did not have it. The environment variable
+    /// `CORELOOP_MASK` (names parted by commas) does the same for a whole process.
+    #[must_use]
+    pub fn mask(mut self, feature: Feature) -> Self {
+        self.config.mask.insert(feature);
+        self
+    }
+
+    /// How long a closing loop waits for the kernel to give back what it holds (5 s).
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    pub(crate) fn grace_period(&self) -> Duration {
+        self.grace
+    }
+
+    pub(crate) fn spin_setting(&self) -> Spin {
+        self.config.spin
+    }
+
+    /// The settings, if each is in its range.
+    pub(crate) fn checked(&self) -> Result<&CoreConfig, StartError> {
+        let c = &self.config;
+        in_range("ring_entries", c.ring_entries, 8, 32_768)?;
+        in_range("cq_entries", c.cq_entries, 16, 65_536)?;
+        in_range("buffers (count)", c.buffers, 1, 32_768)?;
+        in_range("buffers (size)", c.buffer_size, 64, 16 << 20)?;
+        in_range("chunk_quota", c.chunk_quota, 0, 32_768)?;
+        for (name, d) in [("timer_resolution", c.timer_resolution), ("tick_quota", c.tick_quota)] {
+            if d < Duration::from_micros(1) || d > Duration::from_secs(1) {
+                let why = format!("{d:?} is not between 1 µs and 1 s");
+                return Err(StartError::BadSetting { name, why });
+            }
+        }
+        if let Spin::Fixed(d) = c.spin
+            && d > Duration::from_secs(1)
+        {
+            let why = format!("a spin of {d:?} is longer than 1 s");
+            return Err(StartError::BadSetting { name: "spin", why });
+        }
+        Ok(c)
+    }
+}
+
+fn in_range(name: &'static str, value: u32, least: u32, most: u32) -> Result<(), StartError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let why = format!("{value} is not between {least} and {most}");
+    Err(StartError::BadSetting { name, why })
+}

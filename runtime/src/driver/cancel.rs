@@ -1,0 +1,61 @@
+//! Cancels that cannot be lost.
+//!
+//! Owns the request for one op's end: by user data, never by descriptor. An op that the kernel has not
+//! seen is ended here; for any other a cancel is submitted behind it, or waits at the head of the line if
+//! the queue is full. The op's own completion says how it ended; the cancel's answer says little: ENOENT
+//! (it has completed, or is about to) and EALREADY (it runs on a worker and will complete) are ordinary.
+
+use super::Driver;
+use super::op_slab::{Key, State};
+use super::own;
+use super::sqe::Cqe;
+
+impl Driver {
+    /// Asks for the end of an op. Asking twice, or for one that has ended, does nothing.
+    pub(crate) fn cancel(&self, key: Key) {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get(key) else { return };
+        if slot.cancelled || slot.state != State::Queued {
+            return;
+        }
+        slot.cancelled = true;
+        drop(slots);
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(at) = waiting.ops.iter().position(|(waits, _)| *waits == key) {
+            waiting.ops.remove(at);
+            waiting.never_sent.push_back(key);
+            return;
+        }
+        let target = key.to_user_data();
+        if !waiting.cancels.is_empty() || !self.push_cancel(target) {
+            waiting.cancels.push_back(target);
+        }
+    }
+
+    /// The kernel's answer to a cancel. Only a cancel that did not get through is said again.
+    pub(super) fn cancel_answered(&self, target: u64, cqe: Cqe) {
+        let answered = matches!(-cqe.raw_result(), i32::MIN..=0 | libc::ENOENT | libc::EALREADY);
+        let gone = self.slots.borrow_mut().get(Key::from_user_data(target)).is_none();
+        if answered || gone || target & own::WAKE != 0 {
+            return;
+        }
+        self.waiting.borrow_mut().cancels.push_back(target);
+    }
+
+    /// Asks again for the end of everything that is in flight, the wake read included.
+    pub(super) fn cancel_all(&self) {
+        let keys = self.slots.borrow_mut().keys();
+        for key in keys {
+            if let Some(slot) = self.slots.borrow_mut().get(key) {
+                slot.cancelled = false;
+            }
+            self.cancel(key);
+        }
+        if self.wake.armed.get() {
+            let mut waiting = self.waiting.borrow_mut();
+            if !self.push_cancel(own::WAKE) {
+                waiting.cancels.push_back(own::WAKE);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Taking completions off the ring.
+//!
+//! Owns the dispatch: each completion goes to the op whose key it bears, or to the driver itself. Nothing
+//! is borrowed while an op's hook or a waker runs.
+
+use super::op::end_orphan;
+use super::op_slab::{Key, State};
+use super::sqe::Cqe;
+use super::{Driver, own, wake_contained};
+use crate::metrics::Kind;
+use crate::sys::abi::RawCqe;
+
+impl Driver {
+    /// Reaps what is there, at most one completion queue full; gives how many there were.
+    pub(crate) fn reap(&self) -> u32 {
+        let bound = self.report.cq_entries;
+        let mut reaped = 0;
+        while reaped < bound {
+            let Some(raw) = self.ring.borrow_mut().as_mut().and_then(|r| r.pop()) else { break };
+            reaped += 1;
+            self.dispatch(raw);
+        }
+        if reaped > 0 {
+            self.metrics.add(Kind::Completions, u64::from(reaped));
+        }
+        reaped + self.end_never_sent()
+    }
+
+    fn dispatch(&self, raw: RawCqe) {
+        let cqe = Cqe::new(raw.res, raw.flags);
+        if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
+            self.own_completion(raw.user_data, cqe);
+        } else {
+            self.complete(Key::from_user_data(raw.user_data), cqe);
+        }
+    }
+
+    fn complete(&self, key: Key, cqe: Cqe) {
+        let mut slots = self.slots.borrow_mut();
+        let Some(slot) = slots.get(key) else {
+            drop(slots);
+            debug_assert!(false, "a completion of no op: {key:?} {cqe:?}");
+            self.metrics.count(Kind::StrayCompletions);
+            return;
+        };
+        let Some(vtable) = slot.vtable else { return };
+        let place = slot.payload();
+        let stamp = slot.stamp();
+        let opcode = slot.opcode;
+        let orphan = slot.orphan;
+        if stamp != 0 && !vtable.multishot {
+            self.metrics.op_took(opcode, self.stamp.get().saturating_sub(stamp));
+        }
+        if vtable.multishot {
+            drop(slots);
+            // SAFETY: the slot holds an op of this table until it is freed below.
+            let enough = unsafe { (vtable.completed)(place, cqe) }.is_break();
+            if cqe.more() {
+                if enough {
+                    self.cancel(key);
+                }
+            } else {
+                self.free_ended(key, |place| {
+                    // SAFETY: the last completion has come; the slot is freed right after.
+                    unsafe { end_orphan(vtable, place, cqe) }
+                });
+            }
+            return;
+        }
+        if orphan {
+            drop(slots);
+            // SAFETY: as above.
+            let _ = unsafe { (vtable.completed)(place, cqe) };
+            // SAFETY: the op's one completion has come and its future is gone.
+            self.free_ended(key, |place| unsafe { end_orphan(vtable, place, cqe) });
+            return;
+        }
+        drop(slots);
+        // SAFETY: as above.
+        let _ = unsafe { (vtable.completed)(place, cqe) };
+        let waker = match self.slots.borrow_mut().get(key) {
+            Some(slot) => {
+                slot.set_cqe(cqe);
+                slot.state = State::Done;
+                slot.waker.take()
+            }
+            None => None,
+        };
+        if let Some(waker) = waker {
+            wake_contained(waker, &self.metrics);
+        }
+    }
+
+    /// Ends an op whose handle is gone, then frees its slot. The end runs with nothing borrowed, and may
+    /// start other ops: the slot is freed only afterwards.
+    fn free_ended(&self, key: Key, end: impl FnOnce(std::ptr::NonNull<u8>)) {
+        let place = self.slots.borrow_mut().get(key).map(|slot| slot.payload());
+        if let Some(place) = place {
+            end(place);
+        }
+        let waker = self.slots.borrow_mut().free(key);
+        drop(waker);
+    }
+
+    /// Ops that were cancelled before they were sent end as the kernel would have ended them.
+    fn end_never_sent(&self) -> u32 {
+        let mut ended = 0;
+        loop {
+            let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else { return ended };
+            ended += 1;
+            self.complete(key, Cqe::error(libc::ECANCELED));
+        }
+    }
+
+    fn own_completion(&self, user_data: u64, cqe: Cqe) {
+        if user_data & own::CANCEL != 0 {
+            self.own_in_flight.set(self.own_in_flight.get() - 1);
+            self.cancel_answered(user_data & !own::CANCEL, cqe);
+        } else {
+            self.wake.armed.set(false);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What a kernel offers, what was asked for, and what is in force.
+//!
+//! Owns the list of [`Feature`]s, masking them (by builder, or by the environment variable
+//! `CORELOOP_MASK`), and the [`RingReport`] that `doctor` prints. Each feature has a step down: without it
+//! the loop still works, only slower. Knows nothing of how a ring is set up; see `setup`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Something of `io_uring` that coreloop uses where the kernel has it, and does without where not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Feature {
+    /// `IORING_SETUP_SUBMIT_ALL` (5.18): one bad submission does not hold up those behind it.
+    SubmitAll,
+    /// `IORING_SETUP_COOP_TASKRUN` (5.19): completions do not interrupt user code.
+    CoopTaskrun,
+    /// `IORING_SETUP_TASKRUN_FLAG` (5.19): pending completion work shows in shared memory.
+    TaskrunFlag,
+    /// `IORING_SETUP_SINGLE_ISSUER` (6.0): one thread submits.
+    SingleIssuer,
+    /// `IORING_SETUP_DEFER_TASKRUN` (6.1): completion work runs only when the loop enters.
+    DeferTaskrun,
+    /// `IORING_SETUP_NO_SQARRAY` (6.6): submissions without an index array.
+    NoSqarray,
+    /// `IORING_REGISTER_RING_FDS` (5.18): enters without a descriptor look-up.
+    RegisteredRing,
+    /// `IORING_REGISTER_PBUF_RING` (5.19): the kernel picks a receive buffer when data is there.
+    BufferRing,
+    /// `IORING_ACCEPT_MULTISHOT` (5.19): one submission accepts many connections.
+    MultishotAccept,
+    /// `IORING_ENTER_ABS_TIMER` (6.12): waits until a point in time, not for a span.
+    AbsTimer,
+    /// `IORING_ENTER_NO_IOWAIT` (6.15): a parked core does not count as waiting for a disk.
+    NoIowait,
+}
+
+impl Feature {
+    /// Every feature, the oldest first.
+    pub const ALL: [Feature; 11] = [
+        Feature::SubmitAll,
+        Feature::RegisteredRing,
+        Feature::CoopTaskrun,
+        Feature::TaskrunFlag,
+        Feature::BufferRing,
+        Feature::MultishotAccept,
+        Feature::SingleIssuer,
+        Feature::DeferTaskrun,
+        Feature::NoSqarray,
+        Feature::AbsTimer,
+        Feature::NoIowait,
+    ];
+
+    /// The name that `CORELOOP_MASK` and `doctor` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::SubmitAll => "submit_all",
+            Feature::CoopTaskrun => "coop_taskrun",
+            Feature::TaskrunFlag => "taskrun_flag",
+            Feature::SingleIssuer => "single_issuer",
+            Feature::DeferTaskrun => "defer_taskrun",
+            Feature::NoSqarray => "no_sqarray",
+            Feature::RegisteredRing => "registered_ring",
+            Feature::BufferRing => "buffer_ring",
+            Feature::MultishotAccept => "multishot_accept",
+            Feature::AbsTimer => "abs_timer",
+            Feature::NoIowait => "no_iowait",
+        }
+    }
+
+    /// The first kernel that has it.
+    pub fn since(self) -> &'static str {
+        match self {
+            Feature::SubmitAll | Feature::RegisteredRing => "5.18",
+            Feature::CoopTaskrun
+            | Feature::TaskrunFlag
+            | Feature::BufferRing
+            | Feature::MultishotAccept => "5.19",
+            Feature::SingleIssuer => "6.0",
+            Feature::DeferTaskrun => "6.1",
+            Feature::NoSqarray => "6.6",
+            Feature::AbsTimer => "6.12",
+            Feature::NoIowait => "6.15",
+        }
+    }
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The name of no feature, as given to [`Feature::from_str`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no io_uring feature is called {name:?}; known ones: {}", known_names())]
+pub struct UnknownFeature {
+    name: String,
+}
+
+impl FromStr for Feature {
+    type Err = UnknownFeature;
+
+    fn from_str(s: &str) -> Result<Self, UnknownFeature> {
+        let found = Feature::ALL.into_iter().find(|f| f.name() == s);
+        found.ok_or_else(|| UnknownFeature { name: s.to_owned() })
+    }
+}
+
+fn known_names() -> String {
+    Feature::ALL.map(Feature::name).join(", ")
+}
+
+/// A set of features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeatureSet(u32);
+
+impl FeatureSet {
+    /// No feature.
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// Whether `feature` is in the set.
+    pub fn contains(self, feature: Feature) -> bool {
+        self.0 & feature.bit() != 0
+    }
+
+    /// Puts `feature` into the set.
+    pub fn insert(&mut self, feature: Feature) {
+        self.0 |= feature.bit();
+    }
+
+    /// Takes `feature` out of the set.
+    pub fn remove(&mut self, feature: Feature) {
+        self.0 &= !feature.bit();
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Reads names parted by commas; spaces and empty parts are ignored.
+    ///
+    /// # Errors
+    /// A name that is no feature's.
+    pub fn parse(list: &str) -> Result<Self, UnknownFeature> {
+        let mut set = Self::none();
+        for name in list.split(',').map(str::trim).filter(|s| !s.is_empty()) {
+            set.insert(name.parse()?);
+        }
+        Ok(set)
+    }
+}
+
+impl FromIterator<Feature> for FeatureSet {
+    fn from_iter<I: IntoIterator<Item = Feature>>(iter: I) -> Self {
+        let mut set = Self::none();
+        iter.into_iter().for_each(|f| set.insert(f));
+        set
+    }
+}
+
+/// Why a feature is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Missing {
+    /// Masked by the builder or by `CORELOOP_MASK`.
+    Masked,
+    /// The kernel refused it or does not announce it.
+    Kernel,
+    /// It builds on another one that is not in force.
+    Needs(Feature),
+    /// The call that brings it failed with this errno.
+    Failed(i32),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Missing::Masked => f.write_str("masked by settings"),
+            Missing::Kernel => f.write_str("this kernel does not have it"),
+            Missing::Needs(other) => write!(f, "needs {other}"),
+            Missing::Failed(errno) => {
+                write!(f, "refused: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+}
+
+/// What the set-up of a ring arrived at.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RingReport {
+    /// The kernel's release string.
+    pub kernel: String,
+    /// What is in force.
+    pub in_force: FeatureSet,
+    /// What is not, and why.
+    pub missing: Vec<(Feature, Missing)>,
+    /// Submission queue entries that were got.
+    pub sq_entries: u32,
+    /// Submission queue entries that were asked for; more than were got if memory was short.
+    pub sq_entries_asked: u32,
+    /// Completion queue entries.
+    pub cq_entries: u32,
+    /// Receive buffers of the per-core buffer ring, 0 without one.
+    pub buffers: u32,
+    /// Bytes in each of them.
+    pub buffer_size: u32,
+}
+
+impl RingReport {
+    /// Names of the features in force, the oldest first.
+    pub fn names_in_force(&self) -> Vec<&'static str> {
+        Feature::ALL.iter().filter(|f| self.in_force.contains(**f)).map(|f| f.name()).collect()
+    }
+
+    pub(crate) fn without(&mut self, feature: Feature, why: Missing) {
+        self.in_force.remove(feature);
+        if !self.missing.iter().any(|(f, _)| *f == feature) {
+            self.missing.push((feature, why));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for f in Feature::ALL {
+            assert_eq!(f.name().parse::<Feature>(), Ok(f));
+        }
+        let set = FeatureSet::parse(" defer_taskrun,,no_sqarray ").unwrap();
+        assert!(set.contains(Feature::DeferTaskrun) && set.contains(Feature::NoSqarray));
+        assert!(!set.contains(Feature::BufferRing));
+        let err = FeatureSet::parse("defer_taskrnu").unwrap_err().to_string();
+        assert!(err.contains("defer_taskrnu") && err.contains("defer_taskrun"), "{err}");
+    }
+}

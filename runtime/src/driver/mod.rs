@@ -1,0 +1,223 @@
+//! One core's ring, the ops on it, and the buffers that it receives into.
+//!
+//! Owns the [`Driver`]: submission ([`submit`]), completion ([`complete`]), cancel ([`cancel`]) and the
+//! close that waits for quiet ([`close`]). Invariants: no user code (wakers, op hooks, destructors) runs
+//! while one of its cells is borrowed; an op's memory is freed only after its last completion; the ring is
+//! closed only when nothing is in flight, or else everything that the kernel may still touch is leaked.
+//! Knows wakers, but not tasks, timers or cores.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+pub(crate) mod cancel;
+pub(crate) mod chunk;
+pub(crate) mod close;
+pub(crate) mod complete;
+pub(crate) mod features;
+pub(crate) mod op;
+pub(crate) mod op_slab;
+pub(crate) mod pool;
+pub(crate) mod ring;
+pub(crate) mod setup;
+pub(crate) mod sqe;
+pub(crate) mod submit;
+
+use self::features::{Feature, FeatureSet, Missing, RingReport};
+use self::op_slab::{Key, OpSlab};
+use self::pool::{Pool, PoolConfig};
+use self::ring::Ring;
+use self::setup::{RingConfig, StartError};
+use self::sqe::Sqe;
+use crate::metrics::{Kind, Recorder};
+use crate::sys::Kernel;
+
+pub(crate) struct DriverConfig {
+    pub(crate) ring: RingConfig,
+    pub(crate) pool: PoolConfig,
+}
+
+pub(crate) struct Driver {
+    kernel: Rc<dyn Kernel>,
+    /// None once closed.
+    ring: RefCell<Option<Ring>>,
+    pub(crate) slots: RefCell<OpSlab>,
+    waiting: RefCell<Waiting>,
+    pool: Rc<Pool>,
+    report: RingReport,
+    metrics: Rc<Recorder>,
+    /// Submissions of the driver's own (cancels, the wake read) that have not completed.
+    own_in_flight: Cell<u32>,
+    wake: WakeRead,
+    /// The tick's time, for stamps; 0 while nobody wants them.
+    stamp: Cell<u64>,
+}
+
+/// What found no room in the submission queue. Bounded by the op slab: each op is in here at most once
+/// itself and once as the target of a cancel.
+#[derive(Default)]
+struct Waiting {
+    /// Targets of cancels, which go before everything else.
+    cancels: VecDeque<u64>,
+    ops: VecDeque<(Key, Sqe)>,
+    /// Ops that were cancelled before the kernel ever saw them.
+    never_sent: VecDeque<Key>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.cancels.is_empty() && self.ops.is_empty()
+    }
+}
+
+/// The eventfd through which other threads wake a parked core, and the 8 bytes that its read goes to.
+struct WakeRead {
+    fd: OwnedFd,
+    /// Heap memory that the kernel writes; only its address is used.
+    count: NonNull<u64>,
+    armed: Cell<bool>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        kernel: Rc<dyn Kernel>,
+        config: &DriverConfig,
+        metrics: Rc<Recorder>,
+    ) -> Result<Rc<Self>, StartError> {
+        let (ring, mut report) = setup::negotiate(&kernel, &config.ring)?;
+        let pool = make_pool(&ring, &config.pool, &metrics, &mut report)?;
+        let fd = kernel.eventfd().map_err(|source| match source.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                StartError::NoDescriptors { what: "the wake-up eventfd", source }
+            }
+            _ => StartError::System { step: "eventfd2", source },
+        })?;
+        let count = NonNull::from(Box::leak(Box::new(0u64)));
+        Ok(Rc::new(Self {
+            kernel,
+            ring: RefCell::new(Some(ring)),
+            slots: RefCell::default(),
+            waiting: RefCell::default(),
+            pool,
+            report,
+            metrics,
+            own_in_flight: Cell::new(0),
+            wake: WakeRead { fd, count, armed: Cell::new(false) },
+            stamp: Cell::new(0),
+        }))
+    }
+
+    pub(crate) fn report(&self) -> &RingReport {
+        &self.report
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn count(&self, kind: Kind) {
+        self.metrics.count(kind);
+    }
+
+    pub(crate) fn has(&self, feature: Feature) -> bool {
+        self.report.in_force.contains(feature)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ring.try_borrow().is_ok_and(|r| r.is_none())
+    }
+
+    /// The descriptor that other threads write to.
+    pub(crate) fn wake_fd(&self) -> RawFd {
+        self.wake.fd.as_raw_fd()
+    }
+
+    /// The ring's descriptor, readable when completions are there.
+    pub(crate) fn ring_fd(&self) -> Option<RawFd> {
+        self.ring.borrow().as_ref().map(Ring::fd)
+    }
+
+    /// Ops that have not ended, the driver's own not counted.
+    pub(crate) fn ops(&self) -> u32 {
+        self.slots.borrow().live()
+    }
+
+    /// Sets the time that submissions of this tick are stamped with.
+    pub(crate) fn set_stamp(&self, now: u64) {
+        self.stamp.set(now);
+    }
+}
+
+impl WakeRead {
+    fn submission(&self) -> Sqe {
+        let fd: BorrowedFd<'_> = self.fd.as_fd();
+        Sqe::read(fd, self.count.as_ptr().cast(), 8, u64::MAX)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.close_at_once();
+        if !self.wake.armed.get() {
+            // SAFETY: made by Box::leak in `new`; no read is armed, so the kernel does not write there.
+            drop(unsafe { Box::from_raw(self.wake.count.as_ptr()) });
+        }
+    }
+}
+
+fn make_pool(
+    ring: &Ring,
+    config: &PoolConfig,
+    metrics: &Rc<Recorder>,
+    report: &mut RingReport,
+) -> Result<Rc<Pool>, StartError> {
+    if report.in_force.contains(Feature::BufferRing) {
+        match Pool::register(ring, config, metrics) {
+            Ok(pool) => {
+                report.buffers = config.count;
+                report.buffer_size = config.size;
+                return Ok(Rc::new(pool));
+            }
+            Err(e) => {
+                let errno = e.raw_os_error().unwrap_or(0);
+                report.without(Feature::BufferRing, Missing::Failed(errno));
+            }
+        }
+    }
+    report.buffer_size = config.size;
+    Ok(Rc::new(Pool::without_ring(config, metrics)))
+}
+
+/// Names of submissions that are not ops: user data with one of these bits, above any op index.
+mod own {
+    pub(super) const CANCEL: u64 = 1 << 31;
+    pub(super) const WAKE: u64 = 1 << 30;
+}
+
+const _: () = assert!(op_slab::OPS_MAX as u64 <= own::WAKE);
+
+/// Tells a waker, and contains its panic: a stranger's waker must not take the core down.
+pub(crate) fn wake_contained(waker: std::task::Waker, metrics: &Recorder) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
+        metrics.count(Kind::WakerPanics);
+    }
+}
+
+/// The sentence for an errno that ends a ring.
+#[cold]
+pub(crate) fn ring_is_dead(e: &io::Error) -> ! {
+    panic!("io_uring_enter failed and this core cannot go on (was its descriptor closed?): {e}");
+}
+
+impl FeatureSet {
+    /// The set named by the environment variable `CORELOOP_MASK`.
+    pub(crate) fn masked_by_environment() -> Result<Self, StartError> {
+        match std::env::var("CORELOOP_MASK") {
+            Ok(list) => Ok(Self::parse(&list)?),
+            Err(_) => Ok(Self::none()),
+        }
+    }
+}

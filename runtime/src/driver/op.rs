@@ -1,0 +1,302 @@
+//! What an op is to the driver, and the handle of one in flight.
+//!
+//! Owns the [`Op`] and [`MultishotOp`] contracts, the tables through which the driver calls an op whose
+//! type it has forgotten, and [`InFlight`]/[`Armed`], which tie an op in its slot to whoever waits for it.
+//! Dropping a handle lets go of the op: it is cancelled in the kernel and its resources stay until the
+//! completion has come.
+
+use std::any::TypeId;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::ControlFlow;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::Driver;
+use super::op_slab::{INLINE_BYTES, Key, State, VTable};
+use super::sqe::{Cqe, Sqe};
+
+/// One operation with one completion.
+///
+/// The op value is moved into a slot that does not move, and stays there until its completion has been
+/// reaped; then it comes out through [`finish`](Op::finish) if somebody still waits, or else through
+/// [`orphaned`](Op::orphaned).
+///
+/// # Safety
+/// - Every address in the [`Sqe`] that `prepare` returns points into `self` (which does not move from then
+///   on) or into memory that `self` owns and that stays valid and unmoved, also if `self` is leaked.
+/// - Until `completed`, `finish` or `orphaned` is called, the kernel may read or write there: what it
+///   writes must not be behind a reference or a `Box` that other code can reach in the meantime.
+/// - The descriptor in the submission stays open as long as `self` lives.
+/// - `completed` must not move anything that the submission named.
+pub unsafe trait Op: 'static {
+    /// What awaiting the op gives.
+    type Out;
+
+    /// Makes the submission. Called once, when the op has its final place.
+    fn prepare(&mut self) -> Sqe;
+
+    /// Called when the completion is reaped, before anybody is woken, whether or not somebody waits. It
+    /// must not panic, and must not wait.
+    fn completed(&mut self, cqe: Cqe) {
+        let _ = cqe;
+    }
+
+    /// The op's end, for whoever waits.
+    fn finish(self, cqe: Cqe) -> Self::Out;
+
+    /// The op's end, its future being gone: give back what came too late.
+    fn orphaned(self, cqe: Cqe)
+    where
+        Self: Sized,
+    {
+        let _ = cqe;
+    }
+}
+
+/// One operation with any number of completions, each handed over as it is reaped.
+///
+/// # Safety
+/// As for [`Op`]; the kernel holds what the submission names until a completion without
+/// [`more`](Cqe::more).
+pub unsafe trait MultishotOp: 'static {
+    /// Makes the submission. Called once, when the op has its final place.
+    fn prepare(&mut self) -> Sqe;
+
+    /// Takes one completion; the last one is the one without [`more`](Cqe::more), after which the op is
+    /// dropped. `Break` cancels the op; completions may still come after it. It must not panic, and must
+    /// not wait.
+    fn completed(&mut self, cqe: Cqe) -> ControlFlow<()>;
+}
+
+fn fits<O>() -> bool {
+    size_of::<O>() <= INLINE_BYTES && align_of::<O>() <= align_of::<u64>()
+}
+
+/// # Safety
+/// `place` has [`INLINE_BYTES`] writable bytes, aligned as a u64, that hold no op.
+unsafe fn put<O>(place: NonNull<u8>, op: O) {
+    // SAFETY: an op that fits goes into the bytes themselves, any other behind a pointer that fits.
+    unsafe {
+        if fits::<O>() {
+            place.cast::<O>().write(op);
+        } else {
+            place.cast::<*mut O>().write(Box::into_raw(Box::new(op)));
+        }
+    }
+}
+
+/// # Safety
+/// `place` holds an `O` that `put` left there.
+unsafe fn place_of<O>(place: NonNull<u8>) -> *mut O {
+    // SAFETY: the two forms of `put`.
+    unsafe { if fits::<O>() { place.cast().as_ptr() } else { place.cast::<*mut O>().read() } }
+}
+
+/// # Safety
+/// As [`place_of`], and nobody reads the place afterwards.
+unsafe fn take<O>(place: NonNull<u8>) -> O {
+    // SAFETY: the two forms of `put`; the caller gives the place up.
+    unsafe {
+        if fits::<O>() {
+            place.cast::<O>().read()
+        } else {
+            *Box::from_raw(place.cast::<*mut O>().read())
+        }
+    }
+}
+
+struct Single<O>(PhantomData<O>);
+
+impl<O: Op> Single<O> {
+    const VTABLE: &'static VTable = &VTable {
+        type_id: TypeId::of::<O>,
+        // SAFETY (all three): the driver calls them only on the slot that holds this very op.
+        prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
+        completed: |p, c| {
+            unsafe { (*place_of::<O>(p)).completed(c) };
+            ControlFlow::Continue(())
+        },
+        orphaned: |p, c| unsafe { take::<O>(p) }.orphaned(c),
+        multishot: false,
+    };
+}
+
+struct Multi<O>(PhantomData<O>);
+
+impl<O: MultishotOp> Multi<O> {
+    const VTABLE: &'static VTable = &VTable {
+        type_id: TypeId::of::<O>,
+        // SAFETY (all three): the driver calls them only on the slot that holds this very op.
+        prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
+        completed: |p, c| unsafe { (*place_of::<O>(p)).completed(c) },
+        orphaned: |p, _| drop(unsafe { take::<O>(p) }),
+        multishot: true,
+    };
+}
+
+/// An op that the kernel has, or will have at the end of this tick.
+///
+/// Dropping it cancels the op; what the op holds is given back at its completion. Forgetting it leaks the
+/// op's slot until the loop is closed, nothing worse.
+pub struct InFlight<O: Op> {
+    driver: Rc<Driver>,
+    key: Key,
+    op: PhantomData<O>,
+}
+
+/// The index of a handle whose op has been taken.
+const TAKEN: u32 = u32::MAX;
+
+impl<O: Op> InFlight<O> {
+    /// Starts `op` on `driver`; it is submitted at the end of the tick, or sooner if the queue is full.
+    ///
+    /// # Errors
+    /// The op itself, if the loop is closed or has as many ops as it may.
+    pub(crate) fn start(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
+        // SAFETY: `put` is called on a free slot's bytes; the table is that of `O`.
+        let key = driver.start(op, Single::<O>::VTABLE, |place, op| unsafe { put(place, op) })?;
+        Ok(Self { driver: driver.clone(), key, op: PhantomData })
+    }
+
+    /// Whether the completion is there.
+    pub fn is_done(&self) -> bool {
+        let mut slots = self.driver.slots.borrow_mut();
+        slots.get(self.key).is_some_and(|s| s.state == State::Done)
+    }
+
+    /// Ready with the op's end once it is there.
+    ///
+    /// # Panics
+    /// After it was ready; and if the loop was closed past its grace with this op still in flight.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<O::Out> {
+        let mut slots = self.driver.slots.borrow_mut();
+        let Some(slot) = slots.get(self.key) else {
+            drop(slots);
+            self.explain_absence();
+        };
+        if slot.state != State::Done {
+            let old = match &slot.waker {
+                Some(w) if w.will_wake(cx.waker()) => None,
+                _ => {
+                    drop(slots);
+                    // Cloning a foreign waker runs its code: nothing is borrowed meanwhile.
+                    let new = cx.waker().clone();
+                    let mut slots = self.driver.slots.borrow_mut();
+                    slots.get(self.key).and_then(|slot| slot.waker.replace(new))
+                }
+            };
+            drop(old);
+            return Poll::Pending;
+        }
+        debug_assert_eq!(slot.vtable.map(|v| (v.type_id)()), Some(TypeId::of::<O>()));
+        let cqe = slot.cqe();
+        // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody reads again:
+        // the slot is freed in the next line.
+        let op = unsafe { take::<O>(slot.payload()) };
+        let waker = slots.free(self.key);
+        self.key.index = TAKEN;
+        drop(slots);
+        drop(waker);
+        Poll::Ready(op.finish(cqe))
+    }
+
+    /// Asks the kernel to end the op soon; its end still comes through [`poll`](Self::poll).
+    pub fn cancel(&self) {
+        self.driver.cancel(self.key);
+    }
+
+    #[cold]
+    fn explain_absence(&self) -> ! {
+        assert!(self.key.index != TAKEN, "an op was polled after it had ended");
+        panic!("the loop of this op was closed past its grace while the op was in flight");
+    }
+}
+
+impl<O: Op> Drop for InFlight<O> {
+    fn drop(&mut self) {
+        if self.key.index == TAKEN {
+            return;
+        }
+        let mut slots = self.driver.slots.borrow_mut();
+        let Some(slot) = slots.get(self.key) else { return };
+        if slot.state != State::Done {
+            slot.orphan = true;
+            let waker = slot.waker.take();
+            drop(slots);
+            drop(waker);
+            self.driver.cancel(self.key);
+            return;
+        }
+        let cqe = slot.cqe();
+        // SAFETY: as in `poll`.
+        let op = unsafe { take::<O>(slot.payload()) };
+        let waker = slots.free(self.key);
+        drop(slots);
+        drop(waker);
+        op.orphaned(cqe);
+    }
+}
+
+impl<O: Op> fmt::Debug for InFlight<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InFlight").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// A multishot op that is armed. Dropping it cancels the op, which still takes what arrives until its
+/// last completion.
+pub struct Armed {
+    driver: Rc<Driver>,
+    key: Key,
+}
+
+impl Armed {
+    /// Starts `op` on `driver`.
+    ///
+    /// # Errors
+    /// As [`InFlight::start`].
+    pub(crate) fn start<O: MultishotOp>(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
+        // SAFETY: `put` is called on a free slot's bytes; the table is that of `O`.
+        let key = driver.start(op, Multi::<O>::VTABLE, |place, op| unsafe { put(place, op) })?;
+        Ok(Self { driver: driver.clone(), key })
+    }
+
+    /// Whether its last completion has not yet come.
+    pub fn is_armed(&self) -> bool {
+        self.driver.slots.borrow_mut().get(self.key).is_some()
+    }
+
+    /// Asks the kernel to end the op soon.
+    pub fn cancel(&self) {
+        self.driver.cancel(self.key);
+    }
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        self.driver.cancel(self.key);
+    }
+}
+
+impl fmt::Debug for Armed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Armed").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The driver's own way to end an op in `place`, for slots whose handle is gone.
+///
+/// # Safety
+/// `place` holds an op of `vtable`, and nobody reads it afterwards.
+pub(super) unsafe fn end_orphan(vtable: &VTable, place: NonNull<u8>, cqe: Cqe) {
+    // The bytes are moved out first: the slot may be freed and taken again by what the op's end does.
+    let mut copy = [mem::MaybeUninit::<u64>::uninit(); INLINE_BYTES / 8];
+    let to = NonNull::from(&mut copy).cast::<u8>();
+    // SAFETY: both places have INLINE_BYTES bytes and do not overlap; the caller gives the first one up.
+    unsafe { to.copy_from_nonoverlapping(place, INLINE_BYTES) };
+    // SAFETY: the op moved bytewise into `copy`, which is aligned as its slot was.
+    unsafe { (vtable.orphaned)(to, cqe) };
+}

@@ -1,0 +1,364 @@
+//! Receive buffers that the kernel picks from when data is there.
+//!
+//! Owns the memory of one core's buffer ring (`io_uring_register(2)`, PBUF_RING) and the books about it:
+//! which buffers the kernel has, who holds the others, who waits for one. An idle connection holds none.
+//!
+//! Invariants: a buffer is either the kernel's (in the ring) or held by exactly one [`Chunk`], or about to
+//! be named by a completion; the memory lives until the last chunk and the ring are gone, or for ever if
+//! the kernel never let go. Running out is ordinary: below the low-water mark what arrives is copied out
+//! and the buffer goes straight back, a socket that holds more than its quota gets copies, and receives
+//! that still find nothing wait in FIFO order.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use super::chunk::Chunk;
+use super::ring::Ring;
+use super::wake_contained;
+use crate::metrics::{Kind, Recorder};
+use crate::sys::abi::{self, BufEntry, BufReg};
+use crate::sys::linux::Map;
+
+#[derive(Clone, Debug)]
+pub(crate) struct PoolConfig {
+    /// Buffers, 1 to 32,768.
+    pub(crate) count: u32,
+    /// Bytes in each.
+    pub(crate) size: u32,
+    /// Buffers that one socket's chunks may hold before it gets copies.
+    pub(crate) quota: u32,
+}
+
+/// The one buffer group of a core.
+pub(crate) const GROUP: u16 = 0;
+
+/// Added to the distance of two buffers: starts that lie a power of two apart fall into the same few sets
+/// of the caches, and short messages touch only the starts.
+const STRIDE_SKEW: usize = 192;
+
+pub(crate) struct Pool {
+    ring: Option<Provided>,
+    size: u32,
+    quota: u32,
+    low_water: u32,
+    /// Whether the ring that knows the buffers is open.
+    open: Cell<bool>,
+    /// Buffers in the ring, as far as reaped completions tell.
+    available: Cell<u32>,
+    metrics: Rc<Recorder>,
+    members: RefCell<Members>,
+    waiters: RefCell<VecDeque<Rc<Turn>>>,
+}
+
+/// The memory that the kernel shares. Unmapped on drop unless leaked.
+struct Provided {
+    entries: ManuallyDrop<Map>,
+    buffers: ManuallyDrop<Map>,
+    mask: u16,
+    stride: usize,
+    tail: Cell<u16>,
+    /// By buffer: the member that holds it.
+    holder: Box<[Cell<u32>]>,
+    leaked: Cell<bool>,
+}
+
+/// How many buffers each socket holds. A place is given back when its socket has gone and holds none.
+#[derive(Default)]
+struct Members {
+    held: Vec<Member>,
+    free: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Member {
+    held: u16,
+    gone: bool,
+}
+
+impl Pool {
+    /// Maps the buffers and makes them known to the ring.
+    pub(crate) fn register(
+        ring: &Ring,
+        config: &PoolConfig,
+        metrics: &Rc<Recorder>,
+    ) -> io::Result<Self> {
+        let entries = config.count.next_power_of_two();
+        let stride = (config.size as usize).next_multiple_of(64) + STRIDE_SKEW;
+        let provided = Provided {
+            entries: ManuallyDrop::new(Map::anonymous(entries as usize * size_of::<BufEntry>())?),
+            buffers: ManuallyDrop::new(Map::anonymous(config.count as usize * stride)?),
+            mask: (entries - 1) as u16,
+            stride,
+            tail: Cell::new(0),
+            holder: (0..config.count).map(|_| Cell::new(NOBODY)).collect(),
+            leaked: Cell::new(false),
+        };
+        let mut reg = BufReg {
+            ring_addr: provided.entries.addr().addr().get() as u64,
+            ring_entries: entries,
+            bgid: GROUP,
+            ..BufReg::default()
+        };
+        let op = abi::register::PBUF_RING;
+        // SAFETY: one live buf_reg; the pages that it names stay mapped until unregistered or leaked.
+        unsafe { ring.register(op, ptr::from_mut(&mut reg).cast(), 1) }?;
+        let pool = Self::new(Some(provided), config, metrics.clone());
+        for bid in 0..config.count {
+            pool.provide(bid as u16);
+        }
+        Ok(pool)
+    }
+
+    /// A pool without a ring: receives bring memory of their own.
+    pub(crate) fn without_ring(config: &PoolConfig, metrics: &Rc<Recorder>) -> Self {
+        Self::new(None, config, metrics.clone())
+    }
+
+    fn new(ring: Option<Provided>, config: &PoolConfig, metrics: Rc<Recorder>) -> Self {
+        Self {
+            ring,
+            size: config.size,
+            quota: config.quota,
+            low_water: config.count / 4,
+            open: Cell::new(true),
+            available: Cell::new(0),
+            metrics,
+            members: RefCell::default(),
+            waiters: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn has_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Bytes in one buffer.
+    pub(crate) fn buffer_size(&self) -> u32 {
+        self.size
+    }
+
+    /// Enters a socket into the books.
+    pub(crate) fn join(self: &Rc<Self>) -> Membership {
+        let mut members = self.members.borrow_mut();
+        let id = match members.free.pop() {
+            Some(id) => id,
+            None => {
+                members.held.push(Member::default());
+                members.held.len() as u32 - 1
+            }
+        };
+        members.held[id as usize] = Member::default();
+        Membership { pool: self.clone(), id }
+    }
+
+    /// What a completion brought in buffer `bid`: the buffer itself, or a copy if they run low.
+    pub(crate) fn received(self: &Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
+        let ring = self.ring.as_ref()?;
+        if usize::from(bid) >= ring.holder.len() {
+            return None;
+        }
+        self.available.set(self.available.get().saturating_sub(1));
+        if len == 0 {
+            self.provide(bid);
+            return None;
+        }
+        let over_quota = self.held_by(member) >= self.quota;
+        if self.available.get() < self.low_water || over_quota {
+            self.metrics.count(Kind::ChunksCopied);
+            // SAFETY: the completion gave the buffer to us, with `len` bytes of it written.
+            let bytes = unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
+            let copy = Chunk::copy_of(bytes);
+            self.provide(bid);
+            return Some(copy);
+        }
+        ring.holder[usize::from(bid)].set(member);
+        if let Some(m) = self.members.borrow_mut().held.get_mut(member as usize)
+            && !m.gone
+        {
+            m.held += 1;
+        } else {
+            ring.holder[usize::from(bid)].set(NOBODY);
+        }
+        Some(Chunk::provided(self.clone(), bid, len))
+    }
+
+    /// A chunk is done with its buffer.
+    pub(super) fn give_back(&self, bid: u16) {
+        let Some(ring) = &self.ring else { return };
+        let holder = ring.holder[usize::from(bid)].replace(NOBODY);
+        let mut members = self.members.borrow_mut();
+        if let Some(m) = members.held.get_mut(holder as usize) {
+            m.held -= 1;
+            if m.gone && m.held == 0 {
+                members.free.push(holder);
+            }
+        }
+        drop(members);
+        if self.open.get() {
+            self.provide(bid);
+        }
+    }
+
+    /// Where buffer `bid` lies.
+    pub(super) fn address(&self, bid: u16) -> NonNull<u8> {
+        let ring = self.ring.as_ref().expect("only a pool with a ring hands out buffer ids");
+        // SAFETY: `bid` is below the count (checked where it came in), so this lies in the mapping.
+        unsafe { ring.buffers.addr().add(usize::from(bid) * ring.stride) }
+    }
+
+    fn held_by(&self, member: u32) -> u32 {
+        self.members.borrow().held.get(member as usize).map_or(0, |m| u32::from(m.held))
+    }
+
+    /// Puts a buffer into the ring.
+    fn provide(&self, bid: u16) {
+        let Some(ring) = &self.ring else { return };
+        let tail = ring.tail.get();
+        let entries = ring.entries.addr().cast::<BufEntry>();
+        let addr = self.address(bid).addr().get() as u64;
+        // SAFETY: the entry lies in the mapping; the kernel reads entries below the published tail only,
+        // and there are no more buffers than entries, so this one is not among those. Field by field:
+        // the tail itself overlays `resv` of entry 0.
+        unsafe {
+            let entry = entries.add(usize::from(tail & ring.mask)).as_ptr();
+            (&raw mut (*entry).addr).write(addr);
+            (&raw mut (*entry).len).write(self.size);
+            (&raw mut (*entry).bid).write(bid);
+            let shared = &raw mut (*entries.as_ptr()).resv;
+            AtomicU16::from_ptr(shared).store(tail.wrapping_add(1), Ordering::Release);
+        }
+        ring.tail.set(tail.wrapping_add(1));
+        self.available.set(self.available.get() + 1);
+    }
+
+    /// Takes the buffers out of the kernel's hands; the ring is quiet.
+    pub(crate) fn unregister(&self, ring: &Ring) {
+        self.open.set(false);
+        if self.ring.is_some() {
+            let mut reg = BufReg { bgid: GROUP, ..BufReg::default() };
+            let op = abi::register::UNREGISTER_PBUF_RING;
+            // SAFETY: one live buf_reg naming our own group. Closing the ring would do the same.
+            let _ = unsafe { ring.register(op, ptr::from_mut(&mut reg).cast(), 1) };
+        }
+    }
+
+    /// Gives the memory up for good: the kernel may still write there.
+    pub(crate) fn leak(&self) {
+        self.open.set(false);
+        if let Some(ring) = &self.ring {
+            ring.leaked.set(true);
+        }
+    }
+
+    /// Lets the next receives try, as many as there are buffers. Called once a tick, so that a turn given
+    /// to a socket without data does not hold up those behind it.
+    pub(crate) fn give_turns(&self) {
+        if self.waiters.borrow().is_empty() {
+            return;
+        }
+        for _ in 0..self.available.get().max(u32::from(!self.open.get())) {
+            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
+            turn.given.set(true);
+            let waker = turn.waker.borrow_mut().take();
+            if let Some(waker) = waker {
+                wake_contained(waker, &self.metrics);
+            }
+        }
+    }
+
+    /// Whether receives wait for a buffer.
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.waiters.borrow().is_empty()
+    }
+}
+
+const NOBODY: u32 = u32::MAX;
+
+impl Drop for Provided {
+    fn drop(&mut self) {
+        if !self.leaked.get() {
+            // SAFETY (both): dropped once, here, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.entries) };
+            // SAFETY: as above.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        }
+    }
+}
+
+/// One socket's place in the pool's books.
+pub struct Membership {
+    pool: Rc<Pool>,
+    id: u32,
+}
+
+impl Membership {
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut members = self.pool.members.borrow_mut();
+        let member = &mut members.held[self.id as usize];
+        member.gone = true;
+        if member.held == 0 {
+            members.free.push(self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Membership").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+struct Turn {
+    given: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A place in the line for a buffer. Dropping it leaves the line.
+pub struct BufferTurn {
+    pool: Rc<Pool>,
+    turn: Rc<Turn>,
+}
+
+impl BufferTurn {
+    /// Joins the end of the line.
+    pub(crate) fn wait(pool: &Rc<Pool>) -> Self {
+        let turn = Rc::new(Turn { given: Cell::new(false), waker: RefCell::new(None) });
+        pool.waiters.borrow_mut().push_back(turn.clone());
+        Self { pool: pool.clone(), turn }
+    }
+
+    /// Ready when it is this one's turn to try again.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.turn.given.get() {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        let old = self.turn.waker.borrow_mut().replace(waker);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Drop for BufferTurn {
+    fn drop(&mut self) {
+        if !self.turn.given.get() {
+            self.pool.waiters.borrow_mut().retain(|t| !Rc::ptr_eq(t, &self.turn));
+        }
+    }
+}

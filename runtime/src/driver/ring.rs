@@ -1,0 +1,241 @@
+//! The two queues of one ring, and the enter.
+//!
+//! Owns the queue memory and the head and tail protocol of `io_uring(7)`. Invariants: only the thread that
+//! set the ring up touches it; a submission is published (tail stored with Release) only after it is
+//! written; a completion is given back (head stored with Release) only after it is copied out.
+//! Knows nothing of what a submission means.
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::features::{Feature, FeatureSet};
+use super::sqe::Sqe;
+use crate::sys::abi::{self, Params, RawCqe, RsrcUpdate, Timespec};
+use crate::sys::{Kernel, RingMemory, WaitArg};
+
+/// How an enter ended, beside the submissions that it consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// It went well, or waited out its limit, or a signal came: look for completions and go on.
+    Fine,
+    /// The kernel could not take more now (EAGAIN, ENOMEM) or wants completions reaped first (EBUSY).
+    /// What was not consumed stays queued.
+    Pressed,
+}
+
+pub(crate) struct Ring {
+    kernel: Rc<dyn Kernel>,
+    /// Pointers into `memory`, valid as long as it.
+    sq_head: *const AtomicU32,
+    sq_tail: *const AtomicU32,
+    sq_flags: *const AtomicU32,
+    sq_mask: u32,
+    sq_entries: u32,
+    /// Next free submission; published by `publish`.
+    tail: u32,
+    sqes: *mut Sqe,
+    cq_head: *const AtomicU32,
+    cq_tail: *const AtomicU32,
+    cq_mask: u32,
+    cqes: *const RawCqe,
+    /// Descriptor or registered index, with the flag that says which.
+    enter_fd: RawFd,
+    enter_flags: u32,
+    registered: Option<u32>,
+    abs_timer: bool,
+    memory: RingMemory,
+}
+
+impl Ring {
+    pub(crate) fn new(kernel: Rc<dyn Kernel>, memory: RingMemory, p: &Params) -> Self {
+        let sq = memory.sq.as_ptr();
+        let cq = memory.cq.as_ptr();
+        // SAFETY: the offsets are those that the kernel gave for this very memory, so each lies inside the
+        // mapping and names a u32 (or an array of cqes) that is aligned as the uapi structures are.
+        let ring = unsafe {
+            Self {
+                sq_head: sq.add(p.sq_off.head as usize).cast(),
+                sq_tail: sq.add(p.sq_off.tail as usize).cast(),
+                sq_flags: sq.add(p.sq_off.flags as usize).cast(),
+                sq_mask: *sq.add(p.sq_off.ring_mask as usize).cast::<u32>(),
+                sq_entries: p.sq_entries,
+                tail: 0,
+                sqes: memory.sqes.as_ptr().cast(),
+                cq_head: cq.add(p.cq_off.head as usize).cast(),
+                cq_tail: cq.add(p.cq_off.tail as usize).cast(),
+                cq_mask: *cq.add(p.cq_off.ring_mask as usize).cast::<u32>(),
+                cqes: cq.add(p.cq_off.cqes as usize).cast(),
+                enter_fd: memory.fd,
+                enter_flags: 0,
+                registered: None,
+                abs_timer: false,
+                kernel,
+                memory,
+            }
+        };
+        if p.flags & abi::setup::NO_SQARRAY == 0 {
+            // SAFETY: without NO_SQARRAY the array of `sq_entries` indices lies at this offset; nothing has
+            // been submitted yet, so the kernel does not read it while we write.
+            let array = unsafe { sq.add(p.sq_off.array as usize).cast::<u32>() };
+            for i in 0..p.sq_entries {
+                // SAFETY: `i` is below the length of the array.
+                unsafe { array.add(i as usize).write(i) };
+            }
+        }
+        ring
+    }
+
+    /// Makes later enters skip the descriptor look-up.
+    pub(crate) fn register_ring_fd(&mut self) -> io::Result<()> {
+        let data = self.memory.fd as u64;
+        let mut update = RsrcUpdate { offset: u32::MAX, resv: 0, data };
+        let op = abi::register::RING_FDS;
+        // SAFETY: one live rsrc_update, which the call reads and writes.
+        unsafe { self.kernel.register(self.memory.fd, op, ptr::from_mut(&mut update).cast(), 1) }?;
+        self.registered = Some(update.offset);
+        self.enter_fd = update.offset as RawFd;
+        self.enter_flags |= abi::enter::REGISTERED_RING;
+        Ok(())
+    }
+
+    /// Takes the enter flags that are in force from the negotiated features.
+    pub(crate) fn use_features(&mut self, features: FeatureSet) {
+        self.abs_timer = features.contains(Feature::AbsTimer);
+        if features.contains(Feature::NoIowait) {
+            self.enter_flags |= abi::enter::NO_IOWAIT;
+        }
+    }
+
+    /// # Safety
+    /// As [`Kernel::register`].
+    pub(crate) unsafe fn register(&self, op: u32, arg: *mut c_void, n: u32) -> io::Result<u32> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.kernel.register(self.memory.fd, op, arg, n) }
+    }
+
+    /// The ring's own descriptor, readable when completions are there.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.memory.fd
+    }
+
+    /// Submissions written but not yet consumed by the kernel.
+    pub(crate) fn unsubmitted(&self) -> u32 {
+        self.tail.wrapping_sub(self.load(self.sq_head))
+    }
+
+    /// Writes a submission; the kernel sees it at the next enter. `false` if the queue is full.
+    ///
+    /// # Safety
+    /// Every address in `sqe` stays valid until the completion of its user data has been reaped.
+    pub(crate) unsafe fn push(&mut self, sqe: Sqe) -> bool {
+        if self.unsubmitted() == self.sq_entries {
+            return false;
+        }
+        let at = (self.tail & self.sq_mask) as usize;
+        // SAFETY: `at` is below sq_entries, and the kernel has consumed what stood here before (the queue
+        // is not full), so nobody reads it.
+        unsafe { self.sqes.add(at).write(sqe) };
+        self.tail = self.tail.wrapping_add(1);
+        true
+    }
+
+    /// The next completion, given back to the kernel at once.
+    pub(crate) fn pop(&mut self) -> Option<RawCqe> {
+        let head = self.load(self.cq_head);
+        if head == self.acquire(self.cq_tail) {
+            return None;
+        }
+        // SAFETY: head is behind tail, so the kernel has written this entry and leaves it alone until the
+        // head moves past it.
+        let cqe = unsafe { *self.cqes.add((head & self.cq_mask) as usize) };
+        self.release(self.cq_head, head.wrapping_add(1));
+        Some(cqe)
+    }
+
+    pub(crate) fn has_completions(&self) -> bool {
+        self.load(self.cq_head) != self.acquire(self.cq_tail)
+    }
+
+    /// Whether the kernel has completions that only an enter brings: pending task work, or an overflow.
+    pub(crate) fn wants_enter(&self) -> bool {
+        let wanted = abi::sq_flags::TASKRUN | abi::sq_flags::CQ_OVERFLOW;
+        self.load(self.sq_flags) & wanted != 0
+    }
+
+    pub(crate) fn overflowed(&self) -> bool {
+        self.load(self.sq_flags) & abi::sq_flags::CQ_OVERFLOW != 0
+    }
+
+    /// Publishes what was pushed and enters.
+    ///
+    /// `min_complete` above 0 parks until so many completions are there or `until` (a point of
+    /// CLOCK_MONOTONIC in ns; none = for ever) has come.
+    ///
+    /// # Errors
+    /// An errno that means the ring cannot go on (it was closed, or memory was unmapped under it).
+    pub(crate) fn enter(&mut self, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
+        self.release(self.sq_tail, self.tail);
+        let to_submit = self.unsubmitted();
+        let mut flags = self.enter_flags | abi::enter::GETEVENTS;
+        let wait = until.filter(|_| min_complete > 0).map(|until| {
+            let ns = if self.abs_timer {
+                flags |= abi::enter::ABS_TIMER;
+                until
+            } else {
+                until.saturating_sub(self.kernel.now_ns())
+            };
+            let (sec, nsec) = ((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64);
+            WaitArg { timeout: Timespec { sec, nsec } }
+        });
+        // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `push`).
+        let entered = unsafe {
+            self.kernel.enter(self.enter_fd, to_submit, min_complete, flags, wait.as_ref())
+        };
+        match entered {
+            Ok(_) => Ok(Entered::Fine),
+            Err(e) => match e.raw_os_error() {
+                // The wait's limit passed; a signal came. Neither says anything of the submissions, which
+                // the head shows to be consumed or not.
+                Some(libc::ETIME | libc::EINTR) => Ok(Entered::Fine),
+                Some(libc::EAGAIN | libc::ENOMEM | libc::EBUSY) => Ok(Entered::Pressed),
+                _ => Err(e),
+            },
+        }
+    }
+
+    #[inline]
+    fn load(&self, word: *const AtomicU32) -> u32 {
+        // SAFETY: the words that are passed here are set in `new` and valid as long as `memory`.
+        unsafe { (*word).load(Ordering::Relaxed) }
+    }
+
+    #[inline]
+    fn acquire(&self, word: *const AtomicU32) -> u32 {
+        // SAFETY: as in `load`.
+        unsafe { (*word).load(Ordering::Acquire) }
+    }
+
+    #[inline]
+    fn release(&self, word: *const AtomicU32, value: u32) {
+        // SAFETY: as in `load`.
+        unsafe { (*word).store(value, Ordering::Release) };
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if let Some(index) = self.registered {
+            let mut update = RsrcUpdate { offset: index, resv: 0, data: 0 };
+            let op = abi::register::UNREGISTER_RING_FDS;
+            // A registered index left behind keeps the closed ring alive, and a thread has only 16.
+            // SAFETY: one live rsrc_update naming our own index. A failure leaves nothing to be done.
+            let _ = unsafe {
+                self.kernel.register(self.memory.fd, op, ptr::from_mut(&mut update).cast(), 1)
+            };
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! One core's loop.
+//!
+//! Owns the `Core`: its tasks, its driver, its timers, its mail, and the clock reading that they share in
+//! a tick. The tick itself is in [`tick`], the decision how to wait in [`park`] and [`dial`], the orderly
+//! end in [`close`]. Knows nothing of sockets or threads: it runs wherever it is called.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driver::features::FeatureSet;
+use crate::driver::pool::PoolConfig;
+use crate::driver::setup::{RingConfig, StartError};
+use crate::driver::{Driver, DriverConfig};
+use crate::mailbox::cell::{CORES_MAX, Lease};
+use crate::mailbox::queue::JobQueue;
+use crate::metrics::{Recorder, Snapshot, StatsLevel};
+use crate::sys::Kernel;
+use crate::sys::linux;
+use crate::task::Tasks;
+
+pub(crate) mod close;
+pub(crate) mod context;
+pub(crate) mod dial;
+pub(crate) mod park;
+pub(crate) mod tick;
+pub(crate) mod timers;
+
+use self::dial::{Dial, Spin};
+use self::timers::Timers;
+
+/// What one core is set to.
+#[derive(Clone, Debug)]
+pub(crate) struct CoreConfig {
+    pub(crate) ring_entries: u32,
+    pub(crate) cq_entries: u32,
+    pub(crate) mask: FeatureSet,
+    pub(crate) buffers: u32,
+    pub(crate) buffer_size: u32,
+    pub(crate) chunk_quota: u32,
+    pub(crate) timer_resolution: Duration,
+    pub(crate) tick_quota: Duration,
+    pub(crate) spin: Spin,
+    pub(crate) stats: StatsLevel,
+}
+
+pub(crate) struct Core {
+    pub(crate) tasks: Rc<Tasks>,
+    pub(crate) driver: Rc<Driver>,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) jobs: Arc<JobQueue>,
+    pub(crate) metrics: Rc<Recorder>,
+    kernel: Rc<dyn Kernel>,
+    dial: Dial,
+    tick_quota_ns: u64,
+    /// Place in the runtime, and CPU, for reports.
+    pub(crate) place: Cell<(usize, Option<usize>)>,
+}
+
+impl Core {
+    pub(crate) fn new(kernel: Rc<dyn Kernel>, config: &CoreConfig) -> Result<Rc<Self>, StartError> {
+        let metrics = Rc::new(Recorder::new(config.stats));
+        let mask = config.mask.union(FeatureSet::masked_by_environment()?);
+        let driver_config = DriverConfig {
+            ring: RingConfig {
+                sq_entries: config.ring_entries,
+                cq_entries: config.cq_entries,
+                mask,
+            },
+            pool: PoolConfig {
+                count: config.buffers,
+                size: config.buffer_size,
+                quota: config.chunk_quota,
+            },
+        };
+        let driver = Driver::new(kernel.clone(), &driver_config, metrics.clone())?;
+        let lease = Lease::take().ok_or(StartError::TooManyLoops { limit: CORES_MAX })?;
+        lease.open(driver.wake_fd());
+        let jobs = Arc::new(JobQueue::new(lease.cell));
+        Ok(Rc::new(Self {
+            tasks: Tasks::new(lease, metrics.clone()),
+            timers: Timers::new(kernel.clone(), config.timer_resolution),
+            dial: Dial::new(config.spin),
+            tick_quota_ns: config.tick_quota.as_nanos() as u64,
+            place: Cell::new((0, None)),
+            driver,
+            jobs,
+            metrics,
+            kernel,
+        }))
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (core, cpu) = self.place.get();
+        Snapshot {
+            core,
+            cpu,
+            counters: self.metrics.counters(),
+            histograms: self.metrics.histograms(),
+            cpu_time: Duration::from_nanos(linux::thread_cpu_ns()),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The end of a tick: submit, and wait if there is nothing to do.
+//!
+//! Owns the decision between going on, spinning and sleeping. Invariant: a core sleeps only after it has
+//! announced so and then looked for mail once more; whoever publishes after that look sees the
+//! announcement and writes to the eventfd.
+
+use std::hint;
+use std::time::Duration;
+
+use super::Core;
+use super::tick::Wait;
+use crate::driver::features::Feature;
+use crate::driver::ring::Entered;
+use crate::metrics::Kind;
+
+/// Pause after an enter that the kernel turned away while nothing else could be done.
+const PRESSED_PAUSE: Duration = Duration::from_micros(500);
+
+impl Core {
+    pub(super) fn submit_and_park(&self, wait: Wait) {
+        self.driver.pool().give_turns();
+        self.driver.queue_waiting();
+        let until = match self.limit(wait) {
+            Some(until) if !self.has_work() => until,
+            _ => return self.submit(),
+        };
+        self.driver.arm_wake();
+        let spin_ns = if self.driver.has(Feature::TaskrunFlag) { self.dial.plan() } else { 0 };
+        if spin_ns > 0 && self.spin(spin_ns, until) {
+            return;
+        }
+        self.sleep(until);
+    }
+
+    /// Whether a tick would find something to do now.
+    fn has_work(&self) -> bool {
+        self.tasks.ready() > 0
+            || self.tasks.root_woken()
+            || self.has_mail()
+            || self.driver.has_news()
+    }
+
+    /// The latest time to wait until (`u64::MAX`: for ever); none for not waiting at all.
+    fn limit(&self, wait: Wait) -> Option<u64> {
+        let asked = match wait {
+            Wait::No => return None,
+            Wait::Until(at) => at,
+            Wait::Ever => u64::MAX,
+        };
+        Some(self.timers.next_ns().map_or(asked, |timer| timer.min(asked)))
+    }
+
+    /// Hands over what was queued, if anything, and lets the kernel do its share.
+    fn submit(&self) {
+        // Without TASKRUN_FLAG only an enter shows whether completions are pending.
+        if self.driver.needs_enter() || !self.driver.has(Feature::TaskrunFlag) {
+            self.driver.submit_and_wait(0, None);
+        }
+    }
+
+    /// Looks at shared memory for a while: no system call but the one that submits. `true` if there is
+    /// something to do.
+    fn spin(&self, spin_ns: u64, until: u64) -> bool {
+        if self.driver.has_unsubmitted() {
+            self.driver.submit_and_wait(0, None);
+            if self.has_work() {
+                return true;
+            }
+        }
+        let began = self.kernel.now_ns();
+        let stop = began.saturating_add(spin_ns);
+        let mut now = began;
+        let met = loop {
+            if self.driver.has_news() || self.has_mail() {
+                break true;
+            }
+            if now >= stop || now >= until {
+                break now >= until;
+            }
+            hint::spin_loop();
+            now = self.kernel.now_ns();
+        };
+        self.metrics.add(Kind::SpinNs, now - began);
+        self.metrics.count(if met { Kind::SpinsWon } else { Kind::SpinsLost });
+        self.dial.spun(met);
+        if met && self.driver.needs_enter() {
+            // The kernel has set the flag, not the completions: those take an enter.
+            self.driver.submit_and_wait(0, None);
+        }
+        met
+    }
+
+    fn sleep(&self, until: u64) {
+        let cell = self.tasks.lease().cell;
+        cell.park();
+        if self.has_mail() {
+            cell.unparked();
+            return self.submit();
+        }
+        let began = if self.metrics.timing() { self.kernel.now_ns() } else { 0 };
+        self.metrics.count(Kind::Parks);
+        let entered = self.driver.submit_and_wait(1, (until != u64::MAX).then_some(until));
+        cell.unparked();
+        if began > 0 {
+            self.metrics.add(Kind::ParkNs, self.kernel.now_ns() - began);
+        }
+        if entered == Entered::Pressed && !self.has_work() {
+            // The kernel is short of memory for now. Without a pause this would spin; a timer or a wake
+            // may come late by as much.
+            std::thread::sleep(PRESSED_PAUSE);
+        }
+    }
+}

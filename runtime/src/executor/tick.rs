@@ -1,0 +1,172 @@
+//! One turn of the loop.
+//!
+//! Owns the order of its steps and the budget of its run queue. Reasons for the order: mail first, since it
+//! only marks tasks; completions before timers, so that what arrived in time beats its own deadline; both
+//! before the run queue, so that no self-waking task keeps I/O or timers out; one enter at the end, which
+//! submits what the tasks asked for and, if nothing is left to do, parks.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::metrics::Kind;
+
+/// How long a turn may wait when it finds nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// Until something happens, at the latest at this time (ns of CLOCK_MONOTONIC).
+    Until(u64),
+    /// Until something happens.
+    Ever,
+}
+
+/// Polls between two looks at the clock and the mail.
+const POLLS_PER_LOOK: usize = 32;
+
+impl Core {
+    /// Mail, completions, timers, run queue, submit, park. `root` polls the main future.
+    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
+        let began = self.read_clock();
+        self.metrics.count(Kind::Ticks);
+        self.take_mail();
+        self.driver.reap();
+        self.timers.fire(began, &self.metrics);
+        self.run_ready(root, began);
+        self.submit_and_park(wait);
+    }
+
+    /// A clock reading; wakes and submissions from here on are stamped with it.
+    fn read_clock(&self) -> u64 {
+        let now = self.kernel.now_ns();
+        if self.metrics.timing() {
+            self.tasks.set_stamp(now);
+            self.driver.set_stamp(now);
+        }
+        now
+    }
+
+    /// Wakes and closures from other threads.
+    pub(super) fn take_mail(&self) {
+        let cell = self.tasks.lease().cell;
+        if cell.map.any() {
+            cell.map.drain(|slot| self.tasks.wake_slot(slot));
+        }
+        let syscalls = cell.take_remote_wakes();
+        if syscalls > 0 {
+            self.metrics.add(Kind::RemoteWakes, syscalls);
+        }
+        if self.jobs.any() {
+            for job in self.jobs.take() {
+                // A closure reports its own panic to its sender; one that cannot must not end the core.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            }
+        }
+    }
+
+    pub(super) fn has_mail(&self) -> bool {
+        self.tasks.lease().cell.map.any() || self.jobs.any()
+    }
+
+    /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
+    fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) {
+        let mut clock = PollClock::new(self, began);
+        if let Some(root) = root
+            && self.tasks.take_root_woken()
+        {
+            root();
+            clock.polled(None);
+        }
+        let ready = self.tasks.ready();
+        for i in 1..=ready {
+            let Some(picked) = self.tasks.pick() else { break };
+            let woken = picked.stamp;
+            self.tasks.run(picked);
+            clock.polled(Some(woken));
+            if i % POLLS_PER_LOOK == 0 && i < ready {
+                if clock.now() - began >= self.tick_quota_ns {
+                    break;
+                }
+                // A busy core answers its mail between polls, not after all of them.
+                if self.has_mail() {
+                    self.take_mail();
+                }
+            }
+        }
+        clock.tick_ends(began);
+    }
+
+    /// Converts a limit into a [`Wait`].
+    pub(crate) fn wait_of(&self, limit: Option<Duration>) -> Wait {
+        match limit {
+            None => Wait::Ever,
+            Some(Duration::ZERO) => Wait::No,
+            Some(d) => {
+                let ns = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+                Wait::Until(self.kernel.now_ns().saturating_add(ns))
+            }
+        }
+    }
+}
+
+/// Clock readings within a run of polls: one for each boundary if histograms are kept, none otherwise.
+struct PollClock<'a> {
+    core: &'a Core,
+    last: u64,
+    timing: bool,
+}
+
+impl<'a> PollClock<'a> {
+    fn new(core: &'a Core, began: u64) -> Self {
+        let timing = core.metrics.timing();
+        let last = if timing { core.kernel.now_ns() } else { began };
+        Self { core, last, timing }
+    }
+
+    fn polled(&mut self, woken: Option<u32>) {
+        if !self.timing {
+            return;
+        }
+        let began = self.last;
+        self.last = self.core.read_clock();
+        self.core.metrics.record(|h| {
+            h.poll.record(self.last - began);
+            if let Some(woken) = woken {
+                h.wake_to_poll.record(since_stamp(woken, began));
+            }
+        });
+    }
+
+    fn now(&self) -> u64 {
+        if self.timing { self.last } else { self.core.kernel.now_ns() }
+    }
+
+    fn tick_ends(self, began: u64) {
+        if self.timing {
+            self.core.metrics.record(|h| h.tick.record(self.last - began));
+        }
+    }
+}
+
+/// Nanoseconds from a 4-byte wake stamp to `now`, right up to the stamp's wrap.
+fn since_stamp(stamp: u32, now: u64) -> u64 {
+    use crate::task::table::STAMP_UNIT_NS;
+    let units = ((now / STAMP_UNIT_NS) as u32).wrapping_sub(stamp);
+    // A wake stamped after the reading that the poll began with (same tick) is no delay at all.
+    if units > u32::MAX / 2 { 0 } else { u64::from(units) * STAMP_UNIT_NS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::table::STAMP_UNIT_NS;
+
+    #[test]
+    fn stamps_survive_their_wrap() {
+        let wrap = (1u64 << 32) * STAMP_UNIT_NS;
+        let woken = wrap - 10 * STAMP_UNIT_NS;
+        let stamp = (woken / STAMP_UNIT_NS) as u32;
+        assert_eq!(since_stamp(stamp, wrap + 5 * STAMP_UNIT_NS), 15 * STAMP_UNIT_NS);
+        assert_eq!(since_stamp(stamp, woken - STAMP_UNIT_NS), 0);
+    }
+}

@@ -1,0 +1,99 @@
+//! One core's timers: the wheel, in real units.
+//!
+//! Owns the translation between instants (ns of CLOCK_MONOTONIC) and the wheel's ticks: a deadline is
+//! rounded up and the time now is rounded down, so nothing fires early. `u64::MAX` means never and is not
+//! even entered.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::driver::wake_contained;
+use crate::metrics::{Kind, Recorder};
+use crate::sys::Kernel;
+use crate::wheel::{TimerKey, Wheel};
+
+pub(crate) struct Timers {
+    wheel: RefCell<Wheel<Waker>>,
+    resolution_ns: u64,
+    kernel: Rc<dyn Kernel>,
+    closed: Cell<bool>,
+}
+
+impl Timers {
+    pub(crate) fn new(kernel: Rc<dyn Kernel>, resolution: Duration) -> Rc<Self> {
+        let resolution_ns = (resolution.as_nanos() as u64).max(1);
+        let wheel = Wheel::new(kernel.now_ns() / resolution_ns);
+        Rc::new(Self {
+            wheel: RefCell::new(wheel),
+            resolution_ns,
+            kernel,
+            closed: Cell::new(false),
+        })
+    }
+
+    /// A fresh reading of the clock, in ns.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.kernel.now_ns()
+    }
+
+    /// Wakes `waker` at `deadline` or up to one resolution later. None if that is never.
+    pub(crate) fn insert(&self, deadline_ns: u64, waker: Waker) -> Option<TimerKey> {
+        if deadline_ns == u64::MAX || self.closed.get() {
+            return None;
+        }
+        let tick = deadline_ns.div_ceil(self.resolution_ns);
+        Some(self.wheel.borrow_mut().insert(tick, waker))
+    }
+
+    /// Takes a timer out; its waker is dropped with nothing borrowed.
+    pub(crate) fn cancel(&self, key: TimerKey) {
+        let waker = self.wheel.borrow_mut().cancel(key);
+        drop(waker);
+    }
+
+    /// Makes a timer wake another waker. `false` if it has fired.
+    pub(crate) fn rewake(&self, key: TimerKey, waker: &Waker) -> bool {
+        let known = self.wheel.borrow_mut().get_mut(key).map(|w| w.will_wake(waker));
+        match known {
+            None => false,
+            Some(true) => true,
+            Some(false) => {
+                let mut new = waker.clone();
+                if let Some(place) = self.wheel.borrow_mut().get_mut(key) {
+                    std::mem::swap(place, &mut new);
+                }
+                true
+            }
+        }
+    }
+
+    /// Fires what is due at `now`, at most as many as there are timers at the outset.
+    pub(crate) fn fire(&self, now_ns: u64, metrics: &Recorder) {
+        let now = now_ns / self.resolution_ns;
+        let bound = self.wheel.borrow().len();
+        for _ in 0..bound {
+            let Some((deadline, waker)) = self.wheel.borrow_mut().pop_due(now) else { return };
+            metrics.count(Kind::Timers);
+            metrics.record(|h| {
+                h.timer_late.record(now_ns.saturating_sub(deadline * self.resolution_ns));
+            });
+            wake_contained(waker, metrics);
+        }
+    }
+
+    /// The time of the next look at the wheel, in ns: nothing is due before.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        let tick = self.wheel.borrow().next_expiry()?;
+        Some(tick.saturating_mul(self.resolution_ns))
+    }
+
+    /// Drops all wakers; later timers never fire.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+        let fresh = Wheel::new(0);
+        let old = self.wheel.replace(fresh);
+        drop(old);
+    }
+}

@@ -1,0 +1,53 @@
+//! A thread-per-core async runtime for Linux servers, on io_uring.
+//!
+//! Each core runs its own single-threaded, completion-based loop with its own ring, timer wheel and tasks.
+//! Tasks cooperate within a core, cores run in parallel, and every core can say in latency histograms where
+//! its time went.
+//!
+//! - [`run`] drives one future on the calling thread; [`EventLoop`] is the same by hand.
+//! - [`Runtime`] runs a future on each of many cores.
+//! - [`spawn`] makes tasks, [`time`] has sleeps and limits, [`op`] submits operations; sockets are in the
+//!   crate `coreloop-net`.
+//!
+//! Needs Linux 6.1 or newer with io_uring allowed; [`StartError`] says what to change where it is not.
+//!
+//! With `panic = "abort"` a panicking task ends the process, as that setting asks for; everything that is
+//! said here about contained panics holds with the default, `panic = "unwind"`.
+
+#[allow(unsafe_code)]
+pub mod buf;
+pub mod combine;
+mod config;
+#[allow(unsafe_code)]
+mod driver;
+mod event_loop;
+#[allow(unsafe_code)]
+mod executor;
+mod handle;
+#[allow(unsafe_code)]
+mod mailbox;
+mod metrics;
+#[allow(unsafe_code)]
+pub mod op;
+pub mod placement;
+mod runtime;
+pub mod signal;
+mod spawn;
+#[allow(unsafe_code)]
+mod sys;
+#[allow(unsafe_code)]
+pub mod task;
+pub mod time;
+mod wheel;
+
+pub use config::Settings;
+pub use driver::features::{Feature, FeatureSet, Missing, RingReport, UnknownFeature};
+pub use driver::setup::StartError;
+pub use event_loop::{EventLoop, Turn, run};
+pub use executor::close::ShutdownReport;
+pub use executor::dial::Spin;
+pub use handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
+pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
+pub use placement::{Cores, CoresError};
+pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
+pub use spawn::{spawn, spawn_named, try_spawn, yield_now};

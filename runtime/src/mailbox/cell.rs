@@ -1,0 +1,148 @@
+//! What the rest of the process knows of one core: process-global and never freed.
+//!
+//! Owns the table of [`CoreCell`]s, leased to one loop at a time. A waker of a loop that has long gone
+//! still names a cell, finds its bits, and does no harm.
+//!
+//! Park protocol. Parker: `parked = 1`, fence, look for mail once more, enter, `parked = 0`. Sender:
+//! publish, fence, and if `parked` is 1, swap it to 0 and write the eventfd. Both fences are SeqCst, so at
+//! least one of the two sees the other. The descriptor is closed only when no sender is between reading
+//! its number and writing to it, or a stranger's file could be written to.
+
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
+
+use super::wake_map::WakeMap;
+
+/// Loops that may live in one process at a time.
+pub(crate) const CORES_MAX: usize = 1024;
+
+static CELLS: [OnceLock<Box<CoreCell>>; CORES_MAX] = [const { OnceLock::new() }; CORES_MAX];
+
+#[repr(align(128))]
+pub(crate) struct CoreCell {
+    parked: AtomicU32,
+    leased: AtomicBool,
+    wake_fd: AtomicI32,
+    /// Senders between looking at `wake_fd` and having written to it.
+    sending: AtomicU32,
+    /// Where the next lease's task generations begin.
+    generations: AtomicU32,
+    remote_wakes: AtomicU64,
+    pub(crate) map: WakeMap,
+}
+
+/// One loop's use of a cell; ends the lease when dropped.
+pub(crate) struct Lease {
+    pub(crate) id: u32,
+    pub(crate) cell: &'static CoreCell,
+}
+
+impl CoreCell {
+    fn new() -> Self {
+        Self {
+            parked: AtomicU32::new(0),
+            leased: AtomicBool::new(false),
+            wake_fd: AtomicI32::new(-1),
+            sending: AtomicU32::new(0),
+            generations: AtomicU32::new(0),
+            remote_wakes: AtomicU64::new(0),
+            map: WakeMap::new(),
+        }
+    }
+
+    /// Wakes a slot from another thread.
+    pub(crate) fn wake(&self, slot: u32) {
+        self.map.set(slot);
+        self.unpark();
+    }
+
+    /// Makes the core look at its mail, if it is parked. What it is to see was published before.
+    pub(crate) fn unpark(&self) {
+        fence(Ordering::SeqCst);
+        if self.parked.load(Ordering::Relaxed) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
+            return;
+        }
+        self.sending.fetch_add(1, Ordering::SeqCst);
+        let fd = self.wake_fd.load(Ordering::SeqCst);
+        if fd >= 0 {
+            let one = 1u64;
+            // The eventfd is non-blocking, and a full counter means that it is readable anyway.
+            // SAFETY: `one` is 8 live bytes; the descriptor stays open while `sending` counts us.
+            unsafe { libc::write(fd, (&raw const one).cast(), 8) };
+            self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Announces a park. The caller looks at its mail once more before it sleeps.
+    pub(crate) fn park(&self) {
+        self.parked.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The park is over, or does not take place.
+    pub(crate) fn unparked(&self) {
+        self.parked.store(0, Ordering::Relaxed);
+    }
+
+    /// How many system calls other threads made to wake this core.
+    pub(crate) fn take_remote_wakes(&self) -> u64 {
+        if self.remote_wakes.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        self.remote_wakes.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The cell of a core id that once was leased.
+pub(crate) fn cell(id: u32) -> Option<&'static CoreCell> {
+    CELLS.get(id as usize)?.get().map(|c| &**c)
+}
+
+impl Lease {
+    /// Takes the lowest free core id; none if all are in use.
+    pub(crate) fn take() -> Option<Self> {
+        for (id, place) in CELLS.iter().enumerate() {
+            let cell: &'static CoreCell = place.get_or_init(|| Box::new(CoreCell::new()));
+            if !cell.leased.swap(true, Ordering::Acquire) {
+                return Some(Self { id: id as u32, cell });
+            }
+        }
+        None
+    }
+
+    /// Where this lease's task generations begin.
+    pub(crate) fn first_generation(&self) -> u32 {
+        self.cell.generations.load(Ordering::Relaxed)
+    }
+
+    /// Where the next lease's task generations are to begin.
+    pub(crate) fn set_next_generation(&self, generation: u32) {
+        self.cell.generations.store(generation, Ordering::Relaxed);
+    }
+
+    /// Opens the way for wakes to a parked core.
+    pub(crate) fn open(&self, wake_fd: RawFd) {
+        self.cell.wake_fd.store(wake_fd, Ordering::SeqCst);
+    }
+
+    /// Closes it; afterwards nobody writes to the descriptor, and it may be closed.
+    pub(crate) fn close(&self) {
+        self.cell.wake_fd.store(-1, Ordering::SeqCst);
+        while self.cell.sending.load(Ordering::SeqCst) != 0 {
+            // A sender is within a non-blocking 8-byte write.
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.close();
+        self.cell.unparked();
+        // What was woken belongs to no one any more.
+        self.cell.map.drain(|_| ());
+        self.cell.leased.store(false, Ordering::Release);
+    }
+}

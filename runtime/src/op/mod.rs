@@ -1,0 +1,184 @@
+//! Operations on descriptors, and the way to make more of them.
+//!
+//! Owns the public face of the driver: [`Op`] and [`MultishotOp`] (what an operation is), [`Submitter`] (who
+//! takes it), [`InFlight`] and [`Armed`] (what is left in the caller's hand), and the operations that
+//! sockets are built from. Submission happens at the end of the tick; nothing here waits.
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+pub use crate::driver::op::{Armed, InFlight, MultishotOp, Op};
+pub use crate::driver::pool::{BufferTurn, Membership};
+pub use crate::driver::sqe::{Cqe, Sqe};
+
+use crate::driver::Driver;
+use crate::driver::features::{Feature, RingReport};
+use crate::executor::context;
+use crate::metrics::Kind;
+
+mod accept;
+mod connect;
+mod recv;
+mod send;
+mod wait;
+
+pub use accept::{AcceptMany, AcceptOne, AcceptQueue};
+pub use connect::Connect;
+pub use recv::{LateBytes, Recv, RecvChunk};
+pub use send::{LateSend, Send, SendMany};
+pub use wait::{Nop, PollOnce, Read};
+
+/// A loop's driver: takes ops. A clone names the same one. It may outlive its loop; ops then end with
+/// ECANCELED.
+#[derive(Clone)]
+pub struct Submitter {
+    driver: Rc<Driver>,
+}
+
+impl Submitter {
+    /// That of the running loop; none outside of one.
+    pub fn try_current() -> Option<Self> {
+        Some(Self { driver: context::driver()? })
+    }
+
+    /// That of the running loop.
+    ///
+    /// # Panics
+    /// Outside a loop.
+    #[track_caller]
+    pub fn current() -> Self {
+        match Self::try_current() {
+            Some(submitter) => submitter,
+            None => context::no_loop("an operation"),
+        }
+    }
+
+    /// Starts an op; it reaches the kernel at the end of the tick.
+    ///
+    /// # Errors
+    /// The op's own end, with ECANCELED if the loop is closed, or ENOBUFS if it has 16,777,216 ops.
+    pub fn start<O: Op>(&self, op: O) -> Result<InFlight<O>, O::Out> {
+        InFlight::start(&self.driver, op).map_err(|(op, errno)| op.finish(Cqe::error(errno)))
+    }
+
+    /// Starts a multishot op.
+    ///
+    /// # Errors
+    /// The op and the errno, as for [`start`](Self::start).
+    pub fn arm<O: MultishotOp>(&self, op: O) -> Result<Armed, (O, i32)> {
+        Armed::start(&self.driver, op)
+    }
+
+    /// Enters a socket into the books of the core's receive buffers.
+    pub fn join_buffers(&self) -> Membership {
+        self.driver.pool().join()
+    }
+
+    /// Joins the line for a receive buffer, after a receive ended with ENOBUFS.
+    pub fn wait_for_buffer(&self) -> BufferTurn {
+        self.driver.count(Kind::BuffersOut);
+        BufferTurn::wait(self.driver.pool())
+    }
+
+    /// Whether others stand in that line already.
+    pub fn buffers_awaited(&self) -> bool {
+        self.driver.pool().has_waiters()
+    }
+
+    /// Bytes of one receive buffer.
+    pub fn buffer_size(&self) -> usize {
+        self.driver.pool().buffer_size() as usize
+    }
+
+    /// Whether `feature` is in force on this loop's ring.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.driver.has(feature)
+    }
+
+    /// What the set-up of this loop's ring arrived at.
+    pub fn report(&self) -> &RingReport {
+        self.driver.report()
+    }
+
+    /// Whether the loop is closed.
+    pub fn is_closed(&self) -> bool {
+        self.driver.is_closed()
+    }
+
+    /// Counts an accepted connection, for the core's counters.
+    pub fn count_accept(&self) {
+        self.driver.count(Kind::Accepts);
+    }
+
+    /// Counts a pause of accepting, for the core's counters.
+    pub fn count_accept_pause(&self) {
+        self.driver.count(Kind::AcceptPauses);
+    }
+}
+
+impl fmt::Debug for Submitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submitter").field("closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}
+
+/// Submits one op to the running loop and waits for its end.
+///
+/// # Cancel safety
+/// Dropping it before the end cancels the op in the kernel; what it brings too late goes to
+/// [`Op::orphaned`].
+///
+/// # Panics
+/// The future panics if it is first polled outside a loop.
+///
+/// ```
+/// use coreloop::op::{Nop, submit};
+/// coreloop::run(async { submit(Nop).await.unwrap() }).unwrap();
+/// ```
+pub fn submit<O: Op + Unpin>(op: O) -> Submit<O> {
+    Submit { state: State::New(op) }
+}
+
+/// The future of [`submit`].
+#[must_use = "an op does nothing until it is awaited"]
+pub struct Submit<O: Op> {
+    state: State<O>,
+}
+
+enum State<O: Op> {
+    New(O),
+    Flying(InFlight<O>),
+    Ended,
+}
+
+impl<O: Op + Unpin> Future for Submit<O> {
+    type Output = O::Out;
+
+    /// # Panics
+    /// If polled after it was ready, or first polled outside a loop.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Out> {
+        if matches!(self.state, State::New(_)) {
+            let State::New(op) = std::mem::replace(&mut self.state, State::Ended) else {
+                unreachable!("it was New in the line above")
+            };
+            match Submitter::current().start(op) {
+                Ok(flying) => self.state = State::Flying(flying),
+                Err(out) => return Poll::Ready(out),
+            }
+        }
+        let State::Flying(flying) = &mut self.state else {
+            panic!("a Submit was polled after it had ended");
+        };
+        let out = std::task::ready!(flying.poll(cx));
+        self.state = State::Ended;
+        Poll::Ready(out)
+    }
+}
+
+impl<O: Op> fmt::Debug for Submit<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submit").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! Receiving.
+//!
+//! Owns [`RecvChunk`] (into whichever buffer of the core's ring is free when data is there) and [`Recv`]
+//! (into a buffer of the caller's). What either brings after its handle is gone is not lost: it goes to
+//! whoever holds the descriptor.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::{Cqe, Op, Sqe, Submitter};
+use crate::buf::{BufError, BufResult, Chunk, IoBufMut};
+use crate::driver::pool::{GROUP, Membership, Pool};
+
+/// Who is told of bytes that arrived after the receive's handle was gone.
+pub trait LateBytes: AsFd + 'static {
+    /// These bytes were received, in order, after whatever came before.
+    fn late_bytes(&self, bytes: &[u8]);
+
+    /// The receive whose handle was dropped has ended; another may be started.
+    fn late_end(&self, result: io::Result<()>);
+}
+
+/// A receive that holds no buffer until data is there.
+///
+/// Ends with the bytes, with none at the end of the stream, or with an error; ENOBUFS means that all of
+/// the core's buffers were in use.
+pub struct RecvChunk<H> {
+    socket: H,
+    pool: Rc<Pool>,
+    member: u32,
+    chunk: Landed,
+}
+
+enum Landed {
+    Nothing,
+    Chunk(Chunk),
+    /// Without a buffer ring: memory of the op's own, from the start.
+    Own(Vec<u8>),
+}
+
+impl<H: AsFd + 'static> RecvChunk<H> {
+    /// A receive on `socket`, whose descriptor stays open as long as the value lives.
+    pub fn new(socket: H, member: &Membership) -> Self {
+        let pool = member.pool().clone();
+        Self { socket, pool, member: member.id(), chunk: Landed::Nothing }
+    }
+}
+
+// SAFETY: the submission names no memory, or that of `Own`, whose heap block does not move and is touched
+// by nobody until the completion; the descriptor lives with `socket`.
+unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
+    type Out = io::Result<Option<Chunk>>;
+
+    fn prepare(&mut self) -> Sqe {
+        if self.pool.has_ring() {
+            return Sqe::recv_select(self.socket.as_fd(), GROUP);
+        }
+        let mut own = Vec::with_capacity(self.pool.buffer_size() as usize);
+        let sqe = Sqe::recv(self.socket.as_fd(), own.as_mut_ptr(), own.capacity() as u32, 0);
+        self.chunk = Landed::Own(own);
+        sqe
+    }
+
+    fn completed(&mut self, cqe: Cqe) {
+        let len = cqe.result().unwrap_or(0);
+        if let Some(bid) = cqe.buffer() {
+            if let Some(chunk) = self.pool.received(bid, len, self.member) {
+                self.chunk = Landed::Chunk(chunk);
+            }
+        } else if let Landed::Own(own) = &mut self.chunk {
+            // SAFETY: the kernel wrote `len` bytes, at most the capacity.
+            unsafe { own.set_len(len as usize) };
+            let chunk = Chunk::copy_of(own);
+            self.chunk = if len > 0 { Landed::Chunk(chunk) } else { Landed::Nothing };
+        }
+    }
+
+    fn finish(self, cqe: Cqe) -> Self::Out {
+        cqe.result()?;
+        Ok(match self.chunk {
+            Landed::Chunk(chunk) => Some(chunk),
+            _ => None,
+        })
+    }
+}
+
+/// A receive into the caller's buffer, which it fills from the start.
+pub struct Recv<H: LateBytes, B: IoBufMut> {
+    socket: H,
+    buf: B,
+    flags: i32,
+}
+
+impl<H: LateBytes, B: IoBufMut> Recv<H, B> {
+    /// A receive of at most the buffer's capacity, with `MSG_*` flags.
+    pub fn new(socket: H, buf: B, flags: i32) -> Self {
+        Self { socket, buf, flags }
+    }
+}
+
+// SAFETY: the buffer's memory does not move (IoBufMut) and is reached through `buf` alone, which nobody
+// uses before the completion; the descriptor lives with `socket`.
+unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
+    type Out = BufResult<usize, B>;
+
+    fn prepare(&mut self) -> Sqe {
+        let room = u32::try_from(self.buf.capacity()).unwrap_or(u32::MAX);
+        Sqe::recv(self.socket.as_fd(), self.buf.as_mut_ptr(), room, self.flags)
+    }
+
+    fn finish(mut self, cqe: Cqe) -> Self::Out {
+        match cqe.result() {
+            Ok(n) => {
+                // SAFETY: the kernel wrote `n` bytes, at most the capacity.
+                unsafe { self.buf.set_len(n as usize) };
+                Ok((n as usize, self.buf))
+            }
+            Err(e) => Err(BufError::new(e, self.buf)),
+        }
+    }
+
+    fn orphaned(mut self, cqe: Cqe) {
+        match cqe.result() {
+            Ok(n) => {
+                // SAFETY: the kernel wrote `n` bytes, at most the capacity.
+                let bytes = unsafe { std::slice::from_raw_parts(self.buf.as_mut_ptr(), n as usize) };
+                self.socket.late_bytes(bytes);
+                self.socket.late_end(Ok(()));
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => self.socket.late_end(Ok(())),
+            Err(e) => self.socket.late_end(Err(e)),
+        }
+    }
+}
+
+impl Submitter {
+    /// A receive on `socket` as this core does it; see [`RecvChunk`].
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn recv_chunk<H: AsFd + 'static>(
+        &self,
+        socket: H,
+        member: &Membership,
+    ) -> Result<super::InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
+        self.start(RecvChunk::new(socket, member))
+    }
+}

@@ -1,0 +1,128 @@
+//! Sending.
+//!
+//! Owns [`Send`] (one buffer) and [`SendMany`] (several in one call). A send that is cancelled may have
+//! been half done: the count goes to whoever holds the descriptor, so that the next send can know.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::{Cqe, Op, Sqe};
+use crate::buf::{BufError, BufResult, IoBuf};
+
+/// Who is told how a send ended whose handle was gone.
+pub trait LateSend: AsFd + 'static {
+    /// Of `asked` bytes so many were sent, or none for this reason.
+    fn late_send(&self, sent: io::Result<usize>, asked: usize);
+}
+
+/// A send of a buffer's bytes from `offset` on.
+pub struct Send<H: LateSend, B: IoBuf> {
+    socket: H,
+    buf: B,
+    offset: usize,
+    flags: i32,
+}
+
+impl<H: LateSend, B: IoBuf> Send<H, B> {
+    /// A send with `MSG_*` flags; MSG_NOSIGNAL is always added.
+    ///
+    /// # Panics
+    /// If `offset` lies behind the end of the buffer.
+    pub fn new(socket: H, buf: B, offset: usize, flags: i32) -> Self {
+        assert!(offset <= buf.len(), "a send from {offset} of {} bytes", buf.len());
+        Self { socket, buf, offset, flags }
+    }
+
+    fn asked(&self) -> usize {
+        self.buf.len().saturating_sub(self.offset)
+    }
+}
+
+// SAFETY: the buffer's memory does not move and holds its bytes (IoBuf) until the completion; the
+// descriptor lives with `socket`.
+unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
+    type Out = BufResult<usize, B>;
+
+    fn prepare(&mut self) -> Sqe {
+        let len = u32::try_from(self.asked()).unwrap_or(u32::MAX);
+        let from = self.buf.as_ptr().wrapping_add(self.offset);
+        Sqe::send(self.socket.as_fd(), from, len, self.flags | libc::MSG_NOSIGNAL)
+    }
+
+    fn finish(self, cqe: Cqe) -> Self::Out {
+        match cqe.result() {
+            Ok(n) => Ok((n as usize, self.buf)),
+            Err(e) => Err(BufError::new(e, self.buf)),
+        }
+    }
+
+    fn orphaned(self, cqe: Cqe) {
+        self.socket.late_send(cqe.result().map(|n| n as usize), self.asked());
+    }
+}
+
+/// One `sendmsg(2)` of several buffers, from `offset` bytes into them on.
+pub struct SendMany<H: LateSend, B: IoBuf> {
+    socket: H,
+    bufs: Vec<B>,
+    offset: usize,
+    flags: i32,
+    /// The kernel reads both until the completion: heap memory, touched by nobody meanwhile.
+    vectors: Vec<libc::iovec>,
+    message: Vec<libc::msghdr>,
+}
+
+/// Buffers that one call takes, `UIO_MAXIOV` of `sendmsg(2)`; the rest is for the next call.
+pub(crate) const VECTORS_MAX: usize = 1024;
+
+impl<H: LateSend, B: IoBuf> SendMany<H, B> {
+    /// A send of at most 1,024 of these buffers, with `MSG_*` flags; MSG_NOSIGNAL is always added.
+    pub fn new(socket: H, bufs: Vec<B>, offset: usize, flags: i32) -> Self {
+        Self { socket, bufs, offset, flags, vectors: Vec::new(), message: Vec::new() }
+    }
+
+    fn asked(&self) -> usize {
+        self.vectors.iter().map(|v| v.iov_len).sum()
+    }
+}
+
+// SAFETY: the buffers' memory does not move and holds its bytes (IoBuf); the vectors and the header lie on
+// the heap and are not touched between `prepare` and the completion; the descriptor lives with `socket`.
+unsafe impl<H: LateSend, B: IoBuf> Op for SendMany<H, B> {
+    type Out = BufResult<usize, Vec<B>>;
+
+    fn prepare(&mut self) -> Sqe {
+        let mut skip = self.offset;
+        self.vectors.reserve_exact(self.bufs.len().min(VECTORS_MAX));
+        for buf in &self.bufs {
+            let len = buf.len();
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            if self.vectors.len() == VECTORS_MAX {
+                break;
+            }
+            let base = buf.as_ptr().wrapping_add(skip).cast_mut().cast();
+            self.vectors.push(libc::iovec { iov_base: base, iov_len: len - skip });
+            skip = 0;
+        }
+        // SAFETY: all-zero bytes are a valid msghdr.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.vectors.as_mut_ptr();
+        message.msg_iovlen = self.vectors.len();
+        self.message = vec![message];
+        Sqe::sendmsg(self.socket.as_fd(), self.message.as_ptr(), self.flags | libc::MSG_NOSIGNAL)
+    }
+
+    fn finish(self, cqe: Cqe) -> Self::Out {
+        match cqe.result() {
+            Ok(n) => Ok((n as usize, self.bufs)),
+            Err(e) => Err(BufError::new(e, self.bufs)),
+        }
+    }
+
+    fn orphaned(self, cqe: Cqe) {
+        self.socket.late_send(cqe.result().map(|n| n as usize), self.asked());
+    }
+}

@@ -1,0 +1,415 @@
+//! Many cores.
+//!
+//! Owns [`Runtime`] and its [`Builder`]: one pinned thread and one loop per core, started together, ended
+//! together. If one core can't start none runs; if one panics the others are stopped.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll};
+use std::thread;
+
+use crate::config::Settings;
+use crate::driver::setup::StartError;
+use crate::event_loop::EventLoop;
+use crate::executor::close::ShutdownReport;
+use crate::handle::{Handle, Stop};
+use crate::mailbox::queue::JobQueue;
+use crate::placement::{self, Cores, CoresError};
+
+/// Loops on several cores, one pinned thread each.
+///
+/// ```
+/// use coreloop::{Cores, Runtime};
+///
+/// let runtime = Runtime::builder().cores(Cores::Count(1)).build().unwrap();
+/// let sums = runtime.run(|core| async move { core.index() + 40 }).unwrap();
+/// assert_eq!(sums, [40]);
+/// ```
+pub struct Runtime {
+    cpus: Vec<usize>,
+    settings: Settings,
+    special: HashMap<usize, Settings>,
+    pin: bool,
+    on_start: Option<OnStart>,
+}
+
+type OnStart = Box<dyn FnOnce(Handle) + Send>;
+
+/// What a core's main future is told of its place.
+#[derive(Clone, Debug)]
+pub struct Core {
+    index: usize,
+    cpu: usize,
+    handle: Handle,
+}
+
+impl Core {
+    /// The core's number in this runtime, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The CPU that it runs on.
+    pub fn cpu(&self) -> usize {
+        self.cpu
+    }
+
+    /// How many cores the runtime has.
+    pub fn count(&self) -> usize {
+        self.handle.cores()
+    }
+
+    /// The runtime, for other threads.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+/// Why a runtime gave no values.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A core could not be started; none ran.
+    #[error("core {core}: {source}")]
+    Start {
+        /// Its number.
+        core: usize,
+        /// What was in the way.
+        source: StartError,
+    },
+    /// A thread could not be started; none ran.
+    #[error("no thread for core {core}: {source}")]
+    Thread {
+        /// Its number.
+        core: usize,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The main future of a core panicked; the others were stopped.
+    #[error("core {core} panicked: {message}")]
+    Panicked {
+        /// Its number.
+        core: usize,
+        /// The panic's text.
+        message: String,
+    },
+    /// [`Handle::stop`] ended it before every main future had.
+    #[error("the runtime was stopped")]
+    Stopped,
+}
+
+/// Settings of a [`Runtime`].
+#[derive(Default)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    cores: Cores,
+    settings: Settings,
+    special: HashMap<usize, Settings>,
+    shared_cpus: bool,
+    on_start: Option<OnStart>,
+}
+
+impl Builder {
+    /// Which CPUs to use ([`Cores::All`]: every one that the process may).
+    pub fn cores(mut self, cores: Cores) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Settings of every core.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Settings of one core, by its number from 0, instead of the general ones.
+    pub fn core(mut self, index: usize, settings: Settings) -> Self {
+        self.special.insert(index, settings);
+        self
+    }
+
+    /// Leaves the threads unpinned (they are pinned by default).
+    pub fn unpinned(mut self) -> Self {
+        self.shared_cpus = true;
+        self
+    }
+
+    /// Called once with the handle when all cores have started, on one of the runtime's threads.
+    pub fn on_start(mut self, f: impl FnOnce(Handle) + Send + 'static) -> Self {
+        self.on_start = Some(Box::new(f));
+        self
+    }
+
+    /// Checks the settings. Nothing is started yet.
+    ///
+    /// # Errors
+    /// Cores that can't be had, settings out of range.
+    pub fn build(self) -> Result<Runtime, BuildError> {
+        let cpus = self.cores.resolve()?;
+        self.settings.checked()?;
+        for (index, settings) in &self.special {
+            settings.checked()?;
+            if *index >= cpus.len() {
+                return Err(BuildError::NoSuchCore { core: *index, cores: cpus.len() });
+            }
+        }
+        Ok(Runtime {
+            cpus,
+            settings: self.settings,
+            special: self.special,
+            pin: !self.shared_cpus,
+            on_start: self.on_start,
+        })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("cores", &self.cores).finish_non_exhaustive()
+    }
+}
+
+/// Why a [`Builder`] was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Cores that can't be had.
+    #[error(transparent)]
+    Cores(#[from] CoresError),
+    /// A setting out of its range.
+    #[error(transparent)]
+    Setting(#[from] StartError),
+    /// Settings for a core that there is not.
+    #[error("settings for core {core}, but there are only {cores}, counted from 0")]
+    NoSuchCore {
+        /// Its number.
+        core: usize,
+        /// How many there are.
+        cores: usize,
+    },
+}
+
+impl Runtime {
+    /// Settings to start from.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The CPUs that the cores will run on.
+    pub fn cpus(&self) -> &[usize] {
+        &self.cpus
+    }
+
+    /// Runs `f` on every core and drives the future that it makes there to its end; each core is then
+    /// closed in order (tasks cancelled, I/O awaited). The futures never leave their core. Blocks the
+    /// calling thread.
+    ///
+    /// # Errors
+    /// [`RunError`]. The first panic stops the other cores.
+    pub fn run<F, Fut, R>(self, f: F) -> Result<Vec<R>, RunError>
+    where
+        F: Fn(Core) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = R>,
+        R: Send + 'static,
+    {
+        let stop = Arc::new(Stop::default());
+        let gate = Arc::new(Gate::new(self.cpus.len()));
+        let f = Arc::new(f);
+        let mut on_start = self.on_start;
+        let (tell, told) = mpsc::channel();
+        let mut threads = Vec::with_capacity(self.cpus.len());
+        for (index, &cpu) in self.cpus.iter().enumerate() {
+            let settings = self.special.get(&index).unwrap_or(&self.settings).clone();
+            let sharers = self.cpus.iter().filter(|c| **c == cpu).count();
+            let spin = placement::spin_on_these_cpus(settings.spin_setting(), sharers);
+            let seat = Seat { index, cpu, settings: settings.spin(spin), pin: self.pin };
+            let (f, stop, tell) = (f.clone(), stop.clone(), tell.clone());
+            let (gate_of_core, hook) = (gate.clone(), on_start.take());
+            let body = move || seat.run(&*f, &stop, &gate_of_core, hook, &tell);
+            match thread::Builder::new().name(format!("coreloop-{index}")).spawn(body) {
+                Ok(thread) => threads.push(thread),
+                Err(source) => {
+                    gate.give_up();
+                    threads.into_iter().for_each(|t| drop(t.join()));
+                    return Err(RunError::Thread { core: index, source });
+                }
+            }
+        }
+        drop(tell);
+        threads.into_iter().for_each(|t| drop(t.join()));
+        collect(told.into_iter().collect(), self.cpus.len())
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("cpus", &self.cpus).finish_non_exhaustive()
+    }
+}
+
+/// How one core ended.
+enum Ended<R> {
+    Value(R),
+    Stopped,
+    /// Another core could not start.
+    NeverRan,
+    Failed(RunError),
+}
+
+fn collect<R>(mut ended: Vec<(usize, Ended<R>)>, cores: usize) -> Result<Vec<R>, RunError> {
+    // Panics and failed starts first: the others were only stopped because of them.
+    if let Some(at) = ended.iter().position(|(_, e)| matches!(e, Ended::Failed(_)))
+        && let Ended::Failed(error) = ended.swap_remove(at).1
+    {
+        return Err(error);
+    }
+    ended.sort_by_key(|(index, _)| *index);
+    let values: Vec<R> = ended
+        .into_iter()
+        .filter_map(|(_, e)| if let Ended::Value(value) = e { Some(value) } else { None })
+        .collect();
+    if values.len() == cores { Ok(values) } else { Err(RunError::Stopped) }
+}
+
+/// Where the cores wait for each other: none runs unless all have started.
+struct Gate {
+    state: Mutex<GateState>,
+    changed: std::sync::Condvar,
+    cores: usize,
+}
+
+#[derive(Default)]
+struct GateState {
+    queues: Vec<(usize, Arc<JobQueue>)>,
+    failed: bool,
+}
+
+impl Gate {
+    fn new(cores: usize) -> Self {
+        Self { state: Mutex::default(), changed: std::sync::Condvar::new(), cores }
+    }
+
+    fn give_up(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+        self.changed.notify_all();
+    }
+
+    /// Enters with this core's queue; all queues in order when all are there, none if one failed.
+    fn pass(&self, index: usize, queue: Arc<JobQueue>) -> Option<Vec<Arc<JobQueue>>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.queues.push((index, queue));
+        self.changed.notify_all();
+        while state.queues.len() < self.cores && !state.failed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.failed {
+            return None;
+        }
+        let mut queues = state.queues.clone();
+        queues.sort_by_key(|(index, _)| *index);
+        Some(queues.into_iter().map(|(_, queue)| queue).collect())
+    }
+}
+
+/// One core to be.
+struct Seat {
+    index: usize,
+    cpu: usize,
+    settings: Settings,
+    pin: bool,
+}
+
+impl Seat {
+    fn run<F, Fut, R>(
+        self,
+        f: &F,
+        stop: &Arc<Stop>,
+        gate: &Gate,
+        on_start: Option<OnStart>,
+        tell: &mpsc::Sender<(usize, Ended<R>)>,
+    ) where
+        F: Fn(Core) -> Fut,
+        Fut: Future<Output = R>,
+    {
+        let index = self.index;
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_inner(f, stop, gate, on_start)))
+            .unwrap_or_else(|payload| {
+                stop.ask();
+                let message = text_of(&*payload);
+                Ended::Failed(RunError::Panicked { core: index, message })
+            });
+        // The receiver waits for all of us.
+        let _ = tell.send((index, ended));
+    }
+
+    fn run_inner<F, Fut, R>(
+        self,
+        f: &F,
+        stop: &Arc<Stop>,
+        gate: &Gate,
+        on_start: Option<OnStart>,
+    ) -> Ended<R>
+    where
+        F: Fn(Core) -> Fut,
+        Fut: Future<Output = R>,
+    {
+        let Seat { index, cpu, settings, pin } = self;
+        if pin && !placement::pin_to(cpu) {
+            eprintln!("coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned");
+        }
+        let mut event_loop = match EventLoop::with_spin_as_given(settings) {
+            Ok(event_loop) => event_loop,
+            Err(source) => {
+                gate.give_up();
+                return Ended::Failed(RunError::Start { core: index, source });
+            }
+        };
+        event_loop.core().place.set((index, pin.then_some(cpu)));
+        let Some(queues) = gate.pass(index, event_loop.core().jobs.clone()) else {
+            return Ended::NeverRan;
+        };
+        let handle = Handle::with_stop(queues, stop.clone());
+        if let Some(on_start) = on_start {
+            on_start(handle.clone());
+        }
+        let main = f(Core { index, cpu, handle });
+        let ended = event_loop.block_on(until_stopped(main, stop));
+        let report = event_loop.end();
+        warn_of_leaks(index, &report);
+        ended.map_or(Ended::Stopped, Ended::Value)
+    }
+}
+
+fn warn_of_leaks(index: usize, report: &ShutdownReport) {
+    if report.ops_leaked > 0 {
+        let n = report.ops_leaked;
+        eprintln!("coreloop: core {index} ended with {n} operations still in the kernel; leaked");
+    }
+}
+
+/// The main future's value; none if the runtime was stopped first. The future is dropped in either case.
+async fn until_stopped<F: Future>(main: F, stop: &Stop) -> Option<F::Output> {
+    let mut main = pin!(main);
+    let mut registered = false;
+    std::future::poll_fn(move |cx: &mut Context<'_>| {
+        if !registered {
+            registered = true;
+            stop.wake_when_asked(cx.waker());
+        }
+        if stop.asked() {
+            return Poll::Ready(None);
+        }
+        main.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "with something else than text".to_owned())
+}

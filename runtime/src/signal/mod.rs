@@ -1,0 +1,64 @@
+//! Signals as futures.
+//!
+//! Owns [`terminate`]: SIGINT and SIGTERM end servers in order. Any number of loops may wait; each has a
+//! pipe of its own that a handler (by signal-hook) writes to, so that nothing is done in the handler but a
+//! write. The process's other threads and its children keep their signal masks.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use signal_hook::SigId;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::{pipe, unregister};
+
+use crate::buf::BufError;
+use crate::op::{Read, submit};
+
+/// Waits for SIGINT or SIGTERM. From the call on, these no longer end the process by themselves.
+///
+/// # Errors
+/// If no descriptors are left for the pipe.
+///
+/// ```no_run
+/// coreloop::run(async {
+///     coreloop::signal::terminate().unwrap().await;
+///     println!("good bye");
+/// })
+/// .unwrap();
+/// ```
+pub fn terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
+    let registered = Registered::new(&[SIGINT, SIGTERM])?;
+    Ok(Box::pin(async move { registered.wait().await }))
+}
+
+struct Registered {
+    ids: Vec<SigId>,
+    pipe: UnixStream,
+}
+
+impl Registered {
+    fn new(signals: &[i32]) -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let mut this = Self { ids: Vec::with_capacity(signals.len()), pipe: read };
+        for signal in signals {
+            this.ids.push(pipe::register(*signal, write.try_clone()?)?);
+        }
+        Ok(this)
+    }
+
+    async fn wait(&self) {
+        let Ok(pipe) = self.pipe.try_clone() else { return };
+        if let Err(e) = submit(Read::new(pipe, Vec::with_capacity(8))).await {
+            let (error, _) = BufError::into_parts(e);
+            debug_assert!(false, "a read of our own socket pair failed: {error}");
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            unregister(id);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The numbers and structures of `io_uring`, as `include/uapi/linux/io_uring.h` lays them out.
+//!
+//! Owns nothing but constants and `#[repr(C)]` layouts. Only what the loop uses is here; the test at the
+//! end of `driver/sqe.rs` holds our encoding against that of the `io-uring` crate.
+
+pub(crate) mod setup {
+    //! Flags of `io_uring_setup(2)`.
+    pub(crate) const CQSIZE: u32 = 1 << 3;
+    pub(crate) const CLAMP: u32 = 1 << 4;
+    pub(crate) const SUBMIT_ALL: u32 = 1 << 7;
+    pub(crate) const COOP_TASKRUN: u32 = 1 << 8;
+    pub(crate) const TASKRUN_FLAG: u32 = 1 << 9;
+    pub(crate) const SINGLE_ISSUER: u32 = 1 << 12;
+    pub(crate) const DEFER_TASKRUN: u32 = 1 << 13;
+    pub(crate) const NO_SQARRAY: u32 = 1 << 16;
+}
+
+pub(crate) mod feat {
+    //! Features that `io_uring_setup(2)` answers with.
+    pub(crate) const SINGLE_MMAP: u32 = 1 << 0;
+    pub(crate) const NODROP: u32 = 1 << 1;
+    pub(crate) const EXT_ARG: u32 = 1 << 8;
+    /// Came with 6.12, as did `IORING_ENTER_ABS_TIMER`, which has no bit of its own.
+    pub(crate) const MIN_TIMEOUT: u32 = 1 << 15;
+    pub(crate) const NO_IOWAIT: u32 = 1 << 17;
+}
+
+pub(crate) mod enter {
+    //! Flags of `io_uring_enter(2)`.
+    pub(crate) const GETEVENTS: u32 = 1 << 0;
+    pub(crate) const EXT_ARG: u32 = 1 << 3;
+    pub(crate) const REGISTERED_RING: u32 = 1 << 4;
+    pub(crate) const ABS_TIMER: u32 = 1 << 5;
+    pub(crate) const NO_IOWAIT: u32 = 1 << 7;
+}
+
+pub(crate) mod sq_flags {
+    //! Bits that the kernel sets in the submission ring's flags word.
+    pub(crate) const CQ_OVERFLOW: u32 = 1 << 1;
+    pub(crate) const TASKRUN: u32 = 1 << 2;
+}
+
+pub(crate) mod register {
+    //! Opcodes of `io_uring_register(2)`.
+    pub(crate) const PROBE: u32 = 8;
+    pub(crate) const RING_FDS: u32 = 20;
+    pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
+    pub(crate) const PBUF_RING: u32 = 22;
+    pub(crate) const UNREGISTER_PBUF_RING: u32 = 23;
+}
+
+pub(crate) mod opcode {
+    //! Operations, `enum io_uring_op`.
+    pub(crate) const NOP: u8 = 0;
+    pub(crate) const POLL_ADD: u8 = 6;
+    pub(crate) const SENDMSG: u8 = 9;
+    pub(crate) const ACCEPT: u8 = 13;
+    pub(crate) const ASYNC_CANCEL: u8 = 14;
+    pub(crate) const CONNECT: u8 = 16;
+    pub(crate) const READ: u8 = 22;
+    pub(crate) const WRITE: u8 = 23;
+    pub(crate) const SEND: u8 = 26;
+    pub(crate) const RECV: u8 = 27;
+    pub(crate) const SHUTDOWN: u8 = 34;
+    pub(crate) const LAST_KNOWN: u8 = 64;
+}
+
+pub(crate) mod sqe_flags {
+    //! Flags of a submission.
+    pub(crate) const BUFFER_SELECT: u8 = 1 << 5;
+}
+
+pub(crate) mod cqe_flags {
+    //! Flags of a completion.
+    pub(crate) const BUFFER: u32 = 1 << 0;
+    pub(crate) const MORE: u32 = 1 << 1;
+    pub(crate) const BUFFER_SHIFT: u32 = 16;
+}
+
+/// `IORING_ACCEPT_MULTISHOT`, in `ioprio` of an accept (5.19).
+pub(crate) const ACCEPT_MULTISHOT: u16 = 1 << 0;
+
+pub(crate) const OFF_SQ_RING: i64 = 0;
+pub(crate) const OFF_CQ_RING: i64 = 0x800_0000;
+pub(crate) const OFF_SQES: i64 = 0x1000_0000;
+
+/// `struct io_sqring_offsets`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct SqOffsets {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+    pub(crate) ring_mask: u32,
+    pub(crate) ring_entries: u32,
+    pub(crate) flags: u32,
+    pub(crate) dropped: u32,
+    pub(crate) array: u32,
+    pub(crate) resv1: u32,
+    pub(crate) user_addr: u64,
+}
+
+/// `struct io_cqring_offsets`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct CqOffsets {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+    pub(crate) ring_mask: u32,
+    pub(crate) ring_entries: u32,
+    pub(crate) overflow: u32,
+    pub(crate) cqes: u32,
+    pub(crate) flags: u32,
+    pub(crate) resv1: u32,
+    pub(crate) user_addr: u64,
+}
+
+/// `struct io_uring_params`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Params {
+    pub(crate) sq_entries: u32,
+    pub(crate) cq_entries: u32,
+    pub(crate) flags: u32,
+    pub(crate) sq_thread_cpu: u32,
+    pub(crate) sq_thread_idle: u32,
+    pub(crate) features: u32,
+    pub(crate) wq_fd: u32,
+    pub(crate) resv: [u32; 3],
+    pub(crate) sq_off: SqOffsets,
+    pub(crate) cq_off: CqOffsets,
+}
+
+/// `struct io_uring_cqe` of the plain 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RawCqe {
+    pub(crate) user_data: u64,
+    pub(crate) res: i32,
+    pub(crate) flags: u32,
+}
+
+/// `struct __kernel_timespec`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Timespec {
+    pub(crate) sec: i64,
+    pub(crate) nsec: i64,
+}
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct GetEventsArg {
+    pub(crate) sigmask: u64,
+    pub(crate) sigmask_size: u32,
+    pub(crate) min_wait_usec: u32,
+    pub(crate) ts: u64,
+}
+
+/// `struct io_uring_buf`, one entry of a provided-buffer ring. The `resv` of entry 0 is the ring's tail.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct BufEntry {
+    pub(crate) addr: u64,
+    pub(crate) len: u32,
+    pub(crate) bid: u16,
+    pub(crate) resv: u16,
+}
+
+/// `struct io_uring_buf_reg`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct BufReg {
+    pub(crate) ring_addr: u64,
+    pub(crate) ring_entries: u32,
+    pub(crate) bgid: u16,
+    pub(crate) flags: u16,
+    pub(crate) resv: [u64; 3],
+}
+
+/// `struct io_uring_rsrc_update`, as `IORING_REGISTER_RING_FDS` takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RsrcUpdate {
+    pub(crate) offset: u32,
+    pub(crate) resv: u32,
+    pub(crate) data: u64,
+}
+
+/// `struct io_uring_probe_op`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct ProbeOp {
+    pub(crate) op: u8,
+    pub(crate) resv: u8,
+    pub(crate) flags: u16,
+    pub(crate) resv2: u32,
+}
+
+/// `struct io_uring_probe` with room for every op that this page knows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    pub(crate) last_op: u8,
+    pub(crate) ops_len: u8,
+    pub(crate) resv: u16,
+    pub(crate) resv2: [u32; 3],
+    pub(crate) ops: [ProbeOp; opcode::LAST_KNOWN as usize],
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        let ops = [ProbeOp::default(); opcode::LAST_KNOWN as usize];
+        Self { last_op: 0, ops_len: 0, resv: 0, resv2: [0; 3], ops }
+    }
+}
+
+/// `IO_URING_OP_SUPPORTED` in [`ProbeOp::flags`].
+pub(crate) const OP_SUPPORTED: u16 = 1;
+
+const _: () = assert!(size_of::<Params>() == 120);
+const _: () = assert!(size_of::<RawCqe>() == 16);
+const _: () = assert!(size_of::<GetEventsArg>() == 24);
+const _: () = assert!(size_of::<BufEntry>() == 16);
+const _: () = assert!(size_of::<BufReg>() == 40);
+const _: () = assert!(size_of::<Probe>() == 16 + 8 * opcode::LAST_KNOWN as usize);

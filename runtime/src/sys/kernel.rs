@@ -1,0 +1,77 @@
+//! The seam between the loop and the system.
+//!
+//! Owns the [`Kernel`] trait: the few calls that a loop makes, about one a tick, so that dispatching them
+//! costs nothing. Queue memory lies below the seam in the kernel's own layout ([`RingMemory`]) and is read
+//! and written above it without a call. Whatever answers to this trait (Linux, a simulated kernel, a
+//! fault-injecting wrapper in a test) drives the same loop.
+//!
+//! Deliberately ignorant of ops, buffers and tasks.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::ptr::NonNull;
+
+use super::abi::{Params, Timespec};
+
+/// How long an enter may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitArg {
+    /// Relative, or a point of CLOCK_MONOTONIC if the flags hold `ABS_TIMER`.
+    pub(crate) timeout: Timespec,
+}
+
+/// Keeps a ring's memory and descriptor alive; dropping it unmaps and closes.
+pub(crate) trait Mapping {}
+
+/// The queues of one ring, in the layout that `Params::sq_off` and `Params::cq_off` describe.
+///
+/// Invariant: the three pointers stay valid, unmoved, until `mapping` is dropped.
+pub(crate) struct RingMemory {
+    pub(crate) fd: RawFd,
+    pub(crate) sq: NonNull<u8>,
+    pub(crate) cq: NonNull<u8>,
+    pub(crate) sqes: NonNull<u8>,
+    #[expect(dead_code, reason = "held for its destructor")]
+    pub(crate) mapping: Box<dyn Mapping>,
+}
+
+/// What a loop asks of the system.
+pub(crate) trait Kernel {
+    /// `io_uring_setup(2)` and the mappings of its queues.
+    fn setup(&self, entries: u32, params: &mut Params) -> io::Result<RingMemory>;
+
+    /// `io_uring_enter(2)`: how many submissions were consumed.
+    ///
+    /// # Safety
+    /// `fd` (or registered index) is the ring's own, and every unconsumed submission in its queue points
+    /// at memory that stays valid until its completion has been reaped.
+    unsafe fn enter(
+        &self,
+        fd: RawFd,
+        to_submit: u32,
+        min_complete: u32,
+        flags: u32,
+        wait: Option<&WaitArg>,
+    ) -> io::Result<u32>;
+
+    /// `io_uring_register(2)`.
+    ///
+    /// # Safety
+    /// `arg` points at what `opcode` asks for, `count` entries of it, valid as long as the man page says.
+    unsafe fn register(
+        &self,
+        fd: RawFd,
+        opcode: u32,
+        arg: *mut std::ffi::c_void,
+        count: u32,
+    ) -> io::Result<u32>;
+
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn now_ns(&self) -> u64;
+
+    /// A close-on-exec, non-blocking eventfd with a count of 0.
+    fn eventfd(&self) -> io::Result<OwnedFd>;
+
+    /// The release string of `uname(2)`.
+    fn release(&self) -> String;
+}

@@ -1,0 +1,187 @@
+//! Linux itself behind the seam: plain system calls through `libc::syscall`.
+//!
+//! Owns the mappings of a ring and its descriptor. Knows no retry and no policy: every errno goes up as it
+//! came.
+
+use std::ffi::{CStr, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{self, NonNull};
+
+use super::abi::{self, GetEventsArg, Params};
+use super::kernel::{Kernel, Mapping, RingMemory, WaitArg};
+
+/// The running kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Linux;
+
+impl Kernel for Linux {
+    fn setup(&self, entries: u32, params: &mut Params) -> io::Result<RingMemory> {
+        // SAFETY: `params` is a live io_uring_params that the call reads and writes.
+        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, entries, ptr::from_mut(params)) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call returned a fresh descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        map_queues(fd, params)
+    }
+
+    unsafe fn enter(
+        &self,
+        fd: RawFd,
+        to_submit: u32,
+        min_complete: u32,
+        flags: u32,
+        wait: Option<&WaitArg>,
+    ) -> io::Result<u32> {
+        let mut flags = flags;
+        let mut arg = GetEventsArg::default();
+        let (argp, argsz): (*const c_void, usize) = match wait {
+            Some(wait) => {
+                flags |= abi::enter::EXT_ARG;
+                arg.ts = ptr::from_ref(&wait.timeout).addr() as u64;
+                (ptr::from_ref(&arg).cast(), size_of::<GetEventsArg>())
+            }
+            None => (ptr::null(), 0),
+        };
+        // SAFETY: `arg` and its timespec outlive the call; the caller answers for the submissions.
+        let n = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                fd,
+                to_submit,
+                min_complete,
+                flags,
+                argp,
+                argsz,
+            )
+        };
+        if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as u32) }
+    }
+
+    unsafe fn register(
+        &self,
+        fd: RawFd,
+        opcode: u32,
+        arg: *mut c_void,
+        count: u32,
+    ) -> io::Result<u32> {
+        // SAFETY: the caller vouches for `arg`.
+        let n = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, arg, count) };
+        if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as u32) }
+    }
+
+    fn now_ns(&self) -> u64 {
+        monotonic_ns()
+    }
+
+    fn eventfd(&self) -> io::Result<OwnedFd> {
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call returned a fresh descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn release(&self) -> String {
+        // SAFETY: all-zero bytes are a valid utsname.
+        let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+        // SAFETY: `name` is a live utsname that the call fills with NUL-terminated strings.
+        if unsafe { libc::uname(&mut name) } != 0 {
+            return String::new();
+        }
+        // SAFETY: uname(2) terminated the string within the array.
+        unsafe { CStr::from_ptr(name.release.as_ptr()) }.to_string_lossy().into_owned()
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds; a vDSO read, no system call on any machine that matters.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a live timespec. CLOCK_MONOTONIC cannot fail on Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// CPU time of the calling thread in nanoseconds.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `ts` is a live timespec. CLOCK_THREAD_CPUTIME_ID of the caller cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// One `mmap(2)`, undone when dropped.
+pub(crate) struct Map {
+    addr: NonNull<u8>,
+    len: usize,
+}
+
+impl Map {
+    /// Shared pages of `fd` at `offset`.
+    fn of(fd: RawFd, offset: i64, len: usize) -> io::Result<Self> {
+        Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)
+    }
+
+    /// Private zeroed pages; untouched ones cost no memory.
+    pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
+        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    }
+
+    fn new(len: usize, flags: i32, fd: RawFd, offset: i64) -> io::Result<Self> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours.
+        let addr = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, fd, offset) };
+        if addr == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let addr = NonNull::new(addr.cast()).expect("mmap without MAP_FIXED never maps page 0");
+        Ok(Self { addr, len })
+    }
+
+    pub(crate) fn addr(&self) -> NonNull<u8> {
+        self.addr
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whoever holds pointers into it holds `self` too.
+        unsafe { libc::munmap(self.addr.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The real ring: mappings first, then the descriptor, in drop order.
+struct LinuxRing {
+    _maps: Vec<Map>,
+    _fd: OwnedFd,
+}
+
+impl Mapping for LinuxRing {}
+
+fn map_queues(fd: OwnedFd, p: &Params) -> io::Result<RingMemory> {
+    let raw = fd.as_raw_fd();
+    let sq_len = p.sq_off.array as usize + p.sq_entries as usize * size_of::<u32>();
+    let cq_len = p.cq_off.cqes as usize + p.cq_entries as usize * size_of::<abi::RawCqe>();
+    let mut maps = Vec::with_capacity(3);
+    let (sq, cq) = if p.features & abi::feat::SINGLE_MMAP != 0 {
+        let both = Map::of(raw, abi::OFF_SQ_RING, sq_len.max(cq_len))?;
+        let addr = both.addr();
+        maps.push(both);
+        (addr, addr)
+    } else {
+        let sq = Map::of(raw, abi::OFF_SQ_RING, sq_len)?;
+        let cq = Map::of(raw, abi::OFF_CQ_RING, cq_len)?;
+        let addrs = (sq.addr(), cq.addr());
+        maps.extend([sq, cq]);
+        addrs
+    };
+    let sqes = Map::of(raw, abi::OFF_SQES, p.sq_entries as usize * 64)?;
+    let sqes_addr = sqes.addr();
+    maps.push(sqes);
+    let mapping = Box::new(LinuxRing { _maps: maps, _fd: fd });
+    Ok(RingMemory { fd: raw, sq, cq, sqes: sqes_addr, mapping })
+}

@@ -1,0 +1,231 @@
+//! One task in memory: header, then its future, then, in the same place, its result.
+//!
+//! Owns the life of a task:
+//! ```text
+//! Future --poll: ready-----> dropped -> Result(Ok)        --taken or dropped--> Empty
+//!        --poll: panics----> dropped -> Result(Panicked)
+//!        --cancel, next turn-> dropped -> Result(Cancelled)
+//! ```
+//! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
+//! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
+//! the next turn). Knows the table only through [`Tasks`].
+
+use std::alloc::Layout;
+use std::any::Any;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll, Waker};
+
+use super::join::JoinError;
+use super::table::Tasks;
+
+pub(crate) const DONE: u8 = 1 << 0;
+pub(crate) const TAKEN: u8 = 1 << 1;
+pub(crate) const HANDLE: u8 = 1 << 2;
+pub(crate) const CANCEL: u8 = 1 << 3;
+
+pub(crate) struct Header {
+    vtable: &'static VTable,
+    pub(crate) slot: u32,
+    /// The slot's generation when this task was made; part of its id.
+    pub(crate) born: u32,
+    pub(crate) flags: Cell<u8>,
+    /// Number of the last poll of this task; 0 before the first.
+    pub(crate) last_poll: Cell<u64>,
+    pub(crate) joiner: RefCell<Option<Waker>>,
+}
+
+struct VTable {
+    layout: Layout,
+    /// Polls, or cancels. The task may be gone afterwards.
+    run: unsafe fn(NonNull<Header>, &Tasks, Option<JoinError>),
+    /// Where the result lies.
+    result: unsafe fn(NonNull<Header>) -> NonNull<()>,
+    drop_result: unsafe fn(NonNull<Header>),
+}
+
+#[repr(C)]
+pub(crate) struct TaskCell<F: Future> {
+    header: Header,
+    stage: UnsafeCell<Stage<F>>,
+}
+
+union Stage<F: Future> {
+    future: ManuallyDrop<F>,
+    result: ManuallyDrop<Result<F::Output, JoinError>>,
+}
+
+impl Header {
+    pub(crate) fn has(&self, flag: u8) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    pub(crate) fn set(&self, flag: u8) {
+        self.flags.set(self.flags.get() | flag);
+    }
+
+    pub(crate) fn clear(&self, flag: u8) {
+        self.flags.set(self.flags.get() & !flag);
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.vtable.layout
+    }
+}
+
+impl<F: Future + 'static> TaskCell<F> {
+    const VTABLE: &'static VTable = &VTable {
+        layout: Layout::new::<Self>(),
+        // SAFETY (all three): a header with this table is the head of a `TaskCell<F>`.
+        run: |h, tasks, end| unsafe { Self::run(h.cast(), tasks, end) },
+        result: |h| unsafe { NonNull::from(&mut *h.cast::<Self>().as_ref().stage.get()).cast() },
+        drop_result: |h| unsafe {
+            ManuallyDrop::drop(&mut (*h.cast::<Self>().as_ref().stage.get()).result)
+        },
+    };
+
+    pub(super) fn layout() -> Layout {
+        Layout::new::<Self>()
+    }
+
+    /// Writes a fresh task.
+    ///
+    /// # Safety
+    /// `place` is unused memory of [`layout`](Self::layout).
+    pub(super) unsafe fn write(
+        place: NonNull<u8>,
+        slot: u32,
+        born: u32,
+        future: F,
+    ) -> NonNull<Header> {
+        let header = Header {
+            vtable: Self::VTABLE,
+            slot,
+            born,
+            flags: Cell::new(HANDLE),
+            last_poll: Cell::new(0),
+            joiner: RefCell::new(None),
+        };
+        let stage = UnsafeCell::new(Stage { future: ManuallyDrop::new(future) });
+        // SAFETY: the caller gives memory of the right size and alignment.
+        unsafe { place.cast::<Self>().write(Self { header, stage }) };
+        place.cast()
+    }
+
+    /// # Safety
+    /// `cell` is a live task whose stage is its future, on its own thread, and it is not being polled.
+    unsafe fn run(cell: NonNull<Self>, tasks: &Tasks, end: Option<JoinError>) {
+        // SAFETY: live until `finish` frees it.
+        let this = unsafe { cell.as_ref() };
+        let result = match end {
+            Some(error) => Err(error),
+            None => {
+                let waker = tasks.word_of(this.header.slot).waker();
+                let mut cx = Context::from_waker(&waker);
+                // SAFETY: the stage is the future; it is never moved until dropped in place, and this is
+                // the only reference to it (a task is polled by its loop alone, never from within itself:
+                // `Tasks::run_one` is not reentered for a slot that it is running).
+                let future = unsafe { Pin::new_unchecked(&mut *(*this.stage.get()).future) };
+                match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
+                    Ok(Poll::Pending) => return,
+                    Ok(Poll::Ready(value)) => Ok(value),
+                    Err(payload) => Err(JoinError::panicked(payload)),
+                }
+            }
+        };
+        // SAFETY: as the caller promised.
+        unsafe { Self::finish(cell, tasks, result) };
+    }
+
+    /// Drops the future, leaves the result, tells the joiner or frees the task.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    unsafe fn finish(cell: NonNull<Self>, tasks: &Tasks, result: Result<F::Output, JoinError>) {
+        // SAFETY: live until freed below.
+        let this = unsafe { cell.as_ref() };
+        tasks.move_generation_on(this.header.slot);
+        let cancelled = matches!(&result, Err(e) if e.is_cancelled());
+        let dropped = {
+            let _mark = cancelled.then(|| tasks.mark_cancelling(this.header.last_poll.get()));
+            // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
+            // on, and the DONE flag is not set, so no handle reads a result.
+            catch_unwind(AssertUnwindSafe(|| unsafe {
+                ManuallyDrop::drop(&mut (*this.stage.get()).future);
+            }))
+        };
+        let result = match dropped {
+            Ok(()) => result,
+            Err(payload) => {
+                drop_contained(result);
+                Err(JoinError::panicked(payload))
+            }
+        };
+        tasks.note_end(result.as_ref().err());
+        // SAFETY: the future is gone and the place is large enough for either.
+        unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
+        this.header.set(DONE);
+        let joiner = this.header.joiner.take();
+        if this.header.has(HANDLE) {
+            // The handle's owner may free the task from within this wake; it is not touched afterwards.
+            if let Some(waker) = joiner {
+                tasks.wake_contained(waker);
+            }
+        } else {
+            drop(joiner);
+            // SAFETY: done, and no handle is left.
+            unsafe { free(cell.cast(), tasks) };
+        }
+    }
+}
+
+/// Polls a task, or ends it with `end`.
+///
+/// # Safety
+/// `task` is live, not DONE, on its own thread, and not being polled.
+pub(super) unsafe fn run(task: NonNull<Header>, tasks: &Tasks, end: Option<JoinError>) {
+    // SAFETY: the table belongs to this very cell.
+    unsafe { (task.as_ref().vtable.run)(task, tasks, end) }
+}
+
+/// Moves the result out.
+///
+/// # Safety
+/// `task` is live and DONE, not TAKEN, and its output type is `T`.
+pub(super) unsafe fn take_result<T>(task: NonNull<Header>) -> Result<T, JoinError> {
+    // SAFETY: the stage is a result of this type; TAKEN keeps everybody from reading it again.
+    unsafe {
+        task.as_ref().set(TAKEN);
+        (task.as_ref().vtable.result)(task).cast::<Result<T, JoinError>>().read()
+    }
+}
+
+/// Drops the result, if it is still there, and gives slot and memory back.
+///
+/// # Safety
+/// `task` is live and DONE, and nobody refers to it any more.
+pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
+    // SAFETY: live until given back in the last line.
+    let header = unsafe { task.as_ref() };
+    if !header.has(TAKEN) {
+        header.set(TAKEN);
+        // A destructor that panics must not take the core down with it.
+        // SAFETY: the stage is a result, dropped once.
+        let dropped =
+            catch_unwind(AssertUnwindSafe(|| unsafe { (header.vtable.drop_result)(task) }));
+        if dropped.is_err() {
+            tasks.note_end(Some(&JoinError::panicked(Box::new("a result's destructor"))));
+        }
+    }
+    let joiner = header.joiner.take();
+    drop(joiner);
+    // SAFETY: as the caller promised; slot and layout are this task's.
+    unsafe { tasks.release(task) };
+}
+
+fn drop_contained<T>(value: T) {
+    let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}

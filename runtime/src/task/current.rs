@@ -1,0 +1,61 @@
+//! Which loop runs on this thread: the only thread-local of the crate.
+//!
+//! Owns the pointer to the running loop's tasks and, for the layers above, to its core. Both are set while
+//! a loop runs or closes and put back afterwards, so loops nest and a simulator can swap them. It has no
+//! destructor, so wakers work also in those of other thread-locals.
+
+use std::cell::Cell;
+use std::ptr;
+
+use super::table::Tasks;
+use super::waker::Word;
+
+#[derive(Clone, Copy)]
+struct Current {
+    tasks: *const Tasks,
+    core: *const (),
+}
+
+thread_local! {
+    static CURRENT: Cell<Current> =
+        const { Cell::new(Current { tasks: ptr::null(), core: ptr::null() }) };
+}
+
+/// Runs `f` with a loop's tasks and core as the current ones. `core` is handed back by [`core`].
+pub(crate) fn enter<R>(tasks: &Tasks, core: *const (), f: impl FnOnce() -> R) -> R {
+    struct Back(Current);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let _back = Back(CURRENT.replace(Current { tasks, core }));
+    f()
+}
+
+/// What was given to the innermost [`enter`] of this thread; null outside of one.
+pub(crate) fn core() -> *const () {
+    CURRENT.get().core
+}
+
+/// Schedules the task if it belongs to the loop that runs on this thread.
+#[inline]
+pub(crate) fn wake_if_ours(word: Word) -> bool {
+    with_tasks(|tasks| {
+        let ours = tasks.core_id() == word.core();
+        if ours {
+            tasks.wake(word);
+        }
+        ours
+    })
+    .unwrap_or(false)
+}
+
+/// Calls `f` with the tasks of the loop that runs on this thread, if one does.
+#[inline]
+pub(crate) fn with_tasks<R>(f: impl FnOnce(&Tasks) -> R) -> Option<R> {
+    let tasks = CURRENT.get().tasks;
+    // SAFETY: set by `enter` from a reference that outlives the call of its `f`, and put back when that
+    // ends, by return or by panic; we are within it, on the same thread.
+    unsafe { tasks.as_ref() }.map(f)
+}

@@ -1,0 +1,220 @@
+//! Waiting for a task.
+//!
+//! Owns [`JoinHandle`] and [`JoinError`]. A handle pins its task's slot, so nothing but a wake is ever
+//! addressed to a stranger. Dropping it lets the task run on, unless the drop is part of a cancel of
+//! whoever was awaiting it: a cancel travels inwards through awaits.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::cell::{self, CANCEL, DONE, HANDLE, Header, TAKEN};
+use super::current;
+use super::table::Tasks;
+use super::waker::TaskId;
+
+/// The handle of a spawned task: awaits its value, cancels it, asks about it.
+///
+/// Dropping it lets the task run on. It is `!Send`: a task and its handle stay on their core.
+///
+/// # Cancel safety
+/// Awaiting by `&mut handle` loses nothing when dropped. If the *awaiting* task is cancelled, or loses a
+/// [`timeout`](crate::time::timeout) or [`race`](crate::combine::race()), the awaited task is cancelled
+/// too; a handle that was merely held is let go.
+///
+/// ```
+/// coreloop::run(async {
+///     let task = coreloop::spawn(async { 6 * 7 });
+///     assert_eq!(task.await.unwrap(), 42);
+/// })
+/// .unwrap();
+/// ```
+///
+/// ```compile_fail
+/// fn must_be_send<T: Send>() {}
+/// must_be_send::<coreloop::task::JoinHandle<()>>();
+/// ```
+#[must_use = "dropping the handle lets the task run on; await it, or say `drop(handle)`"]
+pub struct JoinHandle<T> {
+    tasks: Rc<Tasks>,
+    task: NonNull<Header>,
+    /// Number of the poll in which this handle was last polled.
+    polled_in: Cell<u64>,
+    value: PhantomData<T>,
+}
+
+// The handle holds no `T` in place and promises nothing about addresses.
+impl<T> Unpin for JoinHandle<T> {}
+
+impl<T> JoinHandle<T> {
+    pub(super) fn new(tasks: Rc<Tasks>, task: NonNull<Header>) -> Self {
+        Self { tasks, task, polled_in: Cell::new(0), value: PhantomData }
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the HANDLE flag keeps the task's memory while this handle lives.
+        unsafe { self.task.as_ref() }
+    }
+
+    /// Whether the task has ended, by return, panic or cancel.
+    pub fn is_finished(&self) -> bool {
+        self.header().has(DONE)
+    }
+
+    /// Cancels the task: its future is dropped at its next turn, never within this call. `false` if it
+    /// has already ended. A task that was not yet polled never runs.
+    pub fn cancel(&self) -> bool {
+        self.tasks.cancel(self.task)
+    }
+
+    /// Whether a cancel was asked for and the task has not ended yet.
+    pub fn is_cancelling(&self) -> bool {
+        self.header().has(CANCEL) && !self.is_finished()
+    }
+
+    /// The result, if the task has ended and nobody took it yet.
+    pub fn try_take(&mut self) -> Option<Result<T, JoinError>> {
+        let header = self.header();
+        if !header.has(DONE) || header.has(TAKEN) {
+            return None;
+        }
+        // SAFETY: live, DONE, not TAKEN, and spawned with this output type.
+        Some(unsafe { cell::take_result(self.task) })
+    }
+
+    /// The task's id, the same as [`current_id`](crate::task::current_id) gives within it.
+    pub fn id(&self) -> TaskId {
+        TaskId::of(self.tasks.core_id(), self.header().slot, self.header().born)
+    }
+
+    /// The name that the task was given, if it was and has not ended.
+    pub fn name(&self) -> Option<Rc<str>> {
+        self.tasks.name(self.header().slot)
+    }
+
+    pub(crate) fn rename(&self, name: Rc<str>) {
+        if !self.is_finished() {
+            self.tasks.set_name(self.header().slot, name);
+        }
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    /// # Panics
+    /// If the result was taken already, by an earlier await or by [`try_take`](JoinHandle::try_take).
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(result) = this.try_take() {
+            return Poll::Ready(result);
+        }
+        let header = this.header();
+        assert!(!header.has(TAKEN), "a JoinHandle was polled after its result was taken");
+        let number = current::with_tasks(Tasks::poll_number).unwrap_or(0);
+        this.polled_in.set(number);
+        let known = header.joiner.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker()));
+        if !known {
+            // Cloning a foreign waker runs its code: nothing is borrowed meanwhile.
+            let new = cx.waker().clone();
+            let old = header.joiner.replace(Some(new));
+            drop(old);
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let header = self.header();
+        header.clear(HANDLE);
+        if header.has(DONE) {
+            // SAFETY: done, and this was the handle.
+            unsafe { cell::free(self.task, &self.tasks) };
+            return;
+        }
+        let joiner = header.joiner.take();
+        drop(joiner);
+        let number = self.polled_in.get();
+        if current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
+            self.tasks.cancel(self.task);
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("slot", &self.header().slot)
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}
+
+/// Why a task gave no value.
+pub struct JoinError(Why);
+
+enum Why {
+    Cancelled,
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl JoinError {
+    pub(crate) fn cancelled() -> Self {
+        Self(Why::Cancelled)
+    }
+
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self(Why::Panicked(payload))
+    }
+
+    /// It was cancelled, by a handle, by a cancel of its awaiter, or by the end of its loop.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.0, Why::Cancelled)
+    }
+
+    /// It panicked, or its destructor did.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0, Why::Panicked(_))
+    }
+
+    /// What it panicked with, fit for [`std::panic::resume_unwind`]; none if it was cancelled.
+    pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
+        match self.0 {
+            Why::Cancelled => None,
+            Why::Panicked(payload) => Some(payload),
+        }
+    }
+
+    /// The panic's message, if it is text.
+    pub fn panic_message(&self) -> Option<&str> {
+        let Why::Panicked(payload) = &self.0 else { return None };
+        let text = payload.downcast_ref::<&str>().copied();
+        text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Why::Cancelled => f.write_str("the task was cancelled"),
+            Why::Panicked(_) => match self.panic_message() {
+                Some(text) => write!(f, "the task panicked: {text}"),
+                None => f.write_str("the task panicked"),
+            },
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}

@@ -1,0 +1,34 @@
+//! Tasks of one core: where they live, who may wake them, who waits for them.
+//!
+//! Owns the slot table and run queue (`table`), the size-classed memory (`blocks`), one task's life
+//! (`cell`) and the handle to it (`join`). A task is named by its slot and generation; a waker is that name
+//! and the core's id in one word (`waker`), without a reference count. Invariants:
+//! - a slot is reused only when its task has ended *and* its join handle is gone;
+//! - the generation moves on before a future is dropped, so its destructor can't wake its successor;
+//! - a slot is in the run queue at most once, so the queue is bounded by the table;
+//! - nothing of this is borrowed while a future is polled or dropped.
+//!
+//! Knows no ring, no timer and no other core.
+
+pub(crate) mod blocks;
+pub(crate) mod cell;
+pub(crate) mod current;
+pub(crate) mod join;
+pub(crate) mod table;
+pub(crate) mod waker;
+
+use std::rc::Rc;
+
+pub use join::{JoinError, JoinHandle};
+pub(crate) use table::Tasks;
+pub use waker::TaskId;
+
+/// Id of the task that is being polled; none outside a loop. The main future has one too.
+pub fn current_id() -> Option<TaskId> {
+    current::with_tasks(Tasks::running_id)
+}
+
+/// Name of the task that is being polled, if it has one.
+pub fn current_name() -> Option<Rc<str>> {
+    current::with_tasks(Tasks::running_name).flatten()
+}

@@ -1,0 +1,369 @@
+//! The slots of one core's tasks, and its run queue.
+//!
+//! Owns which task is in which slot, the generations, and the order in which tasks run. Slot 0 is the
+//! main future's: it lives with whoever drives the loop and is only told that it was woken.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::blocks::Blocks;
+use super::cell::{self, CANCEL, DONE, Header, TaskCell};
+use super::join::{JoinError, JoinHandle};
+use super::waker::{GENERATION_MASK, TaskId, Word};
+use crate::driver::wake_contained;
+use crate::mailbox::cell::Lease;
+use crate::mailbox::wake_map::SLOTS_MAX;
+use crate::metrics::{Kind, Recorder};
+
+/// The main future's slot.
+pub(crate) const ROOT: u32 = 0;
+
+pub(crate) struct Tasks {
+    lease: Lease,
+    inner: RefCell<Inner>,
+    names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
+    metrics: Rc<Recorder>,
+    root_woken: Cell<bool>,
+    /// Slot that is being polled, and the number of that poll.
+    running: Cell<u32>,
+    polls: Cell<u64>,
+    /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
+    cancelling: Cell<u64>,
+    /// The loop is being closed: a new task is cancelled at once.
+    closing: Cell<bool>,
+    /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
+    stamp: Cell<u32>,
+}
+
+struct Inner {
+    table: Vec<Entry>,
+    free: Vec<u32>,
+    blocks: Blocks,
+    ready: VecDeque<Ready>,
+    live: u32,
+    reserved: u32,
+}
+
+/// A slot: 16 bytes a task.
+#[derive(Clone, Copy)]
+struct Entry {
+    task: Option<NonNull<Header>>,
+    generation: u32,
+    /// In the run queue.
+    scheduled: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Ready {
+    slot: u32,
+    stamp: u32,
+}
+
+/// Wake stamps are kept in 4 bytes: at 64 ns a unit they wrap after 275 s.
+pub(crate) const STAMP_UNIT_NS: u64 = 64;
+
+/// A slot taken out of the run queue.
+pub(crate) struct Picked {
+    task: NonNull<Header>,
+    /// When it was woken, see [`Tasks::set_stamp`].
+    pub(crate) stamp: u32,
+}
+
+impl Tasks {
+    pub(crate) fn new(lease: Lease, metrics: Rc<Recorder>) -> Rc<Self> {
+        let generation = lease.first_generation();
+        let root = Entry { task: None, generation, scheduled: false };
+        lease.cell.map.reserve(1);
+        let inner = Inner {
+            table: vec![root],
+            free: Vec::new(),
+            blocks: Blocks::new(),
+            ready: VecDeque::new(),
+            live: 0,
+            reserved: 1,
+        };
+        Rc::new(Self {
+            lease,
+            inner: RefCell::new(inner),
+            names: RefCell::default(),
+            metrics,
+            root_woken: Cell::new(false),
+            running: Cell::new(ROOT),
+            polls: Cell::new(0),
+            cancelling: Cell::new(0),
+            closing: Cell::new(false),
+            stamp: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn core_id(&self) -> u32 {
+        self.lease.id
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Tasks that have not ended.
+    pub(crate) fn live(&self) -> u32 {
+        self.inner.borrow().live
+    }
+
+    /// Entries in the run queue.
+    pub(crate) fn ready(&self) -> usize {
+        self.inner.borrow().ready.len()
+    }
+
+    /// Makes a task; it is polled in the next tick, after those that are ready already.
+    pub(crate) fn spawn<F: Future + 'static>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output> {
+        self.metrics.count(Kind::Spawns);
+        let mut inner = self.inner.borrow_mut();
+        let slot = inner.take_slot(&self.lease);
+        let born = inner.table[slot as usize].generation;
+        let place = inner.blocks.take(TaskCell::<F>::layout());
+        // SAFETY: fresh memory of this layout.
+        let task = unsafe { TaskCell::write(place, slot, born, future) };
+        inner.live += 1;
+        inner.table[slot as usize].task = Some(task);
+        inner.schedule(slot, self.stamp.get());
+        drop(inner);
+        if self.closing.get() {
+            // SAFETY: live, just made, and not running.
+            unsafe { cell::run(task, self, Some(JoinError::cancelled())) };
+        }
+        JoinHandle::new(self.clone(), task)
+    }
+
+    /// Schedules the task that a waker names, unless it is gone.
+    #[inline]
+    pub(crate) fn wake(&self, word: Word) {
+        if word.slot() == ROOT {
+            self.root_woken.set(true);
+            return;
+        }
+        let mut inner = self.inner.borrow_mut();
+        let known = inner.table.get(word.slot() as usize);
+        if known.is_some_and(|e| e.task.is_some() && e.generation & GENERATION_MASK == word.generation())
+        {
+            inner.schedule(word.slot(), self.stamp.get());
+        }
+    }
+
+    /// Schedules whatever is in `slot`, as wakes from other threads ask for.
+    pub(crate) fn wake_slot(&self, slot: u32) {
+        if slot == ROOT {
+            self.root_woken.set(true);
+            return;
+        }
+        let mut inner = self.inner.borrow_mut();
+        if inner.table.get(slot as usize).is_some_and(|e| e.task.is_some()) {
+            inner.schedule(slot, self.stamp.get());
+        }
+    }
+
+    pub(crate) fn take_root_woken(&self) -> bool {
+        self.root_woken.replace(false)
+    }
+
+    pub(crate) fn root_woken(&self) -> bool {
+        self.root_woken.get()
+    }
+
+    /// The next task to run.
+    pub(crate) fn pick(&self) -> Option<Picked> {
+        let mut inner = self.inner.borrow_mut();
+        loop {
+            let Ready { slot, stamp } = inner.ready.pop_front()?;
+            let entry = &mut inner.table[slot as usize];
+            entry.scheduled = false;
+            if let Some(task) = entry.task {
+                return Some(Picked { task, stamp });
+            }
+        }
+    }
+
+    /// Polls it, or ends it if it was cancelled.
+    pub(crate) fn run(&self, picked: Picked) {
+        // SAFETY: a task in the table is live.
+        let header = unsafe { picked.task.as_ref() };
+        if header.has(DONE) {
+            return;
+        }
+        let end = header.has(CANCEL).then(JoinError::cancelled);
+        let outer = self.running.replace(header.slot);
+        if end.is_none() {
+            header.last_poll.set(self.begin_poll());
+        }
+        // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
+        // called by the loop alone, which does not run while a poll does.
+        unsafe { cell::run(picked.task, self, end) };
+        self.running.set(outer);
+    }
+
+    /// Numbers a poll: a task's, or the main future's.
+    pub(crate) fn begin_poll(&self) -> u64 {
+        self.metrics.count(Kind::Polls);
+        let number = self.polls.get() + 1;
+        self.polls.set(number);
+        number
+    }
+
+    /// The number of the poll that runs now or ran last.
+    pub(crate) fn poll_number(&self) -> u64 {
+        self.polls.get()
+    }
+
+    /// Marks what is dropped until the guard goes as cancelled, not merely let go of: handles that were
+    /// awaited in poll `number` pass the cancel on.
+    pub(crate) fn mark_cancelling(&self, number: u64) -> CancelMark<'_> {
+        CancelMark { tasks: self, outer: self.cancelling.replace(number) }
+    }
+
+    /// Whether a cancel under way passes on to a handle that was last polled in poll `number`.
+    pub(crate) fn passes_cancel_to(&self, number: u64) -> bool {
+        number != 0 && self.cancelling.get() == number
+    }
+
+    /// Marks a task for its end at its next turn.
+    pub(crate) fn cancel(&self, task: NonNull<Header>) -> bool {
+        // SAFETY: the caller holds the task's handle, which keeps it alive.
+        let header = unsafe { task.as_ref() };
+        if header.has(DONE) {
+            return false;
+        }
+        header.set(CANCEL);
+        self.inner.borrow_mut().schedule(header.slot, self.stamp.get());
+        true
+    }
+
+    /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too.
+    pub(crate) fn cancel_all(&self) {
+        self.closing.set(true);
+        let mut slot = ROOT;
+        loop {
+            slot += 1;
+            let entry = self.inner.borrow().table.get(slot as usize).copied();
+            let Some(entry) = entry else { return };
+            let Some(task) = entry.task else { continue };
+            // SAFETY: a task in the table is live.
+            if !unsafe { task.as_ref() }.has(DONE) {
+                // SAFETY: as above; nothing is being polled while the loop closes.
+                unsafe { cell::run(task, self, Some(JoinError::cancelled())) };
+            }
+        }
+    }
+
+    /// The waker word of the task in `slot`.
+    pub(crate) fn word_of(&self, slot: u32) -> Word {
+        let generation = self.inner.borrow().table[slot as usize].generation;
+        Word::new(self.lease.id, slot, generation)
+    }
+
+    /// Id of the task that is being polled; the main future has one too.
+    pub(crate) fn running_id(&self) -> TaskId {
+        let slot = self.running.get();
+        let generation = self.inner.borrow().table[slot as usize].generation;
+        TaskId::of(self.lease.id, slot, generation)
+    }
+
+    /// Name of the task that is being polled.
+    pub(crate) fn running_name(&self) -> Option<Rc<str>> {
+        self.name(self.running.get())
+    }
+
+    pub(crate) fn set_name(&self, slot: u32, name: Rc<str>) {
+        self.names.borrow_mut().insert(slot, name);
+    }
+
+    pub(crate) fn name(&self, slot: u32) -> Option<Rc<str>> {
+        self.names.borrow().get(&slot).cloned()
+    }
+
+    /// Sets the time with which wakes are stamped from now on, in ns; 0 for none.
+    pub(crate) fn set_stamp(&self, now: u64) {
+        self.stamp.set((now / STAMP_UNIT_NS) as u32);
+    }
+
+    pub(super) fn move_generation_on(&self, slot: u32) {
+        let mut inner = self.inner.borrow_mut();
+        let entry = &mut inner.table[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        inner.live -= 1;
+    }
+
+    pub(super) fn note_end(&self, error: Option<&JoinError>) {
+        if error.is_some_and(JoinError::is_panic) {
+            self.metrics.count(Kind::TaskPanics);
+        }
+    }
+
+    pub(super) fn wake_contained(&self, waker: Waker) {
+        wake_contained(waker, &self.metrics);
+    }
+
+    /// Gives a task's slot and memory back.
+    ///
+    /// # Safety
+    /// The task has ended, its result is gone, and nobody refers to it.
+    pub(super) unsafe fn release(&self, task: NonNull<Header>) {
+        // SAFETY: live until given back below.
+        let header = unsafe { task.as_ref() };
+        let (slot, layout) = (header.slot, header.layout());
+        let name = self.names.borrow_mut().remove(&slot);
+        drop(name);
+        let mut inner = self.inner.borrow_mut();
+        inner.table[slot as usize].task = None;
+        inner.free.push(slot);
+        // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
+        unsafe { inner.blocks.give(task.cast(), layout) };
+    }
+}
+
+impl Inner {
+    fn schedule(&mut self, slot: u32, stamp: u32) {
+        let entry = &mut self.table[slot as usize];
+        if !entry.scheduled {
+            entry.scheduled = true;
+            self.ready.push_back(Ready { slot, stamp });
+        }
+    }
+
+    fn take_slot(&mut self, lease: &Lease) -> u32 {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        let slot = self.table.len() as u32;
+        assert!(slot < SLOTS_MAX, "more than {SLOTS_MAX} tasks on one core");
+        let generation = lease.first_generation();
+        self.table.push(Entry { task: None, generation, scheduled: false });
+        if slot >= self.reserved {
+            self.reserved = self.table.capacity().min(SLOTS_MAX as usize) as u32;
+            lease.cell.map.reserve(self.reserved);
+        }
+        slot
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        debug_assert_eq!(inner.live, 0, "tasks left when their table goes");
+        let highest = inner.table.iter().map(|e| e.generation).max().unwrap_or(0);
+        self.lease.set_next_generation(highest.wrapping_add(1));
+    }
+}
+
+/// See [`Tasks::mark_cancelling`].
+pub(crate) struct CancelMark<'a> {
+    tasks: &'a Tasks,
+    outer: u64,
+}
+
+impl Drop for CancelMark<'_> {
+    fn drop(&mut self) {
+        self.tasks.cancelling.set(self.outer);
+    }
+}

@@ -1,0 +1,120 @@
+//! A waker in one word, without a reference count.
+//!
+//! Owns the word (core id, slot, generation) and the four functions behind it. Clone is a copy, drop is
+//! nothing; a wake on the task's own core is a push on its run queue, a wake from elsewhere a bit in that
+//! core's map. A stale word is harmless: the generation does not match, or a stranger is polled in vain.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+use super::current;
+use crate::mailbox::cell;
+
+const CORE_BITS: u32 = 10;
+const SLOT_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 30;
+/// Generations go on modulo this.
+pub(crate) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+
+const _: () = assert!(CORE_BITS + SLOT_BITS + GENERATION_BITS == 64 && usize::BITS == 64);
+const _: () = assert!(1 << CORE_BITS == cell::CORES_MAX);
+const _: () = assert!(1 << SLOT_BITS == crate::mailbox::wake_map::SLOTS_MAX);
+
+/// Names a task in the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    pub(crate) fn new(core: u32, slot: u32, generation: u32) -> Self {
+        let core = u64::from(core) << (SLOT_BITS + GENERATION_BITS);
+        Self(core | u64::from(slot) << GENERATION_BITS | u64::from(generation & GENERATION_MASK))
+    }
+
+    pub(crate) fn core(self) -> u32 {
+        (self.0 >> (SLOT_BITS + GENERATION_BITS)) as u32
+    }
+
+    pub(crate) fn slot(self) -> u32 {
+        (self.0 >> GENERATION_BITS) as u32 & ((1 << SLOT_BITS) - 1)
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        self.0 as u32 & GENERATION_MASK
+    }
+
+    /// A waker that is not dropped; dropping one does nothing anyway.
+    pub(crate) fn waker(self) -> ManuallyDrop<Waker> {
+        // SAFETY: the functions of VTABLE take any word, from any thread, at any time; there is nothing
+        // that they could use after it was freed.
+        ManuallyDrop::new(unsafe { Waker::from_raw(self.raw()) })
+    }
+
+    fn raw(self) -> RawWaker {
+        RawWaker::new(ptr::without_provenance(self.0 as usize), &VTABLE)
+    }
+
+    fn of(data: *const ()) -> Self {
+        Self(data.addr() as u64)
+    }
+
+    fn wake(self) {
+        if !current::wake_if_ours(self)
+            && let Some(cell) = cell::cell(self.core())
+        {
+            cell.wake(self.slot());
+        }
+    }
+}
+
+/// Names a task: unique among those of the process that have not ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TaskId {
+    core: u32,
+    slot: u32,
+    generation: u32,
+}
+
+impl TaskId {
+    pub(super) fn of(core: u32, slot: u32, generation: u32) -> Self {
+        Self { core, slot, generation }
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.core, self.slot, self.generation)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskId({self})")
+    }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(
+    |data| Word::of(data).raw(),
+    |data| Word::of(data).wake(),
+    |data| Word::of(data).wake(),
+    |_| (),
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_keeps_its_three_parts() {
+        let w = Word::new(1023, (1 << 24) - 1, GENERATION_MASK);
+        assert_eq!((w.core(), w.slot(), w.generation()), (1023, (1 << 24) - 1, GENERATION_MASK));
+        let w = Word::new(3, 77, GENERATION_MASK + 6);
+        assert_eq!((w.core(), w.slot(), w.generation()), (3, 77, 5));
+    }
+
+    #[test]
+    fn waking_nobody_does_nothing() {
+        Word::new(1000, 5, 5).waker().wake_by_ref();
+    }
+}
