@@ -5,29 +5,48 @@
 //! sockets never have either; the notes are on the heap only then.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use coreloop::op::{LateBytes, LateSend};
+use coreloop::buf::Chunk;
+use coreloop::op::{InFlight, LateBytes, LateSend, Membership, RecvChunk, Submitter};
 
 use crate::tcp::TornWrite;
 
-#[derive(Debug)]
 pub(crate) struct Sock {
     fd: OwnedFd,
-    late: RefCell<Option<Box<Late>>>,
     /// A send whose future is gone has not ended yet. One send in flight per socket.
     pub(crate) sending: Cell<bool>,
     /// The same for a receive into a caller's buffer.
     pub(crate) receiving: Cell<bool>,
+    pub(crate) submitter: Submitter,
+    pub(crate) membership: Membership,
+    /// The receiving direction's; in here and not in its half, so that a stream is one word: a future
+    /// that takes a stream by value holds it twice.
+    pub(crate) incoming: RefCell<Incoming>,
+    late: Cell<Option<Box<Late>>>,
+}
+
+/// The one receive in flight, and what it brought before anybody asked.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    pub(crate) armed: Option<InFlight<RecvChunk<Held>>>,
+    /// What is left of a chunk that a read into a small buffer consumed in part.
+    pub(crate) kept: Option<Chunk>,
+}
+
+impl Incoming {
+    pub(crate) fn is_any(&self) -> bool {
+        self.armed.is_some() || self.kept.is_some()
+    }
 }
 
 #[derive(Debug, Default)]
 struct Late {
-    bytes: VecDeque<u8>,
+    bytes: Vec<u8>,
     error: Option<io::Error>,
     torn: Option<TornWrite>,
     recv_waker: Option<Waker>,
@@ -35,12 +54,15 @@ struct Late {
 }
 
 impl Sock {
-    pub(crate) fn new(fd: OwnedFd) -> Rc<Self> {
+    pub(crate) fn new(fd: OwnedFd, submitter: &Submitter) -> Rc<Self> {
         Rc::new(Self {
             fd,
-            late: RefCell::new(None),
             sending: Cell::new(false),
             receiving: Cell::new(false),
+            membership: submitter.join_buffers(),
+            submitter: submitter.clone(),
+            incoming: RefCell::default(),
+            late: Cell::new(None),
         })
     }
 
@@ -72,27 +94,26 @@ impl Sock {
 
     /// Bytes that came after their receive was dropped; they precede everything else.
     pub(crate) fn take_late_bytes(&self) -> Option<Vec<u8>> {
-        let mut late = self.late.borrow_mut();
-        let late = late.as_mut()?;
-        (!late.bytes.is_empty()).then(|| std::mem::take(&mut late.bytes).into())
+        let bytes = self.if_late(|late| std::mem::take(&mut late.bytes))?;
+        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Whether a dropped receive left bytes or an error.
     pub(crate) fn has_late_receive(&self) -> bool {
-        self.late.borrow().as_ref().is_some_and(|l| !l.bytes.is_empty() || l.error.is_some())
+        self.if_late(|late| !late.bytes.is_empty() || late.error.is_some()).unwrap_or(false)
     }
 
     /// The error with which a dropped receive ended.
     pub(crate) fn take_late_error(&self) -> Option<io::Error> {
-        self.late.borrow_mut().as_mut()?.error.take()
+        self.if_late(|late| late.error.take())?
     }
 
     pub(crate) fn torn(&self) -> Option<TornWrite> {
-        self.late.borrow().as_ref()?.torn
+        self.if_late(|late| late.torn)?
     }
 
     pub(crate) fn take_torn(&self) -> Option<TornWrite> {
-        self.late.borrow_mut().as_mut()?.torn.take()
+        self.if_late(|late| late.torn.take())?
     }
 
     /// Notes that so many bytes of a write that was dropped had been sent before its current op.
@@ -100,8 +121,25 @@ impl Sock {
         self.with_late(|late| late.torn = Some(torn));
     }
 
+    /// `f` runs no code of a user's, so it does not come back here.
     fn with_late<R>(&self, f: impl FnOnce(&mut Late) -> R) -> R {
-        f(self.late.borrow_mut().get_or_insert_default())
+        let mut late = self.late.take().unwrap_or_default();
+        let result = f(&mut late);
+        self.late.set(Some(late));
+        result
+    }
+
+    fn if_late<R>(&self, f: impl FnOnce(&mut Late) -> R) -> Option<R> {
+        let mut late = self.late.take()?;
+        let result = f(&mut late);
+        self.late.set(Some(late));
+        Some(result)
+    }
+}
+
+impl fmt::Debug for Sock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sock").field("fd", &self.fd).finish_non_exhaustive()
     }
 }
 
@@ -123,7 +161,7 @@ impl AsFd for Held {
 
 impl LateBytes for Held {
     fn late_bytes(&self, bytes: &[u8]) {
-        self.0.with_late(|late| late.bytes.extend(bytes));
+        self.0.with_late(|late| late.bytes.extend_from_slice(bytes));
     }
 
     fn late_end(&self, result: io::Result<()>) {

@@ -1,1 +1,68 @@
-//! The crate.
+//! What the behaviour tests share.
+//!
+//! Owns running a test in a process of its own ([`child`]), counting what a process holds ([`process`]),
+//! loopback sockets ([`net`]), small futures and numbers ([`drive`]), and the words for tests that can't
+//! run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that `.ci/run` counts
+//! it; [`figure!`] prints a measured number, shown with `--nocapture`.
+
+pub mod child;
+pub mod drive;
+pub mod net;
+#[allow(unsafe_code)]
+pub mod process;
+
+pub use child::{Child, in_child};
+pub use drive::{Rng, poll_once, settled, turns};
+pub use process::{fd_count, fds_settle_at, rss_bytes};
+
+/// Ends the test as skipped: prints `SKIPPED name: why` to the process's real stderr and returns.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        fn here() {}
+        $crate::skipped(std::any::type_name_of_val(&here), &format!($($why)*));
+        return;
+    }};
+}
+
+/// Prints a measured number: `FIGURE name: text`.
+#[macro_export]
+macro_rules! figure {
+    ($($text:tt)*) => {{
+        fn here() {}
+        println!("FIGURE {}: {}", $crate::name_of(std::any::type_name_of_val(&here)), format!($($text)*));
+    }};
+}
+
+/// Writes the line of [`skip!`], in one piece and past any capture.
+pub fn skipped(path: &str, why: &str) {
+    write_past_capture(&format!("SKIPPED {}: {why}\n", name_of(path)));
+}
+
+/// The test's own name in the path of something declared within it.
+pub fn name_of(path: &str) -> &str {
+    let path = path.strip_suffix("::here").unwrap_or(path);
+    let path = path.split("::{{").next().unwrap_or(path);
+    path.rsplit("::").next().unwrap_or(path)
+}
+
+/// Writes to stderr without libtest noticing.
+pub(crate) fn write_past_capture(line: &str) {
+    use std::io::Write;
+    if let Ok(mut stderr) = std::fs::OpenOptions::new().append(true).open("/proc/self/fd/2") {
+        // A closed stderr is nobody's failure.
+        let _ = stderr.write_all(line.as_bytes());
+    } else {
+        // A socket or a closed one can't be opened by name.
+        process::write_raw(2, line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_test_is_named_from_the_path() {
+        let path = "cancel_recv::cancel_recv_dropped::{{closure}}::here";
+        assert_eq!(super::name_of(path), "cancel_recv_dropped");
+    }
+}

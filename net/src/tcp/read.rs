@@ -19,26 +19,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
-use coreloop::op::{self, BufferTurn, InFlight, Membership, RecvChunk, Submitter};
+use coreloop::op::{self, BufferTurn, InFlight};
 
-use crate::sock::{Held, Sock};
+use crate::sock::{Held, Incoming, Sock};
 
 /// The half of a [`TcpStream`](crate::TcpStream) that receives.
 ///
 /// Dropping both halves closes the connection; dropping this one alone lets the other go on.
 pub struct ReadHalf {
     pub(super) sock: Rc<Sock>,
-    pub(super) submitter: Submitter,
-    membership: Membership,
-    armed: Option<InFlight<RecvChunk<Held>>>,
-    /// What is left of a chunk that a read into a small buffer consumed in part.
-    kept: Option<Chunk>,
 }
 
 impl ReadHalf {
-    pub(super) fn new(sock: Rc<Sock>, submitter: Submitter) -> Self {
-        let membership = submitter.join_buffers();
-        Self { sock, submitter, membership, armed: None, kept: None }
+    pub(super) fn new(sock: Rc<Sock>) -> Self {
+        Self { sock }
     }
 
     /// Receives what is there: a chunk of at least one byte, or none at the end of the stream.
@@ -113,8 +107,9 @@ impl ReadHalf {
 
     fn keep_after(&mut self, mut chunk: Chunk, consumed: usize) {
         chunk.advance(consumed);
-        debug_assert!(self.kept.is_none(), "a chunk is kept only when none was");
-        self.kept = (!chunk.is_empty()).then_some(chunk);
+        let kept = &mut self.sock.incoming.borrow_mut().kept;
+        debug_assert!(kept.is_none(), "a chunk is kept only when none was");
+        *kept = (!chunk.is_empty()).then_some(chunk);
     }
 
     /// The connection's far end.
@@ -133,45 +128,49 @@ impl ReadHalf {
         socket2::SockRef::from(&*self.sock).shutdown(Shutdown::Read)
     }
 
-    pub(super) fn poll_recv(
+    fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
         turn: &mut Option<BufferTurn>,
     ) -> Poll<io::Result<Option<Chunk>>> {
-        if let Some(chunk) = self.kept.take() {
+        let sock = &*self.sock;
+        if let Some(chunk) = sock.incoming.borrow_mut().kept.take() {
             return Poll::Ready(Ok(Some(chunk)));
         }
-        ready!(self.sock.poll_recv_quiet(cx));
-        if let Some(bytes) = self.sock.take_late_bytes() {
+        ready!(sock.poll_recv_quiet(cx));
+        if let Some(bytes) = sock.take_late_bytes() {
             return Poll::Ready(Ok(Some(Chunk::copy_of(&bytes))));
         }
-        if let Some(e) = self.sock.take_late_error() {
+        if let Some(e) = sock.take_late_error() {
             return Poll::Ready(Err(e));
         }
         loop {
+            let mut armed = sock.incoming.borrow_mut().armed.take();
             if let Some(waiting) = turn {
                 ready!(waiting.poll(cx));
                 *turn = None;
-            } else if self.armed.is_none() && self.submitter.buffers_awaited() {
+            } else if armed.is_none() && sock.submitter.buffers_awaited() {
                 // Others ran out before us: behind them, in order.
-                *turn = Some(self.submitter.wait_for_buffer());
+                *turn = Some(sock.submitter.wait_for_buffer());
                 continue;
             }
-            let armed = match &mut self.armed {
-                Some(armed) => armed,
+            let op = match &mut armed {
+                Some(op) => op,
                 none => {
                     let held = Held(self.sock.clone());
-                    match self.submitter.recv_chunk(held, &self.membership) {
+                    match sock.submitter.recv_chunk(held, &sock.membership) {
                         Ok(op) => none.insert(op),
                         Err(out) => return Poll::Ready(out),
                     }
                 }
             };
-            let out = ready!(armed.poll(cx));
-            self.armed = None;
+            let Poll::Ready(out) = op.poll(cx) else {
+                sock.incoming.borrow_mut().armed = armed;
+                return Poll::Pending;
+            };
             match out {
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    *turn = Some(self.submitter.wait_for_buffer());
+                    *turn = Some(sock.submitter.wait_for_buffer());
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
                 out => return Poll::Ready(out),
@@ -182,12 +181,13 @@ impl ReadHalf {
     /// Ends what is armed and gives all bytes that it and its predecessors brought.
     pub(super) async fn quiesce(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        if let Some(chunk) = self.kept.take() {
+        let Incoming { armed, kept } = self.sock.incoming.take();
+        if let Some(chunk) = kept {
             bytes.extend_from_slice(&chunk);
         }
         poll_fn(|cx| self.sock.poll_recv_quiet(cx)).await;
         bytes.extend(self.sock.take_late_bytes().unwrap_or_default());
-        if let Some(mut armed) = self.armed.take() {
+        if let Some(mut armed) = armed {
             armed.cancel();
             match poll_fn(|cx| armed.poll(cx)).await {
                 Ok(chunk) => bytes.extend_from_slice(chunk.as_deref().unwrap_or_default()),
@@ -200,8 +200,16 @@ impl ReadHalf {
 
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.kept = Some(Chunk::copy_of(bytes));
+            self.sock.incoming.borrow_mut().kept = Some(Chunk::copy_of(bytes));
         }
+    }
+}
+
+impl Drop for ReadHalf {
+    fn drop(&mut self) {
+        // The op holds the socket, so this is what ends both.
+        let incoming = self.sock.incoming.take();
+        drop(incoming);
     }
 }
 
@@ -271,16 +279,15 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                         let e = io::Error::from_raw_os_error(libc::EINVAL);
                         return Poll::Ready(Err(BufError::new(e, buf)));
                     }
-                    let half = &this.half;
-                    let by_chunk = half.kept.is_some()
-                        || half.armed.is_some()
-                        || half.sock.receiving.get()
-                        || half.sock.has_late_receive();
+                    let sock = &this.half.sock;
+                    let by_chunk = sock.incoming.borrow().is_any()
+                        || sock.receiving.get()
+                        || sock.has_late_receive();
                     this.step = if by_chunk {
                         Step::Chunk(buf, None)
                     } else {
-                        let held = Held(half.sock.clone());
-                        match half.submitter.start(op::Recv::new(held, buf, 0)) {
+                        let held = Held(sock.clone());
+                        match sock.submitter.start(op::Recv::new(held, buf, 0)) {
                             Ok(op) => Step::Direct(op),
                             Err(out) => return Poll::Ready(out),
                         }

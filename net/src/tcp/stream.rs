@@ -47,11 +47,8 @@ pub struct TcpStream {
 
 impl TcpStream {
     pub(super) fn from_fd(fd: OwnedFd, submitter: &Submitter) -> Self {
-        let sock = Sock::new(fd);
-        Self {
-            read: ReadHalf::new(sock.clone(), submitter.clone()),
-            write: WriteHalf::new(sock, submitter.clone()),
-        }
+        let sock = Sock::new(fd, submitter);
+        Self { read: ReadHalf::new(sock.clone()), write: WriteHalf::new(sock) }
     }
 
     /// A connection that was made elsewhere, on the running loop from now on.

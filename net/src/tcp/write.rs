@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{BufError, BufResult, IoBuf};
-use coreloop::op::{InFlight, Op, Send, SendMany, Submitter};
+use coreloop::op::{InFlight, Op, Send, SendMany};
 
 use crate::sock::{Held, Sock};
 
@@ -25,7 +25,6 @@ use crate::sock::{Held, Sock};
 /// [`shutdown`](Self::shutdown) to tell the peer that no more comes.
 pub struct WriteHalf {
     pub(super) sock: Rc<Sock>,
-    pub(super) submitter: Submitter,
 }
 
 /// How far a write had come that was dropped half way.
@@ -38,8 +37,8 @@ pub struct TornWrite {
 }
 
 impl WriteHalf {
-    pub(super) fn new(sock: Rc<Sock>, submitter: Submitter) -> Self {
-        Self { sock, submitter }
+    pub(super) fn new(sock: Rc<Sock>) -> Self {
+        Self { sock }
     }
 
     /// Sends bytes of `buf`, as many as the kernel takes at once; gives how many with the buffer.
@@ -221,7 +220,7 @@ impl<'a, F: Form> Writing<'a, F> {
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
         let op = F::op(Held(self.half.sock.clone()), buf, self.sent, flags);
-        self.step = Step::Flying(self.half.submitter.start(op)?);
+        self.step = Step::Flying(self.half.sock.submitter.start(op)?);
         Ok(())
     }
 }

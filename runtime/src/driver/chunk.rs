@@ -3,7 +3,7 @@
 //! Owns [`Chunk`]: a view of one of the core's receive buffers that gives it back when dropped, or a copy
 //! of its own. `!Send`: the buffer belongs to its core's ring.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -22,26 +22,23 @@ use super::pool::Pool;
 /// must_be_send::<coreloop::buf::Chunk>();
 /// ```
 pub struct Chunk {
+    /// First byte not yet consumed.
+    first: NonNull<u8>,
     /// The pool of a provided buffer; none for bytes of its own.
     pool: Option<Rc<Pool>>,
-    place: Place,
-    /// First byte not yet consumed.
-    start: u32,
-    /// Bytes left. For a copy, `start + len` is the size of its allocation.
+    /// Bytes left.
     len: u32,
+    /// With a pool: the buffer's id. Without: bytes consumed, so that `first - tag` is where the allocation
+    /// begins and `tag + len` its size.
+    tag: u32,
 }
 
-#[derive(Clone, Copy)]
-union Place {
-    bid: u16,
-    own: NonNull<u8>,
-}
-
-const _: () = assert!(size_of::<Chunk>() == 24);
+const _: () = assert!(size_of::<Option<Chunk>>() == 24);
 
 impl Chunk {
     pub(super) fn provided(pool: Rc<Pool>, bid: u16, len: u32) -> Self {
-        Self { pool: Some(pool), place: Place { bid }, start: 0, len }
+        let first = pool.address(bid);
+        Self { first, pool: Some(pool), len, tag: u32::from(bid) }
     }
 
     /// A chunk of its own with these bytes.
@@ -50,19 +47,28 @@ impl Chunk {
     /// With more than `u32::MAX` bytes.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let len = u32::try_from(bytes.len()).expect("a chunk has at most 4 GiB");
-        let own = if len == 0 {
+        let this = Self::zeroed(len);
+        // SAFETY: a fresh allocation of `len` bytes overlaps nothing.
+        unsafe { this.first.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        this
+    }
+
+    /// A chunk of its own with `len` zeros.
+    pub(crate) fn zeroed(len: u32) -> Self {
+        let first = if len == 0 {
             NonNull::dangling()
         } else {
-            let layout = Self::layout(bytes.len());
+            let layout = Self::layout(len as usize);
             // SAFETY: the layout has a size above 0.
-            let Some(own) = NonNull::new(unsafe { alloc(layout) }) else {
-                handle_alloc_error(layout)
-            };
-            // SAFETY: a fresh allocation of `len` bytes overlaps nothing.
-            unsafe { own.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-            own
+            let place = unsafe { alloc_zeroed(layout) };
+            NonNull::new(place).unwrap_or_else(|| handle_alloc_error(layout))
         };
-        Self { pool: None, place: Place { own }, start: 0, len }
+        Self { first, pool: None, len, tag: 0 }
+    }
+
+    /// Where the bytes lie. A receive writes there while nobody else uses the chunk.
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.first.as_ptr()
     }
 
     /// Drops the first `n` bytes from the view.
@@ -71,8 +77,12 @@ impl Chunk {
     /// If there are fewer.
     pub fn advance(&mut self, n: usize) {
         assert!(n <= self.len as usize, "advance by {n} of a chunk of {} bytes", self.len);
-        self.start += n as u32;
+        if self.pool.is_none() {
+            self.tag += n as u32;
+        }
         self.len -= n as u32;
+        // SAFETY: at most `len` bytes further, so within the buffer or one past its end.
+        self.first = unsafe { self.first.add(n) };
     }
 
     /// Bytes left.
@@ -90,17 +100,6 @@ impl Chunk {
         self.pool.is_none()
     }
 
-    fn first(&self) -> *const u8 {
-        let base = match &self.pool {
-            // SAFETY: with a pool, the place is a buffer id.
-            Some(pool) => pool.address(unsafe { self.place.bid }),
-            // SAFETY: without a pool, the place is an address.
-            None => unsafe { self.place.own },
-        };
-        // SAFETY: `start` never exceeds what the buffer held at first.
-        unsafe { base.as_ptr().add(self.start as usize) }
-    }
-
     fn layout(len: usize) -> Layout {
         Layout::array::<u8>(len).expect("u32 bytes fit into a layout")
     }
@@ -110,9 +109,9 @@ impl Deref for Chunk {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the buffer is ours until dropped, and `len` bytes from `first` on were written by the
-        // kernel or copied in.
-        unsafe { std::slice::from_raw_parts(self.first(), self.len as usize) }
+        // SAFETY: the buffer is ours until dropped, and `len` bytes from `first` on are initialised: by the
+        // kernel, by a copy, or with zeros.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len as usize) }
     }
 }
 
@@ -130,16 +129,15 @@ impl fmt::Debug for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        match self.pool.take() {
-            // SAFETY: with a pool, the place is a buffer id.
-            Some(pool) => pool.give_back(unsafe { self.place.bid }),
-            None => {
-                let len = (self.start + self.len) as usize;
-                if len > 0 {
-                    // SAFETY: without a pool the place is what `copy_of` allocated, with this very size.
-                    unsafe { dealloc(self.place.own.as_ptr(), Self::layout(len)) };
-                }
-            }
+        if let Some(pool) = self.pool.take() {
+            pool.give_back(self.tag as u16);
+            return;
+        }
+        let len = (self.tag + self.len) as usize;
+        if len > 0 {
+            // SAFETY: without a pool this is what `zeroed` allocated, `tag` bytes before `first`, with this
+            // very size.
+            unsafe { dealloc(self.first.as_ptr().sub(self.tag as usize), Self::layout(len)) };
         }
     }
 }

@@ -1,14 +1,16 @@
-//! Whether to spin before a park, learnt from what spinning brought.
+//! Whether to spin before a park, and how long: learnt from what sleeping costs and spinning brings.
 //!
-//! Owns the dial. A sleep and a wake are the dearest thing on a core, in latency and in CPU; a spin of at
-//! most what they cost is at worst twice the optimum, whatever comes (the ski-rental bound). The dial keeps
-//! below that bound by not spinning where it does not pay:
+//! Owns the dial. A sleep and a wake are the dearest thing on a core, in latency and in CPU. The dial
+//! measures what a park costs in CPU (one in [`SAMPLE_EVERY`], by the thread's CPU clock) and never spins
+//! longer than [`WORTH_NUM`]/[`WORTH_DEN`] of that, so that a spin in vain at most multiplies what the park
+//! costs anyway, whatever comes (the ski-rental bound). It keeps below that bound by not spinning where it
+//! does not pay:
 //! - it spins while at least half of the recent spins met an event (a moving average);
 //! - when that stops, it tries again only after so many parks, doubling with each try in vain up to
 //!   [`TRY_AFTER_MAX`]: a core whose gaps are long spends next to nothing on finding that out, and an idle
 //!   one nothing;
-//! - a try that meets an event halves the distance to the next, so a new load is found within a few
-//!   hundred parks, and an idle core's parks are rare.
+//! - a try that meets an event halves the distance to the next, so a new load is found within about a
+//!   thousand parks, and an idle core's parks are rare.
 //!
 //! Knows neither clock nor ring; the park reports to it.
 
@@ -33,11 +35,25 @@ pub(super) struct Dial {
     /// Parks until the next try, and how many the next pause will have.
     pause: Cell<u32>,
     try_after: Cell<u32>,
+    /// CPU that a park costs, in ns, a moving average; and parks until it is measured again.
+    park_cost_ns: Cell<u64>,
+    sample_in: Cell<u32>,
 }
 
-/// What a sleep and a wake cost about, and so the longest spin. Measured on virtual machines: 4 to 8 µs of
-/// CPU and 8 to 20 µs of latency for a park that another core ends.
-pub(super) const SPIN_NS_MAX: u64 = 16_000;
+/// The longest spin, as a multiple of a park's CPU: with 3/2, a core that always spins in vain uses at most
+/// 2.5 times what it would use without.
+const WORTH_NUM: u64 = 3;
+const WORTH_DEN: u64 = 2;
+
+/// Bounds of a spin, whatever was measured.
+const SPIN_NS_MIN: u64 = 4_000;
+const SPIN_NS_MAX: u64 = 60_000;
+
+/// What a park is taken to cost before one was measured.
+const PARK_COST_NS_FIRST: u64 = 6_000;
+
+/// Parks between two whose CPU is measured: two readings of a clock that takes a system call each.
+const SAMPLE_EVERY: u32 = 32;
 
 const ONE: u32 = 1 << 16;
 const TRY_AFTER_MIN: u32 = 8;
@@ -50,7 +66,31 @@ impl Dial {
             won: Cell::new(0),
             pause: Cell::new(TRY_AFTER_MIN),
             try_after: Cell::new(TRY_AFTER_MIN),
+            park_cost_ns: Cell::new(PARK_COST_NS_FIRST),
+            sample_in: Cell::new(0),
         }
+    }
+
+    /// Whether the CPU of this park is wanted; see [`park_cost`](Self::park_cost).
+    pub(super) fn wants_sample(&self) -> bool {
+        if self.spin != Spin::Dial {
+            return false;
+        }
+        let left = self.sample_in.get();
+        self.sample_in.set(if left == 0 { SAMPLE_EVERY } else { left - 1 });
+        left == 0
+    }
+
+    /// A park with nothing to submit took so much CPU.
+    pub(super) fn park_cost(&self, ns: u64) {
+        let average = self.park_cost_ns.get();
+        self.park_cost_ns.set(average - average / 4 + ns.min(SPIN_NS_MAX) / 4);
+    }
+
+    /// The longest spin that may pay, in ns.
+    pub(super) fn spin_ns_max(&self) -> u64 {
+        let worth = self.park_cost_ns.get() * WORTH_NUM / WORTH_DEN;
+        worth.clamp(SPIN_NS_MIN, SPIN_NS_MAX)
     }
 
     /// How long to spin before this park, in ns; 0 for not at all.
@@ -58,11 +98,11 @@ impl Dial {
         match self.spin {
             Spin::Off => 0,
             Spin::Fixed(d) => d.as_nanos() as u64,
-            Spin::Dial if self.won.get() >= ONE / 2 => SPIN_NS_MAX,
+            Spin::Dial if self.won.get() >= ONE / 2 => self.spin_ns_max(),
             Spin::Dial => {
                 let pause = self.pause.get();
                 if pause == 0 {
-                    return SPIN_NS_MAX;
+                    return self.spin_ns_max();
                 }
                 self.pause.set(pause - 1);
                 0
@@ -110,10 +150,11 @@ mod tests {
     #[test]
     fn short_gaps_are_spun_and_long_ones_are_not() {
         let dial = Dial::new(Spin::Dial);
-        assert!(play(&dial, 10_000, SPIN_NS_MAX / 2) > 9_900);
-        let spins = play(&dial, 100_000, SPIN_NS_MAX * 10);
+        let worth = dial.spin_ns_max();
+        assert!(play(&dial, 10_000, worth / 2) > 9_900);
+        let spins = play(&dial, 100_000, worth * 10);
         assert!(spins < 120, "{spins} spins in vain");
-        let back = play(&dial, 2_000, SPIN_NS_MAX / 2);
+        let back = play(&dial, 2_000, worth / 2);
         assert!(back > 900, "a new load is found within a thousand parks: {back}");
     }
 
@@ -121,6 +162,17 @@ mod tests {
     fn off_never_spins_and_fixed_always_does() {
         assert_eq!(play(&Dial::new(Spin::Off), 100, 1), 0);
         assert_eq!(play(&Dial::new(Spin::Fixed(Duration::from_micros(5))), 100, 1_000_000), 100);
+    }
+
+    #[test]
+    fn the_longest_spin_follows_what_a_park_costs() {
+        let dial = Dial::new(Spin::Dial);
+        (0..50).for_each(|_| dial.park_cost(20_000));
+        assert!((29_000..=30_000).contains(&dial.spin_ns_max()), "{}", dial.spin_ns_max());
+        (0..50).for_each(|_| dial.park_cost(0));
+        assert_eq!(dial.spin_ns_max(), SPIN_NS_MIN);
+        (0..50).for_each(|_| dial.park_cost(u64::MAX));
+        assert_eq!(dial.spin_ns_max(), SPIN_NS_MAX);
     }
 
     #[test]

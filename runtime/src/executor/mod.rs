@@ -17,7 +17,6 @@ use crate::mailbox::cell::{CORES_MAX, Lease};
 use crate::mailbox::queue::JobQueue;
 use crate::metrics::{Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
-use crate::sys::linux;
 use crate::task::Tasks;
 
 pub(crate) mod close;
@@ -93,12 +92,13 @@ impl Core {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (core, cpu) = self.place.get();
+        if std::env::var_os("DBG").is_some() { eprintln!("spin max {}", self.dial.spin_ns_max()); }
         Snapshot {
             core,
             cpu,
             counters: self.metrics.counters(),
             histograms: self.metrics.histograms(),
-            cpu_time: Duration::from_nanos(linux::thread_cpu_ns()),
+            cpu_time: Duration::from_nanos(self.kernel.thread_cpu_ns()),
         }
     }
 }

@@ -99,7 +99,12 @@ impl Core {
         }
         let began = if self.metrics.timing() { self.kernel.now_ns() } else { 0 };
         self.metrics.count(Kind::Parks);
-        let entered = self.driver.submit_and_wait(1, (until != u64::MAX).then_some(until));
+        let until = (until != u64::MAX).then_some(until);
+        let entered = if self.dial.wants_sample() {
+            self.sleep_measured(until)
+        } else {
+            self.driver.submit_and_wait(1, until)
+        };
         cell.unparked();
         if began > 0 {
             self.metrics.add(Kind::ParkNs, self.kernel.now_ns() - began);
@@ -109,5 +114,17 @@ impl Core {
             // may come late by as much.
             std::thread::sleep(PRESSED_PAUSE);
         }
+    }
+
+    /// A sleep whose CPU the dial is told: submitted first, so that only the sleep is measured.
+    fn sleep_measured(&self, until: Option<u64>) -> Entered {
+        let entered = self.driver.submit_and_wait(0, None);
+        if entered == Entered::Pressed || self.driver.has_news() {
+            return entered;
+        }
+        let before = self.kernel.thread_cpu_ns();
+        let entered = self.driver.submit_and_wait(1, until);
+        self.dial.park_cost(self.kernel.thread_cpu_ns().saturating_sub(before));
+        entered
     }
 }

@@ -29,26 +29,20 @@ pub struct RecvChunk<H> {
     socket: H,
     pool: Rc<Pool>,
     member: u32,
-    chunk: Landed,
-}
-
-enum Landed {
-    Nothing,
-    Chunk(Chunk),
-    /// Without a buffer ring: memory of the op's own, from the start.
-    Own(Vec<u8>),
+    /// What arrived. Without a buffer ring: memory of the op's own, from the start.
+    chunk: Option<Chunk>,
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
     /// A receive on `socket`, whose descriptor stays open as long as the value lives.
     pub fn new(socket: H, member: &Membership) -> Self {
         let pool = member.pool().clone();
-        Self { socket, pool, member: member.id(), chunk: Landed::Nothing }
+        Self { socket, pool, member: member.id(), chunk: None }
     }
 }
 
-// SAFETY: the submission names no memory, or that of `Own`, whose heap block does not move and is touched
-// by nobody until the completion; the descriptor lives with `socket`.
+// SAFETY: the submission names no memory, or that of a chunk of the op's own, a heap block that does not
+// move and that nobody touches until the completion; the descriptor lives with `socket`.
 unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
@@ -56,32 +50,25 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
         if self.pool.has_ring() {
             return Sqe::recv_select(self.socket.as_fd(), GROUP);
         }
-        let mut own = Vec::with_capacity(self.pool.buffer_size() as usize);
-        let sqe = Sqe::recv(self.socket.as_fd(), own.as_mut_ptr(), own.capacity() as u32, 0);
-        self.chunk = Landed::Own(own);
+        let own = Chunk::zeroed(self.pool.buffer_size());
+        let sqe = Sqe::recv(self.socket.as_fd(), own.address(), self.pool.buffer_size(), 0);
+        self.chunk = Some(own);
         sqe
     }
 
     fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
         if let Some(bid) = cqe.buffer() {
-            if let Some(chunk) = self.pool.received(bid, len, self.member) {
-                self.chunk = Landed::Chunk(chunk);
-            }
-        } else if let Landed::Own(own) = &mut self.chunk {
-            // SAFETY: the kernel wrote `len` bytes, at most the capacity.
-            unsafe { own.set_len(len as usize) };
-            let chunk = Chunk::copy_of(own);
-            self.chunk = if len > 0 { Landed::Chunk(chunk) } else { Landed::Nothing };
+            self.chunk = self.pool.received(bid, len, self.member);
+        } else {
+            let own = self.chunk.take();
+            self.chunk = own.filter(|_| len > 0).map(|own| Chunk::copy_of(&own[..len as usize]));
         }
     }
 
     fn finish(self, cqe: Cqe) -> Self::Out {
         cqe.result()?;
-        Ok(match self.chunk {
-            Landed::Chunk(chunk) => Some(chunk),
-            _ => None,
-        })
+        Ok(self.chunk)
     }
 }
 

@@ -16,17 +16,28 @@ use crate::op::{Read, submit};
 
 /// Waits for SIGINT or SIGTERM. From the call on, these no longer end the process by themselves.
 ///
-/// # Errors
-/// If no descriptors are left for the pipe.
+/// # Panics
+/// If no descriptors are left for the pipe; see [`try_terminate`].
 ///
 /// ```no_run
 /// coreloop::run(async {
-///     coreloop::signal::terminate().unwrap().await;
+///     coreloop::signal::terminate().await;
 ///     println!("good bye");
 /// })
 /// .unwrap();
 /// ```
-pub fn terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
+pub fn terminate() -> impl Future<Output = ()> + Unpin {
+    match try_terminate() {
+        Ok(terminated) => terminated,
+        Err(e) => panic!("no pipe for signals: {e}"),
+    }
+}
+
+/// As [`terminate`].
+///
+/// # Errors
+/// If no descriptors are left for the pipe.
+pub fn try_terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
     let registered = Registered::new(&[SIGINT, SIGTERM])?;
     Ok(Box::pin(async move { registered.wait().await }))
 }

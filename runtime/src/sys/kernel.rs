@@ -69,6 +69,9 @@ pub(crate) trait Kernel {
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now_ns(&self) -> u64;
 
+    /// CPU time of the calling thread in nanoseconds.
+    fn thread_cpu_ns(&self) -> u64;
+
     /// A close-on-exec, non-blocking eventfd with a count of 0.
     fn eventfd(&self) -> io::Result<OwnedFd>;
 

@@ -76,6 +76,10 @@ impl Kernel for Linux {
         monotonic_ns()
     }
 
+    fn thread_cpu_ns(&self) -> u64 {
+        thread_cpu_ns()
+    }
+
     fn eventfd(&self) -> io::Result<OwnedFd> {
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -107,7 +111,7 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// CPU time of the calling thread in nanoseconds.
-pub(crate) fn thread_cpu_ns() -> u64 {
+fn thread_cpu_ns() -> u64 {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `ts` is a live timespec. CLOCK_THREAD_CPUTIME_ID of the caller cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };

@@ -8,11 +8,11 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 /// Distance of two classes, and the alignment of every block.
-const STEP: usize = 32;
+const STEP: usize = 16;
 /// Largest block that comes from a page.
 const CLASS_MAX: usize = 1024;
 const CLASSES: usize = CLASS_MAX / STEP;
-/// 16 blocks of the largest class; 128 of an ordinary one.
+/// 16 blocks of the largest class, some 80 of an ordinary one.
 const PAGE_BYTES: usize = 16 * 1024;
 
 pub(crate) struct Blocks {
@@ -94,7 +94,7 @@ fn class_of(layout: Layout) -> Option<usize> {
 }
 
 fn page_layout() -> Layout {
-    Layout::from_size_align(PAGE_BYTES, 4096).expect("a constant layout")
+    Layout::from_size_align(PAGE_BYTES, STEP).expect("a constant layout")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 
 use std::alloc::Layout;
 use std::any::Any;
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -35,7 +35,7 @@ pub(crate) struct Header {
     pub(crate) flags: Cell<u8>,
     /// Number of the last poll of this task; 0 before the first.
     pub(crate) last_poll: Cell<u64>,
-    pub(crate) joiner: RefCell<Option<Waker>>,
+    pub(crate) joiner: Cell<Option<Waker>>,
 }
 
 struct VTable {
@@ -107,7 +107,7 @@ impl<F: Future + 'static> TaskCell<F> {
             born,
             flags: Cell::new(HANDLE),
             last_poll: Cell::new(0),
-            joiner: RefCell::new(None),
+            joiner: Cell::new(None),
         };
         let stage = UnsafeCell::new(Stage { future: ManuallyDrop::new(future) });
         // SAFETY: the caller gives memory of the right size and alignment.

@@ -118,12 +118,12 @@ impl<T> Future for JoinHandle<T> {
         assert!(!header.has(TAKEN), "a JoinHandle was polled after its result was taken");
         let number = current::with_tasks(Tasks::poll_number).unwrap_or(0);
         this.polled_in.set(number);
-        let known = header.joiner.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker()));
-        if !known {
-            // Cloning a foreign waker runs its code: nothing is borrowed meanwhile.
-            let new = cx.waker().clone();
-            let old = header.joiner.replace(Some(new));
-            drop(old);
+        let known = header.joiner.take();
+        if known.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            header.joiner.set(known);
+        } else {
+            let old = header.joiner.replace(Some(cx.waker().clone()));
+            drop((known, old));
         }
         Poll::Pending
     }

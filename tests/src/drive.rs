@@ -1,0 +1,101 @@
+//! Small futures and numbers for tests.
+//!
+//! Owns polling by hand ([`poll_once`], [`turns`]), waiting for a condition with a wide limit
+//! ([`settled`]), counting drops ([`Drops`]) and repeatable random numbers ([`Rng`]).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Polls `future` once with the current task's waker.
+pub async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    std::future::poll_fn(move |cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+/// Gives way for `n` turns of the loop.
+pub async fn turns(n: usize) {
+    for _ in 0..n {
+        coreloop::yield_now().await;
+    }
+}
+
+/// Waits on the running loop until `condition` holds; `false` if it does not within `limit`.
+pub async fn settled(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        coreloop::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Counts how many of the guards that it made were dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Drops(Arc<AtomicUsize>);
+
+impl Drops {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A value whose drop is counted.
+    pub fn guard(&self) -> DropGuard {
+        DropGuard(self.0.clone())
+    }
+
+    /// How many were dropped.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// See [`Drops::guard`].
+#[derive(Debug)]
+pub struct DropGuard(Arc<AtomicUsize>);
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Repeatable random numbers (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// The sequence of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 16) % n
+    }
+}
+
+/// Byte `at` of the pattern that tests send: no two places within 251 bytes look alike after a shift.
+pub fn pattern_at(at: usize) -> u8 {
+    (at % 251) as u8 ^ (at / 251 % 241) as u8
+}
+
+/// `len` bytes of the pattern from `from` on.
+pub fn pattern(from: usize, len: usize) -> Vec<u8> {
+    (from..from + len).map(pattern_at).collect()
+}

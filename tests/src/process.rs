@@ -1,0 +1,169 @@
+//! What a process holds and may do.
+//!
+//! Owns counting descriptors, resident memory and CPU time, and the raw calls of the harness: limits,
+//! users, process groups, seccomp filters.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Open descriptors of this process.
+///
+/// # Panics
+/// Without `/proc`.
+pub fn fd_count() -> usize {
+    // The directory that is being read is one of them, each time.
+    std::fs::read_dir("/proc/self/fd").expect("/proc is mounted").count() - 1
+}
+
+/// Waits until so many descriptors are open, at most `limit` (closing a socket may lag a turn behind);
+/// gives how many there are then.
+pub fn fds_settle_at(want: usize, limit: Duration) -> usize {
+    let until = Instant::now() + limit;
+    loop {
+        let count = fd_count();
+        if count == want || Instant::now() >= until {
+            return count;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Resident memory of this process in bytes.
+///
+/// # Panics
+/// Without `/proc`.
+pub fn rss_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("statm's form");
+    // SAFETY: no arguments that could be wrong.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
+}
+
+/// CPU time of the calling thread.
+pub fn thread_cpu() -> Duration {
+    cpu_of(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// CPU time of the process.
+pub fn process_cpu() -> Duration {
+    cpu_of(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn cpu_of(clock: libc::clockid_t) -> Duration {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec that the call fills.
+    let rc = unsafe { libc::clock_gettime(clock, &mut t) };
+    assert_eq!(rc, 0, "the clock exists");
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    // SAFETY: always succeeds.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Whether strace is there and may trace.
+pub fn strace_works() -> bool {
+    let tried = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
+    tried.is_ok_and(|o| o.status.success())
+}
+
+/// Sets the soft limit of open descriptors of this process.
+///
+/// # Panics
+/// If the system refuses.
+pub fn set_file_limit(soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live rlimit that the call fills.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: a live rlimit that the call reads.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+}
+
+/// The soft limit of open descriptors.
+pub fn file_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live rlimit that the call fills.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    limit.rlim_cur
+}
+
+/// Has system call `number` answer `errno` in this thread from now on, by a seccomp filter.
+///
+/// # Errors
+/// Where the kernel has no seccomp filters.
+pub fn block_syscall(number: libc::c_long, errno: i32) -> io::Result<()> {
+    let load = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut filter = [
+        load(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter { code: equal as u16, jt: 0, jf: 1, k: number as u32 },
+        load(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+        load(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: plain integers.
+    let rc = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: a live program that the kernel copies.
+    let rc = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal to a process or, if negative, to a process group.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: plain integers; a process that is gone is an error that does not matter.
+    unsafe { libc::kill(pid, signal) };
+}
+
+pub(crate) fn kill_group(leader: u32) {
+    kill(-(leader as i32), libc::SIGKILL);
+}
+
+pub(crate) fn write_raw(fd: i32, bytes: &[u8]) {
+    // SAFETY: a live buffer; a closed descriptor is an error that does not matter.
+    let _ = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Sets a child's limits and user, and ties its life to the calling thread's.
+pub(crate) fn prepare_child(
+    command: &mut Command,
+    files: Option<u64>,
+    memlock: Option<u64>,
+    uid: Option<u32>,
+) {
+    let limits: Vec<_> = [(libc::RLIMIT_NOFILE, files), (libc::RLIMIT_MEMLOCK, memlock)]
+        .into_iter()
+        .filter_map(|(which, limit)| Some((which, limit?)))
+        .collect();
+    let between = move || {
+        for (which, limit) in &limits {
+            let limit = libc::rlimit { rlim_cur: *limit, rlim_max: *limit };
+            // SAFETY: a live rlimit that the call reads.
+            check(unsafe { libc::setrlimit(*which, &limit) })?;
+        }
+        if let Some(uid) = uid {
+            // SAFETY: plain integers; `setgroups` reads no element.
+            check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+            // SAFETY: plain integers.
+            check(unsafe { libc::setgid(uid) })?;
+            // SAFETY: plain integers.
+            check(unsafe { libc::setuid(uid) })?;
+        }
+        // SAFETY: plain integers.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+    };
+    // SAFETY: `between` makes system calls only: it neither allocates nor takes locks.
+    unsafe { command.pre_exec(between) };
+}
+
+fn check(rc: i32) -> io::Result<()> {
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,246 @@
+//! Dropped accepts lose nothing: a connection goes to the next accept, or is closed with its listener.
+
+use std::io::{Read, Write};
+use std::net::TcpStream as StdStream;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use coreloop::combine::{Either, race};
+use coreloop::time::timeout;
+use coreloop::{EventLoop, Feature, Settings};
+use coreloop_net::TcpListener;
+use coreloop_tests::{
+    Rng, fd_count, fds_settle_at, figure, in_child, net, poll_once, settled, turns,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn polled_accept_dropped(settings: Settings) {
+    let before = fd_count();
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    event_loop.block_on(async {
+        let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut served = 0;
+        for round in 0..100u8 {
+            let mut client = {
+                let mut pending = pin!(listener.accept());
+                assert!(poll_once(pending.as_mut()).await.is_pending());
+                turns(2).await;
+                let client = StdStream::connect(addr).unwrap();
+                if round % 2 == 0 {
+                    // The kernel has accepted before the drop.
+                    turns(2).await;
+                }
+                client
+            };
+            let mut stream = timeout(SOON, listener.accept())
+                .await
+                .expect("the next accept gets the connection")
+                .unwrap();
+            stream.write_all(vec![round]).await.unwrap();
+            let mut byte = [0; 1];
+            client.set_read_timeout(Some(SOON)).unwrap();
+            client.read_exact(&mut byte).unwrap();
+            served += usize::from(byte == [round]);
+        }
+        assert_eq!(served, 100);
+    });
+    drop(event_loop);
+    assert_eq!(fds_settle_at(before, SOON), before, "descriptors before and after");
+}
+
+#[test]
+fn cancel_accept_dropped_then_accepted_again() {
+    in_child("cancel_accept_dropped_then_accepted_again", || {
+        polled_accept_dropped(Settings::default());
+    });
+}
+
+#[test]
+fn cancel_accept_dropped_then_accepted_again_single_shot() {
+    in_child("cancel_accept_dropped_then_accepted_again_single_shot", || {
+        polled_accept_dropped(Settings::default().mask(Feature::MultishotAccept));
+    });
+}
+
+#[test]
+fn cancel_accept_raced_10_000_times() {
+    in_child("cancel_accept_raced_10_000_times", || {
+        const CLIENTS: usize = 10_000;
+        let before = fd_count();
+        let late_us = Arc::new(AtomicUsize::new(0));
+        let counts = coreloop::run(async {
+            let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            let late = late_us.clone();
+            let clients = std::thread::spawn(move || {
+                let (mut served, mut closed) = (0usize, 0usize);
+                for _ in 0..CLIENTS {
+                    let mut client = StdStream::connect(addr).unwrap();
+                    client.set_read_timeout(Some(SOON)).unwrap();
+                    let began = Instant::now();
+                    match client.read(&mut [0; 8]) {
+                        Ok(1) => served += 1,
+                        Ok(_) => closed += 1,
+                        Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => closed += 1,
+                        Err(e) => panic!("a client was neither served nor closed: {e}"),
+                    }
+                    late.fetch_max(began.elapsed().as_micros() as usize, Ordering::Relaxed);
+                    // No TIME_WAIT: ten thousand of them would use up the ports of a second run.
+                    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+                (served, closed)
+            });
+            let mut rng = Rng::new(5);
+            let (mut accepted, mut dropped) = (0, 0);
+            while accepted < CLIENTS {
+                let patience = rng.below(4) as usize;
+                match race(listener.accept(), turns(patience)).await {
+                    Either::First(stream) => {
+                        accepted += 1;
+                        let mut stream = stream.unwrap();
+                        drop(coreloop::spawn(async move {
+                            stream.write_all("x").await.unwrap();
+                            // Until the client goes.
+                            let _ = stream.recv().await;
+                        }));
+                    }
+                    Either::Second(()) => dropped += 1,
+                }
+            }
+            let (served, closed) = clients.join().unwrap();
+            (served, closed, dropped)
+        })
+        .unwrap();
+        let (served, closed, dropped) = counts;
+        let worst = late_us.load(Ordering::Relaxed);
+        figure!("{served} served, {closed} closed, {dropped} accepts dropped, worst {worst} µs");
+        assert_eq!((served, closed), (CLIENTS, 0));
+        assert!(dropped > 100, "only {dropped} accepts were dropped: the race was none");
+        assert!(worst < 2_000_000, "a client waited {worst} µs");
+        assert_eq!(fds_settle_at(before, SOON), before);
+    });
+}
+
+/// Connections that arrived and were never asked for, when the loop goes.
+fn unreaped_at_drop(settings: Settings, turns_before_drop: usize) {
+    let before = fd_count();
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    let mut listener = event_loop.block_on(async { TcpListener::bind("127.0.0.1:0").unwrap() });
+    let addr = listener.local_addr().unwrap();
+    event_loop.block_on(async {
+        let mut pending = pin!(listener.accept());
+        assert!(poll_once(pending.as_mut()).await.is_pending());
+        turns(3).await;
+    });
+    let clients: Vec<_> = (0..100).map(|_| StdStream::connect(addr).unwrap()).collect();
+    for _ in 0..turns_before_drop {
+        event_loop.turn(Some(Duration::ZERO));
+    }
+    drop(event_loop);
+    drop(listener);
+    for client in &clients {
+        client.set_read_timeout(Some(SOON)).unwrap();
+        let end = (&mut &*client).read(&mut [0; 1]);
+        let closed = match &end {
+            Ok(n) => *n == 0,
+            Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+        };
+        assert!(closed, "a client of the dropped loop was told {end:?}");
+    }
+    drop(clients);
+    assert_eq!(fds_settle_at(before, SOON), before, "descriptors before and after");
+}
+
+#[test]
+fn cancel_accept_unreaped_multishot_at_drop() {
+    in_child("cancel_accept_unreaped_multishot_at_drop", || {
+        for turns_before_drop in [0, 1, 3] {
+            unreaped_at_drop(Settings::default(), turns_before_drop);
+        }
+    });
+}
+
+#[test]
+fn cancel_accept_unreaped_at_a_small_queue() {
+    in_child("cancel_accept_unreaped_at_a_small_queue", || {
+        // 100 accepts into 16 completions: most lie in the kernel's backlog when the loop goes.
+        unreaped_at_drop(Settings::default().ring_entries(8).cq_entries(16), 0);
+    });
+}
+
+#[test]
+fn cancel_accept_listener_outlives_nothing_it_accepted() {
+    in_child("cancel_accept_listener_outlives_nothing_it_accepted", || {
+        coreloop::run(async {
+            let before = fd_count();
+            let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            {
+                let mut pending = pin!(listener.accept());
+                assert!(poll_once(pending.as_mut()).await.is_pending());
+                turns(2).await;
+            }
+            let clients: Vec<_> = (0..50).map(|_| StdStream::connect(addr).unwrap()).collect();
+            turns(10).await;
+            drop(listener);
+            let closed = settled(SOON, || {
+                clients.iter().all(|c| {
+                    c.set_nonblocking(true).unwrap();
+                    match (&mut &*c).read(&mut [0; 1]) {
+                        Ok(n) => n == 0,
+                        Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+                    }
+                })
+            })
+            .await;
+            assert!(closed, "clients of a dropped listener hang");
+            drop(clients);
+            assert!(settled(SOON, || fd_count() == before).await, "{} != {before}", fd_count());
+            // The port is free again.
+            drop(TcpListener::bind(addr).unwrap());
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn cancel_accept_queue_is_bounded() {
+    in_child("cancel_accept_queue_is_bounded", || {
+        coreloop::run(async {
+            let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            {
+                let mut pending = pin!(listener.accept());
+                assert!(poll_once(pending.as_mut()).await.is_pending());
+                turns(2).await;
+            }
+            let before = fd_count();
+            let mut clients = Vec::new();
+            for _ in 0..1500 {
+                clients.push(StdStream::connect(addr).unwrap());
+                turns(1).await;
+            }
+            turns(20).await;
+            let taken = fd_count() - before - clients.len();
+            figure!("{taken} of {} connections wait in the listener", clients.len());
+            // 256, and what one pass of the kernel may bring before it sees the cancel.
+            assert!((1..=512).contains(&taken), "{taken} were accepted with nobody asking");
+            for client in &mut clients {
+                let mut stream = timeout(SOON, listener.accept()).await.expect("all").unwrap();
+                stream.write_all("x").await.unwrap();
+                client.write_all(b"y").unwrap();
+            }
+            let mut served = 0;
+            for client in &mut clients {
+                client.set_read_timeout(Some(net::PATIENCE)).unwrap();
+                served += client.read(&mut [0; 1]).unwrap();
+            }
+            assert_eq!(served, 1500);
+        })
+        .unwrap();
+    });
+}
