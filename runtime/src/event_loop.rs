@@ -19,6 +19,7 @@ use crate::executor::{Core, context};
 use crate::handle::Handle;
 use crate::metrics::Snapshot;
 use crate::placement;
+use crate::sys::Kernel;
 use crate::sys::linux::Linux;
 use crate::task::table::ROOT;
 use crate::time::Instant;
@@ -94,7 +95,12 @@ impl EventLoop {
 
     /// A loop that spins as it is told, whoever else runs on its CPU.
     pub(crate) fn with_spin_as_given(settings: Settings) -> Result<Self, StartError> {
-        let core = Core::new(Rc::new(Linux), settings.checked()?)?;
+        Self::on_kernel(Rc::new(Linux), &settings)
+    }
+
+    /// A loop over whatever answers to the seam.
+    pub(crate) fn on_kernel(kernel: Rc<dyn Kernel>, settings: &Settings) -> Result<Self, StartError> {
+        let core = Core::new(kernel, settings.checked()?)?;
         Ok(Self { core, grace: settings.grace_period() })
     }
 
@@ -112,10 +118,11 @@ impl EventLoop {
             "a loop is already running on this thread: await the future instead of blocking on it"
         );
         let core = self.core.clone();
-        let mut main = pin!(main);
         let waker = core.tasks.word_of(ROOT).waker();
         core.tasks.wake_slot(ROOT);
         context::enter(&core, || {
+            // Pinned in here, so that its destructor still finds the loop.
+            let mut main = pin!(main);
             let mut output = None;
             while output.is_none() {
                 let mut poll_main = || {
@@ -207,3 +214,7 @@ impl fmt::Debug for EventLoop {
         f.debug_struct("EventLoop").field("tasks", &self.core.tasks.live()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod seam_tests;

@@ -27,7 +27,8 @@ impl Driver {
             }
             self.queue_waiting();
             let until = next_cancel.min(deadline);
-            let entered = self.submit_and_wait(1, Some(until));
+            // A dead ring brings no more completions: what it had is leaked.
+            let Ok(entered) = self.try_submit_and_wait(1, Some(until)) else { break };
             if self.reap() == 0 && entered == Entered::Pressed {
                 // Nothing moved and the kernel is short of memory: give it a moment, within the deadline.
                 std::thread::sleep(PRESSED_PAUSE);

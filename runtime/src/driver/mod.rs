@@ -8,7 +8,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -204,12 +203,6 @@ pub(crate) fn wake_contained(waker: std::task::Waker, metrics: &Recorder) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
         metrics.count(Kind::WakerPanics);
     }
-}
-
-/// The sentence for an errno that ends a ring.
-#[cold]
-pub(crate) fn ring_is_dead(e: &io::Error) -> ! {
-    panic!("io_uring_enter failed and this core cannot go on (was its descriptor closed?): {e}");
 }
 
 impl FeatureSet {

@@ -3,13 +3,14 @@
 //! Owns the way from an op to the submission queue: a full queue is flushed early, and what still finds no
 //! room waits in order, cancels first. Nothing is refused for lack of room and nothing overtakes.
 
+use std::io;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use super::op_slab::{Key, State, VTable};
 use super::ring::{Entered, Ring};
 use super::sqe::Sqe;
-use super::{Driver, own, ring_is_dead};
+use super::{Driver, own};
 use crate::metrics::Kind;
 
 impl Driver {
@@ -62,7 +63,8 @@ impl Driver {
             return true;
         }
         self.metrics.count(Kind::EarlyFlushes);
-        self.enter(ring, 0, None);
+        // A ring that is dead says so again at the end of the tick.
+        let _ = self.enter(ring, 0, None);
         // SAFETY: as above.
         unsafe { ring.push(sqe) }
     }
@@ -126,21 +128,41 @@ impl Driver {
     }
 
     /// The enter of a tick: submits all, and with `min_complete` above 0 parks until then or `until`.
+    ///
+    /// # Panics
+    /// If the ring is dead: somebody else closed its descriptor, or unmapped its memory.
     pub(crate) fn submit_and_wait(&self, min_complete: u32, until: Option<u64>) -> Entered {
+        match self.try_submit_and_wait(min_complete, until) {
+            Ok(entered) => entered,
+            Err(e) => panic!("io_uring_enter failed and this core cannot go on: {e}"),
+        }
+    }
+
+    /// As [`submit_and_wait`](Self::submit_and_wait), for those who go on without a ring.
+    pub(super) fn try_submit_and_wait(
+        &self,
+        min_complete: u32,
+        until: Option<u64>,
+    ) -> io::Result<Entered> {
         let mut ring = self.ring.borrow_mut();
-        let Some(ring) = ring.as_mut() else { return Entered::Fine };
+        let Some(ring) = ring.as_mut() else { return Ok(Entered::Fine) };
         self.enter(ring, min_complete, until)
     }
 
-    fn enter(&self, ring: &mut Ring, min_complete: u32, until: Option<u64>) -> Entered {
+    fn enter(
+        &self,
+        ring: &mut Ring,
+        min_complete: u32,
+        until: Option<u64>,
+    ) -> io::Result<Entered> {
         self.metrics.count(Kind::Enters);
-        let entered = ring.enter(min_complete, until).unwrap_or_else(|e| ring_is_dead(&e));
+        let entered = ring.enter(min_complete, until)?;
         if entered == Entered::Pressed {
             self.metrics.count(Kind::EntersPressed);
         }
         if ring.overflowed() {
             self.metrics.count(Kind::CqOverflows);
         }
-        entered
+        Ok(entered)
     }
 }

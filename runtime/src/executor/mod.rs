@@ -92,7 +92,6 @@ impl Core {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (core, cpu) = self.place.get();
-        if std::env::var_os("DBG").is_some() { eprintln!("spin max {}", self.dial.spin_ns_max()); }
         Snapshot {
             core,
             cpu,

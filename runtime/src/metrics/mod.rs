@@ -221,11 +221,6 @@ impl Recorder {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn get(&self, kind: Kind) -> u64 {
-        self.cells[kind as usize].get()
-    }
-
     pub(crate) fn counters(&self) -> Counters {
         Counters::read(&self.cells)
     }
