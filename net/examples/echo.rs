@@ -1,11 +1,11 @@
 //! An echo server on every core, ended by SIGINT or SIGTERM.
 
-use coreloop::{Runtime, combine::race, signal, spawn};
+use coreloop::{Runtime, signal, spawn};
 use coreloop_net::{TcpListener, TcpStream};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    Runtime::builder().build()?.run(|_core| async { race(serve(), signal::terminate()).await })?;
-    Ok(())
+    let ended = Runtime::builder().build()?.run(|_core| signal::until_terminate(serve()))?;
+    Ok(ended.into_iter().flatten().collect::<std::io::Result<()>>()?)
 }
 
 async fn serve() -> std::io::Result<()> {

@@ -125,7 +125,8 @@ impl Pool {
             ring,
             size: config.size,
             quota: config.quota,
-            low_water: config.count / 4,
+            // At least one buffer always stays in circulation, whatever users hold on to.
+            low_water: (config.count / 4).max(1),
             open: Cell::new(true),
             available: Cell::new(0),
             metrics,

@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
 use crate::buf::BufError;
+use crate::combine::{Either, race};
 use crate::op::{Read, submit};
 
 /// Waits for SIGINT or SIGTERM. From the call on, these no longer end the process by themselves.
@@ -40,6 +41,23 @@ pub fn terminate() -> impl Future<Output = ()> + Unpin {
 pub fn try_terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
     let registered = Registered::new(&[SIGINT, SIGTERM])?;
     Ok(Box::pin(async move { registered.wait().await }))
+}
+
+/// Drives `future` until it ends or SIGINT or SIGTERM comes; none if the signal was first, and `future` has
+/// been dropped.
+///
+/// # Panics
+/// As [`terminate`].
+///
+/// ```no_run
+/// # async fn serve() -> std::io::Result<()> { Ok(()) }
+/// coreloop::run(coreloop::signal::until_terminate(serve())).unwrap();
+/// ```
+pub async fn until_terminate<F: Future>(future: F) -> Option<F::Output> {
+    match race(future, terminate()).await {
+        Either::First(value) => Some(value),
+        Either::Second(()) => None,
+    }
 }
 
 struct Registered {
