@@ -13,12 +13,13 @@ use std::task::{Context, Poll, Waker};
 
 use coreloop::buf::Chunk;
 use coreloop::op::{InFlight, LateBytes, LateSend, Membership, RecvChunk, Submitter};
+use coreloop::task::wake_contained;
 
 use crate::tcp::TornWrite;
 
 pub(crate) struct Sock {
     fd: OwnedFd,
-    /// A send whose future is gone has not ended yet. One send in flight per socket.
+    /// A send is in flight: one per socket, also if its future was dropped or forgotten.
     pub(crate) sending: Cell<bool>,
     /// The same for a receive into a caller's buffer.
     pub(crate) receiving: Cell<bool>,
@@ -70,9 +71,9 @@ impl Sock {
         self.fd
     }
 
-    /// Ready when no dropped receive is under way any more.
+    /// Ready when no receive into a caller's buffer is under way any more.
     pub(crate) fn poll_recv_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.receiving.get() {
+        if !self.receiving.get() || self.submitter.is_closed() {
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
@@ -81,9 +82,9 @@ impl Sock {
         Poll::Pending
     }
 
-    /// Ready when no dropped send is under way any more.
+    /// Ready when no send is under way any more.
     pub(crate) fn poll_send_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.sending.get() {
+        if !self.sending.get() || self.submitter.is_closed() {
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
@@ -160,29 +161,33 @@ impl AsFd for Held {
 }
 
 impl LateBytes for Held {
+    fn recv_ended(&self) {
+        self.0.receiving.set(false);
+        if let Some(waker) = self.0.if_late(|late| late.recv_waker.take()).flatten() {
+            wake_contained(waker);
+        }
+    }
+
     fn late_bytes(&self, bytes: &[u8]) {
         self.0.with_late(|late| late.bytes.extend_from_slice(bytes));
     }
 
-    fn late_end(&self, result: io::Result<()>) {
-        self.0.receiving.set(false);
-        let waker = self.0.with_late(|late| {
-            if let Err(e) = result {
-                late.error = Some(e);
-            }
-            late.recv_waker.take()
-        });
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    fn late_error(&self, error: io::Error) {
+        self.0.with_late(|late| late.error = Some(error));
     }
 }
 
 impl LateSend for Held {
-    fn late_send(&self, sent: io::Result<usize>, asked: usize) {
+    fn send_ended(&self) {
         self.0.sending.set(false);
+        if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
+            wake_contained(waker);
+        }
+    }
+
+    fn late_send(&self, sent: io::Result<usize>, asked: usize) {
         let sent = sent.unwrap_or(0);
-        let waker = self.0.with_late(|late| {
+        self.0.with_late(|late| {
             // The write noted what its earlier ops had sent; this op's share is added. A write that was
             // all done, or had not begun, leaves the stream whole.
             if let Some(torn) = &mut late.torn {
@@ -192,10 +197,6 @@ impl LateSend for Held {
                 }
             }
             debug_assert!(sent <= asked);
-            late.send_waker.take()
         });
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 }

@@ -67,8 +67,8 @@ pub struct EventLoop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Turn {
-    /// Tasks that are ready to run at once.
-    pub ready: usize,
+    /// Whether another turn would find something to do at once.
+    pub ready: bool,
     /// Tasks that have not ended.
     pub tasks: u32,
     /// When the next timer is due, if one is set.
@@ -118,6 +118,7 @@ impl EventLoop {
             "a loop is already running on this thread: await the future instead of blocking on it"
         );
         let core = self.core.clone();
+        core.end_watch();
         let waker = core.tasks.word_of(ROOT).waker();
         core.tasks.wake_slot(ROOT);
         context::enter(&core, || {
@@ -149,18 +150,23 @@ impl EventLoop {
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Turn {
         assert!(context::with_core(|_| ()).is_none(), "a loop is already running on this thread");
         let core = &self.core;
+        core.end_watch();
         let wait = core.wait_of(max_wait);
         context::enter(core, || core.tick(None, wait));
+        if !core.has_work() {
+            core.begin_watch();
+        }
         let next = core.timers.next_ns().map(|ns| Instant::now() + self.until(ns));
-        Turn { ready: core.tasks.ready(), tasks: core.tasks.live(), next_deadline: next }
+        Turn { ready: core.has_work(), tasks: core.tasks.live(), next_deadline: next }
     }
 
     fn until(&self, ns: u64) -> Duration {
         Duration::from_nanos(ns.saturating_sub(self.core.timers.now_ns()))
     }
 
-    /// A descriptor that is readable when a [`turn`](Self::turn) would find completions. Only to be
-    /// waited on.
+    /// A descriptor that becomes readable when, after a [`turn`](Self::turn) that left nothing ready,
+    /// there is something to do: completions, wakes and closures from other threads. Timers are for
+    /// whoever waits on it ([`Turn::next_deadline`]). Only to be waited on.
     pub fn poll_fd(&self) -> Option<RawFd> {
         self.core.driver.ring_fd()
     }

@@ -97,7 +97,7 @@ impl Handle {
         let promise = Promise { shared: shared.clone() };
         self.post(core, move || {
             drop(crate::spawn(async move {
-                let value = match crate::spawn(f()).await {
+                let value = match crate::spawn(async move { f().await }).await {
                     Ok(value) => Ok(value),
                     Err(e) => Err(RemoteError::of(&e)),
                 };
@@ -243,10 +243,11 @@ impl<T> Future for RemoteJoinHandle<T> {
     /// # Panics
     /// If polled after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Cloned before the lock is taken: a foreign waker's code runs with nothing held.
+        let new = cx.waker().clone();
         let mut state = lock(&self.shared.state);
         match &mut *state {
             State::Running(waker) => {
-                let new = cx.waker().clone();
                 let old = waker.replace(new);
                 drop(state);
                 drop(old);

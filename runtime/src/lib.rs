@@ -18,6 +18,7 @@
 pub mod buf;
 pub mod combine;
 mod config;
+mod contain;
 #[allow(unsafe_code)]
 mod driver;
 mod event_loop;

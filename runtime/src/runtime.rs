@@ -339,6 +339,7 @@ impl Seat {
         let ended = catch_unwind(AssertUnwindSafe(|| self.run_inner(f, stop, gate, on_start)))
             .unwrap_or_else(|payload| {
                 stop.ask();
+                gate.give_up();
                 let message = text_of(&*payload);
                 Ended::Failed(RunError::Panicked { core: index, message })
             });

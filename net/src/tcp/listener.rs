@@ -187,6 +187,8 @@ impl TcpListener {
                     }
                     self.queue.wake_on_arrival(cx);
                     if !self.armed.as_ref().is_some_and(Armed::is_armed) {
+                        // Let go of at once: a key that is kept long after its op could come to name another.
+                        self.armed = None;
                         self.arm()?;
                     }
                     return Poll::Pending;

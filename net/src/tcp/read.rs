@@ -187,6 +187,9 @@ impl ReadHalf {
         }
         poll_fn(|cx| self.sock.poll_recv_quiet(cx)).await;
         bytes.extend(self.sock.take_late_bytes().unwrap_or_default());
+        if let Some(e) = self.sock.take_late_error() {
+            return Err(e);
+        }
         if let Some(mut armed) = armed {
             armed.cancel();
             match poll_fn(|cx| armed.poll(cx)).await {
@@ -287,8 +290,12 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                         Step::Chunk(buf, None)
                     } else {
                         let held = Held(sock.clone());
-                        match sock.submitter.start(op::Recv::new(held, buf, 0)) {
-                            Ok(op) => Step::Direct(op),
+                        match sock.submitter.start(op::Recv::new(held, buf)) {
+                            Ok(op) => {
+                                // Until the op's end, also if this future is dropped or forgotten.
+                                sock.receiving.set(true);
+                                Step::Direct(op)
+                            }
                             Err(out) => return Poll::Ready(out),
                         }
                     };
@@ -318,17 +325,6 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                 }
                 Step::Ended => panic!("a Read was polled after it had ended"),
             }
-        }
-    }
-}
-
-impl<B: IoBufMut> Drop for Read<'_, B> {
-    fn drop(&mut self) {
-        if let Step::Direct(op) = &self.step
-            && !op.is_done()
-        {
-            // The op tells the socket when it has ended, and what it brought.
-            self.half.sock.receiving.set(true);
         }
     }
 }

@@ -221,16 +221,17 @@ impl<'a, F: Form> Writing<'a, F> {
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
         let op = F::op(Held(self.half.sock.clone()), buf, self.sent, flags);
         self.step = Step::Flying(self.half.sock.submitter.start(op)?);
+        // Until the op's end, also if this future is dropped or forgotten.
+        self.half.sock.sending.set(true);
         Ok(())
     }
 }
 
 impl<F: Form> Drop for Writing<'_, F> {
     fn drop(&mut self) {
-        if let Step::Flying(op) = &self.step {
+        if let Step::Flying(_) = &self.step {
             // What the op itself sends is added at its end; see `late_send`.
             self.half.sock.note_torn(TornWrite { sent: self.sent, len: self.len });
-            self.half.sock.sending.set(!op.is_done());
         }
     }
 }

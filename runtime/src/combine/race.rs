@@ -71,13 +71,12 @@ impl<A: Future, B: Future> Future for Race<A, B> {
                 Poll::Pending => return Poll::Pending,
             },
         };
-        let dropped = current::with_tasks(|tasks| {
+        current::with_tasks(|tasks| {
             let _cancel = tasks.mark_cancelling(tasks.poll_number());
             futures.set(None);
         });
-        if dropped.is_none() {
-            futures.set(None);
-        }
+        // Outside a loop there is nothing to pass a cancel on to.
+        futures.set(None);
         Poll::Ready(won)
     }
 }

@@ -19,10 +19,11 @@ impl Driver {
             return;
         }
         slot.cancelled = true;
+        let unsent = slot.unsent;
         drop(slots);
         let mut waiting = self.waiting.borrow_mut();
-        if let Some(at) = waiting.ops.iter().position(|(waits, _)| *waits == key) {
-            waiting.ops.remove(at);
+        if unsent {
+            // Its entry in the line is passed over when its turn comes.
             waiting.never_sent.push_back(key);
             return;
         }

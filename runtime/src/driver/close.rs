@@ -41,7 +41,7 @@ impl Driver {
 
     /// Ops and the driver's own submissions that the kernel has not answered.
     fn busy(&self) -> u32 {
-        let done = self.slots.borrow_mut().done();
+        let done = self.slots.borrow().done();
         self.ops() - done + self.own_in_flight.get() + u32::from(self.wake.armed.get())
     }
 
@@ -54,6 +54,7 @@ impl Driver {
             self.slots.borrow_mut().leak();
             self.pool.leak();
         }
+        self.pool.give_all_turns();
         let ring = self.ring.borrow_mut().take();
         if let Some(ring) = &ring {
             self.pool.unregister(ring);

@@ -4,9 +4,10 @@
 //! is borrowed while an op's hook or a waker runs.
 
 use super::op::end_orphan;
-use super::op_slab::{Key, State};
+use super::op_slab::{Key, VTable};
 use super::sqe::Cqe;
 use super::{Driver, own, wake_contained};
+use crate::contain::contained;
 use crate::metrics::Kind;
 use crate::sys::abi::RawCqe;
 
@@ -47,59 +48,48 @@ impl Driver {
         let place = slot.payload();
         let stamp = slot.stamp();
         let opcode = slot.opcode;
-        let orphan = slot.orphan;
         if stamp != 0 && !vtable.multishot {
             self.metrics.op_took(opcode, self.stamp.get().saturating_sub(stamp));
         }
-        if vtable.multishot {
-            drop(slots);
-            // SAFETY: the slot holds an op of this table until it is freed below.
-            let enough = unsafe { (vtable.completed)(place, cqe) }.is_break();
-            if cqe.more() {
-                if enough {
-                    self.cancel(key);
-                }
-            } else {
-                self.free_ended(key, |place| {
-                    // SAFETY: the last completion has come; the slot is freed right after.
-                    unsafe { end_orphan(vtable, place, cqe) }
-                });
-            }
-            return;
-        }
-        if orphan {
-            drop(slots);
-            // SAFETY: as above.
-            let _ = unsafe { (vtable.completed)(place, cqe) };
-            // SAFETY: the op's one completion has come and its future is gone.
-            self.free_ended(key, |place| unsafe { end_orphan(vtable, place, cqe) });
-            return;
-        }
         drop(slots);
-        // SAFETY: as above.
-        let _ = unsafe { (vtable.completed)(place, cqe) };
-        let waker = match self.slots.borrow_mut().get(key) {
-            Some(slot) => {
-                slot.set_cqe(cqe);
-                slot.state = State::Done;
-                slot.waker.take()
+        // SAFETY: the slot holds an op of this table until it is freed below, and this is its completion.
+        let enough = contained(|| unsafe { (vtable.completed)(place, cqe) }.is_break());
+        if enough.is_none() {
+            self.metrics.count(Kind::HookPanics);
+        }
+        if vtable.multishot {
+            if !cqe.more() {
+                self.free_ended(key, vtable, cqe);
+            } else if enough == Some(true) {
+                self.cancel(key);
             }
-            None => None,
-        };
+            return;
+        }
+        // Looked up again: the hook may have dropped the handle.
+        let orphan = self.slots.borrow_mut().get(key).is_some_and(|slot| slot.orphan);
+        if orphan {
+            self.free_ended(key, vtable, cqe);
+            return;
+        }
+        let waker = self.slots.borrow_mut().complete(key, cqe);
         if let Some(waker) = waker {
             wake_contained(waker, &self.metrics);
         }
     }
 
-    /// Ends an op whose handle is gone, then frees its slot. The end runs with nothing borrowed, and may
-    /// start other ops: the slot is freed only afterwards.
-    fn free_ended(&self, key: Key, end: impl FnOnce(std::ptr::NonNull<u8>)) {
+    /// Ends an op whose last completion has come and whose handle is gone, then frees its slot. The end runs
+    /// with nothing borrowed, and may start other ops: the slot is freed only afterwards.
+    fn free_ended(&self, key: Key, vtable: &'static VTable, cqe: Cqe) {
         let place = self.slots.borrow_mut().get(key).map(|slot| slot.payload());
         if let Some(place) = place {
-            end(place);
+            // SAFETY: the slot holds an op of this table; nobody reads it again, it is freed below.
+            let ended = contained(|| unsafe { end_orphan(vtable, place, cqe) });
+            if ended.is_none() {
+                self.metrics.count(Kind::HookPanics);
+            }
         }
         let waker = self.slots.borrow_mut().free(key);
-        drop(waker);
+        contained(|| drop(waker));
     }
 
     /// Ops that were cancelled before they were sent end as the kernel would have ended them.

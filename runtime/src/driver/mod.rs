@@ -31,6 +31,7 @@ use self::pool::{Pool, PoolConfig};
 use self::ring::Ring;
 use self::setup::{RingConfig, StartError};
 use self::sqe::Sqe;
+use crate::contain::contained;
 use crate::metrics::{Kind, Recorder};
 use crate::sys::Kernel;
 
@@ -200,7 +201,7 @@ const _: () = assert!(op_slab::OPS_MAX as u64 <= own::WAKE);
 
 /// Tells a waker, and contains its panic: a stranger's waker must not take the core down.
 pub(crate) fn wake_contained(waker: std::task::Waker, metrics: &Recorder) {
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake())).is_err() {
+    if contained(|| waker.wake()).is_none() {
         metrics.count(Kind::WakerPanics);
     }
 }

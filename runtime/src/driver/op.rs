@@ -12,7 +12,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, State, VTable};
@@ -31,6 +31,9 @@ use super::sqe::{Cqe, Sqe};
 ///   writes must not be behind a reference or a `Box` that other code can reach in the meantime.
 /// - The descriptor in the submission stays open as long as `self` lives.
 /// - `completed` must not move anything that the submission named.
+///
+/// In return the driver calls `completed`, `finish` and `orphaned` with the completion of this very op's own
+/// submission (or an error that it made up because the op was never sent), and with nothing else.
 pub unsafe trait Op: 'static {
     /// What awaiting the op gives.
     type Out;
@@ -39,16 +42,25 @@ pub unsafe trait Op: 'static {
     fn prepare(&mut self) -> Sqe;
 
     /// Called when the completion is reaped, before anybody is woken, whether or not somebody waits. It
-    /// must not panic, and must not wait.
-    fn completed(&mut self, cqe: Cqe) {
+    /// must not wait; a panic is contained.
+    ///
+    /// # Safety
+    /// `cqe` is the completion of this op's own submission.
+    unsafe fn completed(&mut self, cqe: Cqe) {
         let _ = cqe;
     }
 
     /// The op's end, for whoever waits.
-    fn finish(self, cqe: Cqe) -> Self::Out;
+    ///
+    /// # Safety
+    /// `cqe` is the completion of this op's own submission.
+    unsafe fn finish(self, cqe: Cqe) -> Self::Out;
 
-    /// The op's end, its future being gone: give back what came too late.
-    fn orphaned(self, cqe: Cqe)
+    /// The op's end, its future being gone: give back what came too late. A panic is contained.
+    ///
+    /// # Safety
+    /// `cqe` is the completion of this op's own submission.
+    unsafe fn orphaned(self, cqe: Cqe)
     where
         Self: Sized,
     {
@@ -66,9 +78,12 @@ pub unsafe trait MultishotOp: 'static {
     fn prepare(&mut self) -> Sqe;
 
     /// Takes one completion; the last one is the one without [`more`](Cqe::more), after which the op is
-    /// dropped. `Break` cancels the op; completions may still come after it. It must not panic, and must
-    /// not wait.
-    fn completed(&mut self, cqe: Cqe) -> ControlFlow<()>;
+    /// dropped. `Break` cancels the op; completions may still come after it. It must not wait; a panic is
+    /// contained.
+    ///
+    /// # Safety
+    /// `cqe` is a completion of this op's own submission.
+    unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()>;
 }
 
 fn fits<O>() -> bool {
@@ -113,13 +128,14 @@ struct Single<O>(PhantomData<O>);
 impl<O: Op> Single<O> {
     const VTABLE: &'static VTable = &VTable {
         type_id: TypeId::of::<O>,
-        // SAFETY (all three): the driver calls them only on the slot that holds this very op.
+        // SAFETY (all four): the driver calls them only on the slot that holds this very op.
         prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
         completed: |p, c| {
             unsafe { (*place_of::<O>(p)).completed(c) };
             ControlFlow::Continue(())
         },
-        orphaned: |p, c| unsafe { take::<O>(p) }.orphaned(c),
+        orphaned: |p, c| unsafe { take::<O>(p).orphaned(c) },
+        discard: |p| drop(unsafe { take::<O>(p) }),
         multishot: false,
     };
 }
@@ -129,10 +145,11 @@ struct Multi<O>(PhantomData<O>);
 impl<O: MultishotOp> Multi<O> {
     const VTABLE: &'static VTable = &VTable {
         type_id: TypeId::of::<O>,
-        // SAFETY (all three): the driver calls them only on the slot that holds this very op.
+        // SAFETY (all four): the driver calls them only on the slot that holds this very op.
         prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
         completed: |p, c| unsafe { (*place_of::<O>(p)).completed(c) },
         orphaned: |p, _| drop(unsafe { take::<O>(p) }),
+        discard: |p| drop(unsafe { take::<O>(p) }),
         multishot: true,
     };
 }
@@ -172,35 +189,44 @@ impl<O: Op> InFlight<O> {
     /// # Panics
     /// After it was ready; and if the loop was closed past its grace with this op still in flight.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<O::Out> {
-        let mut slots = self.driver.slots.borrow_mut();
-        let Some(slot) = slots.get(self.key) else {
-            drop(slots);
-            self.explain_absence();
-        };
-        if slot.state != State::Done {
-            let old = match &slot.waker {
-                Some(w) if w.will_wake(cx.waker()) => None,
-                _ => {
-                    drop(slots);
-                    // Cloning a foreign waker runs its code: nothing is borrowed meanwhile.
-                    let new = cx.waker().clone();
-                    let mut slots = self.driver.slots.borrow_mut();
-                    slots.get(self.key).and_then(|slot| slot.waker.replace(new))
-                }
+        let mut fresh: Option<Waker> = None;
+        loop {
+            let mut slots = self.driver.slots.borrow_mut();
+            let Some(slot) = slots.get(self.key) else {
+                drop(slots);
+                self.explain_absence();
             };
-            drop(old);
-            return Poll::Pending;
+            if slot.state == State::Done {
+                debug_assert_eq!(slot.vtable.map(|v| (v.type_id)()), Some(TypeId::of::<O>()));
+                let cqe = slot.cqe();
+                // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody
+                // reads again: the slot is freed in the next line.
+                let op = unsafe { take::<O>(slot.payload()) };
+                let waker = slots.free(self.key);
+                self.key.index = TAKEN;
+                drop(slots);
+                drop(waker);
+                // SAFETY: the completion that was stored in this op's own slot.
+                return Poll::Ready(unsafe { op.finish(cqe) });
+            }
+            if slot.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            match fresh.take() {
+                Some(fresh) => {
+                    let old = slot.waker.replace(fresh);
+                    drop(slots);
+                    drop(old);
+                    return Poll::Pending;
+                }
+                None => {
+                    // Cloning a foreign waker runs its code: nothing is borrowed meanwhile, and the slot is
+                    // looked at again.
+                    drop(slots);
+                    fresh = Some(cx.waker().clone());
+                }
+            }
         }
-        debug_assert_eq!(slot.vtable.map(|v| (v.type_id)()), Some(TypeId::of::<O>()));
-        let cqe = slot.cqe();
-        // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody reads again:
-        // the slot is freed in the next line.
-        let op = unsafe { take::<O>(slot.payload()) };
-        let waker = slots.free(self.key);
-        self.key.index = TAKEN;
-        drop(slots);
-        drop(waker);
-        Poll::Ready(op.finish(cqe))
     }
 
     /// Asks the kernel to end the op soon; its end still comes through [`poll`](Self::poll).
@@ -236,7 +262,8 @@ impl<O: Op> Drop for InFlight<O> {
         let waker = slots.free(self.key);
         drop(slots);
         drop(waker);
-        op.orphaned(cqe);
+        // SAFETY: the completion that was stored in this op's own slot.
+        unsafe { op.orphaned(cqe) };
     }
 }
 
@@ -299,4 +326,13 @@ pub(super) unsafe fn end_orphan(vtable: &VTable, place: NonNull<u8>, cqe: Cqe) {
     unsafe { to.copy_from_nonoverlapping(place, INLINE_BYTES) };
     // SAFETY: the op moved bytewise into `copy`, which is aligned as its slot was.
     unsafe { (vtable.orphaned)(to, cqe) };
+}
+
+/// The driver's own way to drop an op that was never submitted.
+///
+/// # Safety
+/// As [`end_orphan`], and the kernel never saw the op.
+pub(super) unsafe fn drop_unsent(vtable: &VTable, place: NonNull<u8>) {
+    // SAFETY: as the caller promises.
+    unsafe { (vtable.discard)(place) };
 }

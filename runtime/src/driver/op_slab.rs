@@ -51,6 +51,8 @@ pub(crate) struct VTable {
     pub(crate) completed: unsafe fn(NonNull<u8>, Cqe) -> ControlFlow<()>,
     /// Consumes the op; its future is gone.
     pub(crate) orphaned: unsafe fn(NonNull<u8>, Cqe),
+    /// Drops the op, which was never submitted.
+    pub(crate) discard: unsafe fn(NonNull<u8>),
     /// Whether completions go to `completed` alone, and the last one frees the slot.
     pub(crate) multishot: bool,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u32,
     pub(crate) state: State,
     pub(crate) orphan: bool,
+    /// Its submission still waits for room in the queue.
+    pub(crate) unsent: bool,
     /// A cancel for it has been asked for.
     pub(crate) cancelled: bool,
     /// The op's code, for histograms by kind.
@@ -89,7 +93,7 @@ impl Slot {
         self.outcome
     }
 
-    pub(crate) fn set_cqe(&mut self, cqe: Cqe) {
+    fn set_cqe(&mut self, cqe: Cqe) {
         self.outcome = u64::from(cqe.raw_flags()) << 32 | u64::from(cqe.raw_result() as u32);
     }
 
@@ -110,6 +114,7 @@ pub(crate) struct OpSlab {
     pages: Vec<NonNull<[Slot; PAGE]>>,
     free: Option<u32>,
     live: u32,
+    done: u32,
 }
 
 impl OpSlab {
@@ -119,10 +124,18 @@ impl OpSlab {
     }
 
     /// Ops that have completed and wait to be taken.
-    pub(crate) fn done(&mut self) -> u32 {
-        (0..self.capacity())
-            .filter(|i| self.at(*i).is_some_and(|slot| slot.state == State::Done))
-            .count() as u32
+    pub(crate) fn done(&self) -> u32 {
+        self.done
+    }
+
+    /// Notes an op's completion, for whoever takes it.
+    pub(crate) fn complete(&mut self, key: Key, cqe: Cqe) -> Option<Waker> {
+        let slot = self.get(key)?;
+        slot.set_cqe(cqe);
+        slot.state = State::Done;
+        let waker = slot.waker.take();
+        self.done += 1;
+        waker
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -155,15 +168,18 @@ impl OpSlab {
     pub(crate) fn free(&mut self, key: Key) -> Option<Waker> {
         let next = self.free.unwrap_or(NONE);
         let slot = self.get(key)?;
+        let was_done = slot.state == State::Done;
         slot.state = State::Free;
         slot.generation = slot.generation.wrapping_add(1);
         slot.vtable = None;
         slot.orphan = false;
+        slot.unsent = false;
         slot.cancelled = false;
         slot.next_free = next;
         let waker = slot.waker.take();
         self.free = Some(key.index);
         self.live -= 1;
+        self.done -= u32::from(was_done);
         waker
     }
 
@@ -200,6 +216,7 @@ impl OpSlab {
             generation: 0,
             state: State::Free,
             orphan: false,
+            unsent: false,
             cancelled: false,
             opcode: 0,
             outcome: 0,

@@ -161,7 +161,8 @@ impl Pool {
     /// What a completion brought in buffer `bid`: the buffer itself, or a copy if they run low.
     pub(crate) fn received(self: &Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
         let ring = self.ring.as_ref()?;
-        if usize::from(bid) >= ring.holder.len() {
+        if usize::from(bid) >= ring.holder.len() || len > self.size {
+            debug_assert!(false, "a completion names buffer {bid} with {len} bytes");
             return None;
         }
         self.available.set(self.available.get().saturating_sub(1));
@@ -263,13 +264,18 @@ impl Pool {
         if self.waiters.borrow().is_empty() {
             return;
         }
-        for _ in 0..self.available.get().max(u32::from(!self.open.get())) {
+        for _ in 0..self.available.get() {
             let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
-            turn.given.set(true);
-            let waker = turn.waker.borrow_mut().take();
-            if let Some(waker) = waker {
-                wake_contained(waker, &self.metrics);
-            }
+            turn.give(&self.metrics);
+        }
+    }
+
+    /// Lets every waiting receive go on: the loop ends, and it will be told so.
+    pub(crate) fn give_all_turns(&self) {
+        self.open.set(false);
+        loop {
+            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
+            turn.give(&self.metrics);
         }
     }
 
@@ -330,6 +336,16 @@ struct Turn {
     waker: RefCell<Option<Waker>>,
 }
 
+impl Turn {
+    fn give(&self, metrics: &Recorder) {
+        self.given.set(true);
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            wake_contained(waker, metrics);
+        }
+    }
+}
+
 /// A place in the line for a buffer. Dropping it leaves the line.
 pub struct BufferTurn {
     pool: Rc<Pool>,
@@ -339,7 +355,11 @@ pub struct BufferTurn {
 impl BufferTurn {
     /// Joins the end of the line.
     pub(crate) fn wait(pool: &Rc<Pool>) -> Self {
-        let turn = Rc::new(Turn { given: Cell::new(false), waker: RefCell::new(None) });
+        let given = Cell::new(!pool.open.get());
+        let turn = Rc::new(Turn { given, waker: RefCell::new(None) });
+        if turn.given.get() {
+            return Self { pool: pool.clone(), turn };
+        }
         pool.waiters.borrow_mut().push_back(turn.clone());
         Self { pool: pool.clone(), turn }
     }

@@ -4,13 +4,16 @@
 //! room waits in order, cancels first. Nothing is refused for lack of room and nothing overtakes.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use super::op::drop_unsent;
 use super::op_slab::{Key, State, VTable};
 use super::ring::{Entered, Ring};
 use super::sqe::Sqe;
 use super::{Driver, own};
+use crate::contain::contained;
 use crate::metrics::Kind;
 
 impl Driver {
@@ -34,9 +37,19 @@ impl Driver {
         let place = slot.payload();
         put(place, op);
         drop(slots);
-        // An op's `prepare` may not panic by contract; if it does, the slot leaks and nothing dangles.
-        // SAFETY: `place` holds the op of this table, in its final place.
-        let sqe = unsafe { (vtable.prepare)(place) };
+        let prepare = AssertUnwindSafe(|| {
+            // SAFETY: `place` holds the op of this table, in its final place.
+            unsafe { (vtable.prepare)(place) }
+        });
+        let sqe = match catch_unwind(prepare) {
+            Ok(sqe) => sqe,
+            Err(payload) => {
+                // SAFETY: the op was not submitted, and its slot is freed right after.
+                contained(|| unsafe { drop_unsent(vtable, place) });
+                drop(self.slots.borrow_mut().free(key));
+                resume_unwind(payload);
+            }
+        };
         let sqe = sqe.with_user_data(key.to_user_data());
         if let Some(slot) = self.slots.borrow_mut().get(key) {
             slot.opcode = sqe.op_code();
@@ -49,6 +62,9 @@ impl Driver {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() && self.push(sqe) {
             return;
+        }
+        if let Some(slot) = self.slots.borrow_mut().get(key) {
+            slot.unsent = true;
         }
         waiting.ops.push_back((key, sqe));
     }
@@ -84,9 +100,13 @@ impl Driver {
                 continue;
             }
             let Some(&(key, sqe)) = waiting.ops.front() else { return };
+            // One that was cancelled meanwhile ends without the kernel; see `cancel`.
             let cancelled = self.slots.borrow_mut().get(key).is_none_or(|slot| slot.cancelled);
             if !cancelled && !self.push(sqe) {
                 return;
+            }
+            if let Some(slot) = self.slots.borrow_mut().get(key) {
+                slot.unsent = cancelled;
             }
             waiting.ops.pop_front();
         }
@@ -119,6 +139,12 @@ impl Driver {
         let ring = self.ring.borrow();
         let reapable = ring.as_ref().is_some_and(|r| r.has_completions() || r.wants_enter());
         reapable || !self.waiting.borrow().never_sent.is_empty()
+    }
+
+    /// Whether a park would be woken by everything that it should be: wakes can arrive, and all that was
+    /// asked for is in the queue.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.wake.armed.get() && self.waiting.borrow().is_empty()
     }
 
     /// Whether anything is written or waits to be.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::Core;
+use crate::contain::contained;
 use crate::metrics::Kind;
 use crate::task::current;
 
@@ -28,10 +29,11 @@ impl Core {
         }
         let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
         let report = current::enter(&self.tasks, std::ptr::from_ref(self).cast(), || {
-            let jobs = self.jobs.close();
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(jobs)));
+            for job in self.jobs.close() {
+                contained(|| drop(job));
+            }
             let tasks_cancelled = self.tasks.live();
-            self.tasks.cancel_all();
+            contained(|| self.tasks.cancel_all());
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
             let ops_leaked = self.driver.drain_and_close(deadline);

@@ -25,6 +25,13 @@ impl Core {
             _ => return self.submit(),
         };
         self.driver.arm_wake();
+        if !self.driver.may_wait() {
+            // The kernel turned an early flush away: what waits for room would wait for ever.
+            if self.driver.submit_and_wait(0, None) == Entered::Pressed && !self.has_work() {
+                std::thread::sleep(PRESSED_PAUSE);
+            }
+            return;
+        }
         let spin_ns = if self.driver.has(Feature::TaskrunFlag) { self.dial.plan() } else { 0 };
         if spin_ns > 0 && self.spin(spin_ns, until) {
             return;
@@ -32,8 +39,25 @@ impl Core {
         self.sleep(until);
     }
 
+    /// Leaves the loop as if parked, so that completions, wakes and closures make the ring's descriptor
+    /// readable while nobody drives it. [`Core::end_watch`] ends that.
+    pub(crate) fn begin_watch(&self) {
+        self.driver.arm_wake();
+        self.submit();
+        let cell = self.tasks.lease().cell;
+        cell.park();
+        if self.has_mail() {
+            cell.unparked();
+        }
+    }
+
+    /// The loop is driven again.
+    pub(crate) fn end_watch(&self) {
+        self.tasks.lease().cell.unparked();
+    }
+
     /// Whether a tick would find something to do now.
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         self.tasks.ready() > 0
             || self.tasks.root_woken()
             || self.has_mail()

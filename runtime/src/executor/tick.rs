@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::Core;
+use crate::contain::contained;
 use crate::metrics::Kind;
 
 /// How long a turn may wait when it finds nothing to do.
@@ -59,7 +60,7 @@ impl Core {
         if self.jobs.any() {
             for job in self.jobs.take() {
                 // A closure reports its own panic to its sender; one that cannot must not end the core.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                contained(job);
             }
         }
     }
@@ -71,8 +72,9 @@ impl Core {
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
     fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) {
         let mut clock = PollClock::new(self, began);
-        if let Some(root) = root
-            && self.tasks.take_root_woken()
+        // Without a main future its wakes are stale ones, taken all the same: they must not keep the loop up.
+        if self.tasks.take_root_woken()
+            && let Some(root) = root
         {
             root();
             clock.polled(None);

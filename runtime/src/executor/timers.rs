@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::contain::contained;
 use crate::driver::wake_contained;
 use crate::metrics::{Kind, Recorder};
 use crate::sys::Kernel;
@@ -53,7 +54,7 @@ impl Timers {
         drop(waker);
     }
 
-    /// Makes a timer wake another waker. `false` if it has fired.
+    /// Makes a timer wake another waker. `false` if it has fired, or its loop was closed.
     pub(crate) fn rewake(&self, key: TimerKey, waker: &Waker) -> bool {
         let known = self.wheel.borrow_mut().get_mut(key).map(|w| w.will_wake(waker));
         match known {
@@ -92,8 +93,9 @@ impl Timers {
     /// Drops all wakers; later timers never fire.
     pub(crate) fn close(&self) {
         self.closed.set(true);
-        let fresh = Wheel::new(0);
-        let old = self.wheel.replace(fresh);
-        drop(old);
+        let mut old = self.wheel.replace(Wheel::new(0));
+        while let Some((_, waker)) = old.pop_due(u64::MAX) {
+            contained(|| drop(waker));
+        }
     }
 }

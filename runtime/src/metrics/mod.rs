@@ -87,6 +87,8 @@ counters! {
     TaskPanics => task_panics,
     /// Wakers that panicked.
     WakerPanics => waker_panics,
+    /// Panics in what an operation does at its end (a holder's destructor and the like).
+    HookPanics => hook_panics,
     /// Wakes that came from other threads.
     RemoteWakes => remote_wakes,
     /// Timers fired.

@@ -76,8 +76,7 @@ impl AcceptQueue {
         }
         let waker = self.waker.take();
         if let Some(waker) = waker {
-            // A panicking waker must not unwind into the dispatch.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+            crate::task::wake_contained(waker);
         }
     }
 }
@@ -102,7 +101,7 @@ unsafe impl<H: AsFd + 'static> MultishotOp for AcceptMany<H> {
         Sqe::accept_multi(self.listener.as_fd(), libc::SOCK_CLOEXEC)
     }
 
-    fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
+    unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
         self.queue.deliver(cqe);
         if self.queue.len() < self.most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
@@ -127,7 +126,7 @@ unsafe impl<H: AsFd + 'static> MultishotOp for AcceptOne<H> {
         Sqe::accept(self.listener.as_fd(), libc::SOCK_CLOEXEC)
     }
 
-    fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
+    unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
         self.queue.deliver(cqe);
         ControlFlow::Continue(())
     }

@@ -54,7 +54,7 @@ unsafe impl<S: AsFd + 'static> Op for Connect<S> {
         Sqe::connect(self.socket.as_fd(), (&raw const self.address).cast(), self.len)
     }
 
-    fn finish(self, cqe: Cqe) -> io::Result<S> {
+    unsafe fn finish(self, cqe: Cqe) -> io::Result<S> {
         cqe.result()?;
         Ok(self.socket)
     }

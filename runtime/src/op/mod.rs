@@ -60,7 +60,10 @@ impl Submitter {
     /// # Errors
     /// The op's own end, with ECANCELED if the loop is closed, or ENOBUFS if it has 16,777,216 ops.
     pub fn start<O: Op>(&self, op: O) -> Result<InFlight<O>, O::Out> {
-        InFlight::start(&self.driver, op).map_err(|(op, errno)| op.finish(Cqe::error(errno)))
+        InFlight::start(&self.driver, op).map_err(|(op, errno)| {
+            // SAFETY: the op was not submitted, and this is the error made up for that.
+            unsafe { op.finish(Cqe::error(errno)) }
+        })
     }
 
     /// Starts a multishot op.

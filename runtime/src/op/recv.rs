@@ -12,19 +12,24 @@ use super::{Cqe, Op, Sqe, Submitter};
 use crate::buf::{BufError, BufResult, Chunk, IoBufMut};
 use crate::driver::pool::{GROUP, Membership, Pool};
 
-/// Who is told of bytes that arrived after the receive's handle was gone.
+/// Who is told of a receive's end, and of what it brought after its handle was gone.
 pub trait LateBytes: AsFd + 'static {
+    /// The receive has ended; another may be started. Called first, also if the handle was forgotten.
+    fn recv_ended(&self);
+
     /// These bytes were received, in order, after whatever came before.
     fn late_bytes(&self, bytes: &[u8]);
 
-    /// The receive whose handle was dropped has ended; another may be started.
-    fn late_end(&self, result: io::Result<()>);
+    /// The receive met this error.
+    fn late_error(&self, error: io::Error);
 }
 
 /// A receive that holds no buffer until data is there.
 ///
 /// Ends with the bytes, with none at the end of the stream, or with an error; ENOBUFS means that all of
 /// the core's buffers were in use.
+///
+/// Made by [`Submitter::recv_chunk`] alone, which sees to it that buffers and ring belong together.
 pub struct RecvChunk<H> {
     socket: H,
     pool: Rc<Pool>,
@@ -34,8 +39,7 @@ pub struct RecvChunk<H> {
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
-    /// A receive on `socket`, whose descriptor stays open as long as the value lives.
-    pub fn new(socket: H, member: &Membership) -> Self {
+    fn new(socket: H, member: &Membership) -> Self {
         let pool = member.pool().clone();
         Self { socket, pool, member: member.id(), chunk: None }
     }
@@ -56,7 +60,7 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
         sqe
     }
 
-    fn completed(&mut self, cqe: Cqe) {
+    unsafe fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
         if let Some(bid) = cqe.buffer() {
             self.chunk = self.pool.received(bid, len, self.member);
@@ -66,7 +70,7 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
         }
     }
 
-    fn finish(self, cqe: Cqe) -> Self::Out {
+    unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         cqe.result()?;
         Ok(self.chunk)
     }
@@ -76,13 +80,13 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
 pub struct Recv<H: LateBytes, B: IoBufMut> {
     socket: H,
     buf: B,
-    flags: i32,
 }
 
 impl<H: LateBytes, B: IoBufMut> Recv<H, B> {
-    /// A receive of at most the buffer's capacity, with `MSG_*` flags.
-    pub fn new(socket: H, buf: B, flags: i32) -> Self {
-        Self { socket, buf, flags }
+    /// A receive of at most the buffer's capacity. There are no `MSG_*` flags to give: some make the
+    /// result differ from what was written into the buffer.
+    pub fn new(socket: H, buf: B) -> Self {
+        Self { socket, buf }
     }
 }
 
@@ -93,10 +97,14 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
 
     fn prepare(&mut self) -> Sqe {
         let room = u32::try_from(self.buf.capacity()).unwrap_or(u32::MAX);
-        Sqe::recv(self.socket.as_fd(), self.buf.as_mut_ptr(), room, self.flags)
+        Sqe::recv(self.socket.as_fd(), self.buf.as_mut_ptr(), room, 0)
     }
 
-    fn finish(mut self, cqe: Cqe) -> Self::Out {
+    unsafe fn completed(&mut self, _: Cqe) {
+        self.socket.recv_ended();
+    }
+
+    unsafe fn finish(mut self, cqe: Cqe) -> Self::Out {
         match cqe.result() {
             Ok(n) => {
                 // SAFETY: the kernel wrote `n` bytes, at most the capacity.
@@ -107,16 +115,16 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
         }
     }
 
-    fn orphaned(mut self, cqe: Cqe) {
+    unsafe fn orphaned(mut self, cqe: Cqe) {
         match cqe.result() {
             Ok(n) => {
+                let n = (n as usize).min(self.buf.capacity());
                 // SAFETY: the kernel wrote `n` bytes, at most the capacity.
-                let bytes = unsafe { std::slice::from_raw_parts(self.buf.as_mut_ptr(), n as usize) };
+                let bytes = unsafe { std::slice::from_raw_parts(self.buf.as_mut_ptr(), n) };
                 self.socket.late_bytes(bytes);
-                self.socket.late_end(Ok(()));
             }
-            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => self.socket.late_end(Ok(())),
-            Err(e) => self.socket.late_end(Err(e)),
+            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => {}
+            Err(e) => self.socket.late_error(e),
         }
     }
 }
@@ -125,12 +133,16 @@ impl Submitter {
     /// A receive on `socket` as this core does it; see [`RecvChunk`].
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// As [`start`](Self::start), and `InvalidInput` for a membership of another loop.
     pub fn recv_chunk<H: AsFd + 'static>(
         &self,
         socket: H,
         member: &Membership,
     ) -> Result<super::InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
+        if !Rc::ptr_eq(member.pool(), self.driver.pool()) {
+            let why = "this membership belongs to another loop's buffers";
+            return Err(Err(io::Error::new(io::ErrorKind::InvalidInput, why)));
+        }
         self.start(RecvChunk::new(socket, member))
     }
 }

@@ -9,8 +9,11 @@ use std::os::fd::AsFd;
 use super::{Cqe, Op, Sqe};
 use crate::buf::{BufError, BufResult, IoBuf};
 
-/// Who is told how a send ended whose handle was gone.
+/// Who is told of a send's end, and how it ended if its handle was gone.
 pub trait LateSend: AsFd + 'static {
+    /// The send has ended; another may be started. Called first, also if the handle was forgotten.
+    fn send_ended(&self);
+
     /// Of `asked` bytes so many were sent, or none for this reason.
     fn late_send(&self, sent: io::Result<usize>, asked: usize);
 }
@@ -24,7 +27,8 @@ pub struct Send<H: LateSend, B: IoBuf> {
 }
 
 impl<H: LateSend, B: IoBuf> Send<H, B> {
-    /// A send with `MSG_*` flags; MSG_NOSIGNAL is always added.
+    /// A send with `MSG_*` flags: MSG_NOSIGNAL is always added, and of the others MSG_WAITALL, MSG_MORE and
+    /// MSG_DONTWAIT count. (MSG_ZEROCOPY, for one, would let the kernel read on after the completion.)
     ///
     /// # Panics
     /// If `offset` lies behind the end of the buffer.
@@ -46,19 +50,27 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
     fn prepare(&mut self) -> Sqe {
         let len = u32::try_from(self.asked()).unwrap_or(u32::MAX);
         let from = self.buf.as_ptr().wrapping_add(self.offset);
-        Sqe::send(self.socket.as_fd(), from, len, self.flags | libc::MSG_NOSIGNAL)
+        Sqe::send(self.socket.as_fd(), from, len, allowed(self.flags))
     }
 
-    fn finish(self, cqe: Cqe) -> Self::Out {
+    unsafe fn completed(&mut self, _: Cqe) {
+        self.socket.send_ended();
+    }
+
+    unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         match cqe.result() {
             Ok(n) => Ok((n as usize, self.buf)),
             Err(e) => Err(BufError::new(e, self.buf)),
         }
     }
 
-    fn orphaned(self, cqe: Cqe) {
+    unsafe fn orphaned(self, cqe: Cqe) {
         self.socket.late_send(cqe.result().map(|n| n as usize), self.asked());
     }
+}
+
+fn allowed(flags: i32) -> i32 {
+    flags & (libc::MSG_WAITALL | libc::MSG_MORE | libc::MSG_DONTWAIT) | libc::MSG_NOSIGNAL
 }
 
 /// One `sendmsg(2)` of several buffers, from `offset` bytes into them on.
@@ -76,7 +88,7 @@ pub struct SendMany<H: LateSend, B: IoBuf> {
 pub(crate) const VECTORS_MAX: usize = 1024;
 
 impl<H: LateSend, B: IoBuf> SendMany<H, B> {
-    /// A send of at most 1,024 of these buffers, with `MSG_*` flags; MSG_NOSIGNAL is always added.
+    /// A send of at most 1,024 of these buffers, with `MSG_*` flags as for [`Send::new`].
     pub fn new(socket: H, bufs: Vec<B>, offset: usize, flags: i32) -> Self {
         Self { socket, bufs, offset, flags, vectors: Vec::new(), message: Vec::new() }
     }
@@ -112,17 +124,21 @@ unsafe impl<H: LateSend, B: IoBuf> Op for SendMany<H, B> {
         message.msg_iov = self.vectors.as_mut_ptr();
         message.msg_iovlen = self.vectors.len();
         self.message = vec![message];
-        Sqe::sendmsg(self.socket.as_fd(), self.message.as_ptr(), self.flags | libc::MSG_NOSIGNAL)
+        Sqe::sendmsg(self.socket.as_fd(), self.message.as_ptr(), allowed(self.flags))
     }
 
-    fn finish(self, cqe: Cqe) -> Self::Out {
+    unsafe fn completed(&mut self, _: Cqe) {
+        self.socket.send_ended();
+    }
+
+    unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         match cqe.result() {
             Ok(n) => Ok((n as usize, self.bufs)),
             Err(e) => Err(BufError::new(e, self.bufs)),
         }
     }
 
-    fn orphaned(self, cqe: Cqe) {
+    unsafe fn orphaned(self, cqe: Cqe) {
         self.socket.late_send(cqe.result().map(|n| n as usize), self.asked());
     }
 }

@@ -20,7 +20,7 @@ unsafe impl Op for Nop {
         Sqe::nop()
     }
 
-    fn finish(self, cqe: Cqe) -> io::Result<()> {
+    unsafe fn finish(self, cqe: Cqe) -> io::Result<()> {
         cqe.result().map(|_| ())
     }
 }
@@ -47,7 +47,7 @@ unsafe impl<H: AsFd + 'static> Op for PollOnce<H> {
         Sqe::poll(self.file.as_fd(), self.events)
     }
 
-    fn finish(self, cqe: Cqe) -> io::Result<u32> {
+    unsafe fn finish(self, cqe: Cqe) -> io::Result<u32> {
         cqe.result()
     }
 }
@@ -76,7 +76,7 @@ unsafe impl<H: AsFd + 'static, B: IoBufMut> Op for Read<H, B> {
         Sqe::read(self.file.as_fd(), self.buf.as_mut_ptr(), room, u64::MAX)
     }
 
-    fn finish(mut self, cqe: Cqe) -> Self::Out {
+    unsafe fn finish(mut self, cqe: Cqe) -> Self::Out {
         match cqe.result() {
             Ok(n) => {
                 // SAFETY: the kernel wrote `n` bytes, at most the capacity.

@@ -6,14 +6,16 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
 
 use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
-use crate::buf::BufError;
 use crate::combine::{Either, race};
 use crate::op::{Read, submit};
+use crate::time::sleep;
 
 /// Waits for SIGINT or SIGTERM. From the call on, these no longer end the process by themselves.
 ///
@@ -62,13 +64,13 @@ pub async fn until_terminate<F: Future>(future: F) -> Option<F::Output> {
 
 struct Registered {
     ids: Vec<SigId>,
-    pipe: UnixStream,
+    pipe: Rc<UnixStream>,
 }
 
 impl Registered {
     fn new(signals: &[i32]) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        let mut this = Self { ids: Vec::with_capacity(signals.len()), pipe: read };
+        let mut this = Self { ids: Vec::with_capacity(signals.len()), pipe: Rc::new(read) };
         for signal in signals {
             this.ids.push(pipe::register(*signal, write.try_clone()?)?);
         }
@@ -76,13 +78,18 @@ impl Registered {
     }
 
     async fn wait(&self) {
-        let Ok(pipe) = self.pipe.try_clone() else { return };
-        if let Err(e) = submit(Read::new(pipe, Vec::with_capacity(8))).await {
-            let (error, _) = BufError::into_parts(e);
-            debug_assert!(false, "a read of our own socket pair failed: {error}");
+        loop {
+            match submit(Read::new(self.pipe.clone(), Vec::with_capacity(8))).await {
+                Ok((n, _)) if n > 0 => return,
+                // Neither an end nor an error of our own pipe is a signal. Nothing is lost by a pause.
+                _ => sleep(RETRY).await,
+            }
         }
     }
 }
+
+/// Pause after a read of the pipe that brought nothing.
+const RETRY: Duration = Duration::from_millis(50);
 
 impl Drop for Registered {
     fn drop(&mut self) {

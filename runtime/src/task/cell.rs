@@ -11,7 +11,6 @@
 //! the next turn). Knows the table only through [`Tasks`].
 
 use std::alloc::Layout;
-use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::join::JoinError;
 use super::table::Tasks;
+use crate::contain::contained;
 
 pub(crate) const DONE: u8 = 1 << 0;
 pub(crate) const TAKEN: u8 = 1 << 1;
@@ -160,11 +160,11 @@ impl<F: Future + 'static> TaskCell<F> {
         let result = match dropped {
             Ok(()) => result,
             Err(payload) => {
-                drop_contained(result);
+                contained(|| drop(result));
                 Err(JoinError::panicked(payload))
             }
         };
-        tasks.note_end(result.as_ref().err());
+        tasks.note_end(result.as_ref().is_err_and(JoinError::is_panic));
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
         this.header.set(DONE);
@@ -175,7 +175,7 @@ impl<F: Future + 'static> TaskCell<F> {
                 tasks.wake_contained(waker);
             }
         } else {
-            drop(joiner);
+            contained(|| drop(joiner));
             // SAFETY: done, and no handle is left.
             unsafe { free(cell.cast(), tasks) };
         }
@@ -214,18 +214,12 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
         header.set(TAKEN);
         // A destructor that panics must not take the core down with it.
         // SAFETY: the stage is a result, dropped once.
-        let dropped =
-            catch_unwind(AssertUnwindSafe(|| unsafe { (header.vtable.drop_result)(task) }));
-        if dropped.is_err() {
-            tasks.note_end(Some(&JoinError::panicked(Box::new("a result's destructor"))));
+        if contained(|| unsafe { (header.vtable.drop_result)(task) }).is_none() {
+            tasks.note_end(true);
         }
     }
     let joiner = header.joiner.take();
-    drop(joiner);
+    contained(|| drop(joiner));
     // SAFETY: as the caller promised; slot and layout are this task's.
     unsafe { tasks.release(task) };
-}
-
-fn drop_contained<T>(value: T) {
-    let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }

@@ -32,8 +32,6 @@ pub(crate) struct Tasks {
     polls: Cell<u64>,
     /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
     cancelling: Cell<u64>,
-    /// The loop is being closed: a new task is cancelled at once.
-    closing: Cell<bool>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
     stamp: Cell<u32>,
 }
@@ -65,6 +63,9 @@ struct Ready {
 /// Wake stamps are kept in 4 bytes: at 64 ns a unit they wrap after 275 s.
 pub(crate) const STAMP_UNIT_NS: u64 = 64;
 
+/// Tasks that destructors may spawn while a loop closes.
+const CLOSING_SPAWNS_MAX: usize = 1_000_000;
+
 /// A slot taken out of the run queue.
 pub(crate) struct Picked {
     task: NonNull<Header>,
@@ -94,7 +95,6 @@ impl Tasks {
             running: Cell::new(ROOT),
             polls: Cell::new(0),
             cancelling: Cell::new(0),
-            closing: Cell::new(false),
             stamp: Cell::new(0),
         })
     }
@@ -130,10 +130,6 @@ impl Tasks {
         inner.table[slot as usize].task = Some(task);
         inner.schedule(slot, self.stamp.get());
         drop(inner);
-        if self.closing.get() {
-            // SAFETY: live, just made, and not running.
-            unsafe { cell::run(task, self, Some(JoinError::cancelled())) };
-        }
         JoinHandle::new(self.clone(), task)
     }
 
@@ -239,20 +235,28 @@ impl Tasks {
         true
     }
 
-    /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too.
+    /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too,
+    /// one after the other and not within each other; after [`CLOSING_SPAWNS_MAX`] of them the rest is
+    /// given up (see `Drop`).
     pub(crate) fn cancel_all(&self) {
-        self.closing.set(true);
-        let mut slot = ROOT;
-        loop {
-            slot += 1;
-            let entry = self.inner.borrow().table.get(slot as usize).copied();
-            let Some(entry) = entry else { return };
-            let Some(task) = entry.task else { continue };
-            // SAFETY: a task in the table is live.
-            if !unsafe { task.as_ref() }.has(DONE) {
-                // SAFETY: as above; nothing is being polled while the loop closes.
-                unsafe { cell::run(task, self, Some(JoinError::cancelled())) };
+        let slots = self.inner.borrow().table.len();
+        for slot in 1..slots {
+            let task = self.inner.borrow().table[slot].task;
+            if let Some(task) = task {
+                self.end(task);
             }
+        }
+        for _ in 0..CLOSING_SPAWNS_MAX {
+            let Some(picked) = self.pick() else { return };
+            self.end(picked.task);
+        }
+    }
+
+    fn end(&self, task: NonNull<Header>) {
+        // SAFETY: a task in the table is live.
+        if !unsafe { task.as_ref() }.has(DONE) {
+            // SAFETY: as above; nothing is being polled while the loop closes.
+            unsafe { cell::run(task, self, Some(JoinError::cancelled())) };
         }
     }
 
@@ -294,8 +298,8 @@ impl Tasks {
         inner.live -= 1;
     }
 
-    pub(super) fn note_end(&self, error: Option<&JoinError>) {
-        if error.is_some_and(JoinError::is_panic) {
+    pub(super) fn note_end(&self, panicked: bool) {
+        if panicked {
             self.metrics.count(Kind::TaskPanics);
         }
     }
@@ -350,7 +354,11 @@ impl Inner {
 impl Drop for Tasks {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
-        debug_assert_eq!(inner.live, 0, "tasks left when their table goes");
+        if inner.live > 0 {
+            // Futures whose destructors did not run: their memory may be referred to (a pinned future is
+            // never freed undropped), so it is leaked.
+            std::mem::forget(std::mem::replace(&mut inner.blocks, Blocks::new()));
+        }
         let highest = inner.table.iter().map(|e| e.generation).max().unwrap_or(0);
         self.lease.set_next_generation(highest.wrapping_add(1));
     }

@@ -75,8 +75,12 @@ impl Sleep {
                 if timers.rewake(*key, cx.waker()) {
                     return Poll::Pending;
                 }
-                self.state = State::Done;
-                return Poll::Ready(());
+                if timers.now_ns() >= self.deadline.ns() {
+                    self.state = State::Done;
+                    return Poll::Ready(());
+                }
+                // Its loop was closed, not its time come: it goes on in the one that polls it now.
+                self.state = State::New;
             }
             State::New => {}
         }

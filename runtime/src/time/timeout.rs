@@ -94,7 +94,8 @@ impl<F: Future> Future for Timeout<F> {
             let _cancel = tasks.mark_cancelling(tasks.poll_number());
             future.set(None);
         });
-        // A poll of the limit panics outside a loop, so the future is gone here.
+        // Outside a loop there is nothing to pass a cancel on to.
+        future.set(None);
         Poll::Ready(Err(Elapsed(())))
     }
 }
