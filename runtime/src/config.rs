@@ -29,10 +29,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             config: CoreConfig {
-                ring_entries: 256,
+                ring_entries: 1024,
                 cq_entries: 4096,
                 mask: FeatureSet::none(),
-                buffers: 128,
+                buffers: 1024,
                 buffer_size: 16 * 1024,
                 chunk_quota: 8,
                 timer_resolution: Duration::from_millis(1),
@@ -46,7 +46,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Entries of the submission queue, 8 to 32,768 (256). A full one is flushed early, so more of them
+    /// Entries of the submission queue, 8 to 32,768 (1,024). A full one is flushed early, so more of them
     /// save calls only in very busy ticks. If memory that may be locked is short, fewer are taken.
     #[must_use]
     pub fn ring_entries(mut self, n: u32) -> Self {
@@ -62,8 +62,9 @@ impl Settings {
         self
     }
 
-    /// Receive buffers of the core (128, 1 to 32,768) and bytes in each (16,384, 64 to 16 MiB). Idle
-    /// connections hold none; memory is touched only when used.
+    /// Receive buffers of the core (1,024, 1 to 32,768) and bytes in each (16,384, 64 to 16 MiB). Idle
+    /// connections hold none. 128 of them circulate at first, more only while those run low; memory is
+    /// touched only when used.
     #[must_use]
     pub fn buffers(mut self, count: u32, size: u32) -> Self {
         self.config.buffers = count;

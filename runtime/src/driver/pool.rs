@@ -8,6 +8,10 @@
 //! the kernel never let go. Running out is ordinary: below the low-water mark what arrives is copied out
 //! and the buffer goes straight back, a socket that holds more than its quota gets copies, and receives
 //! that still find nothing wait in FIFO order.
+//!
+//! The kernel takes buffers in turn, so all that circulate are touched in turn: few of them stay hot in
+//! the caches. So only some circulate at first; when they run low their number doubles, and it is halved
+//! again when for a while at least half of them were never needed. The rest are spare.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -46,11 +50,17 @@ pub(crate) struct Pool {
     ring: Option<Provided>,
     size: u32,
     quota: u32,
-    low_water: u32,
     /// Whether the ring that knows the buffers is open.
     open: Cell<bool>,
     /// Buffers in the ring, as far as reaped completions tell.
     available: Cell<u32>,
+    /// Buffers that are not spare, and how many of them there are to be.
+    circulating: Cell<u32>,
+    wanted: Cell<u32>,
+    spare: RefCell<Vec<u16>>,
+    /// The least that was available in this epoch, and receives until its end.
+    least: Cell<u32>,
+    epoch_left: Cell<u32>,
     metrics: Rc<Recorder>,
     members: RefCell<Members>,
     waiters: RefCell<VecDeque<Rc<Turn>>>,
@@ -109,9 +119,8 @@ impl Pool {
         // SAFETY: one live buf_reg; the pages that it names stay mapped until unregistered or leaked.
         unsafe { ring.register(op, ptr::from_mut(&mut reg).cast(), 1) }?;
         let pool = Self::new(Some(provided), config, metrics.clone());
-        for bid in 0..config.count {
-            pool.provide(bid as u16);
-        }
+        pool.spare.replace((0..config.count).rev().map(|bid| bid as u16).collect());
+        pool.circulate(config.count.min(CIRCULATING_MIN));
         Ok(pool)
     }
 
@@ -125,10 +134,13 @@ impl Pool {
             ring,
             size: config.size,
             quota: config.quota,
-            // At least one buffer always stays in circulation, whatever users hold on to.
-            low_water: (config.count / 4).max(1),
             open: Cell::new(true),
             available: Cell::new(0),
+            circulating: Cell::new(0),
+            wanted: Cell::new(0),
+            spare: RefCell::default(),
+            least: Cell::new(u32::MAX),
+            epoch_left: Cell::new(EPOCH),
             metrics,
             members: RefCell::default(),
             waiters: RefCell::default(),
@@ -171,7 +183,7 @@ impl Pool {
             return None;
         }
         let over_quota = self.held_by(member) >= self.quota;
-        if self.available.get() < self.low_water || over_quota {
+        if self.runs_low() || over_quota {
             self.metrics.count(Kind::ChunksCopied);
             // SAFETY: the completion gave the buffer to us, with `len` bytes of it written.
             let bytes = unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
@@ -214,13 +226,60 @@ impl Pool {
         unsafe { ring.buffers.addr().add(usize::from(bid) * ring.stride) }
     }
 
+    /// Whether buffers are few, after what can be done about it.
+    fn runs_low(&self) -> bool {
+        let available = self.available.get();
+        self.least.set(self.least.get().min(available));
+        let left = self.epoch_left.get() - 1;
+        self.epoch_left.set(left);
+        if left == 0 {
+            self.end_epoch();
+        }
+        // At least one stays in circulation, whatever users hold on to.
+        let low_water = (self.circulating.get() / 4).max(1);
+        available < low_water && !self.double()
+    }
+
+    /// Twice as many circulate from now on; `false` if there are no more.
+    fn double(&self) -> bool {
+        if self.spare.borrow().is_empty() || !self.open.get() {
+            return false;
+        }
+        self.circulate(self.circulating.get().max(1) * 2);
+        true
+    }
+
+    fn circulate(&self, wanted: u32) {
+        self.wanted.set(wanted);
+        while self.circulating.get() < wanted {
+            let Some(bid) = self.spare.borrow_mut().pop() else { return };
+            self.circulating.set(self.circulating.get() + 1);
+            self.provide(bid);
+        }
+    }
+
+    /// Looks back at an epoch: more than half of the buffers were never needed, so half of them will do.
+    fn end_epoch(&self) {
+        let circulating = self.circulating.get();
+        if self.least.get() > circulating / 2 && circulating > CIRCULATING_MIN {
+            self.wanted.set((circulating / 2).max(CIRCULATING_MIN));
+        }
+        self.least.set(u32::MAX);
+        self.epoch_left.set(EPOCH);
+    }
+
     fn held_by(&self, member: u32) -> u32 {
         self.members.borrow().held.get(member as usize).map_or(0, |m| u32::from(m.held))
     }
 
-    /// Puts a buffer into the ring.
+    /// Puts a buffer into the ring, or aside if more circulate than are wanted.
     fn provide(&self, bid: u16) {
         let Some(ring) = &self.ring else { return };
+        if self.circulating.get() > self.wanted.get() {
+            self.circulating.set(self.circulating.get() - 1);
+            self.spare.borrow_mut().push(bid);
+            return;
+        }
         let tail = ring.tail.get();
         let entries = ring.entries.addr().cast::<BufEntry>();
         let addr = self.address(bid).addr().get() as u64;
@@ -284,6 +343,12 @@ impl Pool {
         !self.waiters.borrow().is_empty()
     }
 }
+
+/// Buffers that circulate at first and at least.
+const CIRCULATING_MIN: u32 = 128;
+
+/// Receives after which it is asked whether fewer would do.
+const EPOCH: u32 = 16_384;
 
 const NOBODY: u32 = u32::MAX;
 
@@ -355,6 +420,7 @@ pub struct BufferTurn {
 impl BufferTurn {
     /// Joins the end of the line.
     pub(crate) fn wait(pool: &Rc<Pool>) -> Self {
+        pool.double();
         let given = Cell::new(!pool.open.get());
         let turn = Rc::new(Turn { given, waker: RefCell::new(None) });
         if turn.given.get() {

@@ -184,7 +184,7 @@ fn seam_short_memory_takes_a_smaller_ring() {
         .start()
         .unwrap();
     assert_eq!(small.ring_report().sq_entries, 32);
-    assert_eq!(small.ring_report().sq_entries_asked, 256);
+    assert_eq!(small.ring_report().sq_entries_asked, 1024);
     work(&mut small);
 }
 
