@@ -99,7 +99,10 @@ impl EventLoop {
     }
 
     /// A loop over whatever answers to the seam.
-    pub(crate) fn on_kernel(kernel: Rc<dyn Kernel>, settings: &Settings) -> Result<Self, StartError> {
+    pub(crate) fn on_kernel(
+        kernel: Rc<dyn Kernel>,
+        settings: &Settings,
+    ) -> Result<Self, StartError> {
         let core = Core::new(kernel, settings.checked()?)?;
         Ok(Self { core, grace: settings.grace_period() })
     }
@@ -128,7 +131,8 @@ impl EventLoop {
             while output.is_none() {
                 let mut poll_main = || {
                     core.tasks.begin_poll();
-                    if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker))
+                    {
                         output = Some(value);
                         // The turn's end must not sleep on it.
                         core.tasks.wake_slot(ROOT);

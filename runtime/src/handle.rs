@@ -75,7 +75,8 @@ impl Handle {
     /// }
     /// ```
     pub fn post(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
-        let queue = self.cores.get(core).ok_or(PostError::NoSuchCore { cores: self.cores.len() })?;
+        let queue =
+            self.cores.get(core).ok_or(PostError::NoSuchCore { cores: self.cores.len() })?;
         queue.push(Box::new(f)).map_err(|refused| match refused {
             Refused::Full => PostError::Full,
             Refused::Gone => PostError::CoreGone,
@@ -93,7 +94,8 @@ impl Handle {
         Fut: Future<Output = T> + 'static,
         T: Send + 'static,
     {
-        let shared = Arc::new(Shared { state: Mutex::new(State::Running(None)), ended: Condvar::new() });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(State::Running(None)), ended: Condvar::new() });
         let promise = Promise { shared: shared.clone() };
         self.post(core, move || {
             drop(crate::spawn(async move {

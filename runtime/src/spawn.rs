@@ -35,7 +35,10 @@ pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
 /// # Panics
 /// Outside a running loop.
 #[track_caller]
-pub fn spawn_named<F: Future + 'static>(name: impl Into<Rc<str>>, future: F) -> JoinHandle<F::Output> {
+pub fn spawn_named<F: Future + 'static>(
+    name: impl Into<Rc<str>>,
+    future: F,
+) -> JoinHandle<F::Output> {
     let handle = spawn(future);
     handle.rename(name.into());
     handle

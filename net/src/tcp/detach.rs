@@ -32,7 +32,9 @@ impl TcpStream {
         self.write.quiesce().await;
         if let Some(torn) = self.take_torn_write() {
             let (sent, len) = (torn.sent, torn.len);
-            return Err(io::Error::other(format!("a write was dropped after {sent} of {len} bytes")));
+            return Err(io::Error::other(format!(
+                "a write was dropped after {sent} of {len} bytes"
+            )));
         }
         let unread = self.read.quiesce().await?;
         let TcpStream { read, write } = self;

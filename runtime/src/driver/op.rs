@@ -128,14 +128,18 @@ struct Single<O>(PhantomData<O>);
 impl<O: Op> Single<O> {
     const VTABLE: &'static VTable = &VTable {
         type_id: TypeId::of::<O>,
-        // SAFETY (all four): the driver calls them only on the slot that holds this very op.
+        // SAFETY: the driver calls these four only on the slot that holds this very op, the last two once
+        // and at its end.
         prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
         completed: |p, c| {
+            // SAFETY: see `prepare`.
             unsafe { (*place_of::<O>(p)).completed(c) };
             ControlFlow::Continue(())
         },
+        // SAFETY: see `prepare`.
         orphaned: |p, c| unsafe { take::<O>(p).orphaned(c) },
-        discard: |p| drop(unsafe { take::<O>(p) }),
+        // SAFETY: see `prepare`.
+        discard: |p| unsafe { drop(take::<O>(p)) },
         multishot: false,
     };
 }
@@ -145,11 +149,14 @@ struct Multi<O>(PhantomData<O>);
 impl<O: MultishotOp> Multi<O> {
     const VTABLE: &'static VTable = &VTable {
         type_id: TypeId::of::<O>,
-        // SAFETY (all four): the driver calls them only on the slot that holds this very op.
+        // SAFETY: all four as for a single op.
         prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
+        // SAFETY: see `prepare`.
         completed: |p, c| unsafe { (*place_of::<O>(p)).completed(c) },
-        orphaned: |p, _| drop(unsafe { take::<O>(p) }),
-        discard: |p| drop(unsafe { take::<O>(p) }),
+        // SAFETY: see `prepare`.
+        orphaned: |p, _| unsafe { drop(take::<O>(p)) },
+        // SAFETY: see `prepare`.
+        discard: |p| unsafe { drop(take::<O>(p)) },
         multishot: true,
     };
 }

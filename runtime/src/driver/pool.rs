@@ -186,7 +186,8 @@ impl Pool {
         if self.runs_low() || over_quota {
             self.metrics.count(Kind::ChunksCopied);
             // SAFETY: the completion gave the buffer to us, with `len` bytes of it written.
-            let bytes = unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
+            let bytes =
+                unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
             let copy = Chunk::copy_of(bytes);
             self.provide(bid);
             return Some(copy);
@@ -355,10 +356,11 @@ const NOBODY: u32 = u32::MAX;
 impl Drop for Provided {
     fn drop(&mut self) {
         if !self.leaked.get() {
-            // SAFETY (both): dropped once, here, and not used after.
-            unsafe { ManuallyDrop::drop(&mut self.entries) };
-            // SAFETY: as above.
-            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+            // SAFETY: both are dropped once, here, and not used after.
+            unsafe {
+                ManuallyDrop::drop(&mut self.entries);
+                ManuallyDrop::drop(&mut self.buffers);
+            }
         }
     }
 }

@@ -98,13 +98,17 @@ pub enum StartError {
 
 fn blocked_advice(sysctl: Option<u32>) -> String {
     match sysctl {
-        Some(2) => "kernel.io_uring_disabled is 2: `sysctl -w kernel.io_uring_disabled=0` allows it".into(),
+        Some(2) => {
+            "kernel.io_uring_disabled is 2: `sysctl -w kernel.io_uring_disabled=0` allows it".into()
+        }
         Some(1) => "kernel.io_uring_disabled is 1: only members of the group in \
                     kernel.io_uring_group may use it; join that group, or set the sysctl to 0"
             .into(),
-        _ => "Most often a container's seccomp profile (Docker's and containerd's defaults do it): \
+        _ => {
+            "Most often a container's seccomp profile (Docker's and containerd's defaults do it): \
               run with a profile that allows io_uring_setup, io_uring_enter and io_uring_register"
-            .into(),
+                .into()
+        }
     }
 }
 
@@ -139,7 +143,9 @@ pub(crate) fn negotiate(
     if version(&release).is_some_and(|v| v < (6, 1)) {
         return Err(StartError::KernelTooOld { kernel: release });
     }
-    for (bit, what) in [(feat::EXT_ARG, "IORING_FEAT_EXT_ARG"), (feat::NODROP, "IORING_FEAT_NODROP")] {
+    for (bit, what) in
+        [(feat::EXT_ARG, "IORING_FEAT_EXT_ARG"), (feat::NODROP, "IORING_FEAT_NODROP")]
+    {
         if params.features & bit == 0 {
             let source = io::Error::new(io::ErrorKind::Unsupported, format!("no {what}"));
             return Err(StartError::System { step: "io_uring_setup", source });
@@ -298,7 +304,8 @@ mod tests {
 
     #[test]
     fn defer_goes_with_single_issuer() {
-        let mut r = RingReport { in_force: Feature::ALL.into_iter().collect(), ..Default::default() };
+        let mut r =
+            RingReport { in_force: Feature::ALL.into_iter().collect(), ..Default::default() };
         r.without(Feature::SingleIssuer, Missing::Masked);
         r.without(Feature::CoopTaskrun, Missing::Masked);
         drop_dependants(&mut r);

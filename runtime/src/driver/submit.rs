@@ -175,12 +175,7 @@ impl Driver {
         self.enter(ring, min_complete, until)
     }
 
-    fn enter(
-        &self,
-        ring: &mut Ring,
-        min_complete: u32,
-        until: Option<u64>,
-    ) -> io::Result<Entered> {
+    fn enter(&self, ring: &mut Ring, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
         self.metrics.count(Kind::Enters);
         let entered = ring.enter(min_complete, until)?;
         if entered == Entered::Pressed {

@@ -60,7 +60,8 @@ impl Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        let hdr = Hdr::new_with_bounds(1, NS_MAX, 2).expect("the bounds are constants and in range");
+        let hdr =
+            Hdr::new_with_bounds(1, NS_MAX, 2).expect("the bounds are constants and in range");
         Self { hdr }
     }
 }

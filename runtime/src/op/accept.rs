@@ -103,7 +103,11 @@ unsafe impl<H: AsFd + 'static> MultishotOp for AcceptMany<H> {
 
     unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
         self.queue.deliver(cqe);
-        if self.queue.len() < self.most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if self.queue.len() < self.most {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     }
 }
 

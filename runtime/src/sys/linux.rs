@@ -47,15 +47,7 @@ impl Kernel for Linux {
         };
         // SAFETY: `arg` and its timespec outlive the call; the caller answers for the submissions.
         let n = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_enter,
-                fd,
-                to_submit,
-                min_complete,
-                flags,
-                argp,
-                argsz,
-            )
+            libc::syscall(libc::SYS_io_uring_enter, fd, to_submit, min_complete, flags, argp, argsz)
         };
         if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as u32) }
     }

@@ -79,9 +79,11 @@ impl Header {
 impl<F: Future + 'static> TaskCell<F> {
     const VTABLE: &'static VTable = &VTable {
         layout: Layout::new::<Self>(),
-        // SAFETY (all three): a header with this table is the head of a `TaskCell<F>`.
+        // SAFETY: a header with this table is the head of a `TaskCell<F>`, here and below.
         run: |h, tasks, end| unsafe { Self::run(h.cast(), tasks, end) },
+        // SAFETY: see `run`.
         result: |h| unsafe { NonNull::from(&mut *h.cast::<Self>().as_ref().stage.get()).cast() },
+        // SAFETY: see `run`; the caller knows that the stage is a result.
         drop_result: |h| unsafe {
             ManuallyDrop::drop(&mut (*h.cast::<Self>().as_ref().stage.get()).result)
         },

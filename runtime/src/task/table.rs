@@ -142,8 +142,9 @@ impl Tasks {
         }
         let mut inner = self.inner.borrow_mut();
         let known = inner.table.get(word.slot() as usize);
-        if known.is_some_and(|e| e.task.is_some() && e.generation & GENERATION_MASK == word.generation())
-        {
+        if known.is_some_and(|e| {
+            e.task.is_some() && e.generation & GENERATION_MASK == word.generation()
+        }) {
             inner.schedule(word.slot(), self.stamp.get());
         }
     }
