@@ -195,7 +195,7 @@ mod tests {
 
     fn interval(core: usize, index: u64, requests: u64) -> Interval {
         let mut set = LatencySet::new(false);
-        (0..requests).for_each(|_| set.record(Moments::closed(0, 1_000)));
+        (0..requests).for_each(|_| set.record(Moments::closed(0, 1_000), 1));
         Interval { core, index, set }
     }
 
@@ -256,7 +256,7 @@ mod tests {
             .map(|mut recorder| {
                 std::thread::spawn(move || {
                     recorder.open_window(window);
-                    recorder.record(Moments::closed(start_ns, start_ns + 10));
+                    recorder.record(Moments::closed(start_ns, start_ns + 10), 1);
                     if recorder.core() == 4 {
                         recorder.finish(CoreUsage::new(Role::Load, 4));
                     }

@@ -5,14 +5,12 @@
 //! Exit codes: 0 fine; 1 failed; 2 bad command line (clap's); 3 the run is invalid as a
 //! measurement, though it took place.
 
-// The scenarios, which call most of this, come with the runtime.
-#![cfg_attr(not(test), expect(dead_code, reason = "the scenarios come with the runtime"))]
-#![cfg_attr(test, allow(dead_code, reason = "as above; the tests call most of it"))]
-
 mod cli;
 mod collect;
+mod congestion;
 mod doctor;
 mod machine;
+mod neighbours;
 mod probe;
 mod progress;
 mod recorder;
@@ -30,8 +28,8 @@ use clap::Parser;
 
 use crate::cli::plan::{self, LoadPlan, ServePlan};
 use crate::cli::{
-    Cli, Command, DoctorArgs, LoadArgs, LoadScenario, Outputs, RunArgs, RunScenario, ServeArgs,
-    ServeScenario,
+    Cli, Command, DoctorArgs, IdleArgs, LoadArgs, LoadScenario, Outputs, RunArgs, RunScenario,
+    ServeArgs, ServeScenario, Tcp,
 };
 use crate::doctor::DoctorInput;
 use crate::doctor::print::DoctorReport;
@@ -50,6 +48,7 @@ fn main() -> ExitCode {
         Command::Run(RunScenario::Echo(args)) => run_echo(&args),
         Command::Serve(ServeScenario::Echo(args)) => serve_echo(&args),
         Command::Load(LoadScenario::Echo(args)) => load_echo(&args),
+        Command::Load(LoadScenario::Idle(args)) => load_idle(&args),
         Command::Doctor(args) => doctor(&args),
     };
     outcome.unwrap_or_else(|failure| {
@@ -59,8 +58,10 @@ fn main() -> ExitCode {
 }
 
 fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
-    let machine = machine_with_files_raised();
-    let (serve, load) = plan::run(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    let mut machine = machine_with_files_raised();
+    let congestion = congestion(&args.tcp, &mut machine);
+    let (serve, load) =
+        plan::run(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     check_files(&load, 2, &machine);
     probe_outputs(&args.outputs)?;
     let frame = Frame { outputs: &args.outputs, command: "run echo" };
@@ -69,8 +70,10 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 fn load_echo(args: &LoadArgs) -> Result<ExitCode, Failure> {
-    let machine = machine_with_files_raised();
-    let load = plan::load(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    let mut machine = machine_with_files_raised();
+    let congestion = congestion(&args.tcp, &mut machine);
+    let load = plan::load(args, &machine.cpus_allowed, congestion, neighbours::pinned_to)
+        .unwrap_or_else(usage_error);
     check_files(&load, 1, &machine);
     probe_outputs(&args.outputs)?;
     let frame = Frame { outputs: &args.outputs, command: "load echo" };
@@ -79,8 +82,9 @@ fn load_echo(args: &LoadArgs) -> Result<ExitCode, Failure> {
 }
 
 fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
-    let machine = machine_with_files_raised();
-    let plan = plan::serve(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    let mut machine = machine_with_files_raised();
+    let congestion = congestion(&args.tcp, &mut machine);
+    let plan = plan::serve(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if let Some(path) = &args.json {
         write::probe(path)?;
     }
@@ -88,15 +92,27 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let platform = Platform::new(&machine);
     let served = scenario::serve_echo(&plan, |ring, addr| {
         let platform = platform.clone().with_ring(ring);
-        print(&text::listening(&platform, addr, &plan.cores, paint));
+        print(&text::listening(&platform, &addr.to_string(), &plan.cores, paint));
     })?;
     let platform = platform.with_ring(&served.ring);
-    let report = ServeReport::new(platform, &plan, served.server, served.core_histograms);
+    let addr = served.addr.to_string();
+    let report = ServeReport::new(platform, &plan, addr, served.server, served.core_histograms);
     print(&text::serve(&report, paint));
     if let Some(path) = &args.json {
         write::json(path, &report)?;
         print(&written(path));
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_idle(args: &IdleArgs) -> Result<ExitCode, Failure> {
+    let mut machine = machine_with_files_raised();
+    plan::check_port(args.addr).unwrap_or_else(usage_error);
+    let limit = machine.open_files.and_then(|limit| limit.soft);
+    plan::check_files(args.connections, 1, limit).unwrap_or_else(usage_error);
+    let congestion = congestion(&Tcp::default(), &mut machine);
+    let idled = scenario::idle::run(args, congestion)?;
+    print(&text::idle(&idled, args));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -132,6 +148,8 @@ fn report_run(
         total: &measured.load.total,
         usages,
         missing: &measured.load.missing,
+        window_ns: measured.window_ns,
+        notes: measured.notes,
         core_histograms: measured.core_histograms,
     });
     print(&text::run(&report, Paint::of_stdout()));
@@ -161,6 +179,17 @@ fn machine_with_files_raised() -> MachineFacts {
     // A limit that can't be raised is told with the number of connections that still fit.
     let _ = sys::raise_open_files();
     MachineFacts::read()
+}
+
+/// What to set on each socket; the facts then say what is in force.
+fn congestion(tcp: &Tcp, machine: &mut MachineFacts) -> Option<String> {
+    let chosen =
+        congestion::choose(tcp.congestion.as_deref(), machine.congestion_control.as_deref())
+            .unwrap_or_else(usage_error);
+    if chosen.is_some() {
+        machine.congestion_control.clone_from(&chosen);
+    }
+    chosen
 }
 
 fn check_files(load: &LoadPlan, ends: u64, machine: &MachineFacts) {

@@ -1,56 +1,104 @@
-//! Tries to set up a ring, for the doctor.
+//! How the runtime sets up a ring here, in the words of reports and the doctor.
 //!
-//! Owns the translation from the kernel's answer to the doctor's words. This is the bare system
-//! call: which flags and ops the runtime negotiates is the runtime's to say.
+//! Owns the translation of [`RingReport`] and [`StartError`]. The negotiation is the runtime's own:
+//! what the doctor shows is what a server gets.
 
-use crate::doctor::{RingFacts, RingFailure, RingFailureKind};
-use crate::sys;
+use std::io;
 
-/// What the kernel answers to the smallest possible ring.
+use coreloop::{EventLoop, Missing, RingReport, Settings, StartError};
+
+use crate::doctor::{RingFacts, RingFailure, RingFailureKind, StepDown};
+
+/// A ring as the runtime sets it up with its default settings, or why there is none.
 pub fn ring() -> Result<RingFacts, RingFailure> {
-    match sys::probe_io_uring() {
-        Ok(bits) => Ok(RingFacts { features: named(bits), ..RingFacts::default() }),
-        Err(error) => {
-            let kind = error.raw_os_error().map_or(RingFailureKind::Other, RingFailureKind::from);
-            Err(RingFailure { kind, message: error.to_string() })
+    match EventLoop::with(Settings::default()) {
+        Ok(event_loop) => Ok(RingFacts::from(event_loop.ring_report())),
+        Err(error) => Err(RingFailure::from(&error)),
+    }
+}
+
+impl From<&RingReport> for RingFacts {
+    fn from(report: &RingReport) -> RingFacts {
+        let missing = report.missing.iter().map(|(feature, why)| StepDown {
+            what: feature.name().to_owned(),
+            why: match why {
+                Missing::Kernel => format!("{why}, Linux {} has", feature.since()),
+                _ => why.to_string(),
+            },
+        });
+        let mut step_downs: Vec<StepDown> = missing.collect();
+        let (asked, got) = (report.sq_entries_asked, report.sq_entries);
+        if got < asked {
+            step_downs.push(StepDown {
+                what: format!("a submission queue of {asked} entries"),
+                why: format!("memory that may be locked sufficed for {got}"),
+            });
+        }
+        RingFacts {
+            features: report.names_in_force().into_iter().map(str::to_owned).collect(),
+            step_downs,
+            sq_entries: got,
+            cq_entries: report.cq_entries,
+            buffers: report.buffers,
+            buffer_size_bytes: report.buffer_size,
         }
     }
 }
 
-/// Names of `io_uring_params.features`, bit by bit from 0, as in linux/io_uring.h.
-const FEATURES: [&str; 18] = [
-    "SINGLE_MMAP",
-    "NODROP",
-    "SUBMIT_STABLE",
-    "RW_CUR_POS",
-    "CUR_PERSONALITY",
-    "FAST_POLL",
-    "POLL_32BITS",
-    "SQPOLL_NONFIXED",
-    "EXT_ARG",
-    "NATIVE_WORKERS",
-    "RSRC_TAGS",
-    "CQE_SKIP",
-    "LINKED_FILE",
-    "REG_REG_RING",
-    "RECVSEND_BUNDLE",
-    "MIN_TIMEOUT",
-    "RW_ATTR",
-    "NO_IOWAIT",
-];
-
-fn named(bits: u32) -> Vec<String> {
-    let set = FEATURES.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
-    set.map(|(_, name)| (*name).to_owned()).collect()
+impl From<&StartError> for RingFailure {
+    fn from(error: &StartError) -> RingFailure {
+        let kind = match error {
+            StartError::Blocked { .. } => RingFailureKind::Forbidden,
+            StartError::Missing { .. } => RingFailureKind::Missing,
+            StartError::KernelTooOld { .. } => RingFailureKind::TooOld,
+            StartError::NoMemory { .. } => RingFailureKind::Memory,
+            StartError::NoDescriptors { .. } => RingFailureKind::Files,
+            StartError::BadMask(_) => RingFailureKind::BadMask,
+            StartError::System { source, .. } if source.kind() == io::ErrorKind::Unsupported => {
+                RingFailureKind::TooOld
+            }
+            _ => RingFailureKind::Other,
+        };
+        RingFailure { kind, message: error.to_string() }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use coreloop::Feature;
+
     use super::*;
 
     #[test]
-    fn feature_bits_have_names() {
-        assert_eq!(named(0b1_0000_0010), ["NODROP", "EXT_ARG"]);
-        assert_eq!(named(1 << 31), Vec::<String>::new(), "a bit of tomorrow is passed over");
+    fn what_a_ring_does_without_is_told_with_the_reason() {
+        let mut report = RingReport::default();
+        report.in_force.insert(Feature::SubmitAll);
+        report.missing = vec![
+            (Feature::NoSqarray, Missing::Kernel),
+            (Feature::DeferTaskrun, Missing::Needs(Feature::SingleIssuer)),
+            (Feature::SingleIssuer, Missing::Masked),
+        ];
+        (report.sq_entries_asked, report.sq_entries) = (256, 64);
+        let facts = RingFacts::from(&report);
+        assert_eq!(facts.features, ["submit_all"]);
+        let told: Vec<String> =
+            facts.step_downs.iter().map(|step| format!("{}: {}", step.what, step.why)).collect();
+        assert_eq!(
+            told,
+            [
+                "no_sqarray: this kernel does not have it, Linux 6.6 has",
+                "defer_taskrun: needs single_issuer",
+                "single_issuer: masked by settings",
+                "a submission queue of 256 entries: memory that may be locked sufficed for 64",
+            ]
+        );
+    }
+
+    #[test]
+    fn failures_keep_the_runtimes_words() {
+        let error = StartError::Blocked { sysctl: Some(2) };
+        let failure = RingFailure::from(&error);
+        assert_eq!(failure.kind, RingFailureKind::Forbidden);
+        assert!(failure.message.contains("kernel.io_uring_disabled"), "{}", failure.message);
     }
 }

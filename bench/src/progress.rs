@@ -44,6 +44,7 @@ impl Progress {
     }
 
     /// A bar that never shows.
+    #[cfg(test)]
     pub fn hidden() -> Progress {
         Progress::new(0, Window { start_ns: 0, end_ns: 1 }, true)
     }
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn an_interval_shows_as_rate_and_p99() {
         let mut set = LatencySet::new(false);
-        (0..2_000).for_each(|_| set.record(Moments::closed(0, 27_400)));
+        (0..2_000).for_each(|_| set.record(Moments::closed(0, 27_400), 1));
         assert_eq!(rate_and_p99(&set), "2,000/s · p99 27.4 µs");
     }
 

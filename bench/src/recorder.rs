@@ -57,6 +57,7 @@ pub struct Recorder {
     index: u64,
     interval_end_ns: u64,
     requests: u64,
+    answers_all: u64,
     errors: u64,
     out: Sender<Message>,
     spare: Receiver<LatencySet>,
@@ -78,6 +79,7 @@ impl Recorder {
             index: 0,
             interval_end_ns: 0,
             requests: 0,
+            answers_all: 0,
             errors: 0,
             out,
             spare,
@@ -86,6 +88,7 @@ impl Recorder {
     }
 
     /// The core it was made for.
+    #[cfg(test)]
     pub fn core(&self) -> usize {
         self.core
     }
@@ -97,16 +100,24 @@ impl Recorder {
         self.interval_end_ns = window.start_ns + INTERVAL_NS;
     }
 
-    /// Records an answered request, unless its answer came outside of the window.
-    pub fn record(&mut self, at: Moments) {
+    /// Ends the window early, at `now_ns`: what comes later does not count.
+    pub fn cut_window(&mut self, now_ns: u64) {
+        let now_ns = now_ns.max(self.window.start_ns);
+        self.window.end_ns = self.window.end_ns.min(now_ns);
+    }
+
+    /// Records `count` requests that were sent together and answered together, unless the answers
+    /// came outside of the window.
+    pub fn record(&mut self, at: Moments, count: u64) {
+        self.answers_all += count;
         if at.done_ns < self.window.start_ns || at.done_ns >= self.window.end_ns {
             return;
         }
         if at.done_ns >= self.interval_end_ns {
             self.rotate(at.done_ns);
         }
-        self.set.record(at);
-        self.requests += 1;
+        self.set.record(at, count);
+        self.requests += count;
     }
 
     /// Counts a request or connection that failed, at any time: one in the warm-up spoils too.
@@ -127,6 +138,7 @@ impl Recorder {
     /// figures; requests and window are filled in, and the errors counted here are added.
     pub fn finish(mut self, mut usage: CoreUsage) {
         usage.requests = self.requests;
+        usage.answers_all = self.answers_all;
         usage.errors += self.errors;
         usage.wall_ns = self.window.end_ns.saturating_sub(self.window.start_ns);
         self.give_away();
@@ -177,10 +189,10 @@ mod tests {
     #[test]
     fn only_answers_within_the_window_count() {
         let (mut recorder, messages, _spare) = recorder();
-        recorder.record(Moments::closed(1, 2));
+        recorder.record(Moments::closed(1, 2), 1);
         recorder.open_window(Window { start_ns: 10, end_ns: 10 + SECOND });
         for done_ns in [9, 10, 9 + SECOND, 10 + SECOND] {
-            recorder.record(Moments::closed(5, done_ns));
+            recorder.record(Moments::closed(5, done_ns), 1);
         }
         recorder.finish(CoreUsage::new(Role::Load, 3));
         assert_eq!(intervals(&messages), [(0, 2)]);
@@ -190,9 +202,9 @@ mod tests {
     fn intervals_follow_the_answers_and_skip_what_was_empty() {
         let (mut recorder, messages, _spare) = recorder();
         recorder.open_window(Window { start_ns: 0, end_ns: 10 * SECOND });
-        recorder.record(Moments::closed(0, SECOND - 1));
-        recorder.record(Moments::closed(0, SECOND));
-        recorder.record(Moments::closed(0, 4 * SECOND + 5));
+        recorder.record(Moments::closed(0, SECOND - 1), 1);
+        recorder.record(Moments::closed(0, SECOND), 1);
+        recorder.record(Moments::closed(0, 4 * SECOND + 5), 1);
         recorder.finish(CoreUsage::new(Role::Load, 3));
         assert_eq!(intervals(&messages), [(0, 1), (1, 1), (4, 1)]);
     }

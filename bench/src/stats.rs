@@ -41,6 +41,7 @@ pub struct Moments {
 
 impl Moments {
     /// A request without a schedule: it was sent as soon as it could be.
+    #[cfg(test)]
     pub fn closed(sent_ns: u64, done_ns: u64) -> Moments {
         Moments { intended_ns: sent_ns, room_ns: sent_ns, sent_ns, done_ns }
     }
@@ -75,18 +76,20 @@ impl LatencySet {
         set
     }
 
-    /// Records one answered request.
-    pub fn record(&mut self, at: Moments) {
+    /// Records `count` requests with the same moments.
+    pub fn record(&mut self, at: Moments, count: u64) {
         let uncorrected_ns = at.done_ns.saturating_sub(at.sent_ns);
         let mut longest_ns = uncorrected_ns;
-        self.uncorrected.saturating_record(uncorrected_ns.min(LATENCY_NS_MAX));
+        self.uncorrected.saturating_record_n(uncorrected_ns.min(LATENCY_NS_MAX), count);
         if let Some(open) = &mut self.open {
             longest_ns = at.done_ns.saturating_sub(at.intended_ns);
             let lag_ns = at.sent_ns.saturating_sub(at.intended_ns.max(at.room_ns));
-            open.corrected.saturating_record(longest_ns.min(LATENCY_NS_MAX));
-            open.lag.saturating_record(lag_ns.min(LATENCY_NS_MAX));
+            open.corrected.saturating_record_n(longest_ns.min(LATENCY_NS_MAX), count);
+            open.lag.saturating_record_n(lag_ns.min(LATENCY_NS_MAX), count);
         }
-        self.clipped += u64::from(longest_ns > LATENCY_NS_MAX);
+        if longest_ns > LATENCY_NS_MAX {
+            self.clipped += count;
+        }
     }
 
     /// Adds what `other` recorded.
@@ -183,7 +186,7 @@ mod tests {
     #[test]
     fn an_open_loop_counts_from_the_schedule() {
         let mut set = LatencySet::new(true);
-        set.record(moments(1_000, 0, 1_500, 4_000));
+        set.record(moments(1_000, 0, 1_500, 4_000), 1);
         let open = set.open.as_ref().unwrap();
         assert_eq!(set.uncorrected.max(), 2_500 | 1, "three digits round up within a step of 2");
         assert!(open.corrected.max().abs_diff(3_000) <= 1);
@@ -194,7 +197,7 @@ mod tests {
     #[test]
     fn waiting_for_room_is_the_servers_delay_and_not_lag() {
         let mut set = LatencySet::new(true);
-        set.record(moments(1_000, 9_000, 9_010, 10_000));
+        set.record(moments(1_000, 9_000, 9_010, 10_000), 1);
         let open = set.open.as_ref().unwrap();
         assert_eq!(open.lag.max(), 10);
         assert!(open.corrected.max() >= 9_000);
@@ -203,7 +206,7 @@ mod tests {
     #[test]
     fn a_closed_loop_keeps_one_histogram() {
         let mut set = LatencySet::new(false);
-        set.record(Moments::closed(5, 105));
+        set.record(Moments::closed(5, 105), 1);
         assert!(set.open.is_none());
         assert_eq!(set.headline().max(), 100);
     }
@@ -211,8 +214,8 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_kept_at_the_bound_and_counted() {
         let mut set = LatencySet::new(false);
-        set.record(Moments::closed(0, LATENCY_NS_MAX + 1));
-        set.record(Moments::closed(10, 0));
+        set.record(Moments::closed(0, LATENCY_NS_MAX + 1), 1);
+        set.record(Moments::closed(10, 0), 1);
         assert_eq!((set.requests(), set.clipped), (2, 1));
         assert_eq!(set.uncorrected.min(), 0);
         assert!(set.uncorrected.max() >= LATENCY_NS_MAX);
@@ -222,7 +225,7 @@ mod tests {
     fn merge_adds_and_clear_forgets() {
         let mut total = LatencySet::new(true);
         let mut part = LatencySet::new(true);
-        part.record(moments(0, 0, 1, 10));
+        part.record(moments(0, 0, 1, 10), 1);
         total.merge(&part);
         total.merge(&part);
         assert_eq!(total.requests(), 2);

@@ -7,7 +7,6 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 /// A soft and a hard resource limit; `None` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -87,24 +86,6 @@ pub fn raise_open_files() -> io::Result<Limit> {
         return Err(io::Error::last_os_error());
     }
     limit(LimitKind::OpenFiles)
-}
-
-/// Sets up the smallest ring and closes it again; answers with its feature bits.
-pub fn probe_io_uring() -> io::Result<u32> {
-    // struct io_uring_params: five words of sizes and flags, then `features`; 120 bytes in all.
-    const WORDS: usize = 30;
-    const FEATURES_WORD: usize = 5;
-    let mut params = [0u32; WORDS];
-    // SAFETY: the kernel reads and writes 120 bytes through the pointer, the size of `params`;
-    // zeroed, it asks for nothing.
-    let answer = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1u32, params.as_mut_ptr()) };
-    if answer < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let descriptor = i32::try_from(answer).expect("descriptors are small");
-    // SAFETY: the descriptor was just made, and nobody else knows it.
-    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
-    Ok(params[FEATURES_WORD])
 }
 
 /// Columns of the terminal on stdout, or `None` if stdout is no terminal.

@@ -49,6 +49,8 @@ pub struct Figures<'a> {
     pub requests: u64,
     /// Failed requests and connections.
     pub errors: u64,
+    /// Requests that were not answered, however long one waited.
+    pub unanswered: u64,
     /// Length of the window.
     pub window_ns: u64,
     /// The schedule, in an open loop.
@@ -119,6 +121,13 @@ fn incomplete(run: &Figures<'_>) -> Vec<String> {
             "{} requests or connections failed: see the server's messages and `doctor`, and try \
              fewer connections",
             grouped(run.errors)
+        ));
+    }
+    if run.unanswered > 0 && run.requests > 0 {
+        reasons.push(format!(
+            "{} requests were still unanswered when the wait for the last answers was over: the \
+             longest latencies are missing from the figures",
+            grouped(run.unanswered)
         ));
     }
     if run.requests == 0 {
@@ -201,7 +210,7 @@ fn spoils(&(_, lag_ns, latency_ns): &(&str, u64, u64)) -> bool {
 
 /// Which side set the pace of a closed loop; an open loop's pace is asked for.
 fn limit_note(run: &Figures<'_>) -> Option<String> {
-    if run.open.is_some() || shared(run.cores).is_some() {
+    if run.open.is_some() || !shared(run.cores).is_empty() {
         return None;
     }
     let load = busiest(run.cores, Role::Load)?;
@@ -227,10 +236,12 @@ fn limit_note(run: &Figures<'_>) -> Option<String> {
 }
 
 fn shared_note(cores: &[CoreRow]) -> Option<String> {
-    shared(cores).map(|core| {
+    let shared = shared(cores);
+    (!shared.is_empty()).then(|| {
         format!(
-            "server and load shared CPU {core}: rate and latency are those of both together; CPU \
-             per request is still told apart"
+            "server and load shared CPU {}: rate and latency are those of both together; CPU per \
+             request is still told apart",
+            core_ranges(&shared)
         )
     })
 }
@@ -241,21 +252,29 @@ fn disturbed_note(cores: &[CoreRow]) -> Option<String> {
     let delay = |row: &CoreRow| row.run_delay_percent.unwrap_or(0.0);
     let disturbed: Vec<&CoreRow> = cores
         .iter()
-        .filter(|row| delay(row) >= RUN_DELAY_PERCENT && Some(row.usage.core) != shared)
+        .filter(|row| delay(row) >= RUN_DELAY_PERCENT && !shared.contains(&row.usage.core))
         .collect();
     let longest = disturbed.iter().map(|row| delay(row)).max_by(f64::total_cmp)?;
     let names: Vec<usize> = disturbed.iter().map(|row| row.usage.core).collect();
+    // The runtime times its spins by the wall clock: what it lost the CPU for meanwhile is in them.
+    let blurred = match disturbed.iter().any(|row| row.usage.spun_ns > 0) {
+        true => {
+            ". Such waits count as spun where they fell into a spin: its CPU figures are too low"
+        }
+        false => "",
+    };
     Some(format!(
         "core {} was ready but waited for its CPU up to {} of the time: something else ran there; \
-         stop it, or choose other cores",
+         stop it, or choose other cores{blurred}",
         core_ranges(&names),
         percent(longest)
     ))
 }
 
-fn shared(cores: &[CoreRow]) -> Option<usize> {
+/// CPUs on which both sides work.
+fn shared(cores: &[CoreRow]) -> Vec<usize> {
     let of = |role| cores.iter().filter(move |row| row.usage.role == role).map(|r| r.usage.core);
-    of(Role::Server).find(|server| of(Role::Load).any(|load| load == *server))
+    of(Role::Server).filter(|server| of(Role::Load).any(|load| load == *server)).collect()
 }
 
 /// The fullest core of a side: connections are spread evenly, so it holds all of them back.

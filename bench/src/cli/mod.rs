@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod examples;
 pub mod parse;
 pub mod plan;
 
+use examples::*;
 use parse::{CoreList, Range, Spin};
 
 const CONNECTIONS: Range = Range { min: 1, max: 100_000 };
@@ -71,6 +73,9 @@ pub enum LoadScenario {
     /// TCP echo: each message must come back as it was sent
     #[command(after_help = EXAMPLES_LOAD)]
     Echo(LoadArgs),
+    /// Connections that stay silent: what they cost the server
+    #[command(after_help = EXAMPLES_IDLE)]
+    Idle(IdleArgs),
 }
 
 /// What to send, how fast and for how long; shared by `run` and `load`.
@@ -82,9 +87,10 @@ pub struct Workload {
     /// Bytes per message (1 to 16M)
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = message_size)]
     pub size: u64,
-    /// Messages in flight per connection (1 to 1024)
-    #[arg(long, value_name = "N", default_value = "1", value_parser = depth)]
-    pub depth: u64,
+    /// Messages in flight per connection (1 to 1024); default: 1, and with --rate a bound that
+    /// only a server that stands still reaches (1,024, or 64 KiB)
+    #[arg(long, value_name = "N", value_parser = depth)]
+    pub depth: Option<u64>,
     /// Time measured, after the warm-up (100ms to 24h)
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = measured)]
     pub duration: Duration,
@@ -95,6 +101,19 @@ pub struct Workload {
     /// counts from the intended send time. Without it, each answer triggers the next request
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<u64>,
+    /// How long an idle load core polls before it sleeps: off, dial or a time; default: 10ms
+    /// where no server or other load runs on its CPU, else off
+    #[arg(long, value_name = "SPIN", value_parser = parse::spin)]
+    pub load_spin: Option<Spin>,
+}
+
+/// What both ends of a connection have in common; shared by `run`, `serve` and `load`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Tcp {
+    /// TCP congestion control of the connections; default: the system's, but cubic or reno where
+    /// that is bbr, whose pacing would be what is measured over loopback
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<String>,
 }
 
 /// Where the results go beside the terminal; shared by `run` and `load`.
@@ -147,6 +166,9 @@ pub struct RunArgs {
     /// The server's loops.
     #[command(flatten)]
     pub tuning: ServerTuning,
+    /// The connections.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Where results go.
     #[command(flatten)]
     pub outputs: Outputs,
@@ -164,6 +186,9 @@ pub struct ServeArgs {
     /// The server's loops.
     #[command(flatten)]
     pub tuning: ServerTuning,
+    /// The connections.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Write the report as JSON when the server stops
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -181,9 +206,32 @@ pub struct LoadArgs {
     /// What to send.
     #[command(flatten)]
     pub workload: Workload,
+    /// The connections.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Where results go.
     #[command(flatten)]
     pub outputs: Outputs,
+}
+
+/// Flags of `load idle`.
+#[derive(Args, Clone, Debug)]
+pub struct IdleArgs {
+    /// Address of the server
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7000")]
+    pub addr: SocketAddr,
+    /// Connections (1 to 100,000)
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = connections)]
+    pub connections: u64,
+    /// How long they stay open (100ms to 24h)
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = measured)]
+    pub duration: Duration,
+    /// A process of this machine whose memory is compared before and after: the server
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// No progress
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Flags of `doctor`.
@@ -216,39 +264,6 @@ impl StatsLevel {
         }
     }
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  coreloop-bench run echo                server and load in one process, 10 s
-  coreloop-bench serve echo --cores 0    a server until Ctrl-C
-  coreloop-bench load echo --cores 1     load on it, from a second terminal
-  coreloop-bench doctor                  what this kernel offers, what to change
-
-Exit codes: 0 fine, 1 failed, 2 bad command line, 3 not valid as a measurement";
-
-const EXAMPLES_RUN: &str = "\
-Examples:
-  coreloop-bench run echo
-  coreloop-bench run echo --connections 1 --duration 3s
-  coreloop-bench run echo --rate 50k --json run.json --hgrm run.hgrm
-  coreloop-bench run echo --size 16k --server-cores 0,1 --load-cores 2-5";
-
-const EXAMPLES_SERVE: &str = "\
-Examples:
-  coreloop-bench serve echo
-  coreloop-bench serve echo --addr 127.0.0.1:7000 --cores 0
-  coreloop-bench serve echo --cores 0,2-5 --spin off --json server.json";
-
-const EXAMPLES_LOAD: &str = "\
-Examples:
-  coreloop-bench load echo --addr 127.0.0.1:7000 --cores 1
-  coreloop-bench load echo --addr 127.0.0.1:7000 --cores 1 --depth 16
-  coreloop-bench load echo --cores 1,2 --rate 50000 --hlog load.hlog";
-
-const EXAMPLES_DOCTOR: &str = "\
-Examples:
-  coreloop-bench doctor
-  coreloop-bench doctor --json | jq -r '.findings[].change'";
 
 fn connections(text: &str) -> Result<u64, String> {
     parse::count(text, CONNECTIONS)
@@ -322,7 +337,7 @@ mod tests {
     fn defaults_are_the_documented_ones() {
         let args = run(&[]).unwrap();
         let load = args.workload;
-        assert_eq!((load.connections, load.size, load.depth), (64, 64, 1));
+        assert_eq!((load.connections, load.size, load.depth), (64, 64, None));
         assert_eq!((load.duration, load.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
         assert_eq!(load.rate, None);
         assert_eq!(args.tuning.spin, Spin::Dial);

@@ -4,13 +4,23 @@
 //! a slice. An error says which flag to change, and to what.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::cli::parse::bytes;
+use crate::cli::parse::{Spin, bytes};
 use crate::cli::{LoadArgs, RunArgs, ServeArgs, ServerTuning, Workload};
 use crate::report::units::{core_ranges, grouped};
 
 /// More payload in flight than this is a memory test, not a latency benchmark.
 const IN_FLIGHT_BYTES_MAX: u64 = 4 << 30;
+
+/// What an open loop has in flight per connection at most: little enough for any socket to take it
+/// without waiting, so that a write's delay is never the server's.
+const OPEN_BYTES_MAX: u64 = 64 << 10;
+const OPEN_MESSAGES_MAX: u64 = 1024;
+
+/// How long a load core of its own spins: longer than the gaps of any rate that a latency is
+/// asked for at, so that answers and send times are met awake.
+const LOAD_SPIN: Duration = Duration::from_millis(10);
 
 /// Descriptors a process needs beside one per connection: rings, listeners, files, terminal.
 const SPARE_FILES: u64 = 64;
@@ -24,6 +34,12 @@ pub struct LoadPlan {
     pub cores: Vec<usize>,
     /// What to send.
     pub workload: Workload,
+    /// Messages in flight per connection at most.
+    pub depth: u64,
+    /// What its cores do before they sleep.
+    pub spin: Spin,
+    /// TCP congestion control, if not the system's.
+    pub congestion: Option<String>,
 }
 
 /// A server that can run.
@@ -35,10 +51,16 @@ pub struct ServePlan {
     pub cores: Vec<usize>,
     /// How its loops are set up.
     pub tuning: ServerTuning,
+    /// TCP congestion control, if not the system's.
+    pub congestion: Option<String>,
 }
 
 /// Fills in `run`: an in-process server on a free loopback port, and the load on it.
-pub fn run(args: &RunArgs, allowed: &[usize]) -> Result<(ServePlan, LoadPlan), String> {
+pub fn run(
+    args: &RunArgs,
+    allowed: &[usize],
+    congestion: Option<String>,
+) -> Result<(ServePlan, LoadPlan), String> {
     let first = *allowed.first().ok_or("this process may run on no core at all")?;
     let second = allowed.get(1).copied().unwrap_or(first);
     let server = args.server_cores.as_ref().map_or(vec![first], |list| list.0.clone());
@@ -51,29 +73,49 @@ pub fn run(args: &RunArgs, allowed: &[usize]) -> Result<(ServePlan, LoadPlan), S
     };
     check_cores("--server-cores", &server, allowed)?;
     check_cores("--load-cores", &load, allowed)?;
-    check_workload(&args.workload, load.len())?;
+    let mut tuning = args.tuning.clone();
+    // Whoever spins on a shared CPU keeps the other side from running.
+    let shared = load.iter().any(|core| server.contains(core));
+    if shared {
+        tuning.spin = Spin::Off;
+    }
+    let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    let serve = ServePlan { addr, cores: server, tuning: args.tuning.clone() };
-    Ok((serve, LoadPlan { addr: None, cores: load, workload: args.workload.clone() }))
+    Ok((ServePlan { addr, cores: server, tuning, congestion }, load))
 }
 
 /// Fills in `serve`.
-pub fn serve(args: &ServeArgs, allowed: &[usize]) -> Result<ServePlan, String> {
+pub fn serve(
+    args: &ServeArgs,
+    allowed: &[usize],
+    congestion: Option<String>,
+) -> Result<ServePlan, String> {
     let cores = args.cores.as_ref().map_or(allowed.to_vec(), |list| list.0.clone());
     check_cores("--cores", &cores, allowed)?;
-    Ok(ServePlan { addr: args.addr, cores, tuning: args.tuning.clone() })
+    Ok(ServePlan { addr: args.addr, cores, tuning: args.tuning.clone(), congestion })
 }
 
-/// Fills in `load`.
-pub fn load(args: &LoadArgs, allowed: &[usize]) -> Result<LoadPlan, String> {
+/// Fills in `load`. `taken` says whether somebody else holds a CPU: a server, most likely.
+pub fn load(
+    args: &LoadArgs,
+    allowed: &[usize],
+    congestion: Option<String>,
+    taken: impl Fn(usize) -> bool,
+) -> Result<LoadPlan, String> {
     let last = *allowed.last().ok_or("this process may run on no core at all")?;
     let cores = args.cores.as_ref().map_or(vec![last], |list| list.0.clone());
     check_cores("--cores", &cores, allowed)?;
-    check_workload(&args.workload, cores.len())?;
-    if args.addr.port() == 0 {
+    check_port(args.addr)?;
+    let own = allowed.len() > 1 && !cores.iter().any(|core| taken(*core));
+    load_plan(Some(args.addr), cores, &args.workload, own, congestion)
+}
+
+/// Refuses an address that nobody can be connected to.
+pub fn check_port(addr: SocketAddr) -> Result<(), String> {
+    if addr.port() == 0 {
         return Err("--addr needs the server's port, such as 127.0.0.1:7000".into());
     }
-    Ok(LoadPlan { addr: Some(args.addr), cores, workload: args.workload.clone() })
+    Ok(())
 }
 
 /// Refuses a run whose connections do not fit the open-file limit. `ends` is 2 where server and
@@ -93,6 +135,32 @@ pub fn check_files(connections: u64, ends: u64, limit: Option<u64>) -> Result<()
     }
 }
 
+fn load_plan(
+    addr: Option<SocketAddr>,
+    cores: Vec<usize>,
+    work: &Workload,
+    own_cpus: bool,
+    congestion: Option<String>,
+) -> Result<LoadPlan, String> {
+    let depth = match (work.depth, work.rate) {
+        (Some(depth), _) => depth,
+        (None, None) => 1,
+        (None, Some(_)) => open_depth(work),
+    };
+    check_workload(work, depth, cores.len())?;
+    let spin = match work.load_spin {
+        Some(spin) => spin,
+        None if own_cpus => Spin::Fixed(LOAD_SPIN),
+        None => Spin::Off,
+    };
+    Ok(LoadPlan { addr, cores, workload: work.clone(), depth, spin, congestion })
+}
+
+fn open_depth(work: &Workload) -> u64 {
+    let of_all = IN_FLIGHT_BYTES_MAX / (work.connections * work.size);
+    (OPEN_BYTES_MAX / work.size).min(of_all).clamp(1, OPEN_MESSAGES_MAX)
+}
+
 fn check_cores(flag: &str, cores: &[usize], allowed: &[usize]) -> Result<(), String> {
     match cores.iter().find(|core| !allowed.contains(core)) {
         Some(core) => Err(format!(
@@ -103,14 +171,14 @@ fn check_cores(flag: &str, cores: &[usize], allowed: &[usize]) -> Result<(), Str
     }
 }
 
-fn check_workload(work: &Workload, cores: usize) -> Result<(), String> {
+fn check_workload(work: &Workload, depth: u64, cores: usize) -> Result<(), String> {
     if work.connections < cores as u64 {
         return Err(format!(
             "--connections {} leaves a load core without any: use at least {cores}, or fewer cores",
             work.connections
         ));
     }
-    let in_flight = work.connections * work.depth * work.size;
+    let in_flight = work.connections * depth * work.size;
     if in_flight > IN_FLIGHT_BYTES_MAX {
         return Err(format!(
             "--connections × --depth × --size puts {} in flight; the most is {}: lower one of them",
@@ -132,7 +200,7 @@ mod tests {
         let args = ["coreloop-bench", "run", "echo"].iter().chain(flags);
         match Cli::parse_from(args).command {
             Command::Run(RunScenario::Echo(args)) => {
-                run(&args, allowed).map(|(serve, load)| (serve.cores, load.cores))
+                run(&args, allowed, None).map(|(serve, load)| (serve.cores, load.cores))
             }
             other => panic!("{other:?}"),
         }
@@ -168,7 +236,35 @@ mod tests {
         let Command::Load(LoadScenario::Echo(args)) = Cli::parse_from(args).command else {
             panic!("not load")
         };
-        assert!(load(&args, &[0]).unwrap_err().contains("127.0.0.1:7000"));
+        let error = load(&args, &[0], None, |_| false).unwrap_err();
+        assert!(error.contains("127.0.0.1:7000"), "{error}");
+    }
+
+    fn planned(flags: &[&str], allowed: &[usize]) -> (ServePlan, LoadPlan) {
+        let args = ["coreloop-bench", "run", "echo"].iter().chain(flags);
+        match Cli::parse_from(args).command {
+            Command::Run(RunScenario::Echo(args)) => run(&args, allowed, None).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_spins_on_a_shared_cpu() {
+        let (serve, load) = planned(&[], &[3]);
+        assert_eq!((serve.tuning.spin, load.spin), (Spin::Off, Spin::Off));
+        let (serve, load) = planned(&[], &[0, 1]);
+        assert_eq!((serve.tuning.spin, load.spin), (Spin::Dial, Spin::Fixed(LOAD_SPIN)));
+        let (_, load) = planned(&["--load-spin", "off"], &[0, 1]);
+        assert_eq!(load.spin, Spin::Off);
+    }
+
+    #[test]
+    fn an_open_loop_is_bounded_by_what_a_socket_takes() {
+        assert_eq!(planned(&[], &[0, 1]).1.depth, 1);
+        assert_eq!(planned(&["--rate", "1000"], &[0, 1]).1.depth, 1024);
+        assert_eq!(planned(&["--rate", "1000", "--size", "16k"], &[0, 1]).1.depth, 4);
+        assert_eq!(planned(&["--rate", "1000", "--size", "1M"], &[0, 1]).1.depth, 1);
+        assert_eq!(planned(&["--rate", "1000", "--depth", "1"], &[0, 1]).1.depth, 1);
     }
 
     #[test]

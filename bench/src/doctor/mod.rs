@@ -5,10 +5,11 @@
 
 use serde::Serialize;
 
-use crate::machine::{MachineFacts, Seccomp};
+use crate::machine::MachineFacts;
 use crate::report::units::{core_ranges, grouped, ratio};
 
 pub mod print;
+mod ring;
 
 /// The oldest kernel with SINGLE_ISSUER and DEFER_TASKRUN, on which the loop rests.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -33,12 +34,16 @@ pub struct DoctorInput {
 pub struct RingFacts {
     /// Setup flags and features in force.
     pub features: Vec<String>,
-    /// Ops that the runtime uses and this kernel has.
-    pub ops: Vec<String>,
-    /// Ops that the runtime would use and this kernel lacks.
-    pub ops_missing: Vec<String>,
     /// What was asked for and not had.
     pub step_downs: Vec<StepDown>,
+    /// Entries of the submission queue.
+    pub sq_entries: u32,
+    /// Entries of the completion queue.
+    pub cq_entries: u32,
+    /// Receive buffers per core; 0 without a buffer ring.
+    pub buffers: u32,
+    /// Bytes in each of them.
+    pub buffer_size_bytes: u32,
 }
 
 /// One thing the ring does without.
@@ -73,6 +78,8 @@ pub enum RingFailureKind {
     Files,
     /// The kernel has io_uring, but not what the loop can't do without.
     TooOld,
+    /// `CORELOOP_MASK` names no feature.
+    BadMask,
     /// Anything else.
     Other,
 }
@@ -106,8 +113,8 @@ pub struct Finding {
 pub fn examine(input: &DoctorInput) -> Vec<Finding> {
     let machine = &input.machine;
     let mut findings = match &input.ring {
-        Ok(ring) => ring_works(ring),
-        Err(failure) => vec![ring_fails(failure, machine)],
+        Ok(ring) => ring::works(ring),
+        Err(failure) => vec![ring::fails(failure, machine)],
     };
     findings.extend(kernel(machine));
     findings.extend(sysctl_disabled(machine, input.ring.is_ok()));
@@ -123,20 +130,6 @@ pub fn examine(input: &DoctorInput) -> Vec<Finding> {
 /// Whether the runtime can run here at all.
 pub fn usable(input: &DoctorInput) -> bool {
     input.ring.is_ok()
-}
-
-impl From<i32> for RingFailureKind {
-    /// From the errno of `io_uring_setup`.
-    fn from(errno: i32) -> RingFailureKind {
-        match errno {
-            libc::EPERM | libc::EACCES => RingFailureKind::Forbidden,
-            libc::ENOSYS => RingFailureKind::Missing,
-            libc::ENOMEM => RingFailureKind::Memory,
-            libc::EMFILE | libc::ENFILE => RingFailureKind::Files,
-            libc::EINVAL => RingFailureKind::TooOld,
-            _ => RingFailureKind::Other,
-        }
-    }
 }
 
 impl Finding {
@@ -155,109 +148,6 @@ impl Finding {
 
     fn warn(what: impl Into<String>, why: &str, change: String) -> Finding {
         Finding::new(Severity::Warn, what, why, change)
-    }
-}
-
-fn ring_works(ring: &RingFacts) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok(format!("io_uring works: {}", ring.features.join(" ")))];
-    for step in &ring.step_downs {
-        findings.push(Finding::warn(
-            format!("{} is not in force: {}", step.what, step.why),
-            "the loop works without it, but slower or with more memory",
-            "run a newer kernel, or unmask it if it was masked by a setting or the environment"
-                .into(),
-        ));
-    }
-    if !ring.ops_missing.is_empty() {
-        findings.push(Finding::warn(
-            format!("this kernel lacks the ops {}", ring.ops_missing.join(" ")),
-            "calls that need them answer with an error",
-            "run a newer kernel if you need them".into(),
-        ));
-    }
-    findings
-}
-
-fn ring_fails(failure: &RingFailure, machine: &MachineFacts) -> Finding {
-    const NO_RING: &str = "coreloop runs on io_uring alone: without it nothing starts";
-    let (what, change) = match failure.kind {
-        RingFailureKind::Forbidden => forbidden(machine),
-        RingFailureKind::Missing => (
-            "the kernel has no io_uring (ENOSYS)".to_owned(),
-            format!(
-                "run Linux {}.{} or newer, built with CONFIG_IO_URING=y; in a sandbox such as \
-                 gVisor switch its io_uring on, or leave the sandbox",
-                KERNEL_MIN.0, KERNEL_MIN.1
-            ),
-        ),
-        RingFailureKind::Memory => (
-            "there was no memory for a ring (ENOMEM)".to_owned(),
-            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK= in systemd, --ulimit \
-             memlock=-1 for docker run) and the memory limit of the container (memory.max); use \
-             fewer cores or smaller rings until then"
-                .to_owned(),
-        ),
-        RingFailureKind::Files => (
-            "there was no file descriptor left for a ring (EMFILE)".to_owned(),
-            "raise the limit of open files: ulimit -n 65536, or LimitNOFILE=65536 in systemd"
-                .to_owned(),
-        ),
-        RingFailureKind::TooOld => (
-            "io_uring is there, but lacks what the loop needs".to_owned(),
-            format!("run Linux {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1),
-        ),
-        RingFailureKind::Other => (
-            "a ring could not be set up".to_owned(),
-            "if the message doesn't say it, ask with the output of this command".to_owned(),
-        ),
-    };
-    let what = format!("{what}: {}", failure.message);
-    Finding::new(Severity::Problem, what, NO_RING, change)
-}
-
-/// Who forbids it: the sysctl says so itself; otherwise a filter or a security module does.
-fn forbidden(machine: &MachineFacts) -> (String, String) {
-    match (machine.io_uring_disabled, machine.seccomp) {
-        (Some(2), _) => (
-            "the sysctl kernel.io_uring_disabled=2 forbids io_uring to everybody (EPERM)".into(),
-            "as root: sysctl -w kernel.io_uring_disabled=0 (or 1, which allows it to processes \
-             with CAP_SYS_ADMIN or in the group kernel.io_uring_group); to keep it, write the \
-             line into /etc/sysctl.d/"
-                .into(),
-        ),
-        (Some(1), seccomp) => {
-            let group = match machine.io_uring_group {
-                Some(group) if group >= 0 => format!("join the group {group}"),
-                _ => "name a group in kernel.io_uring_group and join it".into(),
-            };
-            let filter = match seccomp {
-                Some(Seccomp::Filter) => "; a seccomp filter is on too, and may forbid it as well",
-                _ => "",
-            };
-            (
-                "the sysctl kernel.io_uring_disabled=1 allows io_uring only to processes with \
-                 CAP_SYS_ADMIN or in the group kernel.io_uring_group (EPERM)"
-                    .into(),
-                format!("as root: sysctl -w kernel.io_uring_disabled=0, or {group}{filter}"),
-            )
-        }
-        (_, Some(Seccomp::Filter)) => (
-            "a seccomp filter forbids io_uring (EPERM), as Docker's and containerd's default \
-             profiles do"
-                .into(),
-            "docker run --security-opt seccomp=profile.json, with a copy of the default profile \
-             that also allows io_uring_setup, io_uring_enter and io_uring_register; in \
-             Kubernetes set securityContext.seccompProfile to type Localhost with that file; \
-             to try it out only: --security-opt seccomp=unconfined"
-                .into(),
-        ),
-        _ => (
-            "something forbids io_uring (EPERM), though neither a seccomp filter nor \
-             kernel.io_uring_disabled is seen to"
-                .into(),
-            "look for a denial of a security module (SELinux, AppArmor) in dmesg or the audit log"
-                .into(),
-        ),
     }
 }
 

@@ -46,12 +46,6 @@ pub fn text(input: &DoctorInput, findings: &[Finding], paint: Paint) -> String {
     for finding in findings {
         out += &block(finding, paint);
     }
-    if let Ok(ring) = &input.ring
-        && !ring.ops.is_empty()
-    {
-        let ops = format!("ops: {}", ring.ops.join(" ").to_lowercase());
-        out += &block_lines("", &ops, Tone::Dim, paint);
-    }
     let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warn).count();
     out.push('\n');
     out += &match (usable(input), warnings) {
@@ -117,7 +111,7 @@ mod tests {
         let text = text(&input, &examine(&input), Paint::plain());
         let expected = "  \
           problem a seccomp filter forbids io_uring (EPERM), as Docker's and
-          containerd's default profiles do: Operation not permitted
+          containerd's default profiles do
           why: coreloop runs on io_uring alone: without it nothing starts
           change: docker run --security-opt seccomp=profile.json, with a copy of
           the default profile that also allows io_uring_setup, io_uring_enter

@@ -24,8 +24,8 @@ pub struct LoopCounters {
     pub ticks: u64,
     /// `io_uring_enter` calls.
     pub enters: u64,
-    /// Submission entries that the kernel took.
-    pub submissions: u64,
+    /// Polls of tasks.
+    pub polls: u64,
     /// Completion entries reaped.
     pub completions: u64,
     /// Times the loop slept.
@@ -41,9 +41,16 @@ pub struct CoreUsage {
     pub core: usize,
     /// Requests answered (server) or answers received (load).
     pub requests: u64,
+    /// Answers over the whole run, warm-up and drain included (load).
+    pub answers_all: u64,
+    /// Payload bytes received within the window (server).
+    pub bytes: u64,
+    /// Connections accepted within the window (server).
+    pub connections: u64,
     /// Failed requests and connections.
     pub errors: u64,
-    /// Requests sent, or due by the schedule, but not answered when the window ended.
+    /// Requests sent, or due by the schedule, that were not answered when the drain after the window
+    /// ended.
     pub unanswered: u64,
     /// Length of the window.
     pub wall_ns: u64,
@@ -85,6 +92,9 @@ impl CoreUsage {
             role,
             core,
             requests: 0,
+            answers_all: 0,
+            bytes: 0,
+            connections: 0,
             errors: 0,
             unanswered: 0,
             wall_ns: 0,

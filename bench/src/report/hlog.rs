@@ -118,7 +118,7 @@ mod tests {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let mut log = HlogWriter::create(&path, start, "echo").unwrap();
         let mut set = LatencySet::new(true);
-        set.record(Moments { intended_ns: 0, room_ns: 0, sent_ns: 500, done_ns: 27_400 });
+        set.record(Moments { intended_ns: 0, room_ns: 0, sent_ns: 500, done_ns: 27_400 }, 1);
         log.interval(Duration::ZERO, Duration::from_secs(1), &set).unwrap();
         log.interval(Duration::from_secs(1), Duration::from_millis(500), &set).unwrap();
         drop(log);

@@ -18,6 +18,7 @@ pub mod core;
 pub mod hlog;
 pub mod paint;
 pub mod table;
+pub mod tables;
 pub mod text;
 pub mod units;
 pub mod write;
@@ -95,7 +96,9 @@ pub struct Totals {
     pub bytes_per_s: f64,
     /// Failed requests and connections.
     pub errors: u64,
-    /// Requests without an answer when the window ended.
+    /// Answers over the whole run, warm-up and drain included.
+    pub answers_all: u64,
+    /// Requests without an answer when the drain after the window ended.
     pub unanswered: u64,
 }
 
@@ -185,6 +188,10 @@ pub struct RunInput<'a> {
     pub usages: Vec<CoreUsage>,
     /// Load cores that gave no figures.
     pub missing: &'a [usize],
+    /// Length of the window: shorter than planned if the run was interrupted.
+    pub window_ns: u64,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
     /// What the server's cores recorded about themselves.
     pub core_histograms: Vec<CoreHistogram>,
 }
@@ -221,9 +228,10 @@ impl RunReport {
     /// Puts the report together and judges it.
     pub fn new(input: RunInput<'_>) -> RunReport {
         let RunInput { load, total, .. } = input;
-        let window_ns = load.workload.duration.as_nanos() as u64;
-        let unanswered = input.usages.iter().map(|usage| usage.unanswered).sum();
+        let window_ns = input.window_ns;
+        let unanswered: u64 = input.usages.iter().map(|usage| usage.unanswered).sum();
         let errors = input.usages.iter().map(|usage| usage.errors).sum();
+        let answers_all = input.usages.iter().map(|usage| usage.answers_all).sum();
         let mut cores: Vec<CoreRow> = input.usages.into_iter().map(CoreRow::from).collect();
         cores.sort_by_key(|row| (row.usage.role as u8, row.usage.core));
         let latency = Latency {
@@ -233,16 +241,18 @@ impl RunReport {
             buckets: chart::buckets(total.headline()),
         };
         let schedule = load.workload.rate.zip(latency.corrected.zip(latency.lag));
-        let verdict = judge(&Figures {
+        let mut verdict = judge(&Figures {
             cores: &cores,
             requests: total.requests(),
             errors,
+            unanswered,
             window_ns,
             open: schedule.map(|(rate, (corrected, lag))| OpenFigures { rate, corrected, lag }),
             clipped: total.clipped,
             missing: input.missing,
             congestion_control: input.platform.congestion_control.as_deref(),
         });
+        verdict.notes.extend(input.notes);
         let requests_per_s = 1e9 * per(total.requests(), window_ns);
         RunReport {
             schema_version: SCHEMA_VERSION,
@@ -252,7 +262,7 @@ impl RunReport {
                 addr: input.addr,
                 connections: load.workload.connections,
                 size_bytes: load.workload.size,
-                depth: load.workload.depth,
+                depth: load.depth,
                 duration_ns: window_ns,
                 warmup_ns: load.workload.warmup.as_nanos() as u64,
                 rate: load.workload.rate,
@@ -266,6 +276,7 @@ impl RunReport {
                 requests_per_s,
                 bytes_per_s: requests_per_s * load.workload.size as f64,
                 errors,
+                answers_all,
                 unanswered,
             },
             latency,
@@ -280,6 +291,7 @@ impl ServeReport {
     pub fn new(
         platform: Platform,
         plan: &ServePlan,
+        addr: String,
         usages: Vec<CoreUsage>,
         core_histograms: Vec<CoreHistogram>,
     ) -> ServeReport {
@@ -287,7 +299,7 @@ impl ServeReport {
             schema_version: SCHEMA_VERSION,
             command: "serve echo".into(),
             platform,
-            addr: plan.addr.to_string(),
+            addr,
             server: ServerParameters::new(plan),
             cores: usages.into_iter().map(CoreRow::from).collect(),
             core_histograms,

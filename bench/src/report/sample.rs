@@ -13,7 +13,7 @@ use crate::stats::{LatencySet, Moments, Summary, histogram};
 pub fn closed_run() -> RunReport {
     let mut total = LatencySet::new(false);
     for (latency_us, count) in TIMES_US {
-        (0..count).for_each(|_| total.record(Moments::closed(0, latency_us * 1_000)));
+        (0..count).for_each(|_| total.record(Moments::closed(0, latency_us * 1_000), 1));
     }
     let requests = total.requests();
     let usages = vec![usage(Role::Load, 1, requests, 982), usage(Role::Server, 0, requests, 871)];
@@ -27,13 +27,13 @@ pub fn open_run() -> RunReport {
         for i in 0..count / 4 {
             let (intended_ns, sent_ns) = (1_000_000, 1_000_000 + latency_us * 800 + i % 500);
             let done_ns = sent_ns + latency_us * 1_000;
-            total.record(Moments { intended_ns, room_ns: 0, sent_ns, done_ns });
+            total.record(Moments { intended_ns, room_ns: 0, sent_ns, done_ns }, 1);
         }
     }
     let requests = total.requests();
     let mut server = usage(Role::Server, 0, requests, 320);
-    server.events.insert("buffer exhaustions".into(), 1_204);
-    server.events.insert("CQ overflows".into(), 0);
+    server.events.insert("buffers_out".into(), 1_204);
+    server.events.insert("cq_overflows".into(), 0);
     let mut load = usage(Role::Load, 1, requests, 969);
     load.unanswered = 64;
     let inside = vec![
@@ -50,9 +50,13 @@ pub fn silent_run() -> RunReport {
 
 /// A server after two cores' work.
 pub fn server() -> ServeReport {
-    let usages = vec![usage(Role::Server, 0, 900_000, 710), usage(Role::Server, 1, 850_000, 690)];
+    let mut usages =
+        vec![usage(Role::Server, 0, 900_000, 710), usage(Role::Server, 1, 850_000, 690)];
+    for usage in &mut usages {
+        (usage.bytes, usage.connections) = (std::mem::take(&mut usage.requests) * 64, 32);
+    }
     let inside = vec![core_histogram("tick length", &[4_000, 9_000, 60_000])];
-    ServeReport::new(platform(), &serve_plan(), usages, inside)
+    ServeReport::new(platform(), &serve_plan(), "127.0.0.1:7000".into(), usages, inside)
 }
 
 /// Latencies in µs and how often each came.
@@ -78,20 +82,30 @@ fn run(
     let workload = Workload {
         connections: 64,
         size: 64,
-        depth: 1,
+        depth: None,
         duration: Duration::from_secs(10),
         warmup: Duration::from_secs(1),
         rate,
+        load_spin: None,
     };
     RunReport::new(RunInput {
         command: "run echo",
         platform: platform(),
         addr: "127.0.0.1:40213".into(),
-        load: &LoadPlan { addr: None, cores: vec![1], workload },
+        load: &LoadPlan {
+            addr: None,
+            cores: vec![1],
+            workload,
+            depth: 1,
+            spin: Spin::Off,
+            congestion: None,
+        },
         serve: Some(&serve_plan()),
         total,
         usages,
         missing: &[],
+        window_ns: 10_000_000_000,
+        notes: vec![],
         core_histograms,
     })
 }
@@ -105,18 +119,18 @@ fn platform() -> Platform {
         cpu_quota: None,
         congestion_control: Some("reno".into()),
         ring_features: [
-            "SINGLE_ISSUER",
-            "COOP_TASKRUN",
-            "DEFER_TASKRUN",
-            "TASKRUN_FLAG",
-            "NO_SQARRAY",
-            "SUBMIT_ALL",
-            "registered ring",
-            "buffer ring",
+            "single_issuer",
+            "coop_taskrun",
+            "defer_taskrun",
+            "taskrun_flag",
+            "no_sqarray",
+            "submit_all",
+            "registered_ring",
+            "buffer_ring",
         ]
         .map(String::from)
         .to_vec(),
-        ring_step_downs: vec!["NO_IOWAIT: masked by COREL_RING_MASK".into()],
+        ring_step_downs: vec!["no_iowait (masked by settings)".into()],
     }
 }
 
@@ -130,6 +144,7 @@ fn serve_plan() -> ServePlan {
             buffers: Some(128),
             buffer_size: None,
         },
+        congestion: None,
     }
 }
 
@@ -143,7 +158,7 @@ fn usage(role: Role, core: usize, requests: u64, busy_permille: u64) -> CoreUsag
     usage.loop_counters = Some(LoopCounters {
         ticks: requests / 20,
         enters: requests / 20,
-        submissions: requests * 2,
+        polls: requests * 2,
         completions: requests * 2,
         parks: requests / 400,
     });

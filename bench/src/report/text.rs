@@ -5,15 +5,15 @@
 
 use std::time::Duration;
 
+use crate::cli::IdleArgs;
 use crate::cli::parse::{Human, bytes};
 use crate::report::chart;
-use crate::report::core::{CoreRow, Role, per};
 use crate::report::paint::{Paint, Tone, wrap};
 use crate::report::table::{Align, Table};
-use crate::report::units::{core_ranges, grouped, percent, ratio, time_ns};
-use crate::report::{
-    CoreHistogram, Parameters, Platform, RunReport, ServeReport, ServerParameters, Totals,
-};
+use crate::report::tables::{cores, histograms, loops, served, served_loops};
+use crate::report::units::{core_ranges, grouped, ratio, time_ns};
+use crate::report::{Parameters, Platform, RunReport, ServeReport, ServerParameters, Totals};
+use crate::scenario::idle::Idled;
 use crate::stats::Summary;
 use crate::verdict::Verdict;
 
@@ -49,8 +49,8 @@ pub fn serve(report: &ServeReport, paint: Paint) -> String {
     out += &platform(&report.platform, paint);
     out += &fact("address", &report.addr, paint);
     out += &fact("server", &server(&report.server), paint);
-    out += &section("Cores", &cores(&report.cores, paint), paint);
-    out += &section("Loop", &loops(&report.cores, paint), paint);
+    out += &section("Cores", &served(&report.cores, paint), paint);
+    out += &section("Loop", &served_loops(&report.cores, paint), paint);
     out += &section("Inside the server", &histograms(&report.core_histograms, paint), paint);
     out
 }
@@ -60,6 +60,23 @@ pub fn listening(platform_facts: &Platform, addr: &str, cores: &[usize], paint: 
     let mut out = platform(platform_facts, paint);
     let what = format!("{addr} on core {}; Ctrl-C ends it", core_ranges(cores));
     out += &fact("listening", &what, paint);
+    out
+}
+
+/// What silent connections cost.
+pub fn idle(idled: &Idled, args: &IdleArgs) -> String {
+    let count = grouped(idled.connections);
+    let mut out = format!("  {count} connections to {} were open, silent\n", args.addr);
+    if let Some((before, with)) = idled.server_bytes {
+        let grown = with.saturating_sub(before);
+        out += &format!(
+            "  anonymous memory of the server: {} KiB before, {} KiB with them: {} bytes each (of a \
+             server that had none before; it keeps memory for later ones)\n",
+            grouped(before / 1024),
+            grouped(with / 1024),
+            grouped(grown / idled.connections)
+        );
+    }
     out
 }
 
@@ -90,21 +107,24 @@ fn platform(platform: &Platform, paint: Paint) -> String {
 }
 
 fn parameters(asked: &Parameters, paint: Paint) -> String {
-    let pace = match asked.rate {
-        Some(rate) => format!("open loop at {} requests/s", grouped(rate)),
-        None => "closed loop".into(),
+    let depth = grouped(asked.depth);
+    let (depth, pace) = match asked.rate {
+        Some(rate) => (
+            format!(", up to {depth} in flight each"),
+            format!("open loop at {} requests/s", grouped(rate)),
+        ),
+        None => (format!(" × depth {depth}"), "closed loop".into()),
     };
     let what = format!(
-        "{} connection{} × depth {}, {} each way, {pace}",
+        "{} connection{}{depth}, {} each way, {pace}",
         grouped(asked.connections),
         if asked.connections == 1 { "" } else { "s" },
-        grouped(asked.depth),
         bytes(asked.size_bytes)
     );
     let time = format!(
         "{} after {} of warm-up, against {}",
-        Human(Duration::from_nanos(asked.duration_ns)),
-        Human(Duration::from_nanos(asked.warmup_ns)),
+        span(asked.duration_ns),
+        span(asked.warmup_ns),
         asked.addr
     );
     let mut out = fact("load", &what, paint);
@@ -113,6 +133,11 @@ fn parameters(asked: &Parameters, paint: Paint) -> String {
         out += &fact("server", &server(tuning), paint);
     }
     out
+}
+
+/// To the millisecond: a run that was interrupted has an odd length.
+fn span(ns: u64) -> Human {
+    Human(Duration::from_millis(ns / 1_000_000))
 }
 
 fn server(tuning: &ServerParameters) -> String {
@@ -124,69 +149,6 @@ fn server(tuning: &ServerParameters) -> String {
         out += &format!(", buffers of {}", bytes(size));
     }
     out
-}
-
-fn cores(rows: &[CoreRow], paint: Paint) -> String {
-    use Align::{Left, Right};
-    let mut table = Table::new(&[
-        ("core", Right),
-        ("role", Left),
-        ("requests", Right),
-        ("requests/s", Right),
-        ("CPU", Right),
-        ("spun", Right),
-        ("waited", Right),
-        ("CPU/request", Right),
-    ]);
-    for row in rows {
-        table.row(vec![
-            row.usage.core.to_string(),
-            role(row.usage.role).into(),
-            grouped(row.usage.requests),
-            grouped(row.requests_per_s.round() as u64),
-            percent(row.cpu_percent),
-            percent(row.spun_percent),
-            row.run_delay_percent.map_or("–".into(), percent),
-            time_ns(row.cpu_ns_per_request),
-        ]);
-    }
-    if rows.is_empty() { String::new() } else { table.render(paint) }
-}
-
-fn loops(rows: &[CoreRow], paint: Paint) -> String {
-    use Align::{Left, Right};
-    let mut table = Table::new(&[
-        ("core", Right),
-        ("role", Left),
-        ("ticks", Right),
-        ("parks", Right),
-        ("enters", Right),
-        ("enters/req", Right),
-        ("sqes/req", Right),
-        ("cqes/req", Right),
-    ]);
-    let mut events = String::new();
-    let mut counted = false;
-    for row in rows {
-        let Some(counters) = &row.usage.loop_counters else { continue };
-        counted = true;
-        let each = |count| ratio(per(count, row.usage.requests));
-        table.row(vec![
-            row.usage.core.to_string(),
-            role(row.usage.role).into(),
-            grouped(counters.ticks),
-            grouped(counters.parks),
-            grouped(counters.enters),
-            each(counters.enters),
-            each(counters.submissions),
-            each(counters.completions),
-        ]);
-        for (name, count) in row.usage.events.iter().filter(|(_, count)| **count > 0) {
-            let line = format!("  core {}: {} {name}\n", row.usage.core, grouped(*count));
-            events += &paint.tone(Tone::Warn, &line);
-        }
-    }
-    if counted { table.render(paint) + &events } else { events }
 }
 
 fn latency_row(name: String, figures: &Summary) -> Vec<String> {
@@ -223,33 +185,13 @@ fn latencies(report: &RunReport, paint: Paint) -> String {
     }
 }
 
-fn histograms(rows: &[CoreHistogram], paint: Paint) -> String {
-    use Align::{Left, Right};
-    let mut table = Table::new(&[
-        ("core", Right),
-        ("time", Left),
-        ("count", Right),
-        ("p50", Right),
-        ("p99", Right),
-        ("p99.9", Right),
-        ("max", Right),
-    ]);
-    for CoreHistogram { name, core, summary } in rows {
-        let figures = [summary.p50_ns, summary.p99_ns, summary.p999_ns, summary.max_ns];
-        let names = [core.map_or("all".into(), |core| core.to_string()), name.clone()];
-        let cells = names.into_iter().chain([grouped(summary.count)]);
-        table.row(cells.chain(figures.map(|ns| time_ns(ns as f64))).collect());
-    }
-    if rows.is_empty() { String::new() } else { table.render(paint) }
-}
-
 fn totals(totals: &Totals, asked: &Parameters, paint: Paint) -> String {
     let rate = format!("{} requests/s", grouped(totals.requests_per_s.round() as u64));
     let mut out = format!(
         "  {} · {} requests in {} · {} MB/s each way\n",
         paint.tone(Tone::Strong, &rate),
         grouped(totals.requests),
-        Human(Duration::from_nanos(asked.duration_ns)),
+        span(asked.duration_ns),
         ratio(totals.bytes_per_s / 1e6)
     );
     let losses =
@@ -307,13 +249,6 @@ fn section(title: &str, body: &str, paint: Paint) -> String {
         return String::new();
     }
     format!("\n{}\n{body}", paint.tone(Tone::Strong, title))
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Server => "server",
-        Role::Load => "load",
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The seam between the command line and what runs: a scenario takes plans and gives measurements.
 //!
-//! Owns the types that cross it, and the frame every load runs in (progress bar, interval log,
-//! collecting). A scenario owns its protocol and its use of the runtime, and nothing else: it
-//! prints nothing and judges nothing.
+//! Owns the types that cross it, the frame every load runs in (progress bar, interval log,
+//! collecting), and the scenarios' outlines: `server` and `load` are started, watched and ended in
+//! order here. A scenario prints no results and judges nothing.
 //!
 //! How a scenario runs its load:
 //! 1. `collect::channel` gives a collector and a recorder per load core;
@@ -12,9 +12,11 @@
 //!    recorder back by `Recorder::finish`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Outputs;
+use crate::cli::parse::Spin;
 use crate::cli::plan::{LoadPlan, ServePlan};
 use crate::collect::{Collected, Collector};
 use crate::doctor::RingFacts;
@@ -24,7 +26,16 @@ use crate::report::core::CoreUsage;
 use crate::report::hlog::HlogWriter;
 use crate::report::write::WriteError;
 use crate::report::{CoreHistogram, Platform};
+use crate::scenario::load::Loaded;
+use crate::scenario::meter::Metered;
+use crate::scenario::server::{Server, Until};
 use crate::sys;
+
+mod event;
+pub mod idle;
+mod load;
+mod meter;
+mod server;
 
 /// What a load run measured.
 #[derive(Debug)]
@@ -39,11 +50,17 @@ pub struct Measured {
     pub core_histograms: Vec<CoreHistogram>,
     /// The rings as they were set up.
     pub ring: RingFacts,
+    /// Length of the window: shorter than planned if the run was interrupted.
+    pub window_ns: u64,
+    /// What a reader should know beside the figures.
+    pub notes: Vec<String>,
 }
 
 /// What a server did until it was stopped.
 #[derive(Debug)]
 pub struct Served {
+    /// Where it listened.
+    pub addr: SocketAddr,
     /// Its cores.
     pub server: Vec<CoreUsage>,
     /// What they recorded about themselves.
@@ -88,24 +105,73 @@ impl Frame<'_> {
 }
 
 /// A server and its load, in this process.
-pub fn run_echo(_: &ServePlan, _: &LoadPlan, _: &Frame<'_>) -> Result<Measured, Failure> {
-    Err(Failure::unbuilt())
+pub fn run_echo(
+    serve: &ServePlan,
+    load: &LoadPlan,
+    frame: &Frame<'_>,
+) -> Result<Measured, Failure> {
+    let server = Server::start(serve, Until::Stopped)?;
+    let (addr, ring) = (server.addr, server.ring.clone());
+    let mut watched = Vec::new();
+    let loaded = load::drive(load, addr, frame, |window, cut| watched = server.watch(window, cut));
+    // Without a load nobody says when the server's window ends.
+    let metered: Vec<Metered> = match &loaded {
+        Ok(_) => watched.into_iter().filter_map(|core| core.join().ok()).collect(),
+        Err(_) => Vec::new(),
+    };
+    let stopped = server.stop();
+    let loaded = loaded?;
+    stopped?;
+    let (mut usages, core_histograms) = split(metered);
+    for usage in &mut usages {
+        // The server does not know what a message is.
+        usage.requests = usage.bytes / load.workload.size;
+    }
+    Ok(measured(addr, loaded, usages, core_histograms, ring))
 }
 
 /// Load on a server elsewhere.
-pub fn load_echo(_: &LoadPlan, _: &Frame<'_>) -> Result<Measured, Failure> {
-    Err(Failure::unbuilt())
+pub fn load_echo(load: &LoadPlan, frame: &Frame<'_>) -> Result<Measured, Failure> {
+    let addr = load.addr.ok_or("the server's address is missing".to_owned())?;
+    let loaded = load::drive(load, addr, frame, |_, _| ())?;
+    let ring = loaded.ring.clone();
+    Ok(measured(addr, loaded, Vec::new(), Vec::new(), ring))
 }
 
 /// A server until SIGINT or SIGTERM. `listening` is called once connections are accepted.
-pub fn serve_echo(_: &ServePlan, _: impl FnOnce(&RingFacts, &str)) -> Result<Served, Failure> {
-    Err(Failure::unbuilt())
+pub fn serve_echo(
+    plan: &ServePlan,
+    listening: impl FnOnce(&RingFacts, SocketAddr),
+) -> Result<Served, Failure> {
+    let server = Server::start(plan, Until::Signal)?;
+    let (addr, ring) = (server.addr, server.ring.clone());
+    listening(&ring, addr);
+    let (server, core_histograms) = split(server.wait()?);
+    Ok(Served { addr, server, core_histograms, ring })
 }
 
-impl Failure {
-    // Goes with the three functions above when the runtime comes.
-    fn unbuilt() -> Failure {
-        Failure::Told("this build has no runtime yet: only `doctor` works".into())
+fn split(metered: Vec<Metered>) -> (Vec<CoreUsage>, Vec<CoreHistogram>) {
+    let (usages, histograms): (Vec<_>, Vec<_>) =
+        metered.into_iter().map(|core| (core.usage, core.histograms)).unzip();
+    (usages, histograms.into_iter().flatten().collect())
+}
+
+fn measured(
+    addr: SocketAddr,
+    loaded: Loaded,
+    server: Vec<CoreUsage>,
+    core_histograms: Vec<CoreHistogram>,
+    ring: RingFacts,
+) -> Measured {
+    let Loaded { collected, window_ns, notes, .. } = loaded;
+    Measured {
+        addr: addr.to_string(),
+        load: collected,
+        server,
+        core_histograms,
+        ring,
+        window_ns,
+        notes,
     }
 }
 
@@ -127,6 +193,16 @@ impl From<WriteError> for Failure {
 impl From<String> for Failure {
     fn from(words: String) -> Failure {
         Failure::Told(words)
+    }
+}
+
+impl From<Spin> for coreloop::Spin {
+    fn from(spin: Spin) -> coreloop::Spin {
+        match spin {
+            Spin::Off => coreloop::Spin::Off,
+            Spin::Dial => coreloop::Spin::Dial,
+            Spin::Fixed(time) => coreloop::Spin::Fixed(time),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ fn closed(cores: &[CoreRow]) -> Figures<'_> {
         cores,
         requests: 50_000,
         errors: 0,
+        unanswered: 0,
         window_ns: SECOND_NS,
         open: None,
         clipped: 0,
@@ -130,6 +131,14 @@ fn failures_silence_and_lost_cores_are_invalid() {
     assert!(only(silent.reasons).starts_with("no request was answered"));
     let lost = judge(&Figures { missing: &[4], ..closed(&cores) });
     assert!(only(lost.reasons).starts_with("load core 4 did not report"));
+}
+
+#[test]
+fn answers_that_never_came_spoil_a_run() {
+    let cores = rows(10, 10);
+    let verdict = judge(&Figures { unanswered: 1_000, ..closed(&cores) });
+    assert!(!verdict.valid);
+    assert!(only(verdict.reasons).starts_with("1,000 requests were still unanswered"));
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! The examples that stand at the end of every help.
+
+/// Of the program.
+pub const EXAMPLES: &str = "\
+Examples:
+  coreloop-bench run echo                server and load in one process, 10 s
+  coreloop-bench serve echo --cores 0    a server until Ctrl-C
+  coreloop-bench load echo --cores 1     load on it, from a second terminal
+  coreloop-bench doctor                  what this kernel offers, what to change
+
+Exit codes: 0 fine, 1 failed, 2 bad command line, 3 not valid as a measurement";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_RUN: &str = "\
+Examples:
+  coreloop-bench run echo
+  coreloop-bench run echo --connections 1 --duration 3s
+  coreloop-bench run echo --rate 50k --json run.json --hgrm run.hgrm
+  coreloop-bench run echo --size 16k --server-cores 0,1 --load-cores 2-5";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_SERVE: &str = "\
+Examples:
+  coreloop-bench serve echo
+  coreloop-bench serve echo --addr 127.0.0.1:7000 --cores 0
+  coreloop-bench serve echo --cores 0,2-5 --spin off --json server.json";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_LOAD: &str = "\
+Examples:
+  coreloop-bench load echo --addr 127.0.0.1:7000 --cores 1
+  coreloop-bench load echo --addr 127.0.0.1:7000 --cores 1 --depth 16
+  coreloop-bench load echo --cores 1,2 --rate 50000 --hlog load.hlog";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_IDLE: &str = "\
+Examples:
+  coreloop-bench load idle --connections 10000 --duration 5s
+  coreloop-bench load idle --connections 10000 --server-pid $(pgrep coreloop)";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_DOCTOR: &str = "\
+Examples:
+  coreloop-bench doctor
+  coreloop-bench doctor --json | jq -r '.findings[].change'";

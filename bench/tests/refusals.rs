@@ -1,0 +1,125 @@
+//! What can't be: bad command lines, and kernels that forbid or hide io_uring.
+
+#![allow(unsafe_code, reason = "a seccomp filter is set between fork and exec")]
+
+mod common;
+
+use std::io;
+use std::os::unix::process::CommandExt;
+
+use common::{Ended, bench, end, io_uring_works, run, try_end};
+
+#[test]
+fn bad_flags_exit_with_2_and_say_what_would_be_right() {
+    for (args, part) in [
+        (&["run", "echo", "--connections", "0"][..], "must be 1 to 100,000"),
+        (&["run", "echo", "--duration", "10"], "10s, 500ms or 2m"),
+        (&["run", "echo", "--load-cores", "1023"], "--load-cores names core 1023"),
+        (&["load", "echo", "--addr", "127.0.0.1:0"], "such as 127.0.0.1:7000"),
+        (&["load", "idle", "--addr", "127.0.0.1:0"], "such as 127.0.0.1:7000"),
+        (&["serve", "echo", "--congestion", "nonesuch"], "--congestion nonesuch"),
+        (&["serve", "nothing"], "unrecognized subcommand 'nothing'"),
+        (&["frobnicate"], "--help"),
+    ] {
+        let ended = run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains(part), "{args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_mask_shows_as_steps_down() {
+    if !io_uring_works() {
+        return;
+    }
+    let mut command = bench(&["doctor"]);
+    command.env("CORELOOP_MASK", "defer_taskrun,no_sqarray");
+    let ended = end(command);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for feature in ["defer_taskrun", "no_sqarray"] {
+        let line = format!("{feature} is not in force: masked");
+        assert!(ended.stdout.contains(&line), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_mask_that_names_nothing_is_refused() {
+    if !io_uring_works() {
+        return;
+    }
+    for args in [&["doctor"][..], &["serve", "echo", "--addr", "127.0.0.1:0"]] {
+        let mut command = bench(args);
+        command.env("CORELOOP_MASK", "defer_taskrnu");
+        let ended = end(command);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let told = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(told.contains("defer_taskrnu"), "{ended:?}");
+    }
+}
+
+#[test]
+fn io_uring_that_is_forbidden_is_told_with_who_forbids_it() {
+    let Some(doctor) = without_io_uring(libc::EPERM, &["doctor"]) else { return };
+    assert_eq!(doctor.code, Some(1), "{doctor:?}");
+    assert!(doctor.stdout.contains("seccomp filter forbids io_uring"), "{doctor:?}");
+    assert!(doctor.stdout.contains("io_uring_setup"), "what to allow: {doctor:?}");
+    assert!(doctor.stdout.contains("coreloop can't run here"), "{doctor:?}");
+    for args in [&["serve", "echo", "--addr", "127.0.0.1:0"][..], &["run", "echo"]] {
+        let Some(ended) = without_io_uring(libc::EPERM, args) else { return };
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("io_uring is blocked"), "{ended:?}");
+        assert!(ended.stderr.contains("EPERM"), "{ended:?}");
+    }
+}
+
+#[test]
+fn io_uring_that_is_missing_is_told_so() {
+    let Some(doctor) = without_io_uring(libc::ENOSYS, &["doctor"]) else { return };
+    assert_eq!(doctor.code, Some(1), "{doctor:?}");
+    assert!(doctor.stdout.contains("ENOSYS"), "{doctor:?}");
+    let args = ["serve", "echo", "--addr", "127.0.0.1:0"];
+    let Some(serve) = without_io_uring(libc::ENOSYS, &args) else { return };
+    assert_eq!(serve.code, Some(1), "{serve:?}");
+    assert!(serve.stderr.contains("ENOSYS"), "{serve:?}");
+}
+
+/// Runs the binary under a filter that answers `io_uring_setup` with `errno`; none where filters
+/// can't be set.
+fn without_io_uring(errno: i32, args: &[&str]) -> Option<Ended> {
+    let mut command = bench(args);
+    // SAFETY: between fork and exec only two system calls are made, on memory of the stack: nothing
+    // is allocated, no lock is taken.
+    unsafe { command.pre_exec(move || forbid_io_uring(errno as u32)) };
+    let ended = try_end(command);
+    if let Err(error) = &ended {
+        println!("skipped: a seccomp filter can't be set here: {error}");
+    }
+    ended.ok()
+}
+
+fn forbid_io_uring(errno: u32) -> io::Result<()> {
+    // Since the numbers of all architectures were unified, io_uring_setup has this one on each.
+    const IO_URING_SETUP: u32 = libc::SYS_io_uring_setup as u32;
+    let step =
+        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        // The number is the first word of what a filter sees.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, IO_URING_SETUP),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: without new privileges any process may set a filter; it reads `filter`, which points at
+    // `program`, both alive during the calls.
+    let answers = unsafe {
+        [
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1u64, 0u64, 0u64, 0u64),
+            libc::prctl(libc::PR_SET_SECCOMP, u64::from(libc::SECCOMP_MODE_FILTER), &filter),
+        ]
+    };
+    if answers.iter().any(|answer| *answer != 0) {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
