@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker};
 
 use coreloop::buf::Chunk;
 use coreloop::op::{InFlight, LateBytes, LateSend, Membership, RecvChunk, Submitter};
-use coreloop::task::wake_contained;
 
 use crate::tcp::TornWrite;
 
@@ -164,7 +163,7 @@ impl LateBytes for Held {
     fn recv_ended(&self) {
         self.0.receiving.set(false);
         if let Some(waker) = self.0.if_late(|late| late.recv_waker.take()).flatten() {
-            wake_contained(waker);
+            self.0.submitter.wake_soon(waker);
         }
     }
 
@@ -181,7 +180,7 @@ impl LateSend for Held {
     fn send_ended(&self) {
         self.0.sending.set(false);
         if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
-            wake_contained(waker);
+            self.0.submitter.wake_soon(waker);
         }
     }
 

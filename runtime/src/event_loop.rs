@@ -4,6 +4,7 @@
 //! outside.
 
 use std::fmt;
+use std::io;
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -145,8 +146,8 @@ impl EventLoop {
         })
     }
 
-    /// One step: mail, completions, timers, tasks, submit, and a wait of at most `max_wait` (none: until
-    /// something happens) if nothing is ready. For embedding a loop in another one, with
+    /// One step: mail, completions, timers, tasks, submit; and if there was nothing of all that to do, a
+    /// wait of at most `max_wait` (none: until something happens). For embedding a loop in another one, with
     /// [`poll_fd`](Self::poll_fd).
     ///
     /// # Panics
@@ -155,13 +156,12 @@ impl EventLoop {
         assert!(context::with_core(|_| ()).is_none(), "a loop is already running on this thread");
         let core = &self.core;
         core.end_watch();
+        core.driver.drain_notify();
         let wait = core.wait_of(max_wait);
         context::enter(core, || core.tick(None, wait));
-        if !core.has_work() {
-            core.begin_watch();
-        }
+        let ready = core.has_work() || !core.begin_watch();
         let next = core.timers.next_ns().map(|ns| Instant::now() + self.until(ns));
-        Turn { ready: core.has_work(), tasks: core.tasks.live(), next_deadline: next }
+        Turn { ready, tasks: core.tasks.live(), next_deadline: next }
     }
 
     fn until(&self, ns: u64) -> Duration {
@@ -170,9 +170,15 @@ impl EventLoop {
 
     /// A descriptor that becomes readable when, after a [`turn`](Self::turn) that left nothing ready,
     /// there is something to do: completions, wakes and closures from other threads. Timers are for
-    /// whoever waits on it ([`Turn::next_deadline`]). Only to be waited on.
-    pub fn poll_fd(&self) -> Option<RawFd> {
-        self.core.driver.ring_fd()
+    /// whoever waits on it ([`Turn::next_deadline`]). It may be readable once more than there is anything
+    /// to do. Only to be waited on; it is the same at every call.
+    ///
+    /// # Errors
+    /// If no descriptors are left.
+    pub fn poll_fd(&self) -> io::Result<RawFd> {
+        let fd = self.core.driver.notify_fd()?;
+        self.core.tasks.lease().notify(fd);
+        Ok(fd)
     }
 
     /// Makes a task of this loop; it runs when the loop is driven.
@@ -212,7 +218,7 @@ impl Drop for EventLoop {
         let report = self.core.close(self.grace);
         if report.ops_leaked > 0 {
             eprintln!(
-                "coreloop: {} operations did not end within {:?}; their memory is leaked",
+                "coreloop: {} operations could not be waited for (grace {:?}); their memory is leaked",
                 report.ops_leaked, self.grace
             );
         }

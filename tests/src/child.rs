@@ -4,7 +4,7 @@
 //! runs tests as threads of one, so such a test starts its own binary anew for itself alone. A child that
 //! hangs is killed with all its children, and what it printed is the failure's text.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -106,7 +106,14 @@ impl Child {
             return body();
         }
         let name = self.name;
-        let (status, output, late) = self.start_and_wait();
+        let other_user = self.uid.is_some();
+        let (status, output, late) = match self.start_and_wait() {
+            Ok(ended) => ended,
+            Err(e) if other_user && e.kind() == io::ErrorKind::PermissionDenied => {
+                return crate::skipped(name, "the test binary can't be read by another user");
+            }
+            Err(e) => panic!("{name}: the child did not start: {e}"),
+        };
         for line in output.lines() {
             // libtest prints `test name ... ` first, without an end of line.
             if let Some(at) = line.find("SKIPPED ") {
@@ -121,7 +128,7 @@ impl Child {
         assert!(output.contains("1 passed"), "no test is called {name}; the child said:\n{output}");
     }
 
-    fn start_and_wait(self) -> (ExitStatus, String, bool) {
+    fn start_and_wait(self) -> io::Result<(ExitStatus, String, bool)> {
         let exe = std::env::current_exe().expect("the test binary has a path");
         let mut command = match self.under.split_first() {
             Some((program, args)) => {
@@ -140,7 +147,7 @@ impl Child {
             .stderr(Stdio::piped())
             .process_group(0);
         process::prepare_child(&mut command, self.files, self.memlock, self.uid);
-        let mut child = command.spawn().expect("the child starts");
+        let mut child = command.spawn()?;
         let group = child.id();
         let (tell, told) = mpsc::channel();
         let pipes: [Box<dyn Read + Send>; 2] = [
@@ -171,6 +178,6 @@ impl Child {
         };
         // Nothing that it started may outlive it, nor hold the pipes open.
         process::kill_group(group);
-        (status, told.into_iter().collect(), late)
+        Ok((status, told.into_iter().collect(), late))
     }
 }

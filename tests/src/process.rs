@@ -92,6 +92,26 @@ pub fn file_limit() -> u64 {
     limit.rlim_cur
 }
 
+/// Opens `/dev/null` until no number below the highest one in use is free, for good; gives the lowest
+/// free number.
+///
+/// # Panics
+/// Without `/proc` or `/dev/null`.
+pub fn fill_descriptor_gaps() -> u64 {
+    let highest = std::fs::read_dir("/proc/self/fd")
+        .expect("/proc is mounted")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .max()
+        .expect("the directory itself is open");
+    loop {
+        let file = std::fs::File::open("/dev/null").expect("it is there");
+        let number = std::os::fd::IntoRawFd::into_raw_fd(file);
+        if number >= highest {
+            return number as u64 + 1;
+        }
+    }
+}
+
 /// Has system call `number` answer `errno` in this thread from now on, by a seccomp filter.
 ///
 /// # Errors

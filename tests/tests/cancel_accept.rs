@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use coreloop::combine::{Either, race};
+use coreloop::op::{Nop, submit};
 use coreloop::time::timeout;
 use coreloop::{EventLoop, Feature, Settings};
 use coreloop_net::TcpListener;
@@ -111,6 +112,8 @@ fn cancel_accept_raced_10_000_times() {
                     Either::Second(()) => dropped += 1,
                 }
             }
+            // Not by a blocking join: the last greeting is not sent yet.
+            assert!(settled(net::PATIENCE, || clients.is_finished()).await);
             let (served, closed) = clients.join().unwrap();
             (served, closed, dropped)
         })
@@ -204,6 +207,39 @@ fn cancel_accept_listener_outlives_nothing_it_accepted() {
             drop(TcpListener::bind(addr).unwrap());
         })
         .unwrap();
+    });
+}
+
+/// Connections whose completions lie unreaped in the ring at the moment in which the listener is dropped:
+/// a full submission queue has the loop enter in the middle of the turn.
+#[test]
+fn cancel_accept_too_late_for_the_listener_is_closed() {
+    in_child("cancel_accept_too_late_for_the_listener_is_closed", || {
+        let mut event_loop = EventLoop::with(Settings::default().ring_entries(8)).unwrap();
+        event_loop.block_on(async {
+            turns(2).await;
+            let before = fd_count();
+            for _ in 0..20 {
+                let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let addr = listener.local_addr().unwrap();
+                {
+                    let mut pending = pin!(listener.accept());
+                    assert!(poll_once(pending.as_mut()).await.is_pending());
+                    turns(2).await;
+                }
+                let clients: Vec<_> = (0..10).map(|_| StdStream::connect(addr).unwrap()).collect();
+                for _ in 0..20 {
+                    let mut nop = pin!(submit(Nop));
+                    assert!(poll_once(nop.as_mut()).await.is_pending());
+                }
+                drop(listener);
+                turns(5).await;
+                drop(clients);
+            }
+            assert!(settled(SOON, || fd_count() == before).await, "{} != {before}", fd_count());
+        });
+        let early = event_loop.stats().counters.early_flushes;
+        assert!(early >= 20, "only {early} enters in the middle of a turn");
     });
 }
 

@@ -37,9 +37,12 @@ fn dropped_then_received_again(first: By, second: By) {
                 assert!(poll_once(pending.as_mut()).await.is_pending());
                 turns(2).await;
                 theirs.write_all(&[round; 3]).unwrap();
-                // A third of the rounds lets the bytes arrive before the drop is submitted.
-                if round % 3 == 0 {
-                    std::thread::sleep(Duration::from_micros(200));
+                // In a third of the rounds the bytes arrive before the drop is submitted; in another one
+                // the receive has ended by then, and nobody has asked.
+                match round % 3 {
+                    0 => std::thread::sleep(Duration::from_micros(200)),
+                    1 => turns(3).await,
+                    _ => {}
                 }
             }
             let mut got = Vec::new();
@@ -133,10 +136,7 @@ fn cancel_recv_raced_against_data_100_000_times() {
                 // No patience at all once the wanted number of races is reached.
                 let patience = rng.below(4) as usize;
                 let got = match rng.below(8) {
-                    0 => match timeout(Duration::ZERO, receive(&mut ours, by, room)).await {
-                        Ok(got) => Some(got),
-                        Err(_) => None,
-                    },
+                    0 => timeout(Duration::ZERO, receive(&mut ours, by, room)).await.ok(),
                     1 => match race(turns(patience), receive(&mut ours, by, room)).await {
                         Either::First(()) => None,
                         Either::Second(got) => Some(got),
@@ -232,21 +232,23 @@ fn cancel_recv_then_detach_keeps_the_bytes() {
 #[test]
 fn cancel_read_then_detach_keeps_the_reset() {
     coreloop::run(async {
-        let (mut ours, theirs) = net::pair();
-        {
-            let mut pending = pin!(ours.read(Vec::with_capacity(64)));
-            assert!(poll_once(pending.as_mut()).await.is_pending());
-            turns(2).await;
-            socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
-            drop(theirs);
-            // The reset has come, but the loop has not looked yet.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // Either is right: the detach says it, or the next receive does. A clean end is not.
-        if let Ok(detached) = ours.detach().await {
-            let mut ours = detached.attach();
-            let got = ours.recv().await.map(|c| c.map(|c| c.len()));
-            assert!(got.is_err(), "a reset connection reads as {got:?}");
+        for turns_before_drop in [0, 3] {
+            let (mut ours, theirs) = net::pair();
+            {
+                let mut pending = pin!(ours.read(Vec::with_capacity(64)));
+                assert!(poll_once(pending.as_mut()).await.is_pending());
+                turns(2).await;
+                socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(theirs);
+                std::thread::sleep(Duration::from_millis(5));
+                turns(turns_before_drop).await;
+            }
+            // Either is right: the detach says it, or the next receive does. A clean end is not.
+            if let Ok(detached) = ours.detach().await {
+                let mut ours = detached.attach();
+                let got = ours.recv().await.map(|c| c.map(|c| c.len()));
+                assert!(got.is_err(), "after {turns_before_drop} turns a reset reads as {got:?}");
+            }
         }
     })
     .unwrap();
@@ -265,10 +267,9 @@ fn cancel_recv_drop_of_the_stream_sends_the_end_at_once() {
             drop(ours);
             theirs.set_nonblocking(true).unwrap();
             let began = Instant::now();
-            let ended = settled(Duration::from_secs(2), || {
-                matches!((&theirs).read(&mut [0; 8]), Ok(0))
-            })
-            .await;
+            let ended =
+                settled(Duration::from_secs(2), || matches!((&theirs).read(&mut [0; 8]), Ok(0)))
+                    .await;
             assert!(ended, "no end of the stream {:?} after the drop ({by:?})", began.elapsed());
             figure!("{by:?}: the peer saw the end after {:?}", began.elapsed());
         }

@@ -105,8 +105,8 @@ impl ListenOptions {
         socket.listen(self.backlog)?;
         Ok(TcpListener {
             sock: Rc::new(Listening(socket.into())),
+            queue: AcceptQueue::new(&submitter),
             submitter,
-            queue: AcceptQueue::new(),
             armed: None,
             paused: None,
         })

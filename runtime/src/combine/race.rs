@@ -7,7 +7,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::task::current;
+use crate::task::{Tasks, current};
 
 /// Runs two futures until one of them ends. If both could end in the same poll, the first one wins.
 ///
@@ -28,7 +28,7 @@ use crate::task::current;
 /// .unwrap();
 /// ```
 pub fn race<A: IntoFuture, B: IntoFuture>(a: A, b: B) -> Race<A::IntoFuture, B::IntoFuture> {
-    Race { futures: Some((a.into_future(), b.into_future())) }
+    Race { futures: Some((a.into_future(), b.into_future())), polled_in: 0 }
 }
 
 /// Which of two futures ended first, with its value.
@@ -46,6 +46,8 @@ pub enum Either<A, B> {
 pub struct Race<A, B> {
     /// None once it has ended. Structurally pinned: never moved out.
     futures: Option<(A, B)>,
+    /// Number of the last poll in which both were pending.
+    polled_in: u64,
 }
 
 impl<A: Future, B: Future> Future for Race<A, B> {
@@ -56,23 +58,31 @@ impl<A: Future, B: Future> Future for Race<A, B> {
     #[allow(unsafe_code)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // SAFETY: the pair is only ever pinned or dropped in place (`Pin::set`); there is no `Drop` for
-        // `Race`, and it is `Unpin` only if both are.
-        let mut futures = unsafe { self.map_unchecked_mut(|this| &mut this.futures) };
+        // `Race`, and it is `Unpin` only if both are. The number is `Unpin`.
+        let (mut futures, polled_in) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.futures), &mut this.polled_in)
+        };
         let pair = futures.as_mut().as_pin_mut().expect("a Race was polled after it had ended");
         // SAFETY: a pair's parts are pinned when the pair is.
         let (a, b) = unsafe {
             let (a, b) = pair.get_unchecked_mut();
             (Pin::new_unchecked(a), Pin::new_unchecked(b))
         };
-        let won = match a.poll(cx) {
-            Poll::Ready(value) => Either::First(value),
+        let number = current::with_tasks(Tasks::poll_number).unwrap_or(0);
+        // The poll in which the loser was last polled: what it awaited then, the cancel passes on to.
+        let (won, loser_polled_in) = match a.poll(cx) {
+            Poll::Ready(value) => (Either::First(value), *polled_in),
             Poll::Pending => match b.poll(cx) {
-                Poll::Ready(value) => Either::Second(value),
-                Poll::Pending => return Poll::Pending,
+                Poll::Ready(value) => (Either::Second(value), number),
+                Poll::Pending => {
+                    *polled_in = number;
+                    return Poll::Pending;
+                }
             },
         };
         current::with_tasks(|tasks| {
-            let _cancel = tasks.mark_cancelling(tasks.poll_number());
+            let _cancel = tasks.mark_cancelling(loser_polled_in);
             futures.set(None);
         });
         // Outside a loop there is nothing to pass a cancel on to.

@@ -3,12 +3,14 @@
 //! Owns the dispatch: each completion goes to the op whose key it bears, or to the driver itself. Nothing
 //! is borrowed while an op's hook or a waker runs.
 
+use std::task::Waker;
+
 use super::op::end_orphan;
 use super::op_slab::{Key, VTable};
 use super::sqe::Cqe;
-use super::{Driver, own, wake_contained};
+use super::{Driver, own};
 use crate::contain::contained;
-use crate::metrics::Kind;
+use crate::metrics::{Kind, wake_contained};
 use crate::sys::abi::RawCqe;
 
 impl Driver {
@@ -33,6 +35,20 @@ impl Driver {
             self.own_completion(raw.user_data, cqe);
         } else {
             self.complete(Key::from_user_data(raw.user_data), cqe);
+            self.wake_after();
+        }
+    }
+
+    /// Has `waker` called when the completion that is being handled has been dealt with: a waker may poll at
+    /// once, and must not find an op half ended. Outside of that, at the next completion.
+    pub(crate) fn wake_soon(&self, waker: Waker) {
+        self.after.borrow_mut().push(waker);
+    }
+
+    fn wake_after(&self) {
+        loop {
+            let Some(waker) = self.after.borrow_mut().pop() else { return };
+            wake_contained(waker, &self.metrics);
         }
     }
 
@@ -99,6 +115,7 @@ impl Driver {
             let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else { return ended };
             ended += 1;
             self.complete(key, Cqe::error(libc::ECANCELED));
+            self.wake_after();
         }
     }
 

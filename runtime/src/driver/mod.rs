@@ -8,9 +8,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::task::Waker;
 
 pub(crate) mod cancel;
 pub(crate) mod chunk;
@@ -31,9 +33,9 @@ use self::pool::{Pool, PoolConfig};
 use self::ring::Ring;
 use self::setup::{RingConfig, StartError};
 use self::sqe::Sqe;
-use crate::contain::contained;
 use crate::metrics::{Kind, Recorder};
 use crate::sys::Kernel;
+use crate::sys::abi;
 
 pub(crate) struct DriverConfig {
     pub(crate) ring: RingConfig,
@@ -52,6 +54,10 @@ pub(crate) struct Driver {
     /// Submissions of the driver's own (cancels, the wake read) that have not completed.
     own_in_flight: Cell<u32>,
     wake: WakeRead,
+    /// Tells strangers of completions; made when somebody asks for it.
+    notify: RefCell<Option<OwnedFd>>,
+    /// Wakers to be called when the completion that is being handled has been dealt with.
+    after: RefCell<Vec<Waker>>,
     /// The tick's time, for stamps; 0 while nobody wants them.
     stamp: Cell<u64>,
 }
@@ -75,7 +81,8 @@ impl Waiting {
 
 /// The eventfd through which other threads wake a parked core, and the 8 bytes that its read goes to.
 struct WakeRead {
-    fd: OwnedFd,
+    /// None once closed.
+    fd: RefCell<Option<OwnedFd>>,
     /// Heap memory that the kernel writes; only its address is used.
     count: NonNull<u64>,
     armed: Cell<bool>,
@@ -105,7 +112,9 @@ impl Driver {
             report,
             metrics,
             own_in_flight: Cell::new(0),
-            wake: WakeRead { fd, count, armed: Cell::new(false) },
+            wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
+            notify: RefCell::new(None),
+            after: RefCell::default(),
             stamp: Cell::new(0),
         }))
     }
@@ -132,12 +141,38 @@ impl Driver {
 
     /// The descriptor that other threads write to.
     pub(crate) fn wake_fd(&self) -> RawFd {
-        self.wake.fd.as_raw_fd()
+        self.wake.fd.borrow().as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// The ring's descriptor, readable when completions are there.
-    pub(crate) fn ring_fd(&self) -> Option<RawFd> {
-        self.ring.borrow().as_ref().map(Ring::fd)
+    /// Closes the eventfd, also if the driver lives on; no sender knows it any more. A read that was
+    /// leaked with the ring holds the file by itself.
+    pub(crate) fn close_wake(&self) {
+        drop(self.wake.fd.take());
+        drop(self.notify.take());
+    }
+
+    /// A descriptor that becomes readable when completions come. Not the ring's own: with DEFER_TASKRUN
+    /// that one does not become readable by work which only an enter would run.
+    pub(crate) fn notify_fd(&self) -> io::Result<RawFd> {
+        if let Some(fd) = &*self.notify.borrow() {
+            return Ok(fd.as_raw_fd());
+        }
+        let fd = self.kernel.eventfd()?;
+        let mut raw = fd.as_raw_fd();
+        let ring = self.ring.borrow();
+        let ring = ring.as_ref().ok_or_else(|| io::Error::from_raw_os_error(libc::ECANCELED))?;
+        // SAFETY: one live descriptor number; the ring takes a reference of its own.
+        unsafe { ring.register(abi::register::EVENTFD, (&raw mut raw).cast(), 1) }?;
+        Ok(self.notify.borrow_mut().insert(fd).as_raw_fd())
+    }
+
+    /// Makes the descriptor of [`notify_fd`](Self::notify_fd) unreadable until something comes.
+    pub(crate) fn drain_notify(&self) {
+        if let Some(fd) = &*self.notify.borrow() {
+            let mut count = 0u64;
+            // SAFETY: 8 live bytes, and a non-blocking eventfd of our own; empty is as good as drained.
+            unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        }
     }
 
     /// Ops that have not ended, the driver's own not counted.
@@ -152,9 +187,9 @@ impl Driver {
 }
 
 impl WakeRead {
-    fn submission(&self) -> Sqe {
-        let fd: BorrowedFd<'_> = self.fd.as_fd();
-        Sqe::read(fd, self.count.as_ptr().cast(), 8, u64::MAX)
+    fn submission(&self) -> Option<Sqe> {
+        let fd = self.fd.borrow();
+        Some(Sqe::read(fd.as_ref()?.as_fd(), self.count.as_ptr().cast(), 8, u64::MAX))
     }
 }
 
@@ -198,13 +233,6 @@ mod own {
 }
 
 const _: () = assert!(op_slab::OPS_MAX as u64 <= own::WAKE);
-
-/// Tells a waker, and contains its panic: a stranger's waker must not take the core down.
-pub(crate) fn wake_contained(waker: std::task::Waker, metrics: &Recorder) {
-    if contained(|| waker.wake()).is_none() {
-        metrics.count(Kind::WakerPanics);
-    }
-}
 
 impl FeatureSet {
     /// The set named by the environment variable `CORELOOP_MASK`.

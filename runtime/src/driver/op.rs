@@ -163,8 +163,8 @@ impl<O: MultishotOp> Multi<O> {
 
 /// An op that the kernel has, or will have at the end of this tick.
 ///
-/// Dropping it cancels the op; what the op holds is given back at its completion. Forgetting it leaks the
-/// op's slot until the loop is closed, nothing worse.
+/// Dropping it cancels the op; what the op holds is given back at its completion. Forgetting it
+/// ([`std::mem::forget`]) leaks what the op holds, and the driver's memory with it, nothing worse.
 pub struct InFlight<O: Op> {
     driver: Rc<Driver>,
     key: Key,

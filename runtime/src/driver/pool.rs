@@ -24,8 +24,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::chunk::Chunk;
 use super::ring::Ring;
-use super::wake_contained;
-use crate::metrics::{Kind, Recorder};
+use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::sys::abi::{self, BufEntry, BufReg};
 use crate::sys::linux::Map;
 

@@ -117,11 +117,6 @@ impl Ring {
         unsafe { self.kernel.register(self.memory.fd, op, arg, n) }
     }
 
-    /// The ring's own descriptor, readable when completions are there.
-    pub(crate) fn fd(&self) -> RawFd {
-        self.memory.fd
-    }
-
     /// Submissions written but not yet consumed by the kernel.
     pub(crate) fn unsubmitted(&self) -> u32 {
         self.tail.wrapping_sub(self.load(self.sq_head))

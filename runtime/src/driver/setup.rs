@@ -6,6 +6,7 @@
 use std::io;
 use std::ptr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::features::{Feature, FeatureSet, Missing, RingReport};
 use super::ring::Ring;
@@ -119,6 +120,10 @@ fn limit_text(limit: Option<u64>) -> String {
 /// Smallest submission queue that is worth running with.
 const SQ_ENTRIES_MIN: u32 = 8;
 
+/// Tries at full size before a smaller one is asked for, and the pause between them.
+const ENOMEM_TRIES: u32 = 5;
+const ENOMEM_PAUSE: Duration = Duration::from_millis(2);
+
 /// Asks for a ring with all features that are not masked, and steps down until the kernel agrees.
 pub(crate) fn negotiate(
     kernel: &Rc<dyn Kernel>,
@@ -165,6 +170,12 @@ pub(crate) fn negotiate(
     }
     check_ops(&ring, &release)?;
     ring.use_features(report.in_force);
+    // A filter may let set-ups pass and not enters: better said now than by a panic later.
+    ring.enter(0, None).map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => StartError::Blocked { sysctl: sysctl_disabled() },
+        Some(libc::ENOSYS) => StartError::Missing { kernel: release.clone() },
+        _ => StartError::System { step: "io_uring_enter", source },
+    })?;
     report.sq_entries = params.sq_entries;
     report.cq_entries = params.cq_entries;
     Ok((ring, report))
@@ -187,6 +198,7 @@ fn loop_until_accepted(
     release: &str,
 ) -> Result<(Ring, Params), StartError> {
     let (mut sq, mut cq) = (config.sq_entries, config.cq_entries.max(config.sq_entries));
+    let mut patience = ENOMEM_TRIES;
     loop {
         let mut params = Params { cq_entries: cq, ..Params::default() };
         params.flags = setup::CQSIZE | setup::CLAMP;
@@ -208,9 +220,15 @@ fn loop_until_accepted(
                 report.without(newest, Missing::Kernel);
                 drop_dependants(report);
             }
+            // What a ring that has just been closed was charged for is given back a little later.
+            Some(libc::ENOMEM) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(ENOMEM_PAUSE);
+            }
+            Some(libc::ENOMEM) if cq > sq * 2 => cq /= 2,
             Some(libc::ENOMEM) if sq > SQ_ENTRIES_MIN => {
                 sq /= 2;
-                cq = (cq / 2).max(sq * 2);
+                cq = sq * 2;
             }
             Some(libc::ENOMEM) => {
                 return Err(StartError::NoMemory { entries: sq, memlock: memlock_limit() });

@@ -123,7 +123,12 @@ impl Driver {
 
     /// Arms the read through which other threads wake this core, if it is not.
     pub(crate) fn arm_wake(&self) {
-        if !self.wake.armed.get() && self.push(self.wake.submission().with_user_data(own::WAKE)) {
+        if self.wake.armed.get() {
+            return;
+        }
+        if let Some(sqe) = self.wake.submission()
+            && self.push(sqe.with_user_data(own::WAKE))
+        {
             self.wake.armed.set(true);
         }
     }

@@ -37,9 +37,13 @@ impl Core {
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
             let ops_leaked = self.driver.drain_and_close(deadline);
+            // Destructors of wakers and of what ops held may have made tasks.
+            contained(|| self.tasks.end_spawned());
             ShutdownReport { tasks_cancelled, ops_leaked }
         });
+        // In this order: nobody writes to the eventfd once its number is withdrawn.
         self.tasks.lease().close();
+        self.driver.close_wake();
         self.metrics.add(Kind::OpsLeaked, u64::from(report.ops_leaked));
         report
     }

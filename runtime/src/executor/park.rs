@@ -40,15 +40,18 @@ impl Core {
     }
 
     /// Leaves the loop as if parked, so that completions, wakes and closures make the ring's descriptor
-    /// readable while nobody drives it. [`Core::end_watch`] ends that.
-    pub(crate) fn begin_watch(&self) {
+    /// readable while nobody drives it; `false` if that can't be said because there is something to do, or
+    /// because the kernel turned the enter away. [`Core::end_watch`] ends it.
+    pub(crate) fn begin_watch(&self) -> bool {
         self.driver.arm_wake();
         self.submit();
         let cell = self.tasks.lease().cell;
         cell.park();
-        if self.has_mail() {
+        let watching = !self.has_work() && !self.driver.has_unsubmitted() && self.driver.may_wait();
+        if !watching {
             cell.unparked();
         }
+        watching
     }
 
     /// The loop is driven again.

@@ -30,11 +30,13 @@ impl Core {
     pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
         let began = self.read_clock();
         self.metrics.count(Kind::Ticks);
-        self.take_mail();
-        self.driver.reap();
+        let stepped = root.is_none();
+        let mut worked = self.take_mail();
+        worked |= self.driver.reap() > 0;
         self.timers.fire(began, &self.metrics);
-        self.run_ready(root, began);
-        self.submit_and_park(wait);
+        worked |= self.run_ready(root, began);
+        // Who steps a loop by hand wants to look at what a step did before it sleeps.
+        self.submit_and_park(if stepped && worked { Wait::No } else { wait });
     }
 
     /// A clock reading; wakes and submissions from here on are stamped with it.
@@ -47,8 +49,8 @@ impl Core {
         now
     }
 
-    /// Wakes and closures from other threads.
-    pub(super) fn take_mail(&self) {
+    /// Wakes and closures from other threads; whether closures ran.
+    pub(super) fn take_mail(&self) -> bool {
         let cell = self.tasks.lease().cell;
         if cell.map.any() {
             cell.map.drain(|slot| self.tasks.wake_slot(slot));
@@ -57,12 +59,14 @@ impl Core {
         if syscalls > 0 {
             self.metrics.add(Kind::RemoteWakes, syscalls);
         }
-        if self.jobs.any() {
-            for job in self.jobs.take() {
-                // A closure reports its own panic to its sender; one that cannot must not end the core.
-                contained(job);
-            }
+        if !self.jobs.any() {
+            return false;
         }
+        for job in self.jobs.take() {
+            // A closure reports its own panic to its sender; one that cannot must not end the core.
+            contained(job);
+        }
+        true
     }
 
     pub(super) fn has_mail(&self) -> bool {
@@ -70,7 +74,8 @@ impl Core {
     }
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
-    fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) {
+    /// Whether anything ran.
+    fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) -> bool {
         let mut clock = PollClock::new(self, began);
         // Without a main future its wakes are stale ones, taken all the same: they must not keep the loop up.
         if self.tasks.take_root_woken()
@@ -96,6 +101,7 @@ impl Core {
             }
         }
         clock.tick_ends(began);
+        ready > 0
     }
 
     /// Converts a limit into a [`Wait`].

@@ -10,8 +10,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::contain::contained;
-use crate::driver::wake_contained;
-use crate::metrics::{Kind, Recorder};
+use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::sys::Kernel;
 use crate::wheel::{TimerKey, Wheel};
 

@@ -24,7 +24,10 @@ pub(crate) struct CoreCell {
     parked: AtomicU32,
     leased: AtomicBool,
     wake_fd: AtomicI32,
-    /// Senders between looking at `wake_fd` and having written to it.
+    /// A second one, for whoever waits outside of the loop. The kernel does not pass a write to the first
+    /// one on to an eventfd that is registered with the ring.
+    notify_fd: AtomicI32,
+    /// Senders between looking at the two and having written to them.
     sending: AtomicU32,
     /// Where the next lease's task generations begin.
     generations: AtomicU32,
@@ -44,6 +47,7 @@ impl CoreCell {
             parked: AtomicU32::new(0),
             leased: AtomicBool::new(false),
             wake_fd: AtomicI32::new(-1),
+            notify_fd: AtomicI32::new(-1),
             sending: AtomicU32::new(0),
             generations: AtomicU32::new(0),
             remote_wakes: AtomicU64::new(0),
@@ -64,13 +68,15 @@ impl CoreCell {
             return;
         }
         self.sending.fetch_add(1, Ordering::SeqCst);
-        let fd = self.wake_fd.load(Ordering::SeqCst);
-        if fd >= 0 {
-            let one = 1u64;
-            // The eventfd is non-blocking, and a full counter means that it is readable anyway.
-            // SAFETY: `one` is 8 live bytes; the descriptor stays open while `sending` counts us.
-            unsafe { libc::write(fd, (&raw const one).cast(), 8) };
-            self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+        for fd in [&self.wake_fd, &self.notify_fd] {
+            let fd = fd.load(Ordering::SeqCst);
+            if fd >= 0 {
+                let one = 1u64;
+                // The eventfd is non-blocking, and a full counter means that it is readable anyway.
+                // SAFETY: `one` is 8 live bytes; the descriptor stays open while `sending` counts us.
+                unsafe { libc::write(fd, (&raw const one).cast(), 8) };
+                self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+            }
         }
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
@@ -127,9 +133,15 @@ impl Lease {
         self.cell.wake_fd.store(wake_fd, Ordering::SeqCst);
     }
 
-    /// Closes it; afterwards nobody writes to the descriptor, and it may be closed.
+    /// Has wakes written to a second eventfd too.
+    pub(crate) fn notify(&self, fd: RawFd) {
+        self.cell.notify_fd.store(fd, Ordering::SeqCst);
+    }
+
+    /// Closes it; afterwards nobody writes to the descriptors, and they may be closed.
     pub(crate) fn close(&self) {
         self.cell.wake_fd.store(-1, Ordering::SeqCst);
+        self.cell.notify_fd.store(-1, Ordering::SeqCst);
         while self.cell.sending.load(Ordering::SeqCst) != 0 {
             // A sender is within a non-blocking 8-byte write.
             std::thread::yield_now();

@@ -5,8 +5,10 @@
 //! poll, the other two none. Knows nothing of what is measured.
 
 use std::cell::{Cell, RefCell};
+use std::task::Waker;
 use std::time::Duration;
 
+use crate::contain::contained;
 use crate::sys::abi::opcode;
 
 mod histogram;
@@ -194,6 +196,13 @@ pub struct Snapshot {
     pub histograms: Option<Histograms>,
     /// CPU time of the core's thread.
     pub cpu_time: Duration,
+}
+
+/// Tells a waker, and contains and counts its panic: a stranger's waker must not take the core down.
+pub(crate) fn wake_contained(waker: Waker, metrics: &Recorder) {
+    if contained(|| waker.wake()).is_none() {
+        metrics.count(Kind::WakerPanics);
+    }
 }
 
 impl Recorder {

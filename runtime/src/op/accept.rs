@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use super::{Cqe, MultishotOp, Sqe};
+use super::{Cqe, MultishotOp, Sqe, Submitter};
 
 /// Where accepted connections wait for whoever asks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AcceptQueue {
+    submitter: Submitter,
     ready: RefCell<VecDeque<io::Result<OwnedFd>>>,
     waker: RefCell<Option<Waker>>,
     /// The listener is gone: what still comes is closed.
@@ -24,9 +25,14 @@ pub struct AcceptQueue {
 }
 
 impl AcceptQueue {
-    /// An empty queue.
-    pub fn new() -> Rc<Self> {
-        Rc::default()
+    /// An empty queue, for accepts on this loop.
+    pub fn new(submitter: &Submitter) -> Rc<Self> {
+        Rc::new(Self {
+            submitter: submitter.clone(),
+            ready: RefCell::default(),
+            waker: RefCell::default(),
+            closed: Cell::new(false),
+        })
     }
 
     /// The next connection, or the error that ended accepting.
@@ -76,7 +82,7 @@ impl AcceptQueue {
         }
         let waker = self.waker.take();
         if let Some(waker) = waker {
-            crate::task::wake_contained(waker);
+            self.submitter.wake_soon(waker);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 pub use crate::driver::op::{Armed, InFlight, MultishotOp, Op};
 pub use crate::driver::pool::{BufferTurn, Membership};
@@ -103,6 +103,12 @@ impl Submitter {
     /// What the set-up of this loop's ring arrived at.
     pub fn report(&self) -> &RingReport {
         self.driver.report()
+    }
+
+    /// For hooks of ops: has `waker` called when the completion that is being handled has been dealt with.
+    /// A waker may poll at once, and must not find the op half ended.
+    pub fn wake_soon(&self, waker: Waker) {
+        self.driver.wake_soon(waker);
     }
 
     /// Whether the loop is closed.

@@ -164,6 +164,10 @@ enum Why {
     Panicked(Box<dyn Any + Send>),
 }
 
+// SAFETY: through a shared reference a panic's payload is looked at only as `&'static str` or `String`
+// (`panic_message`), both of which are Sync; any other type is merely held, and moved out by value.
+unsafe impl Sync for JoinError {}
+
 impl JoinError {
     pub(crate) fn cancelled() -> Self {
         Self(Why::Cancelled)

@@ -18,19 +18,10 @@ pub(crate) mod table;
 pub(crate) mod waker;
 
 use std::rc::Rc;
-use std::task::Waker;
-
-use crate::contain::contained;
 
 pub use join::{JoinError, JoinHandle};
 pub(crate) use table::Tasks;
 pub use waker::TaskId;
-
-/// Wakes, and keeps a panic of the waker's to itself: for those who tell others from the middle of
-/// something that must be finished.
-pub fn wake_contained(waker: Waker) {
-    contained(|| waker.wake());
-}
 
 /// Id of the task that is being polled; none outside a loop. The main future has one too.
 pub fn current_id() -> Option<TaskId> {

@@ -13,10 +13,9 @@ use super::blocks::Blocks;
 use super::cell::{self, CANCEL, DONE, Header, TaskCell};
 use super::join::{JoinError, JoinHandle};
 use super::waker::{GENERATION_MASK, TaskId, Word};
-use crate::driver::wake_contained;
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
-use crate::metrics::{Kind, Recorder};
+use crate::metrics::{Kind, Recorder, wake_contained};
 
 /// The main future's slot.
 pub(crate) const ROOT: u32 = 0;
@@ -237,8 +236,7 @@ impl Tasks {
     }
 
     /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too,
-    /// one after the other and not within each other; after [`CLOSING_SPAWNS_MAX`] of them the rest is
-    /// given up (see `Drop`).
+    /// one after the other and not within each other.
     pub(crate) fn cancel_all(&self) {
         let slots = self.inner.borrow().table.len();
         for slot in 1..slots {
@@ -247,6 +245,12 @@ impl Tasks {
                 self.end(task);
             }
         }
+        self.end_spawned();
+    }
+
+    /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
+    /// rest is given up (see `Drop`).
+    pub(crate) fn end_spawned(&self) {
         for _ in 0..CLOSING_SPAWNS_MAX {
             let Some(picked) = self.pick() else { return };
             self.end(picked.task);

@@ -41,7 +41,7 @@ pub fn timeout<F: IntoFuture>(d: Duration, future: F) -> Timeout<F::IntoFuture> 
 
 /// Gives `future` until `deadline`; see [`timeout`].
 pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::IntoFuture> {
-    Timeout { future: Some(future.into_future()), limit: sleep_until(deadline) }
+    Timeout { future: Some(future.into_future()), limit: sleep_until(deadline), begun: false }
 }
 
 /// The future of [`timeout`] and [`timeout_at`].
@@ -51,6 +51,8 @@ pub struct Timeout<F> {
     future: Option<F>,
     /// Not structurally pinned: `Sleep` is `Unpin`.
     limit: Sleep,
+    /// Whether it was polled before.
+    begun: bool,
 }
 
 impl<F> Timeout<F> {
@@ -65,12 +67,12 @@ impl<F> Timeout<F> {
     }
 
     #[allow(unsafe_code)]
-    fn parts(self: Pin<&mut Self>) -> (Pin<&mut Option<F>>, &mut Sleep) {
+    fn parts(self: Pin<&mut Self>) -> (Pin<&mut Option<F>>, &mut Sleep, &mut bool) {
         // SAFETY: `future` is only ever pinned or dropped in place (`Pin::set`), there is no `Drop` for
         // `Timeout` and it is `Unpin` only if `F` is; `limit` is `Unpin`.
         unsafe {
             let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.future), &mut this.limit)
+            (Pin::new_unchecked(&mut this.future), &mut this.limit, &mut this.begun)
         }
     }
 }
@@ -81,13 +83,18 @@ impl<F: Future> Future for Timeout<F> {
     /// # Panics
     /// If polled after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (mut future, limit) = self.parts();
+        let (mut future, limit, begun) = self.parts();
         let inner = future.as_mut().as_pin_mut().expect("a Timeout was polled after it had ended");
         if let Poll::Ready(value) = inner.poll(cx) {
             future.set(None);
             return Poll::Ready(Ok(value));
         }
-        if limit.poll_sleep(cx).is_pending() && limit.deadline() > Instant::now() {
+        // At first the clock says whether there is any time at all. Later the wheel does: it speaks only
+        // after the loop has looked for completions, so what came in time beats its limit even if the
+        // core was busy meanwhile. Where no loop runs there is no wheel to wait for.
+        let by_clock = !std::mem::replace(begun, true) || current::with_tasks(|_| ()).is_none();
+        let none_left = by_clock && limit.deadline() <= Instant::now();
+        if !none_left && limit.poll_sleep(cx).is_pending() {
             return Poll::Pending;
         }
         current::with_tasks(|tasks| {
