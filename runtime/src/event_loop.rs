@@ -178,6 +178,10 @@ impl EventLoop {
     pub fn poll_fd(&self) -> io::Result<RawFd> {
         let fd = self.core.driver.notify_fd()?;
         self.core.tasks.lease().notify(fd);
+        if self.core.has_work() {
+            // It came before anybody could be told.
+            self.core.driver.poke_notify();
+        }
         Ok(fd)
     }
 

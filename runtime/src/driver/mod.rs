@@ -166,6 +166,15 @@ impl Driver {
         Ok(self.notify.borrow_mut().insert(fd).as_raw_fd())
     }
 
+    /// Makes the descriptor of [`notify_fd`](Self::notify_fd) readable.
+    pub(crate) fn poke_notify(&self) {
+        if let Some(fd) = &*self.notify.borrow() {
+            let one = 1u64;
+            // SAFETY: 8 live bytes, and a non-blocking eventfd of our own; a full one is readable anyway.
+            unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) };
+        }
+    }
+
     /// Makes the descriptor of [`notify_fd`](Self::notify_fd) unreadable until something comes.
     pub(crate) fn drain_notify(&self) {
         if let Some(fd) = &*self.notify.borrow() {

@@ -16,8 +16,10 @@ use clap::Parser;
 
 /// Compares coreloop with the hand-written loop, round by round.
 #[derive(Parser)]
-#[command(after_help = "Example:\n  cargo build --release -p coreloop-bench   # in the project\n  \
-    cargo run --release --bin pairs -- --rounds 7 --workload c64")]
+#[command(
+    after_help = "Example:\n  cargo build --release -p coreloop-bench   # in the project\n  \
+    cargo run --release --bin pairs -- --rounds 7 --workload c64"
+)]
 struct Options {
     /// The built `coreloop-bench`.
     #[arg(long, default_value = "../../target/release/coreloop-bench")]
@@ -145,7 +147,16 @@ fn undisturbed(
 fn serve(options: &Options) -> Result<(Child, String), String> {
     let core = options.server_core.to_string();
     let mut command = Command::new(&options.bench);
-    command.args(["serve", "echo", "--addr", "127.0.0.1:0", "--congestion", "reno", "--cores", &core]);
+    command.args([
+        "serve",
+        "echo",
+        "--addr",
+        "127.0.0.1:0",
+        "--congestion",
+        "reno",
+        "--cores",
+        &core,
+    ]);
     command.args(options.serve_flags.split_whitespace());
     start(command)
 }
@@ -254,7 +265,8 @@ fn report(workload: &Workload, ours: &[Run], theirs: &[Vec<Run>]) {
     for (flags, runs) in workload.raw.iter().zip(theirs) {
         let cpu = ours.iter().zip(runs).map(|(a, b)| a.ns_per_request / b.ns_per_request);
         let rate = ours.iter().zip(runs).map(|(a, b)| a.requests_per_s / b.requests_per_s);
-        let least = |runs: &[Run]| runs.iter().map(|r| r.ns_per_request).fold(f64::INFINITY, f64::min);
+        let least =
+            |runs: &[Run]| runs.iter().map(|r| r.ns_per_request).fold(f64::INFINITY, f64::min);
         println!(
             "  coreloop / raw {}: CPU per request {:.3} (median of pairs), {:.3} (least of each); rate {:.3}",
             flags[1],
