@@ -17,6 +17,9 @@ pub fn ring() -> Result<RingFacts, RingFailure> {
     }
 }
 
+const MORE_MEMORY: &str = "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or \
+     run fewer cores: the rings of all cores of a user count together";
+
 impl From<&RingReport> for RingFacts {
     fn from(report: &RingReport) -> RingFacts {
         let missing = report.missing.iter().map(|(feature, why)| StepDown {
@@ -25,6 +28,13 @@ impl From<&RingReport> for RingFacts {
                 Missing::Kernel => format!("{why}, Linux {} has", feature.since()),
                 _ => why.to_string(),
             },
+            change: match why {
+                Missing::Masked => "unmask it: CORELOOP_MASK and the settings name it",
+                Missing::Needs(_) => "as for the one that it needs",
+                Missing::Failed(libc::ENOMEM) => MORE_MEMORY,
+                _ => "run a newer kernel",
+            }
+            .to_owned(),
         });
         let mut step_downs: Vec<StepDown> = missing.collect();
         let (asked, got) = (report.sq_entries_asked, report.sq_entries);
@@ -32,6 +42,7 @@ impl From<&RingReport> for RingFacts {
             step_downs.push(StepDown {
                 what: format!("a submission queue of {asked} entries"),
                 why: format!("memory that may be locked sufficed for {got}"),
+                change: MORE_MEMORY.to_owned(),
             });
         }
         RingFacts {

@@ -226,6 +226,12 @@ fn limit_note(run: &Figures<'_>) -> Option<String> {
             percent(server),
             percent(load)
         )),
+        Some(server) if server >= BUSY_PERCENT => Some(format!(
+            "both CPUs were full (server {}, load {}): the load side was as much the limit as the \
+             server; CPU per request tells more than the rate here",
+            percent(server),
+            percent(load)
+        )),
         None if load >= BUSY_PERCENT => Some(format!(
             "the load's CPU was full ({}): the server may be able to do more; compare with its own \
              report, or use more load cores",

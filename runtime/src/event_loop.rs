@@ -169,7 +169,8 @@ impl EventLoop {
     }
 
     /// A descriptor that becomes readable when, after a [`turn`](Self::turn) that left nothing ready,
-    /// there is something to do: completions, wakes and closures from other threads. Timers are for
+    /// there is something to do: completions, wakes and closures from other threads, and what this thread
+    /// itself does to the loop between turns. Timers are for
     /// whoever waits on it ([`Turn::next_deadline`]). It may be readable once more than there is anything
     /// to do. Only to be waited on; it is the same at every call.
     ///

@@ -70,7 +70,7 @@ impl Core {
 }
 
 /// Why a runtime gave no values.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// A core could not be started; none ran.
@@ -100,6 +100,14 @@ pub enum RunError {
     /// [`Handle::stop`] ended it before every main future had.
     #[error("the runtime was stopped")]
     Stopped,
+}
+
+/// The same text as [`Display`](fmt::Display): a `main` that returns this, or an `unwrap`, then says what to
+/// change.
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Settings of a [`Runtime`].
@@ -174,7 +182,7 @@ impl fmt::Debug for Builder {
 }
 
 /// Why a [`Builder`] was refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// Cores that can't be had.
@@ -191,6 +199,14 @@ pub enum BuildError {
         /// How many there are.
         cores: usize,
     },
+}
+
+/// The same text as [`Display`](fmt::Display): a `main` that returns this, or an `unwrap`, then says what to
+/// change.
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Runtime {

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::machine::MachineFacts;
+use crate::machine::{MachineFacts, Seccomp};
 use crate::report::units::{core_ranges, grouped, ratio};
 
 pub mod print;
@@ -53,6 +53,8 @@ pub struct StepDown {
     pub what: String,
     /// Why: the kernel's answer, or that it was masked.
     pub why: String,
+    /// What would bring it.
+    pub change: String,
 }
 
 /// Why there is no ring.
@@ -118,6 +120,7 @@ pub fn examine(input: &DoctorInput) -> Vec<Finding> {
     };
     findings.extend(kernel(machine));
     findings.extend(sysctl_disabled(machine, input.ring.is_ok()));
+    findings.extend(seccomp(machine, input.ring.is_ok()));
     findings.extend(memlock(machine));
     findings.extend(open_files(machine));
     findings.extend(somaxconn(machine));
@@ -167,6 +170,9 @@ fn kernel(machine: &MachineFacts) -> Option<Finding> {
 
 /// A working ring under `io_uring_disabled=1` works by privilege: worth knowing before deployment.
 fn sysctl_disabled(machine: &MachineFacts, ring_works: bool) -> Option<Finding> {
+    if ring_works && machine.io_uring_disabled == Some(0) {
+        return Some(Finding::ok("kernel.io_uring_disabled is 0: io_uring is open to everybody"));
+    }
     if !ring_works || machine.io_uring_disabled != Some(1) {
         return None;
     }
@@ -178,15 +184,24 @@ fn sysctl_disabled(machine: &MachineFacts, ring_works: bool) -> Option<Finding> 
     ))
 }
 
+fn seccomp(machine: &MachineFacts, ring_works: bool) -> Option<Finding> {
+    let mode = machine.seccomp.filter(|_| ring_works)?;
+    Some(Finding::ok(match mode {
+        Seccomp::Filter => "seccomp: a filter is on, and lets io_uring through",
+        _ => "seccomp: no filter",
+    }))
+}
+
 fn memlock(machine: &MachineFacts) -> Option<Finding> {
-    // Since 5.12 ring memory is charged to the cgroup; what still counts against this limit are
-    // registered buffers, 8 MiB of them by default.
+    // A core's queues and buffer ring take some 200 KiB; the kernel charges them to the user, not to the
+    // process, unless the user has CAP_IPC_LOCK.
     const MEMLOCK_MIN: u64 = 8 << 20;
     let limit = machine.memlock?;
     match limit.soft {
         Some(soft) if soft < MEMLOCK_MIN => Some(Finding::warn(
             format!("locked memory is limited to {} KiB per user", grouped(soft / 1024)),
-            "registered buffers count against it, over all processes of the user",
+            "the rings of every core count against it, over all processes of the user; rings that find too \
+             little are made smaller",
             "ulimit -l 65536, or LimitMEMLOCK=64M in systemd, or --ulimit memlock=-1 for docker run"
                 .into(),
         )),

@@ -25,12 +25,15 @@ pub fn works(ring: &RingFacts) -> Vec<Finding> {
             }
         )),
     ];
+    if ring.step_downs.is_empty() {
+        findings
+            .push(Finding::ok("nothing was stepped down; the ops that the loop needs are there"));
+    }
     for step in &ring.step_downs {
         findings.push(Finding::warn(
             format!("{} is not in force: {}", step.what, step.why),
             "the loop works without it, but slower or with more memory",
-            "run a newer kernel, or unmask it if it was masked by a setting or the environment"
-                .into(),
+            step.change.clone(),
         ));
     }
     findings

@@ -55,7 +55,8 @@ fn closed_loops_name_the_side_that_was_the_limit() {
     assert!(note.starts_with("the load side was the limit: server at 61.0 %, load at 99.0 %"));
     let note = only(judge(&closed(&rows(99, 70))).notes);
     assert!(note.starts_with("the server was the limit"));
-    assert!(judge(&closed(&rows(98, 98))).notes.is_empty());
+    let note = &judge(&closed(&rows(98, 98))).notes[0];
+    assert!(note.starts_with("both CPUs were full (server 98.0 %, load 98.0 %)"), "{note}");
     let note = only(judge(&closed(&[row(Role::Load, 1, 99, 0)])).notes);
     assert!(note.contains("compare with its own report"));
 }

@@ -7,7 +7,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::task::{Tasks, current};
+use crate::task::current;
 
 /// Runs two futures until one of them ends. If both could end in the same poll, the first one wins.
 ///
@@ -69,7 +69,7 @@ impl<A: Future, B: Future> Future for Race<A, B> {
             let (a, b) = pair.get_unchecked_mut();
             (Pin::new_unchecked(a), Pin::new_unchecked(b))
         };
-        let number = current::with_tasks(Tasks::poll_number).unwrap_or(0);
+        let number = current::poll_number();
         // The poll in which the loser was last polled: what it awaited then, the cancel passes on to.
         let (won, loser_polled_in) = match a.poll(cx) {
             Poll::Ready(value) => (Either::First(value), *polled_in),

@@ -19,6 +19,7 @@ impl Driver {
             return;
         }
         slot.cancelled = true;
+        self.tell_if_watched();
         let unsent = slot.unsent;
         drop(slots);
         let mut waiting = self.waiting.borrow_mut();

@@ -34,15 +34,25 @@ impl Driver {
         if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
             self.own_completion(raw.user_data, cqe);
         } else {
-            self.complete(Key::from_user_data(raw.user_data), cqe);
-            self.wake_after();
+            self.complete_and_wake(Key::from_user_data(raw.user_data), cqe);
         }
     }
 
+    fn complete_and_wake(&self, key: Key, cqe: Cqe) {
+        let outer = self.dispatching.replace(true);
+        self.complete(key, cqe);
+        self.dispatching.set(outer);
+        self.wake_after();
+    }
+
     /// Has `waker` called when the completion that is being handled has been dealt with: a waker may poll at
-    /// once, and must not find an op half ended. Outside of that, at the next completion.
+    /// once, and must not find an op half ended. Outside of that, at once.
     pub(crate) fn wake_soon(&self, waker: Waker) {
-        self.after.borrow_mut().push(waker);
+        if self.dispatching.get() {
+            self.after.borrow_mut().push(waker);
+        } else {
+            wake_contained(waker, &self.metrics);
+        }
     }
 
     fn wake_after(&self) {
@@ -114,8 +124,7 @@ impl Driver {
         loop {
             let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else { return ended };
             ended += 1;
-            self.complete(key, Cqe::error(libc::ECANCELED));
-            self.wake_after();
+            self.complete_and_wake(key, Cqe::error(libc::ECANCELED));
         }
     }
 

@@ -56,6 +56,10 @@ pub(crate) struct Driver {
     wake: WakeRead,
     /// Tells strangers of completions; made when somebody asks for it.
     notify: RefCell<Option<OwnedFd>>,
+    /// Nobody drives the loop, and somebody may wait on `notify`.
+    watched: Cell<bool>,
+    /// A completion is being handled.
+    dispatching: Cell<bool>,
     /// Wakers to be called when the completion that is being handled has been dealt with.
     after: RefCell<Vec<Waker>>,
     /// The tick's time, for stamps; 0 while nobody wants them.
@@ -114,6 +118,8 @@ impl Driver {
             own_in_flight: Cell::new(0),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
             notify: RefCell::new(None),
+            watched: Cell::new(false),
+            dispatching: Cell::new(false),
             after: RefCell::default(),
             stamp: Cell::new(0),
         }))
@@ -164,6 +170,18 @@ impl Driver {
         // SAFETY: one live descriptor number; the ring takes a reference of its own.
         unsafe { ring.register(abi::register::EVENTFD, (&raw mut raw).cast(), 1) }?;
         Ok(self.notify.borrow_mut().insert(fd).as_raw_fd())
+    }
+
+    /// Says whether somebody else than the loop waits for it.
+    pub(crate) fn set_watched(&self, watched: bool) {
+        self.watched.set(watched);
+    }
+
+    /// Something was queued: if nobody drives the loop, whoever waits on its descriptor is told.
+    fn tell_if_watched(&self) {
+        if self.watched.get() {
+            self.poke_notify();
+        }
     }
 
     /// Makes the descriptor of [`notify_fd`](Self::notify_fd) readable.

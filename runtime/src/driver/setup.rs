@@ -3,6 +3,7 @@
 //! Owns the negotiation and [`StartError`]. The order of the steps is from the newest feature to the
 //! oldest, so that one EINVAL costs one feature; ENOMEM halves the queues. Knows nothing of ops.
 
+use std::fmt;
 use std::io;
 use std::ptr;
 use std::rc::Rc;
@@ -22,7 +23,7 @@ pub(crate) struct RingConfig {
 }
 
 /// Why a loop could not be started. The message says what to change.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// `io_uring_setup(2)` answered EPERM: a seccomp filter or the sysctl `kernel.io_uring_disabled`.
@@ -95,6 +96,14 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+/// The same text as [`Display`](fmt::Display): a `main` that returns this, or an `unwrap`, then says what to
+/// change.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn blocked_advice(sysctl: Option<u32>) -> String {

@@ -59,6 +59,7 @@ impl Driver {
     }
 
     fn queue(&self, key: Key, sqe: Sqe) {
+        self.tell_if_watched();
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() && self.push(sqe) {
             return;

@@ -51,11 +51,13 @@ impl Core {
         if !watching {
             cell.unparked();
         }
+        self.driver.set_watched(watching);
         watching
     }
 
     /// The loop is driven again.
     pub(crate) fn end_watch(&self) {
+        self.driver.set_watched(false);
         self.tasks.lease().cell.unparked();
     }
 

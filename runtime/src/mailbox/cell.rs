@@ -136,6 +136,8 @@ impl Lease {
     /// Has wakes written to a second eventfd too.
     pub(crate) fn notify(&self, fd: RawFd) {
         self.cell.notify_fd.store(fd, Ordering::SeqCst);
+        // As at a park: the caller looks for mail afterwards, and a sender that it does not see sees this.
+        fence(Ordering::SeqCst);
     }
 
     /// Closes it; afterwards nobody writes to the descriptors, and they may be closed.

@@ -105,7 +105,8 @@ impl Submitter {
         self.driver.report()
     }
 
-    /// For hooks of ops: has `waker` called when the completion that is being handled has been dealt with.
+    /// For hooks of ops: has `waker` called when the completion that is being handled has been dealt with,
+    /// or at once if none is.
     /// A waker may poll at once, and must not find the op half ended.
     pub fn wake_soon(&self, waker: Waker) {
         self.driver.wake_soon(waker);

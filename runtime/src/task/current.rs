@@ -17,6 +17,9 @@ struct Current {
 }
 
 thread_local! {
+    /// Polls of all loops of this thread, so that a poll's number names it also where loops meet.
+    static POLLS: Cell<u64> = const { Cell::new(0) };
+
     static CURRENT: Cell<Current> =
         const { Cell::new(Current { tasks: ptr::null(), core: ptr::null() }) };
 }
@@ -38,6 +41,20 @@ pub(crate) fn core() -> *const () {
     CURRENT.get().core
 }
 
+/// Begins a poll, and numbers it.
+#[inline]
+pub(crate) fn next_poll() -> u64 {
+    let number = POLLS.get() + 1;
+    POLLS.set(number);
+    number
+}
+
+/// The number of the poll that runs now or ran last on this thread.
+#[inline]
+pub(crate) fn poll_number() -> u64 {
+    POLLS.get()
+}
+
 /// Schedules the task if it belongs to the loop that runs on this thread.
 #[inline]
 pub(crate) fn wake_if_ours(word: Word) -> bool {
@@ -49,6 +66,11 @@ pub(crate) fn wake_if_ours(word: Word) -> bool {
         ours
     })
     .unwrap_or(false)
+}
+
+/// Whether `tasks` are those of the loop that runs on this thread.
+pub(crate) fn is_running(tasks: &Tasks) -> bool {
+    std::ptr::eq(CURRENT.get().tasks, tasks)
 }
 
 /// Calls `f` with the tasks of the loop that runs on this thread, if one does.

@@ -116,8 +116,7 @@ impl<T> Future for JoinHandle<T> {
         }
         let header = this.header();
         assert!(!header.has(TAKEN), "a JoinHandle was polled after its result was taken");
-        let number = current::with_tasks(Tasks::poll_number).unwrap_or(0);
-        this.polled_in.set(number);
+        this.polled_in.set(current::poll_number());
         let known = header.joiner.take();
         if known.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             header.joiner.set(known);

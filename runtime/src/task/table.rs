@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use super::blocks::Blocks;
 use super::cell::{self, CANCEL, DONE, Header, TaskCell};
+use super::current;
 use super::join::{JoinError, JoinHandle};
 use super::waker::{GENERATION_MASK, TaskId, Word};
 use crate::mailbox::cell::Lease;
@@ -26,9 +27,8 @@ pub(crate) struct Tasks {
     names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
     metrics: Rc<Recorder>,
     root_woken: Cell<bool>,
-    /// Slot that is being polled, and the number of that poll.
+    /// Slot that is being polled.
     running: Cell<u32>,
-    polls: Cell<u64>,
     /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
     cancelling: Cell<u64>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
@@ -92,7 +92,6 @@ impl Tasks {
             metrics,
             root_woken: Cell::new(false),
             running: Cell::new(ROOT),
-            polls: Cell::new(0),
             cancelling: Cell::new(0),
             stamp: Cell::new(0),
         })
@@ -129,6 +128,7 @@ impl Tasks {
         inner.table[slot as usize].task = Some(task);
         inner.schedule(slot, self.stamp.get());
         drop(inner);
+        self.tell_if_idle();
         JoinHandle::new(self.clone(), task)
     }
 
@@ -202,14 +202,7 @@ impl Tasks {
     /// Numbers a poll: a task's, or the main future's.
     pub(crate) fn begin_poll(&self) -> u64 {
         self.metrics.count(Kind::Polls);
-        let number = self.polls.get() + 1;
-        self.polls.set(number);
-        number
-    }
-
-    /// The number of the poll that runs now or ran last.
-    pub(crate) fn poll_number(&self) -> u64 {
-        self.polls.get()
+        current::next_poll()
     }
 
     /// Marks what is dropped until the guard goes as cancelled, not merely let go of: handles that were
@@ -232,7 +225,15 @@ impl Tasks {
         }
         header.set(CANCEL);
         self.inner.borrow_mut().schedule(header.slot, self.stamp.get());
+        self.tell_if_idle();
         true
+    }
+
+    /// Between the turns of a loop that is stepped by hand, whoever waits on its descriptor is told.
+    fn tell_if_idle(&self) {
+        if !current::is_running(self) {
+            self.lease.cell.unpark();
+        }
     }
 
     /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too,

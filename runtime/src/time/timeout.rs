@@ -98,7 +98,7 @@ impl<F: Future> Future for Timeout<F> {
             return Poll::Pending;
         }
         current::with_tasks(|tasks| {
-            let _cancel = tasks.mark_cancelling(tasks.poll_number());
+            let _cancel = tasks.mark_cancelling(current::poll_number());
             future.set(None);
         });
         // Outside a loop there is nothing to pass a cancel on to.
