@@ -60,11 +60,18 @@ const WORKLOADS: [Workload; 4] = [
     Workload { name: "c64", connections: 64, size: 64, depth: 1, raw: &[SELECT] },
     Workload { name: "c1000", connections: 1000, size: 64, depth: 1, raw: &[SELECT] },
     Workload { name: "d16", connections: 64, size: 64, depth: 16, raw: &[SELECT] },
-    Workload { name: "k16", connections: 64, size: 16384, depth: 1, raw: &[SELECT_16K, OWN_16K] },
+    Workload {
+        name: "k16",
+        connections: 64,
+        size: 16384,
+        depth: 1,
+        raw: &[SELECT_16K, OWN_16K, MULTI_16K],
+    },
 ];
 
 const SELECT: &[&str] = &["--form", "select", "--buffers", "128", "--buffer-size", "4096"];
 const SELECT_16K: &[&str] = &["--form", "select", "--buffers", "32", "--buffer-size", "16384"];
+const MULTI_16K: &[&str] = &["--form", "multishot", "--buffers", "128", "--buffer-size", "16384"];
 const OWN_16K: &[&str] = &["--form", "own", "--buffer-size", "16384", "--stride-pad", "192"];
 
 /// One run's figures.
