@@ -24,28 +24,16 @@ pub(crate) struct Sock {
     pub(crate) receiving: Cell<bool>,
     pub(crate) submitter: Submitter,
     pub(crate) membership: Membership,
-    /// The receiving direction's; in here and not in its half, so that a stream is one word: a future
-    /// that takes a stream by value holds it twice.
-    pub(crate) incoming: RefCell<Incoming>,
+    /// The one receive that is armed. In here and not in its half, so that a stream is one word: a future
+    /// that takes a stream by value holds it twice. Only the reading half looks at it.
+    pub(crate) armed: RefCell<Option<InFlight<RecvChunk<Held>>>>,
     late: Cell<Option<Box<Late>>>,
-}
-
-/// The one receive in flight, and what it brought before anybody asked.
-#[derive(Default)]
-pub(crate) struct Incoming {
-    pub(crate) armed: Option<InFlight<RecvChunk<Held>>>,
-    /// What is left of a chunk that a read into a small buffer consumed in part.
-    pub(crate) kept: Option<Chunk>,
-}
-
-impl Incoming {
-    pub(crate) fn is_any(&self) -> bool {
-        self.armed.is_some() || self.kept.is_some()
-    }
 }
 
 #[derive(Debug, Default)]
 struct Late {
+    /// What is left of a chunk that a read into a small buffer consumed in part.
+    kept: Option<Chunk>,
     bytes: Vec<u8>,
     error: Option<io::Error>,
     torn: Option<TornWrite>,
@@ -61,13 +49,34 @@ impl Sock {
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
             submitter: submitter.clone(),
-            incoming: RefCell::default(),
+            armed: RefCell::default(),
             late: Cell::new(None),
         })
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
+    }
+
+    /// Whether what an earlier receive left, or one that is under way into a caller's buffer, comes before
+    /// the next chunk. `false` for most sockets at all times.
+    #[inline]
+    pub(crate) fn has_earlier_receive(&self) -> bool {
+        self.receiving.get() || self.has_notes()
+    }
+
+    /// Whether an earlier send is under way or may have left a note. `false` for most sockets.
+    #[inline]
+    pub(crate) fn has_earlier_send(&self) -> bool {
+        self.sending.get() || self.has_notes()
+    }
+
+    #[inline]
+    fn has_notes(&self) -> bool {
+        let late = self.late.take();
+        let any = late.is_some();
+        self.late.set(late);
+        any
     }
 
     /// Ready when no receive into a caller's buffer is under way any more.
@@ -92,15 +101,28 @@ impl Sock {
         Poll::Pending
     }
 
-    /// Bytes that came after their receive was dropped; they precede everything else.
+    /// Bytes that came after their receive was dropped; they precede what is yet to come.
     pub(crate) fn take_late_bytes(&self) -> Option<Vec<u8>> {
         let bytes = self.if_late(|late| std::mem::take(&mut late.bytes))?;
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// Whether a dropped receive left bytes or an error.
+    /// Whether a chunk was kept, or a dropped receive left bytes or an error.
     pub(crate) fn has_late_receive(&self) -> bool {
-        self.if_late(|late| !late.bytes.is_empty() || late.error.is_some()).unwrap_or(false)
+        let any =
+            |late: &mut Late| late.kept.is_some() || !late.bytes.is_empty() || late.error.is_some();
+        self.if_late(any).unwrap_or(false)
+    }
+
+    /// Keeps a chunk for the next receive.
+    pub(crate) fn keep(&self, chunk: Chunk) {
+        let old = self.with_late(|late| late.kept.replace(chunk));
+        debug_assert!(old.is_none(), "a chunk is kept only when none was");
+    }
+
+    /// The chunk that was kept; it precedes everything else.
+    pub(crate) fn take_kept(&self) -> Option<Chunk> {
+        self.if_late(|late| late.kept.take())?
     }
 
     /// The error with which a dropped receive ended.

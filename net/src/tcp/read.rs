@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
 use coreloop::op::{self, BufferTurn, InFlight};
 
-use crate::sock::{Held, Incoming, Sock};
+use crate::sock::{Held, Sock};
 
 /// The half of a [`TcpStream`](crate::TcpStream) that receives.
 ///
@@ -107,9 +107,9 @@ impl ReadHalf {
 
     fn keep_after(&mut self, mut chunk: Chunk, consumed: usize) {
         chunk.advance(consumed);
-        let kept = &mut self.sock.incoming.borrow_mut().kept;
-        debug_assert!(kept.is_none(), "a chunk is kept only when none was");
-        *kept = (!chunk.is_empty()).then_some(chunk);
+        if !chunk.is_empty() {
+            self.sock.keep(chunk);
+        }
     }
 
     /// The connection's far end.
@@ -134,18 +134,14 @@ impl ReadHalf {
         turn: &mut Option<BufferTurn>,
     ) -> Poll<io::Result<Option<Chunk>>> {
         let sock = &*self.sock;
-        if let Some(chunk) = sock.incoming.borrow_mut().kept.take() {
-            return Poll::Ready(Ok(Some(chunk)));
+        if sock.has_earlier_receive()
+            && let Some(out) = ready!(self.poll_earlier(cx))
+        {
+            return Poll::Ready(out);
         }
-        ready!(sock.poll_recv_quiet(cx));
-        if let Some(bytes) = sock.take_late_bytes() {
-            return Poll::Ready(Ok(Some(Chunk::copy_of(&bytes))));
-        }
-        if let Some(e) = sock.take_late_error() {
-            return Poll::Ready(Err(e));
-        }
+        // Held across the poll of the op: nobody but this half looks at it.
+        let mut armed = sock.armed.borrow_mut();
         loop {
-            let mut armed = sock.incoming.borrow_mut().armed.take();
             if let Some(waiting) = turn {
                 ready!(waiting.poll(cx));
                 *turn = None;
@@ -154,7 +150,7 @@ impl ReadHalf {
                 *turn = Some(sock.submitter.wait_for_buffer());
                 continue;
             }
-            let op = match &mut armed {
+            let op = match &mut *armed {
                 Some(op) => op,
                 none => {
                     let held = Held(self.sock.clone());
@@ -164,25 +160,37 @@ impl ReadHalf {
                     }
                 }
             };
-            let Poll::Ready(out) = op.poll(cx) else {
-                sock.incoming.borrow_mut().armed = armed;
-                return Poll::Pending;
-            };
+            let out = ready!(op.poll(cx));
+            *armed = None;
             match out {
+                Ok(chunk) => return Poll::Ready(Ok(chunk)),
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
                     *turn = Some(sock.submitter.wait_for_buffer());
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                out => return Poll::Ready(out),
+                Err(e) => return Poll::Ready(Err(e)),
             }
         }
+    }
+
+    /// What earlier receives left; none if they left nothing.
+    #[cold]
+    fn poll_earlier(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Option<Chunk>>>> {
+        if let Some(chunk) = self.sock.take_kept() {
+            return Poll::Ready(Some(Ok(Some(chunk))));
+        }
+        ready!(self.sock.poll_recv_quiet(cx));
+        if let Some(bytes) = self.sock.take_late_bytes() {
+            return Poll::Ready(Some(Ok(Some(Chunk::copy_of(&bytes)))));
+        }
+        Poll::Ready(self.sock.take_late_error().map(Err))
     }
 
     /// Ends what is armed and gives all bytes that it and its predecessors brought.
     pub(super) async fn quiesce(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let Incoming { armed, kept } = self.sock.incoming.take();
-        if let Some(chunk) = kept {
+        let armed = self.sock.armed.take();
+        if let Some(chunk) = self.sock.take_kept() {
             bytes.extend_from_slice(&chunk);
         }
         poll_fn(|cx| self.sock.poll_recv_quiet(cx)).await;
@@ -203,7 +211,7 @@ impl ReadHalf {
 
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.sock.incoming.borrow_mut().kept = Some(Chunk::copy_of(bytes));
+            self.sock.keep(Chunk::copy_of(bytes));
         }
     }
 }
@@ -211,8 +219,9 @@ impl ReadHalf {
 impl Drop for ReadHalf {
     fn drop(&mut self) {
         // The op holds the socket, so this is what ends both.
-        let incoming = self.sock.incoming.take();
-        drop(incoming);
+        let armed = self.sock.armed.take();
+        drop(armed);
+        drop(self.sock.take_kept());
     }
 }
 
@@ -283,7 +292,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                         return Poll::Ready(Err(BufError::new(e, buf)));
                     }
                     let sock = &this.half.sock;
-                    let by_chunk = sock.incoming.borrow().is_any()
+                    let by_chunk = sock.armed.borrow().is_some()
                         || sock.receiving.get()
                         || sock.has_late_receive();
                     this.step = if by_chunk {

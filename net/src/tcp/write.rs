@@ -172,11 +172,14 @@ impl<'a, F: Form> Writing<'a, F> {
         loop {
             match &mut self.step {
                 Step::Begin(_) => {
-                    ready!(self.half.sock.poll_send_quiet(cx));
+                    let earlier = self.half.sock.has_earlier_send();
+                    if earlier {
+                        ready!(self.half.sock.poll_send_quiet(cx));
+                    }
                     let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
                         unreachable!("it is Begin in this arm")
                     };
-                    if let Some(torn) = self.half.sock.torn() {
+                    if earlier && let Some(torn) = self.half.sock.torn() {
                         return Poll::Ready(Err(BufError::new(torn_error(torn), buf)));
                     }
                     if self.len == 0 {

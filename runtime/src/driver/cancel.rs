@@ -13,51 +13,49 @@ use super::sqe::Cqe;
 impl Driver {
     /// Asks for the end of an op. Asking twice, or for one that has ended, does nothing.
     pub(crate) fn cancel(&self, key: Key) {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get(key) else { return };
-        if slot.cancelled || slot.state != State::Queued {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.cancelled.get() || slot.state.get() != State::Queued {
             return;
         }
-        slot.cancelled = true;
+        slot.cancelled.set(true);
         self.tell_if_watched();
-        let unsent = slot.unsent;
-        drop(slots);
-        let mut waiting = self.waiting.borrow_mut();
-        if unsent {
+        if slot.unsent.get() {
             // Its entry in the line is passed over when its turn comes.
-            waiting.never_sent.push_back(key);
+            self.waiting.borrow_mut().never_sent.push_back(key);
             return;
         }
-        let target = key.to_user_data();
+        self.queue_cancel(key.to_user_data());
+    }
+
+    fn queue_cancel(&self, target: u64) {
+        let mut waiting = self.waiting.borrow_mut();
         if !waiting.cancels.is_empty() || !self.push_cancel(target) {
             waiting.cancels.push_back(target);
+            self.anything_waits.set(true);
         }
     }
 
     /// The kernel's answer to a cancel. Only a cancel that did not get through is said again.
     pub(super) fn cancel_answered(&self, target: u64, cqe: Cqe) {
         let answered = matches!(-cqe.raw_result(), i32::MIN..=0 | libc::ENOENT | libc::EALREADY);
-        let gone = self.slots.borrow_mut().get(Key::from_user_data(target)).is_none();
+        let gone = self.slots.get(Key::from_user_data(target)).is_none();
         if answered || gone || target & own::WAKE != 0 {
             return;
         }
         self.waiting.borrow_mut().cancels.push_back(target);
+        self.anything_waits.set(true);
     }
 
     /// Asks again for the end of everything that is in flight, the wake read included.
     pub(super) fn cancel_all(&self) {
-        let keys = self.slots.borrow_mut().keys();
-        for key in keys {
-            if let Some(slot) = self.slots.borrow_mut().get(key) {
-                slot.cancelled = false;
+        for key in self.slots.keys() {
+            if let Some(slot) = self.slots.get(key) {
+                slot.cancelled.set(false);
             }
             self.cancel(key);
         }
         if self.wake.armed.get() {
-            let mut waiting = self.waiting.borrow_mut();
-            if !self.push_cancel(own::WAKE) {
-                waiting.cancels.push_back(own::WAKE);
-            }
+            self.queue_cancel(own::WAKE);
         }
     }
 }

@@ -128,8 +128,9 @@ impl fmt::Debug for Chunk {
 }
 
 impl Drop for Chunk {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
+        if let Some(pool) = &self.pool {
             pool.give_back(self.tag as u16);
             return;
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Driver;
 use super::ring::Entered;
+use crate::metrics::wake_contained;
 
 impl Driver {
     /// Waits until nothing is in flight, at most until `deadline` (ns of CLOCK_MONOTONIC), then closes.
@@ -29,7 +30,9 @@ impl Driver {
             let until = next_cancel.min(deadline);
             // A dead ring brings no more completions: what it had is leaked.
             let Ok(entered) = self.try_submit_and_wait(1, Some(until)) else { break };
-            if self.reap() == 0 && entered == Entered::Pressed {
+            if self.reap(|waker| wake_contained(waker, &self.metrics)) == 0
+                && entered == Entered::Pressed
+            {
                 // Nothing moved and the kernel is short of memory: give it a moment, within the deadline.
                 std::thread::sleep(PRESSED_PAUSE);
             }
@@ -41,8 +44,7 @@ impl Driver {
 
     /// Ops and the driver's own submissions that the kernel has not answered.
     fn busy(&self) -> u32 {
-        let done = self.slots.borrow().done();
-        self.ops() - done + self.own_in_flight.get() + u32::from(self.wake.armed.get())
+        self.ops() - self.slots.done() + self.own_in_flight.get() + u32::from(self.wake.armed.get())
     }
 
     /// Closes the ring now; what is in flight is leaked.
@@ -51,10 +53,11 @@ impl Driver {
             return;
         }
         if self.busy() > 0 {
-            self.slots.borrow_mut().leak();
+            self.slots.leak();
             self.pool.leak();
         }
         self.pool.give_all_turns();
+        self.closed.set(true);
         let ring = self.ring.borrow_mut().take();
         if let Some(ring) = &ring {
             self.pool.unregister(ring);
@@ -64,6 +67,7 @@ impl Driver {
         waiting.cancels.clear();
         waiting.ops.clear();
         waiting.never_sent.clear();
+        self.anything_waits.set(false);
     }
 }
 

@@ -1,48 +1,51 @@
 //! Taking completions off the ring.
 //!
 //! Owns the dispatch: each completion goes to the op whose key it bears, or to the driver itself. Nothing
-//! is borrowed while an op's hook or a waker runs.
+//! is borrowed while an op's hook or a waker runs. How a waker is called is for the caller to say: a loop
+//! knows its own.
 
 use std::task::Waker;
 
 use super::op::end_orphan;
-use super::op_slab::{Key, VTable};
+use super::op_slab::{Key, Slot};
 use super::sqe::Cqe;
 use super::{Driver, own};
 use crate::contain::contained;
 use crate::metrics::{Kind, wake_contained};
-use crate::sys::abi::RawCqe;
 
 impl Driver {
-    /// Reaps what is there, at most one completion queue full; gives how many there were.
-    pub(crate) fn reap(&self) -> u32 {
+    /// Reaps what is there, at most one completion queue full; gives how many there were. Whoever waits is
+    /// woken by `wake`, which must contain a waker's panic.
+    pub(crate) fn reap(&self, wake: impl Fn(Waker)) -> u32 {
         let bound = self.report.cq_entries;
         let mut reaped = 0;
         while reaped < bound {
             let Some(raw) = self.ring.borrow_mut().as_mut().and_then(|r| r.pop()) else { break };
             reaped += 1;
-            self.dispatch(raw);
+            let cqe = Cqe::new(raw.res, raw.flags);
+            if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
+                self.own_completion(raw.user_data, cqe);
+            } else {
+                self.complete_and_wake(Key::from_user_data(raw.user_data), cqe, &wake);
+            }
         }
         if reaped > 0 {
             self.metrics.add(Kind::Completions, u64::from(reaped));
         }
-        reaped + self.end_never_sent()
+        reaped + self.end_never_sent(&wake)
     }
 
-    fn dispatch(&self, raw: RawCqe) {
-        let cqe = Cqe::new(raw.res, raw.flags);
-        if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
-            self.own_completion(raw.user_data, cqe);
-        } else {
-            self.complete_and_wake(Key::from_user_data(raw.user_data), cqe);
-        }
-    }
-
-    fn complete_and_wake(&self, key: Key, cqe: Cqe) {
+    #[inline]
+    fn complete_and_wake(&self, key: Key, cqe: Cqe, wake: &impl Fn(Waker)) {
         let outer = self.dispatching.replace(true);
-        self.complete(key, cqe);
+        let waker = self.complete(key, cqe);
         self.dispatching.set(outer);
-        self.wake_after();
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+        if self.any_after.get() {
+            self.wake_after(wake);
+        }
     }
 
     /// Has `waker` called when the completion that is being handled has been dealt with: a waker may poll at
@@ -50,81 +53,76 @@ impl Driver {
     pub(crate) fn wake_soon(&self, waker: Waker) {
         if self.dispatching.get() {
             self.after.borrow_mut().push(waker);
+            self.any_after.set(true);
         } else {
             wake_contained(waker, &self.metrics);
         }
     }
 
-    fn wake_after(&self) {
+    #[cold]
+    fn wake_after(&self, wake: &impl Fn(Waker)) {
+        self.any_after.set(false);
         loop {
             let Some(waker) = self.after.borrow_mut().pop() else { return };
-            wake_contained(waker, &self.metrics);
+            wake(waker);
         }
     }
 
-    fn complete(&self, key: Key, cqe: Cqe) {
-        let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get(key) else {
-            drop(slots);
+    /// Ends an op, or hands on what a multishot one brought; gives the waker of whoever waits.
+    #[inline]
+    fn complete(&self, key: Key, cqe: Cqe) -> Option<Waker> {
+        let Some(slot) = self.slots.get(key) else {
             debug_assert!(false, "a completion of no op: {key:?} {cqe:?}");
             self.metrics.count(Kind::StrayCompletions);
-            return;
+            return None;
         };
-        let Some(vtable) = slot.vtable else { return };
-        let place = slot.payload();
+        let vtable = slot.vtable.get();
         let stamp = slot.stamp();
-        let opcode = slot.opcode;
         if stamp != 0 && !vtable.multishot {
-            self.metrics.op_took(opcode, self.stamp.get().saturating_sub(stamp));
+            self.metrics.op_took(slot.opcode.get(), self.stamp.get().saturating_sub(stamp));
         }
-        drop(slots);
-        // SAFETY: the slot holds an op of this table until it is freed below, and this is its completion.
-        let enough = contained(|| unsafe { (vtable.completed)(place, cqe) }.is_break());
+        // SAFETY: the slot holds an op of this table until it is freed below or taken when Done, and this is
+        // its completion.
+        let enough = contained(|| unsafe { (vtable.completed)(slot.payload(), cqe) }.is_break());
         if enough.is_none() {
             self.metrics.count(Kind::HookPanics);
         }
         if vtable.multishot {
             if !cqe.more() {
-                self.free_ended(key, vtable, cqe);
+                self.free_ended(key, slot, cqe);
             } else if enough == Some(true) {
                 self.cancel(key);
             }
-            return;
+            return None;
         }
-        // Looked up again: the hook may have dropped the handle.
-        let orphan = self.slots.borrow_mut().get(key).is_some_and(|slot| slot.orphan);
-        if orphan {
-            self.free_ended(key, vtable, cqe);
-            return;
+        // The hook may have dropped the handle.
+        if slot.orphan.get() {
+            self.free_ended(key, slot, cqe);
+            return None;
         }
-        let waker = self.slots.borrow_mut().complete(key, cqe);
-        if let Some(waker) = waker {
-            wake_contained(waker, &self.metrics);
-        }
+        self.slots.complete(slot, cqe);
+        slot.waker.take()
     }
 
     /// Ends an op whose last completion has come and whose handle is gone, then frees its slot. The end runs
     /// with nothing borrowed, and may start other ops: the slot is freed only afterwards.
-    fn free_ended(&self, key: Key, vtable: &'static VTable, cqe: Cqe) {
-        let place = self.slots.borrow_mut().get(key).map(|slot| slot.payload());
-        if let Some(place) = place {
-            // SAFETY: the slot holds an op of this table; nobody reads it again, it is freed below.
-            let ended = contained(|| unsafe { end_orphan(vtable, place, cqe) });
-            if ended.is_none() {
-                self.metrics.count(Kind::HookPanics);
-            }
+    fn free_ended(&self, key: Key, slot: &Slot, cqe: Cqe) {
+        // SAFETY: the slot holds an op of this table; nobody reads it again, it is freed below.
+        let ended = contained(|| unsafe { end_orphan(slot.vtable.get(), slot.payload(), cqe) });
+        if ended.is_none() {
+            self.metrics.count(Kind::HookPanics);
         }
-        let waker = self.slots.borrow_mut().free(key);
+        let waker = self.slots.free(key);
         contained(|| drop(waker));
     }
 
     /// Ops that were cancelled before they were sent end as the kernel would have ended them.
-    fn end_never_sent(&self) -> u32 {
+    fn end_never_sent(&self, wake: &impl Fn(Waker)) -> u32 {
         let mut ended = 0;
         loop {
             let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else { return ended };
             ended += 1;
-            self.complete_and_wake(key, Cqe::error(libc::ECANCELED));
+            self.complete_and_wake(key, Cqe::error(libc::ECANCELED), wake);
         }
     }
 

@@ -46,8 +46,11 @@ pub(crate) struct Driver {
     kernel: Rc<dyn Kernel>,
     /// None once closed.
     ring: RefCell<Option<Ring>>,
-    pub(crate) slots: RefCell<OpSlab>,
+    closed: Cell<bool>,
+    pub(crate) slots: OpSlab,
     waiting: RefCell<Waiting>,
+    /// Whether cancels or ops are in there.
+    anything_waits: Cell<bool>,
     pool: Rc<Pool>,
     report: RingReport,
     metrics: Rc<Recorder>,
@@ -62,6 +65,7 @@ pub(crate) struct Driver {
     dispatching: Cell<bool>,
     /// Wakers to be called when the completion that is being handled has been dealt with.
     after: RefCell<Vec<Waker>>,
+    any_after: Cell<bool>,
     /// The tick's time, for stamps; 0 while nobody wants them.
     stamp: Cell<u64>,
 }
@@ -75,12 +79,6 @@ struct Waiting {
     ops: VecDeque<(Key, Sqe)>,
     /// Ops that were cancelled before the kernel ever saw them.
     never_sent: VecDeque<Key>,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.cancels.is_empty() && self.ops.is_empty()
-    }
 }
 
 /// The eventfd through which other threads wake a parked core, and the 8 bytes that its read goes to.
@@ -110,8 +108,10 @@ impl Driver {
         Ok(Rc::new(Self {
             kernel,
             ring: RefCell::new(Some(ring)),
-            slots: RefCell::default(),
+            closed: Cell::new(false),
+            slots: OpSlab::default(),
             waiting: RefCell::default(),
+            anything_waits: Cell::new(false),
             pool,
             report,
             metrics,
@@ -121,6 +121,7 @@ impl Driver {
             watched: Cell::new(false),
             dispatching: Cell::new(false),
             after: RefCell::default(),
+            any_after: Cell::new(false),
             stamp: Cell::new(0),
         }))
     }
@@ -142,7 +143,7 @@ impl Driver {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.ring.try_borrow().is_ok_and(|r| r.is_none())
+        self.closed.get()
     }
 
     /// The descriptor that other threads write to.
@@ -204,7 +205,7 @@ impl Driver {
 
     /// Ops that have not ended, the driver's own not counted.
     pub(crate) fn ops(&self) -> u32 {
-        self.slots.borrow().live()
+        self.slots.live()
     }
 
     /// Sets the time that submissions of this tick are stamped with.

@@ -12,7 +12,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, State, VTable};
@@ -92,6 +92,7 @@ fn fits<O>() -> bool {
 
 /// # Safety
 /// `place` has [`INLINE_BYTES`] writable bytes, aligned as a u64, that hold no op.
+#[inline]
 unsafe fn put<O>(place: NonNull<u8>, op: O) {
     // SAFETY: an op that fits goes into the bytes themselves, any other behind a pointer that fits.
     unsafe {
@@ -105,6 +106,7 @@ unsafe fn put<O>(place: NonNull<u8>, op: O) {
 
 /// # Safety
 /// `place` holds an `O` that `put` left there.
+#[inline]
 unsafe fn place_of<O>(place: NonNull<u8>) -> *mut O {
     // SAFETY: the two forms of `put`.
     unsafe { if fits::<O>() { place.cast().as_ptr() } else { place.cast::<*mut O>().read() } }
@@ -112,6 +114,7 @@ unsafe fn place_of<O>(place: NonNull<u8>) -> *mut O {
 
 /// # Safety
 /// As [`place_of`], and nobody reads the place afterwards.
+#[inline]
 unsafe fn take<O>(place: NonNull<u8>) -> O {
     // SAFETY: the two forms of `put`; the caller gives the place up.
     unsafe {
@@ -128,17 +131,15 @@ struct Single<O>(PhantomData<O>);
 impl<O: Op> Single<O> {
     const VTABLE: &'static VTable = &VTable {
         type_id: TypeId::of::<O>,
-        // SAFETY: the driver calls these four only on the slot that holds this very op, the last two once
-        // and at its end.
-        prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
         completed: |p, c| {
-            // SAFETY: see `prepare`.
+            // SAFETY: the driver calls these three only on the slot that holds this very op, the last two
+            // once and at its end.
             unsafe { (*place_of::<O>(p)).completed(c) };
             ControlFlow::Continue(())
         },
-        // SAFETY: see `prepare`.
+        // SAFETY: see `completed`.
         orphaned: |p, c| unsafe { take::<O>(p).orphaned(c) },
-        // SAFETY: see `prepare`.
+        // SAFETY: see `completed`.
         discard: |p| unsafe { drop(take::<O>(p)) },
         multishot: false,
     };
@@ -149,13 +150,11 @@ struct Multi<O>(PhantomData<O>);
 impl<O: MultishotOp> Multi<O> {
     const VTABLE: &'static VTable = &VTable {
         type_id: TypeId::of::<O>,
-        // SAFETY: all four as for a single op.
-        prepare: |p| unsafe { (*place_of::<O>(p)).prepare() },
-        // SAFETY: see `prepare`.
+        // SAFETY: all three as for a single op.
         completed: |p, c| unsafe { (*place_of::<O>(p)).completed(c) },
-        // SAFETY: see `prepare`.
+        // SAFETY: see `completed`.
         orphaned: |p, _| unsafe { drop(take::<O>(p)) },
-        // SAFETY: see `prepare`.
+        // SAFETY: see `completed`.
         discard: |p| unsafe { drop(take::<O>(p)) },
         multishot: true,
     };
@@ -180,60 +179,52 @@ impl<O: Op> InFlight<O> {
     /// # Errors
     /// The op itself, if the loop is closed or has as many ops as it may.
     pub(crate) fn start(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
-        // SAFETY: `put` is called on a free slot's bytes; the table is that of `O`.
-        let key = driver.start(op, Single::<O>::VTABLE, |place, op| unsafe { put(place, op) })?;
+        let key = driver.start(op, Single::<O>::VTABLE, |place, op| {
+            // SAFETY: called once, on a free slot's bytes; the table is that of `O`.
+            unsafe {
+                put(place, op);
+                (*place_of::<O>(place)).prepare()
+            }
+        })?;
         Ok(Self { driver: driver.clone(), key, op: PhantomData })
     }
 
     /// Whether the completion is there.
     pub fn is_done(&self) -> bool {
-        let mut slots = self.driver.slots.borrow_mut();
-        slots.get(self.key).is_some_and(|s| s.state == State::Done)
+        self.driver.slots.get(self.key).is_some_and(|slot| slot.state.get() == State::Done)
     }
 
     /// Ready with the op's end once it is there.
     ///
     /// # Panics
     /// After it was ready; and if the loop was closed past its grace with this op still in flight.
+    #[inline]
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<O::Out> {
-        let mut fresh: Option<Waker> = None;
-        loop {
-            let mut slots = self.driver.slots.borrow_mut();
-            let Some(slot) = slots.get(self.key) else {
-                drop(slots);
-                self.explain_absence();
-            };
-            if slot.state == State::Done {
-                debug_assert_eq!(slot.vtable.map(|v| (v.type_id)()), Some(TypeId::of::<O>()));
-                let cqe = slot.cqe();
-                // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody
-                // reads again: the slot is freed in the next line.
-                let op = unsafe { take::<O>(slot.payload()) };
-                let waker = slots.free(self.key);
-                self.key.index = TAKEN;
-                drop(slots);
-                drop(waker);
-                // SAFETY: the completion that was stored in this op's own slot.
-                return Poll::Ready(unsafe { op.finish(cqe) });
-            }
-            if slot.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+        let Some(slot) = self.driver.slots.get(self.key) else { self.explain_absence() };
+        if slot.state.get() != State::Done {
+            let known = slot.waker.take();
+            if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+                slot.waker.set(known);
                 return Poll::Pending;
             }
-            match fresh.take() {
-                Some(fresh) => {
-                    let old = slot.waker.replace(fresh);
-                    drop(slots);
-                    drop(old);
-                    return Poll::Pending;
-                }
-                None => {
-                    // Cloning a foreign waker runs its code: nothing is borrowed meanwhile, and the slot is
-                    // looked at again.
-                    drop(slots);
-                    fresh = Some(cx.waker().clone());
-                }
+            drop(known);
+            let fresh = cx.waker().clone();
+            // Dropping and cloning a foreign waker runs its code, which may have driven the loop of this op.
+            if slot.state.get() != State::Done {
+                slot.waker.set(Some(fresh));
+                return Poll::Pending;
             }
         }
+        debug_assert_eq!((slot.vtable.get().type_id)(), TypeId::of::<O>());
+        let cqe = slot.cqe();
+        // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody reads again:
+        // the slot is freed in the next line.
+        let op = unsafe { take::<O>(slot.payload()) };
+        let waker = self.driver.slots.free(self.key);
+        self.key.index = TAKEN;
+        drop(waker);
+        // SAFETY: the completion that was stored in this op's own slot.
+        Poll::Ready(unsafe { op.finish(cqe) })
     }
 
     /// Asks the kernel to end the op soon; its end still comes through [`poll`](Self::poll).
@@ -253,21 +244,18 @@ impl<O: Op> Drop for InFlight<O> {
         if self.key.index == TAKEN {
             return;
         }
-        let mut slots = self.driver.slots.borrow_mut();
-        let Some(slot) = slots.get(self.key) else { return };
-        if slot.state != State::Done {
-            slot.orphan = true;
-            let waker = slot.waker.take();
-            drop(slots);
-            drop(waker);
+        let Some(slot) = self.driver.slots.get(self.key) else { return };
+        if slot.state.get() != State::Done {
+            slot.orphan.set(true);
+            // Asked before the waker's destructor runs, which is anybody's code.
             self.driver.cancel(self.key);
+            drop(slot.waker.take());
             return;
         }
         let cqe = slot.cqe();
         // SAFETY: as in `poll`.
         let op = unsafe { take::<O>(slot.payload()) };
-        let waker = slots.free(self.key);
-        drop(slots);
+        let waker = self.driver.slots.free(self.key);
         drop(waker);
         // SAFETY: the completion that was stored in this op's own slot.
         unsafe { op.orphaned(cqe) };
@@ -293,14 +281,19 @@ impl Armed {
     /// # Errors
     /// As [`InFlight::start`].
     pub(crate) fn start<O: MultishotOp>(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
-        // SAFETY: `put` is called on a free slot's bytes; the table is that of `O`.
-        let key = driver.start(op, Multi::<O>::VTABLE, |place, op| unsafe { put(place, op) })?;
+        let key = driver.start(op, Multi::<O>::VTABLE, |place, op| {
+            // SAFETY: as for a single op.
+            unsafe {
+                put(place, op);
+                (*place_of::<O>(place)).prepare()
+            }
+        })?;
         Ok(Self { driver: driver.clone(), key })
     }
 
     /// Whether its last completion has not yet come.
     pub fn is_armed(&self) -> bool {
-        self.driver.slots.borrow_mut().get(self.key).is_some()
+        self.driver.slots.get(self.key).is_some()
     }
 
     /// Asks the kernel to end the op soon.

@@ -9,15 +9,18 @@
 //!         Queued + orphan (its future is gone)              -> Free at the completion
 //! ```
 //! Invariants: a slot's address never changes; its bytes are an initialised op exactly while it is not
-//! Free; its generation moves on when it becomes Free. Knows nothing of rings and of what ops do.
+//! Free; its generation moves on when it becomes Free. All of it is cells: a slot may be looked at while
+//! hooks and wakers run, which start, end and drop other ops. Knows nothing of rings and of what ops do.
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::TypeId;
-use std::mem::{self, MaybeUninit};
+use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::task::Waker;
 
-use super::sqe::{Cqe, Sqe};
+use super::sqe::Cqe;
 
 /// Names an op: slot index and generation. Its bits are the submission's user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,6 @@ pub(crate) enum State {
 /// What the driver must be able to do with an op whose type it no longer knows.
 pub(crate) struct VTable {
     pub(crate) type_id: fn() -> TypeId,
-    pub(crate) prepare: unsafe fn(NonNull<u8>) -> Sqe,
     /// Runs at each completion, before anybody is woken. `Break` asks for a cancel.
     pub(crate) completed: unsafe fn(NonNull<u8>, Cqe) -> ControlFlow<()>,
     /// Consumes the op; its future is gone.
@@ -63,180 +65,232 @@ const INLINE_WORDS: usize = 6;
 pub(crate) const INLINE_BYTES: usize = INLINE_WORDS * 8;
 
 pub(crate) struct Slot {
-    pub(crate) generation: u32,
-    pub(crate) state: State,
-    pub(crate) orphan: bool,
+    generation: Cell<u32>,
+    next_free: Cell<u32>,
+    pub(crate) state: Cell<State>,
+    pub(crate) orphan: Cell<bool>,
     /// Its submission still waits for room in the queue.
-    pub(crate) unsent: bool,
+    pub(crate) unsent: Cell<bool>,
     /// A cancel for it has been asked for.
-    pub(crate) cancelled: bool,
+    pub(crate) cancelled: Cell<bool>,
     /// The op's code, for histograms by kind.
-    pub(crate) opcode: u8,
+    pub(crate) opcode: Cell<u8>,
     /// Before the completion: the time of submission in ns. After: result and flags.
-    outcome: u64,
-    pub(crate) vtable: Option<&'static VTable>,
-    pub(crate) waker: Option<Waker>,
-    payload: [MaybeUninit<u64>; INLINE_WORDS],
-    next_free: u32,
+    outcome: Cell<u64>,
+    pub(crate) vtable: Cell<&'static VTable>,
+    pub(crate) waker: Cell<Option<Waker>>,
+    payload: UnsafeCell<[MaybeUninit<u64>; INLINE_WORDS]>,
 }
 
+const _: () = assert!(size_of::<Slot>() == 96);
+
 impl Slot {
-    pub(crate) fn payload(&mut self) -> NonNull<u8> {
-        NonNull::from(&mut self.payload).cast()
+    pub(crate) fn payload(&self) -> NonNull<u8> {
+        // SAFETY: the pointer of a cell within `self` is not null.
+        unsafe { NonNull::new_unchecked(self.payload.get()) }.cast()
     }
 
-    pub(crate) fn set_stamp(&mut self, now: u64) {
-        self.outcome = now;
+    pub(crate) fn set_stamp(&self, now: u64) {
+        self.outcome.set(now);
     }
 
     pub(crate) fn stamp(&self) -> u64 {
-        self.outcome
-    }
-
-    fn set_cqe(&mut self, cqe: Cqe) {
-        self.outcome = u64::from(cqe.raw_flags()) << 32 | u64::from(cqe.raw_result() as u32);
+        self.outcome.get()
     }
 
     pub(crate) fn cqe(&self) -> Cqe {
-        Cqe::new(self.outcome as u32 as i32, (self.outcome >> 32) as u32)
+        let outcome = self.outcome.get();
+        Cqe::new(outcome as u32 as i32, (outcome >> 32) as u32)
     }
 }
 
-const PAGE: usize = 64;
+/// The table of a slot that never held an op.
+static NO_OP: VTable = VTable {
+    type_id: TypeId::of::<()>,
+    completed: |_, _| ControlFlow::Continue(()),
+    orphaned: |_, _| (),
+    discard: |_| (),
+    multishot: false,
+};
+
+/// Slots come in pages, each twice the size of the one before: an index finds its page by its highest bit,
+/// and no table of pages has to grow while somebody looks at a slot.
+const FIRST_PAGE: u32 = 64;
+const PAGES: usize = (OPS_MAX / FIRST_PAGE).ilog2() as usize + 1;
 const NONE: u32 = u32::MAX;
 
 /// Highest number of ops of one core; user data above it are the driver's own.
 pub(crate) const OPS_MAX: u32 = 1 << 24;
 
-#[derive(Default)]
 pub(crate) struct OpSlab {
-    /// Raw, so that a pointer to one slot stays good while another is borrowed.
-    pages: Vec<NonNull<[Slot; PAGE]>>,
-    free: Option<u32>,
-    live: u32,
-    done: u32,
+    pages: [Cell<*mut Slot>; PAGES],
+    /// Slots that have been written: all those below lie in a page. The rest of the last page has not been
+    /// touched and costs no memory.
+    written: Cell<u32>,
+    free: Cell<u32>,
+    live: Cell<u32>,
+    done: Cell<u32>,
+}
+
+impl Default for OpSlab {
+    fn default() -> Self {
+        Self {
+            pages: [const { Cell::new(std::ptr::null_mut()) }; PAGES],
+            written: Cell::new(0),
+            free: Cell::new(NONE),
+            live: Cell::new(0),
+            done: Cell::new(0),
+        }
+    }
 }
 
 impl OpSlab {
     /// Ops that are not Free.
     pub(crate) fn live(&self) -> u32 {
-        self.live
+        self.live.get()
     }
 
     /// Ops that have completed and wait to be taken.
     pub(crate) fn done(&self) -> u32 {
-        self.done
+        self.done.get()
     }
 
     /// Notes an op's completion, for whoever takes it.
-    pub(crate) fn complete(&mut self, key: Key, cqe: Cqe) -> Option<Waker> {
-        let slot = self.get(key)?;
-        slot.set_cqe(cqe);
-        slot.state = State::Done;
-        let waker = slot.waker.take();
-        self.done += 1;
-        waker
+    #[inline]
+    pub(crate) fn complete(&self, slot: &Slot, cqe: Cqe) {
+        let outcome = u64::from(cqe.raw_flags()) << 32 | u64::from(cqe.raw_result() as u32);
+        slot.outcome.set(outcome);
+        slot.state.set(State::Done);
+        self.done.set(self.done.get() + 1);
     }
 
-    pub(crate) fn capacity(&self) -> u32 {
-        (self.pages.len() * PAGE) as u32
-    }
-
-    /// Takes a free slot; none if there are [`OPS_MAX`] already.
-    pub(crate) fn take(&mut self) -> Option<(Key, &mut Slot)> {
-        if self.free.is_none() {
-            self.grow()?;
-        }
-        let index = self.free?;
-        self.live += 1;
+    /// Takes a free slot, which becomes Queued; none if there are [`OPS_MAX`] already. The caller puts an
+    /// op of `vtable` into it before anything else can happen.
+    #[inline]
+    pub(crate) fn take(&self, vtable: &'static VTable) -> Option<(Key, &Slot)> {
+        let index = match self.free.get() {
+            NONE => self.write_next()?,
+            free => free,
+        };
         let slot = self.at(index)?;
-        let next = slot.next_free;
-        let generation = slot.generation;
-        self.free = (next != NONE).then_some(next);
-        let slot = self.at(index)?;
-        Some((Key { index, generation }, slot))
+        self.free.set(slot.next_free.get());
+        self.live.set(self.live.get() + 1);
+        slot.state.set(State::Queued);
+        slot.orphan.set(false);
+        slot.unsent.set(false);
+        slot.cancelled.set(false);
+        slot.vtable.set(vtable);
+        Some((Key { index, generation: slot.generation.get() }, slot))
     }
 
     /// The slot of `key`, unless that op is gone.
-    pub(crate) fn get(&mut self, key: Key) -> Option<&mut Slot> {
+    #[inline]
+    pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
         let slot = self.at(key.index)?;
-        (slot.generation == key.generation && slot.state != State::Free).then_some(slot)
+        let same = slot.generation.get() == key.generation && slot.state.get() != State::Free;
+        same.then_some(slot)
     }
 
-    /// Frees a slot whose op has been moved out or dropped. The waker goes back to the caller, who drops
-    /// it when nothing is borrowed.
-    pub(crate) fn free(&mut self, key: Key) -> Option<Waker> {
-        let next = self.free.unwrap_or(NONE);
+    /// Frees the slot of a `key` whose op has been moved out or dropped. The waker goes back to the caller.
+    #[inline]
+    pub(crate) fn free(&self, key: Key) -> Option<Waker> {
         let slot = self.get(key)?;
-        let was_done = slot.state == State::Done;
-        slot.state = State::Free;
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.vtable = None;
-        slot.orphan = false;
-        slot.unsent = false;
-        slot.cancelled = false;
-        slot.next_free = next;
-        let waker = slot.waker.take();
-        self.free = Some(key.index);
-        self.live -= 1;
-        self.done -= u32::from(was_done);
-        waker
+        let was_done = slot.state.replace(State::Free) == State::Done;
+        slot.generation.set(key.generation.wrapping_add(1));
+        slot.next_free.set(self.free.replace(key.index));
+        self.live.set(self.live.get() - 1);
+        self.done.set(self.done.get() - u32::from(was_done));
+        slot.waker.take()
     }
 
     /// Keys of all ops that are not Free.
-    pub(crate) fn keys(&mut self) -> Vec<Key> {
-        let all = 0..self.capacity();
-        let live = all.filter_map(|index| {
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let live = (0..self.written.get()).filter_map(|index| {
             let slot = self.at(index)?;
-            let generation = slot.generation;
-            (slot.state != State::Free).then_some(Key { index, generation })
+            let generation = slot.generation.get();
+            (slot.state.get() != State::Free).then_some(Key { index, generation })
         });
         live.collect()
     }
 
-    /// Gives all memory up without freeing it: the kernel may still write there.
-    pub(crate) fn leak(&mut self) {
-        mem::take(&mut self.pages);
-        self.free = None;
+    /// Gives all memory up without freeing it: the kernel may still write there. No op is found any more.
+    pub(crate) fn leak(&self) {
+        self.written.set(0);
+        self.free.set(NONE);
+        self.pages.iter().for_each(|page| page.set(std::ptr::null_mut()));
     }
 
-    fn at(&mut self, index: u32) -> Option<&mut Slot> {
-        let page = self.pages.get_mut(index as usize / PAGE)?;
-        // SAFETY: pages live until `self` is dropped, and `&mut self` keeps others out of this slot. Of
-        // the payload only raw pointers are ever made, and those do not pass through this borrow.
-        Some(unsafe { &mut (*page.as_ptr())[index as usize % PAGE] })
-    }
-
-    fn grow(&mut self) -> Option<()> {
-        let base = self.capacity();
-        if base >= OPS_MAX {
+    #[inline]
+    fn at(&self, index: u32) -> Option<&Slot> {
+        if index >= self.written.get() {
             return None;
         }
-        let page: Box<[Slot; PAGE]> = Box::new(std::array::from_fn(|i| Slot {
-            generation: 0,
-            state: State::Free,
-            orphan: false,
-            unsent: false,
-            cancelled: false,
-            opcode: 0,
-            outcome: 0,
-            vtable: None,
-            waker: None,
-            payload: [MaybeUninit::uninit(); INLINE_WORDS],
-            next_free: if i + 1 < PAGE { base + i as u32 + 1 } else { NONE },
-        }));
-        self.pages.push(NonNull::from(Box::leak(page)));
-        self.free = Some(base);
-        Some(())
+        let (page, offset) = place(index);
+        // SAFETY: slots below `written` lie in a page and are initialised; pages stay where they are until
+        // `self` is dropped, or for ever. All fields are cells.
+        Some(unsafe { &*self.pages[page].get().add(offset) })
     }
+
+    /// Initialises one more slot; gives its index.
+    #[cold]
+    fn write_next(&self) -> Option<u32> {
+        let index = self.written.get();
+        if index == OPS_MAX {
+            return None;
+        }
+        let (page, offset) = place(index);
+        if offset == 0 {
+            let layout = page_layout(page);
+            // SAFETY: the layout has a size above 0.
+            let memory = unsafe { alloc(layout) }.cast::<Slot>();
+            if memory.is_null() {
+                handle_alloc_error(layout);
+            }
+            self.pages[page].set(memory);
+        }
+        let slot = Slot {
+            generation: Cell::new(0),
+            next_free: Cell::new(NONE),
+            state: Cell::new(State::Free),
+            orphan: Cell::new(false),
+            unsent: Cell::new(false),
+            cancelled: Cell::new(false),
+            opcode: Cell::new(0),
+            outcome: Cell::new(0),
+            vtable: Cell::new(&NO_OP),
+            waker: Cell::new(None),
+            payload: UnsafeCell::new([MaybeUninit::uninit(); INLINE_WORDS]),
+        };
+        // SAFETY: the page was allocated when its first slot was written, and has room for this one.
+        unsafe { self.pages[page].get().add(offset).write(slot) };
+        self.written.set(index + 1);
+        Some(index)
+    }
+}
+
+/// Page and place in it of a slot: page `n` begins at index `FIRST_PAGE * (2^n - 1)`.
+#[inline]
+fn place(index: u32) -> (usize, usize) {
+    let shifted = index + FIRST_PAGE;
+    let page = shifted.ilog2() - FIRST_PAGE.ilog2();
+    (page as usize, (shifted - (FIRST_PAGE << page)) as usize)
+}
+
+fn page_layout(page: usize) -> Layout {
+    Layout::array::<Slot>((FIRST_PAGE as usize) << page).expect("a page of slots fits into memory")
 }
 
 impl Drop for OpSlab {
     fn drop(&mut self) {
-        debug_assert!(self.live == 0 || self.pages.is_empty(), "ops left in the slab");
-        for page in self.pages.drain(..) {
-            // SAFETY: made by Box::leak in `grow`, and given up only here.
-            drop(unsafe { Box::from_raw(page.as_ptr()) });
+        debug_assert!(self.live() == 0 || self.written.get() == 0, "ops left in the slab");
+        for index in 0..self.written.get() {
+            drop(self.at(index).and_then(|slot| slot.waker.take()));
+        }
+        for (page, memory) in self.pages.iter().enumerate() {
+            if !memory.get().is_null() {
+                // SAFETY: allocated with this layout in `write_next`, and given up only here.
+                unsafe { dealloc(memory.get().cast(), page_layout(page)) };
+            }
         }
     }
 }
@@ -247,37 +301,44 @@ mod tests {
 
     #[test]
     fn a_stale_key_finds_nothing() {
-        let mut slab = OpSlab::default();
-        let (key, slot) = slab.take().unwrap();
-        slot.state = State::Queued;
+        let slab = OpSlab::default();
+        let (key, _) = slab.take(&NO_OP).unwrap();
         assert!(slab.get(key).is_some());
         slab.free(key);
         assert!(slab.get(key).is_none());
-        let (again, slot) = slab.take().unwrap();
-        slot.state = State::Queued;
+        let (again, _) = slab.take(&NO_OP).unwrap();
         assert_eq!(again.index, key.index, "last in, first out");
         assert_ne!(again.generation, key.generation);
         assert!(slab.get(key).is_none());
         slab.free(again);
         assert_eq!(slab.live(), 0);
+        assert!(slab.get(Key { index: 1, generation: 0 }).is_none(), "never written");
+        assert!(slab.get(Key { index: u32::MAX, generation: 0 }).is_none());
     }
 
     #[test]
     fn slots_do_not_move_when_the_slab_grows() {
-        let mut slab = OpSlab::default();
-        let (first, slot) = slab.take().unwrap();
-        slot.state = State::Queued;
-        let before = slot.payload();
-        let more: Vec<_> = (0..1000)
-            .map(|_| {
-                let (key, slot) = slab.take().unwrap();
-                slot.state = State::Queued;
-                key
-            })
-            .collect();
-        assert_eq!(slab.get(first).unwrap().payload(), before);
+        let slab = OpSlab::default();
+        let (first, slot) = slab.take(&NO_OP).unwrap();
+        let more: Vec<_> = (0..1000).map(|_| slab.take(&NO_OP).unwrap().0).collect();
+        assert_eq!(slab.get(first).unwrap().payload(), slot.payload());
         assert_eq!(slab.live(), 1001);
+        assert_eq!(slab.keys().len(), 1001);
         more.into_iter().chain([first]).for_each(|k| drop(slab.free(k)));
         assert_eq!(slab.live(), 0);
+    }
+
+    #[test]
+    fn every_index_has_a_place_of_its_own() {
+        let mut next = (0, 0);
+        for index in 0..100_000 {
+            assert_eq!(place(index), next, "slot {index}");
+            next.1 += 1;
+            if next.1 == (FIRST_PAGE as usize) << next.0 {
+                next = (next.0 + 1, 0);
+            }
+        }
+        let (page, offset) = place(OPS_MAX - 1);
+        assert!(page < PAGES && offset < (FIRST_PAGE as usize) << page);
     }
 }

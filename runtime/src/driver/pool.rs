@@ -170,39 +170,51 @@ impl Pool {
     }
 
     /// What a completion brought in buffer `bid`: the buffer itself, or a copy if they run low.
+    #[inline]
     pub(crate) fn received(self: &Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
         let ring = self.ring.as_ref()?;
-        if usize::from(bid) >= ring.holder.len() || len > self.size {
+        let Some(holder) = ring.holder.get(usize::from(bid)).filter(|_| len <= self.size) else {
             debug_assert!(false, "a completion names buffer {bid} with {len} bytes");
             return None;
-        }
+        };
         self.available.set(self.available.get().saturating_sub(1));
         if len == 0 {
             self.provide(bid);
             return None;
         }
-        let over_quota = self.held_by(member) >= self.quota;
-        if self.runs_low() || over_quota {
-            self.metrics.count(Kind::ChunksCopied);
-            // SAFETY: the completion gave the buffer to us, with `len` bytes of it written.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
-            let copy = Chunk::copy_of(bytes);
-            self.provide(bid);
-            return Some(copy);
-        }
-        ring.holder[usize::from(bid)].set(member);
-        if let Some(m) = self.members.borrow_mut().held.get_mut(member as usize)
-            && !m.gone
-        {
-            m.held += 1;
-        } else {
-            ring.holder[usize::from(bid)].set(NOBODY);
+        if self.runs_low() || !self.enter_holder(holder, member) {
+            return Some(self.copied(bid, len));
         }
         Some(Chunk::provided(self.clone(), bid, len))
     }
 
+    /// Notes who holds a buffer; `false` if that one holds as many as it may.
+    #[inline]
+    fn enter_holder(&self, holder: &Cell<u32>, member: u32) -> bool {
+        match self.members.borrow_mut().held.get_mut(member as usize) {
+            Some(m) if m.gone => holder.set(NOBODY),
+            Some(m) if u32::from(m.held) >= self.quota => return false,
+            Some(m) => {
+                m.held += 1;
+                holder.set(member);
+            }
+            None => holder.set(NOBODY),
+        }
+        true
+    }
+
+    #[cold]
+    fn copied(&self, bid: u16, len: u32) -> Chunk {
+        self.metrics.count(Kind::ChunksCopied);
+        // SAFETY: the completion gave the buffer to us, with `len` bytes of it written.
+        let bytes = unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
+        let copy = Chunk::copy_of(bytes);
+        self.provide(bid);
+        copy
+    }
+
     /// A chunk is done with its buffer.
+    #[inline]
     pub(super) fn give_back(&self, bid: u16) {
         let Some(ring) = &self.ring else { return };
         let holder = ring.holder[usize::from(bid)].replace(NOBODY);
@@ -220,6 +232,7 @@ impl Pool {
     }
 
     /// Where buffer `bid` lies.
+    #[inline]
     pub(super) fn address(&self, bid: u16) -> NonNull<u8> {
         let ring = self.ring.as_ref().expect("only a pool with a ring hands out buffer ids");
         // SAFETY: `bid` is below the count (checked where it came in), so this lies in the mapping.
@@ -268,11 +281,8 @@ impl Pool {
         self.epoch_left.set(EPOCH);
     }
 
-    fn held_by(&self, member: u32) -> u32 {
-        self.members.borrow().held.get(member as usize).map_or(0, |m| u32::from(m.held))
-    }
-
     /// Puts a buffer into the ring, or aside if more circulate than are wanted.
+    #[inline]
     fn provide(&self, bid: u16) {
         let Some(ring) = &self.ring else { return };
         if self.circulating.get() > self.wanted.get() {

@@ -126,14 +126,14 @@ impl Ring {
     ///
     /// # Safety
     /// Every address in `sqe` stays valid until the completion of its user data has been reaped.
-    pub(crate) unsafe fn push(&mut self, sqe: Sqe) -> bool {
+    pub(crate) unsafe fn push(&mut self, sqe: &Sqe) -> bool {
         if self.unsubmitted() == self.sq_entries {
             return false;
         }
         let at = (self.tail & self.sq_mask) as usize;
         // SAFETY: `at` is below sq_entries, and the kernel has consumed what stood here before (the queue
         // is not full), so nobody reads it.
-        unsafe { self.sqes.add(at).write(sqe) };
+        unsafe { self.sqes.add(at).write(*sqe) };
         self.tail = self.tail.wrapping_add(1);
         true
     }

@@ -4,12 +4,11 @@
 //! room waits in order, cancels first. Nothing is refused for lack of room and nothing overtakes.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::mem;
 use std::ptr::NonNull;
-use std::rc::Rc;
 
 use super::op::drop_unsent;
-use super::op_slab::{Key, State, VTable};
+use super::op_slab::{Key, VTable};
 use super::ring::{Entered, Ring};
 use super::sqe::Sqe;
 use super::{Driver, own};
@@ -18,104 +17,91 @@ use crate::metrics::Kind;
 
 impl Driver {
     /// Puts an op into a slot and queues its submission.
+    #[inline]
     pub(super) fn start<O>(
-        self: &Rc<Self>,
+        &self,
         op: O,
         vtable: &'static VTable,
-        put: impl FnOnce(NonNull<u8>, O),
+        put_and_prepare: impl FnOnce(NonNull<u8>, O) -> Sqe,
     ) -> Result<Key, (O, i32)> {
-        if self.is_closed() {
+        if self.closed.get() {
             return Err((op, libc::ECANCELED));
         }
-        let mut slots = self.slots.borrow_mut();
-        let Some((key, slot)) = slots.take() else {
+        let Some((key, slot)) = self.slots.take(vtable) else {
             return Err((op, libc::ENOBUFS));
         };
-        slot.state = State::Queued;
-        slot.vtable = Some(vtable);
         slot.set_stamp(self.stamp.get());
-        let place = slot.payload();
-        put(place, op);
-        drop(slots);
-        let prepare = AssertUnwindSafe(|| {
-            // SAFETY: `place` holds the op of this table, in its final place.
-            unsafe { (vtable.prepare)(place) }
-        });
-        let sqe = match catch_unwind(prepare) {
-            Ok(sqe) => sqe,
-            Err(payload) => {
-                // SAFETY: the op was not submitted, and its slot is freed right after.
-                contained(|| unsafe { drop_unsent(vtable, place) });
-                drop(self.slots.borrow_mut().free(key));
-                resume_unwind(payload);
-            }
-        };
-        let sqe = sqe.with_user_data(key.to_user_data());
-        if let Some(slot) = self.slots.borrow_mut().get(key) {
-            slot.opcode = sqe.op_code();
+        let unprepared = Unprepared { driver: self, key };
+        let sqe = put_and_prepare(slot.payload(), op).with_user_data(key.to_user_data());
+        mem::forget(unprepared);
+        slot.opcode.set(sqe.op_code());
+        self.tell_if_watched();
+        if self.anything_waits.get() || !self.push(&sqe) {
+            self.wait_for_room(key, &sqe);
         }
-        self.queue(key, sqe);
         Ok(key)
     }
 
-    fn queue(&self, key: Key, sqe: Sqe) {
-        self.tell_if_watched();
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.is_empty() && self.push(sqe) {
-            return;
+    #[cold]
+    fn wait_for_room(&self, key: Key, sqe: &Sqe) {
+        if let Some(slot) = self.slots.get(key) {
+            slot.unsent.set(true);
         }
-        if let Some(slot) = self.slots.borrow_mut().get(key) {
-            slot.unsent = true;
-        }
-        waiting.ops.push_back((key, sqe));
+        self.waiting.borrow_mut().ops.push_back((key, *sqe));
+        self.anything_waits.set(true);
     }
 
     /// Writes one submission, flushing the queue early if it is full.
-    pub(super) fn push(&self, sqe: Sqe) -> bool {
+    #[inline]
+    pub(super) fn push(&self, sqe: &Sqe) -> bool {
         let mut ring = self.ring.borrow_mut();
         let Some(ring) = ring.as_mut() else { return false };
         // SAFETY: `sqe` is an op's that lies in its slot until its completion (the contract of `Op`), or
         // the driver's own, whose memory lives as long as the driver.
-        if unsafe { ring.push(sqe) } {
-            return true;
-        }
+        unsafe { ring.push(sqe) || self.flush_and_push(ring, sqe) }
+    }
+
+    /// # Safety
+    /// As for [`Ring::push`].
+    #[cold]
+    unsafe fn flush_and_push(&self, ring: &mut Ring, sqe: &Sqe) -> bool {
         self.metrics.count(Kind::EarlyFlushes);
         // A ring that is dead says so again at the end of the tick.
         let _ = self.enter(ring, 0, None);
-        // SAFETY: as above.
+        // SAFETY: passed on to the caller.
         unsafe { ring.push(sqe) }
     }
 
     /// Moves what waited for room into the queue, as far as it fits: cancels first.
     pub(crate) fn queue_waiting(&self) {
-        if self.waiting.borrow().is_empty() {
+        if !self.anything_waits.get() {
             return;
         }
-        loop {
-            let mut waiting = self.waiting.borrow_mut();
-            if let Some(&target) = waiting.cancels.front() {
-                if !self.push_cancel(target) {
-                    return;
-                }
-                waiting.cancels.pop_front();
-                continue;
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(&target) = waiting.cancels.front() {
+            if !self.push_cancel(target) {
+                return;
             }
-            let Some(&(key, sqe)) = waiting.ops.front() else { return };
+            waiting.cancels.pop_front();
+        }
+        while let Some((key, sqe)) = waiting.ops.front() {
             // One that was cancelled meanwhile ends without the kernel; see `cancel`.
-            let cancelled = self.slots.borrow_mut().get(key).is_none_or(|slot| slot.cancelled);
+            let slot = self.slots.get(*key);
+            let cancelled = slot.is_none_or(|slot| slot.cancelled.get());
             if !cancelled && !self.push(sqe) {
                 return;
             }
-            if let Some(slot) = self.slots.borrow_mut().get(key) {
-                slot.unsent = cancelled;
+            if let Some(slot) = slot {
+                slot.unsent.set(cancelled);
             }
             waiting.ops.pop_front();
         }
+        self.anything_waits.set(false);
     }
 
     pub(super) fn push_cancel(&self, target: u64) -> bool {
         let sqe = Sqe::cancel(target).with_user_data(target | own::CANCEL);
-        let pushed = self.push(sqe);
+        let pushed = self.push(&sqe);
         if pushed {
             self.own_in_flight.set(self.own_in_flight.get() + 1);
         }
@@ -128,7 +114,7 @@ impl Driver {
             return;
         }
         if let Some(sqe) = self.wake.submission()
-            && self.push(sqe.with_user_data(own::WAKE))
+            && self.push(&sqe.with_user_data(own::WAKE))
         {
             self.wake.armed.set(true);
         }
@@ -150,13 +136,13 @@ impl Driver {
     /// Whether a park would be woken by everything that it should be: wakes can arrive, and all that was
     /// asked for is in the queue.
     pub(crate) fn may_wait(&self) -> bool {
-        self.wake.armed.get() && self.waiting.borrow().is_empty()
+        self.wake.armed.get() && !self.anything_waits.get()
     }
 
     /// Whether anything is written or waits to be.
     pub(crate) fn has_unsubmitted(&self) -> bool {
         let ring = self.ring.borrow();
-        ring.as_ref().is_some_and(|r| r.unsubmitted() > 0) || !self.waiting.borrow().is_empty()
+        ring.as_ref().is_some_and(|r| r.unsubmitted() > 0) || self.anything_waits.get()
     }
 
     /// The enter of a tick: submits all, and with `min_complete` above 0 parks until then or `until`.
@@ -191,5 +177,20 @@ impl Driver {
             self.metrics.count(Kind::CqOverflows);
         }
         Ok(entered)
+    }
+}
+
+/// An op in its slot that has no submission yet: frees both if making one panics.
+struct Unprepared<'a> {
+    driver: &'a Driver,
+    key: Key,
+}
+
+impl Drop for Unprepared<'_> {
+    fn drop(&mut self) {
+        let Some(slot) = self.driver.slots.get(self.key) else { return };
+        // SAFETY: the op was put there first of all, was not submitted, and its slot is freed right after.
+        contained(|| unsafe { drop_unsent(slot.vtable.get(), slot.payload()) });
+        drop(self.driver.slots.free(self.key));
     }
 }

@@ -32,7 +32,7 @@ impl Core {
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
         let mut worked = self.take_mail();
-        worked |= self.driver.reap() > 0;
+        worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
         self.timers.fire(began, &self.metrics);
         worked |= self.run_ready(root, began);
         // Who steps a loop by hand wants to look at what a step did before it sleeps.

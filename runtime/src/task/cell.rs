@@ -174,7 +174,7 @@ impl<F: Future + 'static> TaskCell<F> {
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
             if let Some(waker) = joiner {
-                tasks.wake_contained(waker);
+                tasks.call(waker);
             }
         } else {
             contained(|| drop(joiner));

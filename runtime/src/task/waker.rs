@@ -55,6 +55,13 @@ impl Word {
         RawWaker::new(ptr::without_provenance(self.0 as usize), &VTABLE)
     }
 
+    /// The word of a waker, if it is one of coreloop's.
+    #[inline]
+    pub(crate) fn of_waker(waker: &Waker) -> Option<Self> {
+        ptr::eq(waker.vtable(), &VTABLE).then(|| Self::of(waker.data()))
+    }
+
+    #[inline]
     fn of(data: *const ()) -> Self {
         Self(data.addr() as u64)
     }
