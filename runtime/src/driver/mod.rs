@@ -186,6 +186,7 @@ impl Driver {
     }
 
     /// Makes the descriptor of [`notify_fd`](Self::notify_fd) readable.
+    #[cold]
     pub(crate) fn poke_notify(&self) {
         if let Some(fd) = &*self.notify.borrow() {
             let one = 1u64;

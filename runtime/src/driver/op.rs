@@ -179,13 +179,16 @@ impl<O: Op> InFlight<O> {
     /// # Errors
     /// The op itself, if the loop is closed or has as many ops as it may.
     pub(crate) fn start(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
-        let key = driver.start(op, Single::<O>::VTABLE, |place, op| {
-            // SAFETY: called once, on a free slot's bytes; the table is that of `O`.
-            unsafe {
-                put(place, op);
-                (*place_of::<O>(place)).prepare()
-            }
-        })?;
+        let (key, slot) = match driver.reserve(Single::<O>::VTABLE) {
+            Ok(reserved) => reserved,
+            Err(errno) => return Err((op, errno)),
+        };
+        // SAFETY: the slot is free and for an op of this table; nobody else looks at its bytes until the
+        // submission has been made.
+        driver.submit(key, slot, unsafe {
+            put(slot.payload(), op);
+            || (*place_of::<O>(slot.payload())).prepare()
+        });
         Ok(Self { driver: driver.clone(), key, op: PhantomData })
     }
 
@@ -281,13 +284,15 @@ impl Armed {
     /// # Errors
     /// As [`InFlight::start`].
     pub(crate) fn start<O: MultishotOp>(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
-        let key = driver.start(op, Multi::<O>::VTABLE, |place, op| {
-            // SAFETY: as for a single op.
-            unsafe {
-                put(place, op);
-                (*place_of::<O>(place)).prepare()
-            }
-        })?;
+        let (key, slot) = match driver.reserve(Multi::<O>::VTABLE) {
+            Ok(reserved) => reserved,
+            Err(errno) => return Err((op, errno)),
+        };
+        // SAFETY: as for a single op.
+        driver.submit(key, slot, unsafe {
+            put(slot.payload(), op);
+            || (*place_of::<O>(slot.payload())).prepare()
+        });
         Ok(Self { driver: driver.clone(), key })
     }
 

@@ -122,20 +122,25 @@ impl Ring {
         self.tail.wrapping_sub(self.load(self.sq_head))
     }
 
-    /// Writes a submission; the kernel sees it at the next enter. `false` if the queue is full.
+    /// Whether another submission fits into the queue.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.unsubmitted() < self.sq_entries
+    }
+
+    /// Writes a submission; the kernel sees it at the next enter.
     ///
     /// # Safety
-    /// Every address in `sqe` stays valid until the completion of its user data has been reaped.
-    pub(crate) unsafe fn push(&mut self, sqe: &Sqe) -> bool {
-        if self.unsubmitted() == self.sq_entries {
-            return false;
-        }
+    /// The queue [`has_room`](Self::has_room). Every address in `sqe` stays valid until the completion of its
+    /// user data has been reaped.
+    #[inline]
+    pub(crate) unsafe fn write(&mut self, sqe: Sqe) {
+        debug_assert!(self.has_room());
         let at = (self.tail & self.sq_mask) as usize;
         // SAFETY: `at` is below sq_entries, and the kernel has consumed what stood here before (the queue
         // is not full), so nobody reads it.
-        unsafe { self.sqes.add(at).write(*sqe) };
+        unsafe { self.sqes.add(at).write(sqe) };
         self.tail = self.tail.wrapping_add(1);
-        true
     }
 
     /// The next completion, given back to the kernel at once.

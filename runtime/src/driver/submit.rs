@@ -5,10 +5,9 @@
 
 use std::io;
 use std::mem;
-use std::ptr::NonNull;
 
 use super::op::drop_unsent;
-use super::op_slab::{Key, VTable};
+use super::op_slab::{Key, Slot, VTable};
 use super::ring::{Entered, Ring};
 use super::sqe::Sqe;
 use super::{Driver, own};
@@ -16,60 +15,62 @@ use crate::contain::contained;
 use crate::metrics::Kind;
 
 impl Driver {
-    /// Puts an op into a slot and queues its submission.
+    /// A slot for an op of `vtable`, which the caller puts there at once.
     #[inline]
-    pub(super) fn start<O>(
-        &self,
-        op: O,
-        vtable: &'static VTable,
-        put_and_prepare: impl FnOnce(NonNull<u8>, O) -> Sqe,
-    ) -> Result<Key, (O, i32)> {
+    pub(super) fn reserve(&self, vtable: &'static VTable) -> Result<(Key, &Slot), i32> {
         if self.closed.get() {
-            return Err((op, libc::ECANCELED));
+            return Err(libc::ECANCELED);
         }
-        let Some((key, slot)) = self.slots.take(vtable) else {
-            return Err((op, libc::ENOBUFS));
-        };
+        let (key, slot) = self.slots.take(vtable).ok_or(libc::ENOBUFS)?;
         slot.set_stamp(self.stamp.get());
+        Ok((key, slot))
+    }
+
+    /// Queues the submission of the op in `slot`, which `prepare` makes. If that panics the op is dropped.
+    // The submission is built where it is to lie: put together on the stack, in small pieces, and copied
+    // from there it stalls the processor (no store forwarding).
+    #[inline]
+    pub(super) fn submit(&self, key: Key, slot: &Slot, prepare: impl FnOnce() -> Sqe) {
         let unprepared = Unprepared { driver: self, key };
-        let sqe = put_and_prepare(slot.payload(), op).with_user_data(key.to_user_data());
+        let sqe = prepare().with_user_data(key.to_user_data());
         mem::forget(unprepared);
         slot.opcode.set(sqe.op_code());
         self.tell_if_watched();
-        if self.anything_waits.get() || !self.push(&sqe) {
-            self.wait_for_room(key, &sqe);
+        if !self.anything_waits.get()
+            && let Some(ring) = &mut *self.ring.borrow_mut()
+            && ring.has_room()
+        {
+            // SAFETY: as in `push`.
+            return unsafe { ring.write(sqe) };
         }
-        Ok(key)
+        self.submit_full(key, slot, sqe);
     }
 
     #[cold]
-    fn wait_for_room(&self, key: Key, sqe: &Sqe) {
-        if let Some(slot) = self.slots.get(key) {
+    fn submit_full(&self, key: Key, slot: &Slot, sqe: Sqe) {
+        if self.anything_waits.get() || !self.push(sqe) {
             slot.unsent.set(true);
+            self.waiting.borrow_mut().ops.push_back((key, sqe));
+            self.anything_waits.set(true);
         }
-        self.waiting.borrow_mut().ops.push_back((key, *sqe));
-        self.anything_waits.set(true);
     }
 
-    /// Writes one submission, flushing the queue early if it is full.
-    #[inline]
-    pub(super) fn push(&self, sqe: &Sqe) -> bool {
+    /// Writes one submission, flushing the queue early if it is full; `false` if there is still no room.
+    pub(super) fn push(&self, sqe: Sqe) -> bool {
         let mut ring = self.ring.borrow_mut();
         let Some(ring) = ring.as_mut() else { return false };
+        if !ring.has_room() {
+            self.metrics.count(Kind::EarlyFlushes);
+            // A ring that is dead says so again at the end of the tick.
+            let _ = self.enter(ring, 0, None);
+            if !ring.has_room() {
+                return false;
+            }
+        }
         // SAFETY: `sqe` is an op's that lies in its slot until its completion (the contract of `Op`), or
         // the driver's own, whose memory lives as long as the driver.
-        unsafe { ring.push(sqe) || self.flush_and_push(ring, sqe) }
-    }
-
-    /// # Safety
-    /// As for [`Ring::push`].
-    #[cold]
-    unsafe fn flush_and_push(&self, ring: &mut Ring, sqe: &Sqe) -> bool {
-        self.metrics.count(Kind::EarlyFlushes);
-        // A ring that is dead says so again at the end of the tick.
-        let _ = self.enter(ring, 0, None);
-        // SAFETY: passed on to the caller.
-        unsafe { ring.push(sqe) }
+        unsafe { ring.write(sqe) };
+        true
     }
 
     /// Moves what waited for room into the queue, as far as it fits: cancels first.
@@ -84,9 +85,9 @@ impl Driver {
             }
             waiting.cancels.pop_front();
         }
-        while let Some((key, sqe)) = waiting.ops.front() {
+        while let Some(&(key, sqe)) = waiting.ops.front() {
             // One that was cancelled meanwhile ends without the kernel; see `cancel`.
-            let slot = self.slots.get(*key);
+            let slot = self.slots.get(key);
             let cancelled = slot.is_none_or(|slot| slot.cancelled.get());
             if !cancelled && !self.push(sqe) {
                 return;
@@ -101,7 +102,7 @@ impl Driver {
 
     pub(super) fn push_cancel(&self, target: u64) -> bool {
         let sqe = Sqe::cancel(target).with_user_data(target | own::CANCEL);
-        let pushed = self.push(&sqe);
+        let pushed = self.push(sqe);
         if pushed {
             self.own_in_flight.set(self.own_in_flight.get() + 1);
         }
@@ -114,7 +115,7 @@ impl Driver {
             return;
         }
         if let Some(sqe) = self.wake.submission()
-            && self.push(&sqe.with_user_data(own::WAKE))
+            && self.push(sqe.with_user_data(own::WAKE))
         {
             self.wake.armed.set(true);
         }

@@ -60,10 +60,12 @@ impl Submitter {
     /// # Errors
     /// The op's own end, with ECANCELED if the loop is closed, or ENOBUFS if it has 16,777,216 ops.
     pub fn start<O: Op>(&self, op: O) -> Result<InFlight<O>, O::Out> {
-        InFlight::start(&self.driver, op).map_err(|(op, errno)| {
+        #[cold]
+        fn refuse<O: Op>(op: O, errno: i32) -> O::Out {
             // SAFETY: the op was not submitted, and this is the error made up for that.
             unsafe { op.finish(Cqe::error(errno)) }
-        })
+        }
+        InFlight::start(&self.driver, op).map_err(|(op, errno)| refuse(op, errno))
     }
 
     /// Starts a multishot op.

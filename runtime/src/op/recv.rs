@@ -45,19 +45,27 @@ impl<H: AsFd + 'static> RecvChunk<H> {
     }
 }
 
+impl<H: AsFd + 'static> RecvChunk<H> {
+    #[cold]
+    #[inline(never)]
+    fn prepare_without_ring(&mut self) -> Sqe {
+        let own = Chunk::zeroed(self.pool.buffer_size());
+        let sqe = Sqe::recv(self.socket.as_fd(), own.address(), self.pool.buffer_size(), 0);
+        self.chunk = Some(own);
+        sqe
+    }
+}
+
 // SAFETY: the submission names no memory, or that of a chunk of the op's own, a heap block that does not
 // move and that nobody touches until the completion; the descriptor lives with `socket`.
 unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
     fn prepare(&mut self) -> Sqe {
-        if self.pool.has_ring() {
-            return Sqe::recv_select(self.socket.as_fd(), GROUP);
+        if !self.pool.has_ring() {
+            return self.prepare_without_ring();
         }
-        let own = Chunk::zeroed(self.pool.buffer_size());
-        let sqe = Sqe::recv(self.socket.as_fd(), own.address(), self.pool.buffer_size(), 0);
-        self.chunk = Some(own);
-        sqe
+        Sqe::recv_select(self.socket.as_fd(), GROUP)
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
