@@ -1,6 +1,6 @@
 //! Keeping panics where they belong.
 //!
-//! Owns [`contained`]. A panic that was caught has a payload, and that payload has a destructor which may
+//! Owns [`contained`] and [`discard`]. A panic that was caught has a payload, and that payload has a destructor which may
 //! panic again: so the payload of a contained panic is dropped contained too, and what comes of that is
 //! forgotten.
 
@@ -18,8 +18,9 @@ pub(crate) fn contained<R>(f: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
+/// Drops what a contained panic carried.
 #[cold]
-fn discard(payload: Box<dyn Any + Send>) {
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);
     }

@@ -22,6 +22,7 @@ impl Driver {
         if slot.unsent.get() {
             // Its entry in the line is passed over when its turn comes.
             self.waiting.borrow_mut().never_sent.push_back(key);
+            self.any_never_sent.set(true);
             return;
         }
         self.queue_cancel(key.to_user_data());

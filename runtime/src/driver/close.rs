@@ -68,6 +68,7 @@ impl Driver {
         waiting.ops.clear();
         waiting.never_sent.clear();
         self.anything_waits.set(false);
+        self.any_never_sent.set(false);
     }
 }
 

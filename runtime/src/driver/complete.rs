@@ -4,54 +4,61 @@
 //! is borrowed while an op's hook or a waker runs. How a waker is called is for the caller to say: a loop
 //! knows its own.
 
+use std::any::Any;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 use super::op::end_orphan;
 use super::op_slab::{Key, Slot};
 use super::sqe::Cqe;
 use super::{Driver, own};
-use crate::contain::contained;
+use crate::contain::{self, contained};
 use crate::metrics::{Kind, wake_contained};
 
 impl Driver {
     /// Reaps what is there, at most one completion queue full; gives how many there were. Whoever waits is
     /// woken by `wake`, which must contain a waker's panic.
     pub(crate) fn reap(&self, wake: impl Fn(Waker)) -> u32 {
-        let bound = self.report.cq_entries;
         let mut reaped = 0;
-        while reaped < bound {
-            let Some(raw) = self.ring.borrow_mut().as_mut().and_then(|r| r.pop()) else { break };
-            reaped += 1;
-            let cqe = Cqe::new(raw.res, raw.flags);
-            if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
-                self.own_completion(raw.user_data, cqe);
-            } else {
-                self.complete_and_wake(Key::from_user_data(raw.user_data), cqe, &wake);
-            }
+        // One catch for all: a hook that panics ends its own op's dispatch, and the others go on.
+        while let Err(payload) =
+            catch_unwind(AssertUnwindSafe(|| self.reap_some(&mut reaped, &wake)))
+        {
+            self.hook_panicked(payload, &wake);
         }
         if reaped > 0 {
             self.metrics.add(Kind::Completions, u64::from(reaped));
         }
-        reaped + self.end_never_sent(&wake)
+        reaped
     }
 
-    #[inline]
-    fn complete_and_wake(&self, key: Key, cqe: Cqe, wake: &impl Fn(Waker)) {
-        let outer = self.dispatching.replace(true);
-        let waker = self.complete(key, cqe);
-        self.dispatching.set(outer);
-        if let Some(waker) = waker {
-            wake(waker);
+    fn reap_some(&self, reaped: &mut u32, wake: &impl Fn(Waker)) {
+        while *reaped < self.report.cq_entries {
+            let Some(raw) = self.ring.borrow_mut().as_mut().and_then(|r| r.pop()) else { break };
+            *reaped += 1;
+            let cqe = Cqe::new(raw.res, raw.flags);
+            if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
+                self.own_completion(raw.user_data, cqe);
+            } else {
+                self.complete(Key::from_user_data(raw.user_data), cqe, wake);
+            }
         }
-        if self.any_after.get() {
-            self.wake_after(wake);
+        // Ops that were cancelled before they were sent end as the kernel would have ended them.
+        while self.any_never_sent.get() {
+            let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else {
+                self.any_never_sent.set(false);
+                return;
+            };
+            *reaped += 1;
+            self.complete(key, Cqe::error(libc::ECANCELED), wake);
         }
     }
 
     /// Has `waker` called when the completion that is being handled has been dealt with: a waker may poll at
     /// once, and must not find an op half ended. Outside of that, at once.
     pub(crate) fn wake_soon(&self, waker: Waker) {
-        if self.dispatching.get() {
+        if self.dispatching.get().is_some() {
             self.after.borrow_mut().push(waker);
             self.any_after.set(true);
         } else {
@@ -68,40 +75,71 @@ impl Driver {
         }
     }
 
-    /// Ends an op, or hands on what a multishot one brought; gives the waker of whoever waits.
-    #[inline]
-    fn complete(&self, key: Key, cqe: Cqe) -> Option<Waker> {
+    /// Ends an op, or hands on what a multishot one brought, and wakes whoever waits.
+    #[inline(always)]
+    fn complete(&self, key: Key, cqe: Cqe, wake: &impl Fn(Waker)) {
         let Some(slot) = self.slots.get(key) else {
             debug_assert!(false, "a completion of no op: {key:?} {cqe:?}");
             self.metrics.count(Kind::StrayCompletions);
-            return None;
+            return;
         };
         let vtable = slot.vtable.get();
         let stamp = slot.stamp();
         if stamp != 0 && !vtable.multishot {
             self.metrics.op_took(slot.opcode.get(), self.stamp.get().saturating_sub(stamp));
         }
+        self.dispatching.set(Some((key, cqe)));
         // SAFETY: the slot holds an op of this table until it is freed below or taken when Done, and this is
         // its completion.
-        let enough = contained(|| unsafe { (vtable.completed)(slot.payload(), cqe) }.is_break());
-        if enough.is_none() {
-            self.metrics.count(Kind::HookPanics);
-        }
-        if vtable.multishot {
+        let enough = unsafe { (vtable.completed)(slot.payload(), cqe) };
+        self.settle(key, slot, cqe, enough, wake);
+    }
+
+    /// What follows an op's hook.
+    #[inline(always)]
+    fn settle(
+        &self,
+        key: Key,
+        slot: &Slot,
+        cqe: Cqe,
+        enough: ControlFlow<()>,
+        wake: &impl Fn(Waker),
+    ) {
+        let mut waker = None;
+        if slot.vtable.get().multishot {
             if !cqe.more() {
                 self.free_ended(key, slot, cqe);
-            } else if enough == Some(true) {
+            } else if enough.is_break() {
                 self.cancel(key);
             }
-            return None;
-        }
-        // The hook may have dropped the handle.
-        if slot.orphan.get() {
+        } else if slot.orphan.get() {
+            // The hook may have been what dropped the handle.
             self.free_ended(key, slot, cqe);
-            return None;
+        } else {
+            self.slots.complete(slot, cqe);
+            waker = slot.waker.take();
         }
-        self.slots.complete(slot, cqe);
-        slot.waker.take()
+        self.dispatching.set(None);
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+        if self.any_after.get() {
+            self.wake_after(wake);
+        }
+    }
+
+    /// A hook's panic says nothing of the operation, which ends as it would have.
+    ///
+    /// # Panics
+    /// With the same payload if no completion was being handled.
+    #[cold]
+    fn hook_panicked(&self, payload: Box<dyn Any + Send>, wake: &impl Fn(Waker)) {
+        let Some((key, cqe)) = self.dispatching.get() else { resume_unwind(payload) };
+        contain::discard(payload);
+        self.metrics.count(Kind::HookPanics);
+        if let Some(slot) = self.slots.get(key) {
+            self.settle(key, slot, cqe, ControlFlow::Continue(()), wake);
+        }
     }
 
     /// Ends an op whose last completion has come and whose handle is gone, then frees its slot. The end runs
@@ -114,16 +152,6 @@ impl Driver {
         }
         let waker = self.slots.free(key);
         contained(|| drop(waker));
-    }
-
-    /// Ops that were cancelled before they were sent end as the kernel would have ended them.
-    fn end_never_sent(&self, wake: &impl Fn(Waker)) -> u32 {
-        let mut ended = 0;
-        loop {
-            let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else { return ended };
-            ended += 1;
-            self.complete_and_wake(key, Cqe::error(libc::ECANCELED), wake);
-        }
     }
 
     fn own_completion(&self, user_data: u64, cqe: Cqe) {

@@ -32,7 +32,7 @@ use self::op_slab::{Key, OpSlab};
 use self::pool::{Pool, PoolConfig};
 use self::ring::Ring;
 use self::setup::{RingConfig, StartError};
-use self::sqe::Sqe;
+use self::sqe::{Cqe, Sqe};
 use crate::metrics::{Kind, Recorder};
 use crate::sys::Kernel;
 use crate::sys::abi;
@@ -51,6 +51,8 @@ pub(crate) struct Driver {
     waiting: RefCell<Waiting>,
     /// Whether cancels or ops are in there.
     anything_waits: Cell<bool>,
+    /// Whether ops are in there that the kernel will never see.
+    any_never_sent: Cell<bool>,
     pool: Rc<Pool>,
     report: RingReport,
     metrics: Rc<Recorder>,
@@ -61,8 +63,8 @@ pub(crate) struct Driver {
     notify: RefCell<Option<OwnedFd>>,
     /// Nobody drives the loop, and somebody may wait on `notify`.
     watched: Cell<bool>,
-    /// A completion is being handled.
-    dispatching: Cell<bool>,
+    /// The completion that is being handled.
+    dispatching: Cell<Option<(Key, Cqe)>>,
     /// Wakers to be called when the completion that is being handled has been dealt with.
     after: RefCell<Vec<Waker>>,
     any_after: Cell<bool>,
@@ -112,6 +114,7 @@ impl Driver {
             slots: OpSlab::default(),
             waiting: RefCell::default(),
             anything_waits: Cell::new(false),
+            any_never_sent: Cell::new(false),
             pool,
             report,
             metrics,
@@ -119,7 +122,7 @@ impl Driver {
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
             notify: RefCell::new(None),
             watched: Cell::new(false),
-            dispatching: Cell::new(false),
+            dispatching: Cell::new(None),
             after: RefCell::default(),
             any_after: Cell::new(false),
             stamp: Cell::new(0),

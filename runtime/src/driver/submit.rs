@@ -131,7 +131,7 @@ impl Driver {
     pub(crate) fn has_news(&self) -> bool {
         let ring = self.ring.borrow();
         let reapable = ring.as_ref().is_some_and(|r| r.has_completions() || r.wants_enter());
-        reapable || !self.waiting.borrow().never_sent.is_empty()
+        reapable || self.any_never_sent.get()
     }
 
     /// Whether a park would be woken by everything that it should be: wakes can arrive, and all that was

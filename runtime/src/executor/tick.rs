@@ -5,6 +5,7 @@
 //! before the run queue, so that no self-waking task keeps I/O or timers out; one enter at the end, which
 //! submits what the tasks asked for and, if nothing is left to do, parks.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Core;
@@ -85,14 +86,27 @@ impl Core {
             clock.polled(None);
         }
         let ready = self.tasks.ready();
-        for i in 1..=ready {
-            let Some(picked) = self.tasks.pick() else { break };
+        let mut left = ready;
+        // One catch for all polls: a task that panics is ended, and the others go on.
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
+            self.poll_ready(&mut left, &mut clock, began);
+        })) {
+            self.tasks.end_panicked(payload);
+        }
+        clock.tick_ends(began);
+        ready > 0
+    }
+
+    fn poll_ready(&self, left: &mut usize, clock: &mut PollClock<'_>, began: u64) {
+        while *left > 0 {
+            let Some(picked) = self.tasks.pick() else { return };
+            *left -= 1;
             let woken = picked.stamp;
             self.tasks.run(picked);
             clock.polled(Some(woken));
-            if i % POLLS_PER_LOOK == 0 && i < ready {
+            if left.is_multiple_of(POLLS_PER_LOOK) && *left > 0 {
                 if clock.now() - began >= self.tick_quota_ns {
-                    break;
+                    return;
                 }
                 // A busy core answers its mail between polls, not after all of them.
                 if self.has_mail() {
@@ -100,8 +114,6 @@ impl Core {
                 }
             }
         }
-        clock.tick_ends(began);
-        ready > 0
     }
 
     /// Converts a limit into a [`Wait`].

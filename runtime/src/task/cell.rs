@@ -20,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::join::JoinError;
 use super::table::Tasks;
+use super::waker::Word;
 use crate::contain::contained;
 
 pub(crate) const DONE: u8 = 1 << 0;
@@ -40,8 +41,9 @@ pub(crate) struct Header {
 
 struct VTable {
     layout: Layout,
-    /// Polls, or cancels. The task may be gone afterwards.
-    run: unsafe fn(NonNull<Header>, &Tasks, Option<JoinError>),
+    /// The task may be gone after either of the two.
+    poll: unsafe fn(NonNull<Header>, &Tasks, Word),
+    end: unsafe fn(NonNull<Header>, &Tasks, JoinError),
     /// Where the result lies.
     result: unsafe fn(NonNull<Header>) -> NonNull<()>,
     drop_result: unsafe fn(NonNull<Header>),
@@ -80,10 +82,12 @@ impl<F: Future + 'static> TaskCell<F> {
     const VTABLE: &'static VTable = &VTable {
         layout: Layout::new::<Self>(),
         // SAFETY: a header with this table is the head of a `TaskCell<F>`, here and below.
-        run: |h, tasks, end| unsafe { Self::run(h.cast(), tasks, end) },
-        // SAFETY: see `run`.
+        poll: |h, tasks, word| unsafe { Self::poll(h.cast(), tasks, word) },
+        // SAFETY: see `poll`.
+        end: |h, tasks, error| unsafe { Self::finish(h.cast(), tasks, Err(error)) },
+        // SAFETY: see `poll`.
         result: |h| unsafe { NonNull::from(&mut *h.cast::<Self>().as_ref().stage.get()).cast() },
-        // SAFETY: see `run`; the caller knows that the stage is a result.
+        // SAFETY: see `poll`; the caller knows that the stage is a result.
         drop_result: |h| unsafe {
             ManuallyDrop::drop(&mut (*h.cast::<Self>().as_ref().stage.get()).result)
         },
@@ -119,33 +123,26 @@ impl<F: Future + 'static> TaskCell<F> {
 
     /// # Safety
     /// `cell` is a live task whose stage is its future, on its own thread, and it is not being polled.
-    unsafe fn run(cell: NonNull<Self>, tasks: &Tasks, end: Option<JoinError>) {
+    unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks, word: Word) {
         // SAFETY: live until `finish` frees it.
         let this = unsafe { cell.as_ref() };
-        let result = match end {
-            Some(error) => Err(error),
-            None => {
-                let waker = tasks.word_of(this.header.slot).waker();
-                let mut cx = Context::from_waker(&waker);
-                // SAFETY: the stage is the future; it is never moved until dropped in place, and this is
-                // the only reference to it (a task is polled by its loop alone, never from within itself:
-                // `Tasks::run_one` is not reentered for a slot that it is running).
-                let future = unsafe { Pin::new_unchecked(&mut *(*this.stage.get()).future) };
-                match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
-                    Ok(Poll::Pending) => return,
-                    Ok(Poll::Ready(value)) => Ok(value),
-                    Err(payload) => Err(JoinError::panicked(payload)),
-                }
-            }
-        };
-        // SAFETY: as the caller promised.
-        unsafe { Self::finish(cell, tasks, result) };
+        let waker = word.waker();
+        // SAFETY: the stage is the future; it is never moved until dropped in place, and this is the only
+        // reference to it (a task is polled by its loop alone, never from within itself: `Tasks::run` is
+        // not reentered for a slot that it is running).
+        let future = unsafe { Pin::new_unchecked(&mut *(*this.stage.get()).future) };
+        let polled = future.poll(&mut Context::from_waker(&waker));
+        tasks.polled();
+        if let Poll::Ready(value) = polled {
+            // SAFETY: as the caller promised.
+            unsafe { Self::finish(cell, tasks, Ok(value)) };
+        }
     }
 
     /// Drops the future, leaves the result, tells the joiner or frees the task.
     ///
     /// # Safety
-    /// As [`run`](Self::run).
+    /// As [`poll`](Self::poll).
     unsafe fn finish(cell: NonNull<Self>, tasks: &Tasks, result: Result<F::Output, JoinError>) {
         // SAFETY: live until freed below.
         let this = unsafe { cell.as_ref() };
@@ -184,13 +181,23 @@ impl<F: Future + 'static> TaskCell<F> {
     }
 }
 
-/// Polls a task, or ends it with `end`.
+/// Polls a task with a waker of `word`. A panic of its future goes through; the task is to be ended then.
 ///
 /// # Safety
 /// `task` is live, not DONE, on its own thread, and not being polled.
-pub(super) unsafe fn run(task: NonNull<Header>, tasks: &Tasks, end: Option<JoinError>) {
+#[inline]
+pub(super) unsafe fn poll(task: NonNull<Header>, tasks: &Tasks, word: Word) {
     // SAFETY: the table belongs to this very cell.
-    unsafe { (task.as_ref().vtable.run)(task, tasks, end) }
+    unsafe { (task.as_ref().vtable.poll)(task, tasks, word) }
+}
+
+/// Ends a task with `error` instead of a value.
+///
+/// # Safety
+/// As [`poll`].
+pub(super) unsafe fn end(task: NonNull<Header>, tasks: &Tasks, error: JoinError) {
+    // SAFETY: as in `poll`.
+    unsafe { (task.as_ref().vtable.end)(task, tasks, error) }
 }
 
 /// Moves the result out.

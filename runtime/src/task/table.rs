@@ -3,8 +3,10 @@
 //! Owns which task is in which slot, the generations, and the order in which tasks run. Slot 0 is the
 //! main future's: it lives with whoever drives the loop and is only told that it was woken.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::Waker;
@@ -27,8 +29,10 @@ pub(crate) struct Tasks {
     names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
     metrics: Rc<Recorder>,
     root_woken: Cell<bool>,
-    /// Slot that is being polled.
+    /// Slot that is being polled or ended.
     running: Cell<u32>,
+    /// The task whose future's `poll` is under way: the one that is to blame for a panic.
+    polling: Cell<Option<NonNull<Header>>>,
     /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
     cancelling: Cell<u64>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
@@ -68,6 +72,7 @@ const CLOSING_SPAWNS_MAX: usize = 1_000_000;
 /// A slot taken out of the run queue.
 pub(crate) struct Picked {
     task: NonNull<Header>,
+    generation: u32,
     /// When it was woken, see [`Tasks::set_stamp`].
     pub(crate) stamp: u32,
 }
@@ -92,6 +97,7 @@ impl Tasks {
             metrics,
             root_woken: Cell::new(false),
             running: Cell::new(ROOT),
+            polling: Cell::new(None),
             cancelling: Cell::new(0),
             stamp: Cell::new(0),
         })
@@ -176,27 +182,52 @@ impl Tasks {
             let entry = &mut inner.table[slot as usize];
             entry.scheduled = false;
             if let Some(task) = entry.task {
-                return Some(Picked { task, stamp });
+                return Some(Picked { task, generation: entry.generation, stamp });
             }
         }
     }
 
-    /// Polls it, or ends it if it was cancelled.
+    /// Polls it, or ends it if it was cancelled. If its future panics so does this: see
+    /// [`end_panicked`](Self::end_panicked).
+    #[inline]
     pub(crate) fn run(&self, picked: Picked) {
         // SAFETY: a task in the table is live.
         let header = unsafe { picked.task.as_ref() };
         if header.has(DONE) {
             return;
         }
-        let end = header.has(CANCEL).then(JoinError::cancelled);
-        let outer = self.running.replace(header.slot);
-        if end.is_none() {
+        self.running.set(header.slot);
+        if header.has(CANCEL) {
+            // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
+            // called by the loop alone, which does not run while a poll does.
+            unsafe { cell::end(picked.task, self, JoinError::cancelled()) };
+        } else {
             header.last_poll.set(self.begin_poll());
+            let word = Word::new(self.lease.id, header.slot, picked.generation);
+            self.polling.set(Some(picked.task));
+            // SAFETY: as above.
+            unsafe { cell::poll(picked.task, self, word) };
         }
-        // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
-        // called by the loop alone, which does not run while a poll does.
-        unsafe { cell::run(picked.task, self, end) };
-        self.running.set(outer);
+        self.running.set(ROOT);
+    }
+
+    /// The future of the task that is running has returned from its `poll`.
+    #[inline]
+    pub(super) fn polled(&self) {
+        self.polling.set(None);
+    }
+
+    /// Ends the task whose poll panicked with `payload`.
+    ///
+    /// # Panics
+    /// With the same payload if no poll was under way.
+    #[cold]
+    pub(crate) fn end_panicked(&self, payload: Box<dyn Any + Send>) {
+        let Some(task) = self.polling.take() else { resume_unwind(payload) };
+        // SAFETY: it was live and not done when its poll began, and only the loop ends tasks; the panic has
+        // ended its poll.
+        unsafe { cell::end(task, self, JoinError::panicked(payload)) };
+        self.running.set(ROOT);
     }
 
     /// Numbers a poll: a task's, or the main future's.
@@ -262,7 +293,7 @@ impl Tasks {
         // SAFETY: a task in the table is live.
         if !unsafe { task.as_ref() }.has(DONE) {
             // SAFETY: as above; nothing is being polled while the loop closes.
-            unsafe { cell::run(task, self, Some(JoinError::cancelled())) };
+            unsafe { cell::end(task, self, JoinError::cancelled()) };
         }
     }
 
