@@ -112,6 +112,7 @@ fn cancel_read_under_a_limit() {
 fn cancel_recv_raced_against_data_100_000_times() {
     in_child("cancel_recv_raced_against_data_100_000_times", || {
         const RACES: usize = 100_000;
+        const BYTES: usize = 8 << 20;
         let enough = Arc::new(AtomicBool::new(false));
         coreloop::run(async {
             let (mut ours, mut theirs) = net::pair();
@@ -136,7 +137,7 @@ fn cancel_recv_raced_against_data_100_000_times() {
             let (mut at, mut races, mut dropped, mut ended) = (0usize, 0usize, 0usize, false);
             while !ended {
                 races += 1;
-                enough.store(races >= RACES, Ordering::Relaxed);
+                enough.store(races >= RACES && at >= BYTES, Ordering::Relaxed);
                 let by = if rng.below(2) == 0 { By::Chunk } else { By::Buffer };
                 let room = 1 + rng.below(600) as usize;
                 let patience = rng.below(4) as usize;
