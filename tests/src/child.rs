@@ -1,7 +1,8 @@
 //! Tests in a process of their own.
 //!
 //! Owns [`Child`]: descriptors, memory, signals, limits and filters belong to the process, and libtest
-//! runs tests as threads of one, so such a test starts its own binary anew for itself alone. A child that
+//! runs tests as threads of one, so such a test starts its own binary anew for itself alone, with as many
+//! descriptors as the hard limit allows. A child that
 //! hangs is killed with all its children, and what it printed is the failure's text.
 
 use std::io::{self, Read};
@@ -71,7 +72,7 @@ impl Child {
         self
     }
 
-    /// Starts it with this soft and hard RLIMIT_NOFILE.
+    /// Starts it with this soft and hard RLIMIT_NOFILE, instead of the soft one raised to the hard one.
     #[must_use]
     pub fn files(mut self, limit: u64) -> Self {
         self.files = Some(limit);

@@ -1,8 +1,8 @@
 //! What the behaviour tests share.
 //!
 //! Owns running a test in a process of its own ([`child`]), counting what a process holds ([`process`]),
-//! loopback sockets ([`net`]), small futures and numbers ([`drive`]), and the words for tests that can't
-//! run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that `.ci/run` counts
+//! loopback sockets ([`net`]), small futures and numbers ([`drive`]), holding times to what is promised
+//! ([`trials`]), and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that `.ci/run` counts
 //! it; [`figure!`] prints a measured number, shown with `--nocapture`.
 
 pub mod child;
@@ -10,6 +10,7 @@ pub mod drive;
 pub mod net;
 #[allow(unsafe_code)]
 pub mod process;
+pub mod trials;
 
 pub use child::{Child, in_child};
 pub use drive::{Rng, poll_once, settled, turns};

@@ -92,6 +92,16 @@ pub fn file_limit() -> u64 {
     limit.rlim_cur
 }
 
+/// Gives the calling thread a copy of the process's descriptor table for itself. What it opens from now on
+/// counts against the same limit, but by itself; what was open stays so until this thread ends.
+///
+/// # Errors
+/// As `unshare(2)`: a sandbox may forbid it.
+pub fn own_descriptor_table() -> io::Result<()> {
+    // SAFETY: plain integers; threads that share memory need not share descriptors.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) })
+}
+
 /// Opens `/dev/null` until no number below the highest one in use is free, for good; gives the lowest
 /// free number.
 ///
@@ -152,6 +162,16 @@ pub(crate) fn write_raw(fd: i32, bytes: &[u8]) {
     let _ = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
 }
 
+/// As many descriptors as this user may have: a session's soft limit is often 1,024.
+fn raise_file_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live rlimit that the call fills.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: a live rlimit that the call reads.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })
+}
+
 /// Sets a child's limits and user, and ties its life to the calling thread's.
 pub(crate) fn prepare_child(
     command: &mut Command,
@@ -164,6 +184,9 @@ pub(crate) fn prepare_child(
         .filter_map(|(which, limit)| Some((which, limit?)))
         .collect();
     let between = move || {
+        if files.is_none() {
+            raise_file_limit()?;
+        }
         for (which, limit) in &limits {
             let limit = libc::rlimit { rlim_cur: *limit, rlim_max: *limit };
             // SAFETY: a live rlimit that the call reads.

@@ -3,8 +3,6 @@
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use coreloop::combine::{Either, race};
@@ -12,6 +10,7 @@ use coreloop::op::{Nop, submit};
 use coreloop::time::timeout;
 use coreloop::{EventLoop, Feature, Settings};
 use coreloop_net::TcpListener;
+use coreloop_tests::trials::best_of;
 use coreloop_tests::{
     Rng, fd_count, fds_settle_at, figure, in_child, net, poll_once, settled, turns,
 };
@@ -67,64 +66,71 @@ fn cancel_accept_dropped_then_accepted_again_single_shot() {
     });
 }
 
+/// Races accepts against a short patience until so many clients, one after the other, were served; gives
+/// how long the slowest of them took from its connect on.
+fn clients_of_a_raced_accept(clients: usize) -> Duration {
+    let before = fd_count();
+    let ((served, closed, worst), races, dropped) = coreloop::run(async {
+        let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let peers = std::thread::spawn(move || {
+            let (mut served, mut closed, mut worst) = (0usize, 0usize, Duration::ZERO);
+            for _ in 0..clients {
+                let began = Instant::now();
+                let mut client = StdStream::connect(addr).unwrap();
+                client.set_read_timeout(Some(SOON)).unwrap();
+                match client.read(&mut [0; 8]) {
+                    Ok(1) => served += 1,
+                    Ok(_) => closed += 1,
+                    Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => closed += 1,
+                    Err(e) => panic!("a client was neither served nor closed: {e}"),
+                }
+                worst = worst.max(began.elapsed());
+                // No TIME_WAIT: ten thousand of them would use up the ports of a second run.
+                socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            (served, closed, worst)
+        });
+        let mut rng = Rng::new(5);
+        let (mut accepted, mut races, mut dropped) = (0, 0, 0);
+        // The clients end early if one of them is let down.
+        while accepted < clients && !peers.is_finished() {
+            races += 1;
+            let patience = rng.below(4) as usize;
+            match race(listener.accept(), turns(patience)).await {
+                Either::First(stream) => {
+                    accepted += 1;
+                    let mut stream = stream.unwrap();
+                    drop(coreloop::spawn(async move {
+                        stream.write_all("x").await.unwrap();
+                        // Until the client goes.
+                        let _ = stream.recv().await;
+                    }));
+                }
+                Either::Second(()) => dropped += 1,
+            }
+        }
+        // Not by a blocking join: the last greeting is not sent yet.
+        assert!(settled(net::PATIENCE, || peers.is_finished()).await);
+        (peers.join().unwrap(), races, dropped)
+    })
+    .unwrap();
+    figure!("{races} races, {dropped} accepts dropped, {served} clients served, worst {worst:?}");
+    assert_eq!((served, closed), (clients, 0));
+    assert!(races >= clients);
+    assert!(dropped > 1000, "only {dropped} accepts were dropped: the race was none");
+    assert_eq!(fds_settle_at(before, SOON), before);
+    worst
+}
+
+/// Each of 10,000 clients is served within 100 ms. Since a machine can hold up one of ten thousand, that is
+/// asked of the best of three runs; no client may wait 2 s in any of them.
 #[test]
 fn cancel_accept_raced_10_000_times() {
     in_child("cancel_accept_raced_10_000_times", || {
-        const CLIENTS: usize = 10_000;
-        let before = fd_count();
-        let late_us = Arc::new(AtomicUsize::new(0));
-        let counts = coreloop::run(async {
-            let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let addr = listener.local_addr().unwrap();
-            let late = late_us.clone();
-            let clients = std::thread::spawn(move || {
-                let (mut served, mut closed) = (0usize, 0usize);
-                for _ in 0..CLIENTS {
-                    let mut client = StdStream::connect(addr).unwrap();
-                    client.set_read_timeout(Some(SOON)).unwrap();
-                    let began = Instant::now();
-                    match client.read(&mut [0; 8]) {
-                        Ok(1) => served += 1,
-                        Ok(_) => closed += 1,
-                        Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => closed += 1,
-                        Err(e) => panic!("a client was neither served nor closed: {e}"),
-                    }
-                    late.fetch_max(began.elapsed().as_micros() as usize, Ordering::Relaxed);
-                    // No TIME_WAIT: ten thousand of them would use up the ports of a second run.
-                    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-                }
-                (served, closed)
-            });
-            let mut rng = Rng::new(5);
-            let (mut accepted, mut dropped) = (0, 0);
-            while accepted < CLIENTS {
-                let patience = rng.below(4) as usize;
-                match race(listener.accept(), turns(patience)).await {
-                    Either::First(stream) => {
-                        accepted += 1;
-                        let mut stream = stream.unwrap();
-                        drop(coreloop::spawn(async move {
-                            stream.write_all("x").await.unwrap();
-                            // Until the client goes.
-                            let _ = stream.recv().await;
-                        }));
-                    }
-                    Either::Second(()) => dropped += 1,
-                }
-            }
-            // Not by a blocking join: the last greeting is not sent yet.
-            assert!(settled(net::PATIENCE, || clients.is_finished()).await);
-            let (served, closed) = clients.join().unwrap();
-            (served, closed, dropped)
-        })
-        .unwrap();
-        let (served, closed, dropped) = counts;
-        let worst = late_us.load(Ordering::Relaxed);
-        figure!("{served} served, {closed} closed, {dropped} accepts dropped, worst {worst} µs");
-        assert_eq!((served, closed), (CLIENTS, 0));
-        assert!(dropped > 100, "only {dropped} accepts were dropped: the race was none");
-        assert!(worst < 2_000_000, "a client waited {worst} µs");
-        assert_eq!(fds_settle_at(before, SOON), before);
+        best_of(3, Duration::from_millis(100), Duration::from_secs(2), || {
+            clients_of_a_raced_accept(10_000)
+        });
     });
 }
 

@@ -10,6 +10,7 @@ use coreloop::op::{Nop, PollOnce, Read, submit};
 use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, Feature, Settings, Spin};
 use coreloop_net::{TcpListener, TcpStream};
+use coreloop_tests::trials::median_of;
 use coreloop_tests::{
     Child, fd_count, fds_settle_at, figure, in_child, net, poll_once, settled, turns,
 };
@@ -21,7 +22,16 @@ fn pipes(n: usize) -> (Vec<OwnedFd>, Vec<PipeWriter>) {
     (0..n).map(|_| pair()).unzip()
 }
 
-/// 3,000 reads in the kernel of a ring of 8, all dropped in one turn.
+/// 3,000 reads in the kernel of a ring of 8, all dropped in one turn; none may be held 500 ms later, as
+/// the median of five times. The time includes counting 6,000 descriptors, at least once.
+fn none_held_of_3000(settings: &Settings, submitted: bool) {
+    let (promised, wide) = (Duration::from_millis(500), Duration::from_secs(5));
+    let trial = || many_reads_dropped_at_once(settings.clone(), submitted);
+    let all = median_of(5, promised, wide, trial);
+    figure!("0 of 3000 held after {all:?}");
+}
+
+/// How long descriptors are held after the drop.
 fn many_reads_dropped_at_once(settings: Settings, submitted: bool) -> Duration {
     const READS: usize = 3000;
     let mut event_loop = EventLoop::with(settings.ring_entries(8).cq_entries(16)).unwrap();
@@ -55,18 +65,14 @@ fn many_reads_dropped_at_once(settings: Settings, submitted: bool) -> Duration {
 #[test]
 fn cancel_op_3000_pipe_reads_dropped_at_once() {
     in_child("cancel_op_3000_pipe_reads_dropped_at_once", || {
-        let took = many_reads_dropped_at_once(Settings::default(), true);
-        figure!("0 of 3000 held after {took:?}");
-        assert!(took < Duration::from_millis(500) * 4, "{took:?}: the bound is 500 ms, times four");
+        none_held_of_3000(&Settings::default(), true);
     });
 }
 
 #[test]
 fn cancel_op_3000_pipe_reads_dropped_in_the_turn_of_their_start() {
     in_child("cancel_op_3000_pipe_reads_dropped_in_the_turn_of_their_start", || {
-        let took = many_reads_dropped_at_once(Settings::default(), false);
-        figure!("0 of 3000 held after {took:?}");
-        assert!(took < Duration::from_millis(500) * 4, "{took:?}: the bound is 500 ms, times four");
+        none_held_of_3000(&Settings::default(), false);
     });
 }
 
@@ -74,8 +80,7 @@ fn cancel_op_3000_pipe_reads_dropped_in_the_turn_of_their_start() {
 fn cancel_op_3000_pipe_reads_dropped_without_features() {
     in_child("cancel_op_3000_pipe_reads_dropped_without_features", || {
         let bare = Feature::ALL.into_iter().fold(Settings::default(), Settings::mask);
-        let took = many_reads_dropped_at_once(bare, true);
-        figure!("0 of 3000 held after {took:?}");
+        none_held_of_3000(&bare, true);
     });
 }
 

@@ -6,55 +6,94 @@ use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use coreloop::combine::{Either, race};
 use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, Feature, Settings, Spin};
 use coreloop_net::{TcpListener, TcpStream};
-use coreloop_tests::process::{file_limit, fill_descriptor_gaps, set_file_limit, thread_cpu};
+use coreloop_tests::process::{file_limit, fill_descriptor_gaps, process_cpu, set_file_limit};
+use coreloop_tests::trials::median_of;
 use coreloop_tests::{fd_count, fds_settle_at, figure, in_child, net, settled};
 use socket2::{Domain, Socket, Type};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// No descriptor is left for 2 s while five clients wait.
+/// No descriptor is left for 2 s while five clients wait: at most 200 tries, less than 5 % of CPU. All
+/// five are served within 100 ms of its end, as the median of that shortage and four shorter ones.
 fn emfile_on_accept(settings: Settings) {
+    let before = fd_count();
     let mut event_loop = EventLoop::with(settings).unwrap();
     let handle = event_loop.handle();
-    let before = fd_count();
-    let (tries, cpu) = event_loop.block_on(async {
-        let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let mut clients: Vec<_> = (0..5).map(|_| StdStream::connect(addr).unwrap()).collect();
-        let hard = file_limit();
-        set_file_limit(fill_descriptor_gaps());
-        assert!(File::open("/dev/null").is_err(), "no descriptor is left");
-        let cpu = thread_cpu();
-        let early = timeout(Duration::from_secs(2), listener.accept()).await;
-        let cpu = thread_cpu() - cpu;
-        let early = early.map(|r| r.map(drop));
-        assert!(early.is_err(), "an accept without descriptors gave {early:?}");
-        let tries = handle.stats(0).await.unwrap().counters.accept_pauses;
-
-        set_file_limit(hard);
-        let began = Instant::now();
-        for _ in &clients {
-            let mut stream = timeout(SOON, listener.accept()).await.expect("it recovers").unwrap();
-            stream.write_all("x").await.unwrap();
-        }
-        let recovered = began.elapsed();
-        for client in &mut clients {
-            client.set_read_timeout(Some(SOON)).unwrap();
-            assert_eq!(client.read(&mut [0; 8]).unwrap(), 1);
-        }
-        figure!("{tries} tries, CPU {cpu:?}, all five served {recovered:?} after the recovery");
-        // 100 ms by the contract; wide, since the machine may be busy.
-        assert!(recovered < Duration::from_millis(500), "recovery took {recovered:?}");
-        (tries, cpu)
+    let mut filled = 0;
+    let mut span = Duration::from_secs(2);
+    let all = median_of(5, Duration::from_millis(100), Duration::from_secs(2), || {
+        let found = event_loop.block_on(shortage(&handle, span));
+        figure!("in {span:?} {} tries, CPU {:?}", found.tries, found.cpu);
+        let (tries_max, cpu_max) = (span.as_millis() as u64 / 10, span / 20);
+        assert!((1..=tries_max).contains(&found.tries), "{} tries in {span:?}", found.tries);
+        assert!(found.cpu < cpu_max, "{:?} of CPU in {span:?} is 5 % or more", found.cpu);
+        filled += found.filled;
+        span = Duration::from_millis(200);
+        found.recovered
     });
-    assert!((1..=200).contains(&tries), "{tries} tries in 2 s");
-    assert!(cpu < Duration::from_millis(100), "{cpu:?} of CPU in 2 s is 5 % or more");
+    figure!("all five served {all:?} after the recovery");
     drop(event_loop);
-    // What filled the gaps stays open.
-    assert!(fds_settle_at(before, Duration::from_millis(50)) >= before - 3);
+    let open = before + filled;
+    assert_eq!(fds_settle_at(open, SOON), open, "with {filled} that fill gaps for good");
+}
+
+/// What is seen of one shortage of descriptors.
+struct Shortage {
+    /// Accepts that failed while it lasted.
+    tries: u64,
+    /// CPU time of the process while it lasted.
+    cpu: Duration,
+    /// From its end until the last of five clients was accepted.
+    recovered: Duration,
+    /// Descriptors opened to use up the numbers, which stay open.
+    filled: usize,
+}
+
+/// A listener with five clients waiting and no descriptor for `span`. The shortage ends just after a
+/// failed try, which is the worst moment: the whole pause lies ahead.
+async fn shortage(handle: &coreloop::Handle, span: Duration) -> Shortage {
+    let tries = async || handle.stats(0).await.unwrap().counters.accept_pauses;
+    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut clients: Vec<_> = (0..5).map(|_| StdStream::connect(addr).unwrap()).collect();
+    let (limit, open) = (file_limit(), fd_count());
+    let none_left = fill_descriptor_gaps();
+    let filled = fd_count() - open;
+    set_file_limit(none_left);
+    assert!(File::open("/dev/null").is_err(), "no descriptor is left");
+    let (first, cpu) = (tries().await, process_cpu());
+    let early = timeout(span, listener.accept()).await;
+    let cpu = process_cpu() - cpu;
+    let early = early.map(|r| r.map(drop));
+    assert!(early.is_err(), "an accept without descriptors gave {early:?}");
+    let last = tries().await;
+    let next_try = async {
+        while tries().await == last {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    match race(timeout(SOON, listener.accept()), next_try).await {
+        Either::First(ended) => panic!("while it waits for the next try: {:?}", ended.map(drop)),
+        Either::Second(()) => {}
+    }
+
+    set_file_limit(limit);
+    let began = Instant::now();
+    let mut streams = Vec::new();
+    for _ in &clients {
+        streams.push(timeout(SOON, listener.accept()).await.expect("it recovers").unwrap());
+    }
+    let recovered = began.elapsed();
+    for (stream, client) in streams.iter_mut().zip(&mut clients) {
+        stream.write_all("x").await.unwrap();
+        client.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 1);
+    }
+    Shortage { tries: last - first, cpu, recovered, filled }
 }
 
 #[test]

@@ -208,11 +208,11 @@ fn task_wake_from_another_thread_ends_a_park() {
     }
 }
 
-/// Eight threads wake tasks all the time while loops come and go under them.
+/// Eight threads wake tasks, a million times and more, while loops come and go under them.
 #[test]
 fn task_wake_by_8_threads_across_drops_of_loops() {
     in_child("task_wake_by_8_threads_across_drops_of_loops", || {
-        const WAKES_EACH: usize = 100_000;
+        const WAKES_EACH: usize = 125_000;
         let before = fd_count();
         let current: Arc<Mutex<Vec<Waker>>> = Arc::default();
         let (stop, wakes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant as StdInstant};
 
 use coreloop::time::{Instant, sleep, sleep_until};
 use coreloop::{EventLoop, Settings, Spin, StatsLevel, spawn};
-use coreloop_tests::process::{kill, process_cpu, thread_cpu};
+use coreloop_tests::process::{process_cpu, thread_cpu};
+use coreloop_tests::trials::best_of;
 use coreloop_tests::{Rng, figure, in_child, poll_once, rss_bytes, turns};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -224,18 +225,19 @@ fn time_a_sleep_that_outlives_its_loop_is_not_early() {
     }
 }
 
+/// A process that is stopped for 5 s while 2,000 timers run: each fires once, none early, and those that
+/// were due meanwhile are seen to be late.
 #[test]
 fn time_a_stop_of_the_process_fires_each_timer_once() {
     in_child("time_a_stop_of_the_process_fires_each_timer_once", || {
         let pid = std::process::id();
         // Somebody else has to say CONT: the shell that this child starts, ended with it.
-        let script = format!("sleep 0.1; kill -STOP {pid}; sleep 1; kill -CONT {pid}");
-        let mut stopper = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        let script = format!("sleep 0.1; kill -STOP {pid}; sleep 5; kill -CONT {pid}");
         let mut event_loop =
             EventLoop::with(Settings::default().stats(StatsLevel::Histograms)).unwrap();
-        event_loop.block_on(async {
+        let mut stopper = event_loop.block_on(async {
             let (fired, early) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-            let tasks: Vec<_> = (0..2000u64)
+            let tasks: Vec<_> = (1..=2000u64)
                 .map(|i| {
                     let (fired, early) = (fired.clone(), early.clone());
                     spawn(async move {
@@ -247,41 +249,50 @@ fn time_a_stop_of_the_process_fires_each_timer_once() {
                     })
                 })
                 .collect();
+            // Not before all of them are set.
+            turns(2).await;
+            let stopper = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
             for task in tasks {
                 task.await.unwrap();
             }
             assert_eq!((fired.get(), early.get()), (2000, 0));
+            stopper
         });
-        stopper.wait().unwrap();
-        kill(pid as i32, 0);
+        assert!(stopper.wait().unwrap().success(), "the process was stopped and continued");
         let stats = event_loop.stats();
-        assert!(stats.counters.timers >= 1999, "{}", stats.counters.timers);
+        assert_eq!(stats.counters.timers, 2000, "each timer fires once");
         let worst = stats.histograms.unwrap().timer_late.max_ns();
         figure!("the latest timer was late by {} ms", worst / 1_000_000);
-        assert!(worst > 500_000_000, "the histogram shows the stall");
+        assert!(worst > 4_500_000_000, "the histogram does not show the stall: {worst} ns");
     });
 }
 
+/// An idle server takes less than 1 ms of CPU in 3 s: the whole process, by the best of three spans, since
+/// what interrupts and cold caches cost is charged to whoever runs. That it hardly ever wakes at all does
+/// not depend on the machine, and is asked of each span.
 #[test]
 fn time_idle_for_3_seconds_costs_no_cpu() {
     in_child("time_idle_for_3_seconds_costs_no_cpu", || {
         let mut event_loop = EventLoop::new().unwrap();
         event_loop.block_on(async {
-            // A connection with a receive armed, a listener, a far timer: an idle server.
-            let (mut ours, _theirs) = coreloop_tests::net::pair();
-            drop(spawn(async move { drop(ours.recv().await) }));
+            // A connection with a receive armed, a listener, a far timer.
+            let (mut ours, theirs) = coreloop_tests::net::pair();
+            drop(spawn(async move { drop((ours.recv().await, theirs)) }));
             drop(spawn(async {
                 let mut listener = coreloop_net::TcpListener::bind("127.0.0.1:0").unwrap();
                 drop(listener.accept().await);
             }));
             drop(spawn(sleep(Duration::from_secs(3600))));
             sleep(Duration::from_millis(50)).await;
-            let (thread, process) = (thread_cpu(), process_cpu());
-            sleep(Duration::from_secs(3)).await;
-            let (thread, process) = (thread_cpu() - thread, process_cpu() - process);
-            figure!("{thread:?} of the thread's CPU in 3 s, {process:?} of the process's");
-            // The contract says 1 ms; noise of the machine is allowed for.
-            assert!(thread < Duration::from_millis(5), "{thread:?}");
+        });
+        best_of(3, Duration::from_millis(1), Duration::from_millis(15), || {
+            let (before, cpu) = (event_loop.stats().counters, process_cpu());
+            event_loop.block_on(sleep(Duration::from_secs(3)));
+            let (after, cpu) = (event_loop.stats().counters, process_cpu() - cpu);
+            let (ticks, parks) = (after.ticks - before.ticks, after.parks - before.parks);
+            figure!("{cpu:?} of CPU in 3 s, {ticks} turns, {parks} parks");
+            assert!(ticks <= 10, "{ticks} turns of an idle loop");
+            cpu
         });
     });
 }
