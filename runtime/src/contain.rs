@@ -1,8 +1,8 @@
 //! Keeping panics where they belong.
 //!
-//! Owns [`contained`] and [`discard`]. A panic that was caught has a payload, and that payload has a destructor which may
-//! panic again: so the payload of a contained panic is dropped contained too, and what comes of that is
-//! forgotten.
+//! Owns [`contained`] and [`discard`]. A panic that was caught has a payload, and that payload has a
+//! destructor which may panic again: so the payload of a contained panic is dropped contained too, and what
+//! comes of that is forgotten.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
