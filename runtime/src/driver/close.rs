@@ -31,7 +31,7 @@ impl Driver {
             let Ok(entered) = self.try_submit_and_wait(1, Some(until)) else { break };
             if self.reap() == 0 && entered == Entered::Pressed {
                 // Nothing moved and the kernel is short of memory: give it a moment, within the deadline.
-                std::thread::sleep(PRESSED_PAUSE);
+                self.kernel.pause(PRESSED_PAUSE);
             }
         }
         let leaked = self.busy();

@@ -28,7 +28,7 @@ impl Core {
         if !self.driver.may_wait() {
             // The kernel turned an early flush away: what waits for room would wait for ever.
             if self.driver.submit_and_wait(0, None) == Entered::Pressed && !self.has_work() {
-                std::thread::sleep(PRESSED_PAUSE);
+                self.kernel.pause(PRESSED_PAUSE);
             }
             return;
         }
@@ -141,7 +141,7 @@ impl Core {
         if entered == Entered::Pressed && !self.has_work() {
             // The kernel is short of memory for now. Without a pause this would spin; a timer or a wake
             // may come late by as much.
-            std::thread::sleep(PRESSED_PAUSE);
+            self.kernel.pause(PRESSED_PAUSE);
         }
     }
 
