@@ -33,6 +33,10 @@ pub mod op;
 pub mod placement;
 mod runtime;
 pub mod signal;
+#[cfg(any(test, feature = "sim"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "its harness is what uses it"))]
+#[allow(unsafe_code)]
+mod sim;
 mod spawn;
 #[allow(unsafe_code)]
 mod sys;
