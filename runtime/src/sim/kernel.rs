@@ -102,7 +102,8 @@ impl SimKernel {
             state.sweep();
             state.look_at_buffers(ring);
             let consumed = state.submit_some(ring, to_submit)?;
-            if flags & enter::GETEVENTS == 0 {
+            // As the kernel does: who did not get everything in does not wait, and reaps nothing new.
+            if consumed != to_submit || flags & enter::GETEVENTS == 0 {
                 return Ok(consumed);
             }
             state.bring(ring, min_complete);
@@ -181,7 +182,11 @@ impl State {
             let next = match (self.next_event_ns(), until) {
                 (Some(event), Some(until)) => event.min(until),
                 (Some(at), None) | (None, Some(at)) => at,
-                (None, None) => panic!("a core that runs alone sleeps, and nothing is on its way"),
+                (None, None) => {
+                    let lines: Vec<_> =
+                        self.trace.lines().iter().map(ToString::to_string).collect();
+                    panic!("a core sleeps, and nothing is on its way:\n{}", lines.join("\n"))
+                }
             };
             self.advance_to(next);
             self.bring(ring, wanted);

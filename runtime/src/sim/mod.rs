@@ -23,3 +23,6 @@ mod shape;
 mod state;
 pub(crate) mod trace;
 pub(crate) mod world;
+
+#[cfg(test)]
+mod loop_tests;
