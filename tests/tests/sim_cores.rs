@@ -152,7 +152,7 @@ fn sim_an_hour_of_heartbeats_takes_no_time() {
     assert!(report.elapsed >= Duration::from_secs(3600));
     assert!((3600 * CORES as u64).abs_diff(beats) <= 2 * CORES as u64, "{beats} beats");
     coreloop_tests::figure!("{beats} heartbeats in an hour took {took:?}, {} steps", report.steps);
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(report.steps < 6 * beats, "a few steps each, whatever the time: {}", report.steps);
 }
 
 #[test]

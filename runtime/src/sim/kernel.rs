@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::files::{FileKind, eventfd, option, placeholder};
+use super::files::{FileKind, event, eventfd, option, placeholder};
 use super::net::socket::{Phase, Socket};
 use super::net::{HostId, SockId, unspecified};
 use super::ring::Queues;
@@ -102,7 +102,8 @@ impl SimKernel {
             state.sweep();
             state.look_at_buffers(ring);
             let consumed = state.submit_some(ring, to_submit)?;
-            if flags & enter::GETEVENTS == 0 {
+            // As the kernel does: who did not get everything in does not wait, and reaps nothing new.
+            if consumed != to_submit || flags & enter::GETEVENTS == 0 {
                 return Ok(consumed);
             }
             state.bring(ring, min_complete);
@@ -140,6 +141,7 @@ impl SimKernel {
         call: impl FnOnce(&mut State, SockId) -> i32,
     ) -> io::Result<()> {
         self.world.with(|state| {
+            state.sweep();
             let sock = self.sock_of(state, fd).map_err(io::Error::from_raw_os_error)?;
             let errno = call(state, sock);
             state.settle();
@@ -181,7 +183,11 @@ impl State {
             let next = match (self.next_event_ns(), until) {
                 (Some(event), Some(until)) => event.min(until),
                 (Some(at), None) | (None, Some(at)) => at,
-                (None, None) => panic!("a core that runs alone sleeps, and nothing is on its way"),
+                (None, None) => {
+                    let lines: Vec<_> =
+                        self.trace.lines().iter().map(ToString::to_string).collect();
+                    panic!("a core sleeps, and nothing is on its way:\n{}", lines.join("\n"))
+                }
             };
             self.advance_to(next);
             self.bring(ring, wanted);
@@ -268,8 +274,9 @@ impl Kernel for SimKernel {
     }
 
     fn eventfd(&self) -> io::Result<OwnedFd> {
-        let fd = eventfd()?;
-        self.world.with(|state| state.install(&fd, self.host, FileKind::Event))?;
+        self.world.sweep();
+        let (fd, twin) = event()?;
+        self.world.with(|state| state.install(&fd, self.host, FileKind::Event, Some(twin)))?;
         Ok(fd)
     }
 
@@ -281,11 +288,13 @@ impl Kernel for SimKernel {
         if family != libc::AF_INET && family != libc::AF_INET6 {
             return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         }
+        // What was closed is noticed before its number can be taken again.
+        self.world.sweep();
         let fd = placeholder(family)?;
         self.world.with(|state| {
             let sock = state.add_socket(Socket::new(self.host, family));
             state.note("socket", &[i64::from(sock.0)]);
-            state.install(&fd, self.host, FileKind::Socket(sock))
+            state.install(&fd, self.host, FileKind::Socket(sock), None)
         })?;
         Ok(fd)
     }

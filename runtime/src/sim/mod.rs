@@ -60,3 +60,5 @@ pub use builder::{Builder, Faults};
 pub use control::{Outcome, Sim};
 pub use report::{Failure, Report, SimError};
 pub use seeds::check;
+#[cfg(test)]
+mod loop_tests;

@@ -114,9 +114,10 @@ impl Run<'_> {
         let core = self.cores[at].clone();
         let mut core = core.borrow_mut();
         let had_ended = core.main_end().is_some();
-        core.step(&mut self.rng);
+        if core.step(&mut self.rng) {
+            world.sweep();
+        }
         self.steps += 1;
-        world.sweep();
         world.advance_to(world.now_ns() + self.rng.below(STEP_NS_MAX));
         let closed = core.is_closed();
         let ends = !had_ended && core.main_end().is_some();
