@@ -124,18 +124,15 @@ impl SimCore {
     }
 
     /// One step. Some are taken together, as the numbers have it: where cores may come between, they need
-    /// not always. Whether code of users may have run since the last enter.
-    pub(super) fn step(&mut self, rng: &mut Rng) -> bool {
-        let mut users = false;
+    /// not always.
+    pub(super) fn step(&mut self, rng: &mut Rng) {
         for _ in 0..STEPS_TOGETHER_MAX {
-            users |= matches!(self.phase, Phase::Turn | Phase::Draining(_) | Phase::Drained(..));
             self.one_step();
             let parking = matches!(self.phase, Phase::Announced(_) | Phase::Looked(_));
             if !parking || rng.chance(STOPS_BETWEEN) {
-                break;
+                return;
             }
         }
-        users
     }
 
     fn one_step(&mut self) {

@@ -114,9 +114,7 @@ impl Run<'_> {
         let core = self.cores[at].clone();
         let mut core = core.borrow_mut();
         let had_ended = core.main_end().is_some();
-        if core.step(&mut self.rng) {
-            world.sweep();
-        }
+        core.step(&mut self.rng);
         self.steps += 1;
         world.advance_to(world.now_ns() + self.rng.below(STEP_NS_MAX));
         let closed = core.is_closed();
@@ -126,6 +124,8 @@ impl Run<'_> {
             self.check_ends()?;
         }
         if closed {
+            // Every other step of a core is followed by an enter, which looks for closed descriptors.
+            self.sim.world.sweep();
             self.gather();
         }
         Ok(())
