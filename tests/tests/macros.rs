@@ -52,7 +52,7 @@ fn macros_a_plain_function_adds_hosts(sim: &Sim) {
 #[coreloop::test(sim, seeds = 1_000)]
 #[should_panic(expected = "CORELOOP_SEED=")]
 async fn macros_a_failing_seed_is_told(sim: Sim) {
-    assert!(sim.random() % 16 != 0, "an unlucky number");
+    assert_ne!(sim.random() % 16, 0, "an unlucky number");
 }
 
 /// Where this build put the macros: the newest of that name beside the tests; none in a build for another

@@ -199,7 +199,7 @@ fn sim_a_crashed_core_answers_with_an_error_and_comes_back_fresh() {
         sim.client("client", async move || {
             sleep(Duration::from_millis(1)).await;
             let old = handles.borrow()[0].clone();
-            let remote = old.spawn_on(1, || std::future::pending::<()>()).unwrap();
+            let remote = old.spawn_on(1, std::future::pending::<()>).unwrap();
             sleep(Duration::from_millis(1)).await;
             own.crash("server");
             let gone = timeout(Duration::from_secs(1), remote).await.unwrap();
@@ -219,7 +219,7 @@ fn sim_a_failing_seed_is_told_with_how_to_see_it_again() {
     let build = Sim::builder();
     let one_in_eight = |sim: &Sim| {
         let own = sim.clone();
-        sim.client("client", async move || assert!(own.random() % 8 != 0, "an unlucky number"));
+        sim.client("client", async move || assert_ne!(own.random() % 8, 0, "an unlucky number"));
     };
     let error = build.first_failure(200, one_in_eight).expect("one in eight fails");
     let again = build.clone().seed(error.seed()).build();

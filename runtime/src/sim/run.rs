@@ -63,6 +63,7 @@ impl Run<'_> {
     }
 
     fn start_host(&self, at: usize) -> Result<(), Failure> {
+        self.sim.world.note("start", &[at as i64]);
         let mut hosts = self.sim.hosts.borrow_mut();
         let host = &mut hosts[at];
         let started = host.start(&self.sim.world, &self.sim.settings);
@@ -144,6 +145,7 @@ impl Run<'_> {
     }
 
     fn crash(&self, at: usize) {
+        self.sim.world.note("crash", &[at as i64]);
         let cores = self.sim.hosts.borrow_mut()[at].crash(&self.sim.world);
         cores.iter().for_each(|core| core.borrow_mut().abandon());
         self.sim.world.sweep();
