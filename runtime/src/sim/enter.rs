@@ -420,6 +420,10 @@ impl State {
     pub(super) fn tell(&mut self, at: OpRef) {
         let Some(op) = self.op(at).filter(|op| op.going == Going::Waiting) else { return };
         if self.can_go_on(op) {
+            let woken = self.woken_by(op);
+            if let (Some(kind), Some(op)) = (woken, self.rings.op_mut(at)) {
+                op.kind = kind;
+            }
             self.news(at);
         }
     }

@@ -26,3 +26,6 @@ pub(crate) mod world;
 
 #[cfg(test)]
 mod loop_tests;
+
+#[cfg(test)]
+mod differential_tests;
