@@ -99,8 +99,8 @@ struct Machine {
     /// The socket that the step is about.
     on: usize,
     accepted: bool,
-    /// Sockets whose connect has failed.
-    refused: Vec<usize>,
+    /// Sockets whose connect has failed, or that were shut down.
+    spoiled: Vec<usize>,
 }
 
 fn bytes_of(len: usize) -> *mut u8 {
@@ -136,7 +136,7 @@ impl Machine {
             sent: 0,
             on: usize::MAX,
             accepted: false,
-            refused: Vec::new(),
+            spoiled: Vec::new(),
         };
         machine.step(&Step::Provide);
         machine
@@ -166,6 +166,9 @@ impl Machine {
             _ => None,
         };
         self.on = slot_of(step).unwrap_or(usize::MAX);
+        if matches!(step, Step::ShutdownOp(..) | Step::ShutdownCall(..)) {
+            self.spoiled.push(self.on);
+        }
         let fd = slot_of(step).and_then(|s| self.slots[s].as_ref()).map(borrowed);
         match step {
             Step::Socket => {
@@ -310,7 +313,7 @@ impl Machine {
                 self.accepted = true;
                 result = 0;
             } else if what == What::Connect && result < 0 {
-                self.refused.push(self.ops[op].slot);
+                self.spoiled.push(self.ops[op].slot);
             } else if what == What::Poll && result > 0 {
                 // Linux often tells of the one event that woke the poll, and of none beside it.
                 result = 1;
@@ -337,8 +340,40 @@ impl Machine {
         (answers, std::mem::take(&mut self.calls))
     }
 
-    fn receives_on(&self, slot: usize) -> bool {
-        self.ops.iter().any(|op| op.what == What::Recv && !op.ended && op.slot == slot)
+    /// Whether an op of this kind is in flight on a socket; of any kind for none.
+    fn has(&self, slot: usize, what: Option<What>) -> bool {
+        let on = |op: &&Flying| !op.ended && op.slot == slot;
+        self.ops.iter().filter(on).any(|op| what.is_none_or(|what| op.what == what))
+    }
+
+    /// Whether a step is one of those whose outcome the kernel may choose, or that are not modelled.
+    fn is_free_choice(&self, step: &Step) -> bool {
+        let connects = |s| self.has(s, Some(What::Connect));
+        match *step {
+            // Which of several gets it; and whether a poll beside another op is told.
+            Step::Recv(s, ..) | Step::RecvSelect(s) => {
+                self.has(s, Some(What::Recv)) || self.has(s, Some(What::Poll))
+            }
+            Step::Accept(s, _) => self.has(s, Some(What::Accept)) || self.has(s, Some(What::Poll)),
+            Step::Poll(s, _) => self.has(s, None),
+            // Which of several waiting ops is told of the error.
+            Step::ShutdownOp(s, _) | Step::ShutdownCall(s, _) => connects(s),
+            // A socket that connects to itself, or once more after a failure; one that was shut down
+            // before it had a connection.
+            Step::Connect(s, to) => {
+                let same = self.addrs[s].is_some() && self.addrs[s] == self.addrs[to];
+                s == to || same || self.spoiled.contains(&s) || !self.keeps_port(to)
+            }
+            Step::Listen(s, _) => self.spoiled.contains(&s),
+            // TIME_WAIT.
+            Step::Bind(_, known) => known && (self.accepted || !self.keeps_port(0)),
+            _ => false,
+        }
+    }
+
+    /// Whether a socket's address is surely its own still: on Linux others may take it otherwise.
+    fn keeps_port(&self, slot: usize) -> bool {
+        self.slots[slot].is_some() && !self.spoiled.contains(&slot)
     }
 
     fn in_flight(&self) -> Vec<usize> {
@@ -363,24 +398,14 @@ fn choose(rng: &mut Rng, sim: &Machine) -> Step {
     let flags = rng.pick(&[0, 0, 0, libc::MSG_WAITALL, libc::MSG_DONTWAIT]);
     let len = rng.pick(&[1, 5, 40, 48, 49, 100, 1000]);
     match rng.below(24) {
-        // Not where connections have been: TIME_WAIT is not modelled.
-        0 => Step::Bind(slot, !sim.accepted && rng.chance(3_000)),
+        0 => Step::Bind(slot, rng.chance(3_000)),
         1 => Step::Listen(slot, rng.pick(&[0, 1, 8])),
         2..=4 if !bound.is_empty() && sim.slots.len() < SLOTS_MAX => {
-            // A socket that connects to itself is not modelled, nor one whose connect has failed.
-            let to = rng.pick(&bound);
-            let same = sim.addrs[slot].is_some() && sim.addrs[slot] == sim.addrs[to];
-            if to == slot || same || sim.refused.contains(&slot) {
-                Step::Wait
-            } else {
-                Step::Connect(slot, to)
-            }
+            Step::Connect(slot, rng.pick(&bound))
         }
         5..=6 if sim.slots.len() < SLOTS_MAX => Step::Accept(slot, rng.chance(5_000)),
         7..=9 => Step::Send(slot, len, flags),
         10 => Step::SendMany(slot, vec![len, 3, 17]),
-        // Who of several gets the bytes is the kernel's to choose.
-        11..=15 if sim.receives_on(slot) => Step::Wait,
         11..=13 => Step::Recv(slot, len, flags),
         14..=15 => Step::RecvSelect(slot),
         16 => Step::Poll(slot, rng.pick(&[libc::POLLIN, libc::POLLOUT, libc::POLLRDHUP]) as u32),
@@ -416,7 +441,9 @@ fn compare(seed: u64, steps_max: usize) -> Result<usize, String> {
         let step = if n < plan.len() {
             plan[n].clone()
         } else if n < steps_max - 1 {
-            choose(&mut rng, &sim)
+            Some(choose(&mut rng, &sim))
+                .filter(|step| !sim.is_free_choice(step))
+                .unwrap_or(Step::Wait)
         } else {
             Step::Wait
         };
