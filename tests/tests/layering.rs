@@ -13,8 +13,6 @@ const LAYERS: [(&str, u32); 21] = [
     // The system's numbers and calls, and the book that everybody writes into.
     ("sys", 0),
     ("metrics", 1),
-    // Another kernel behind the seam.
-    ("sim", 1),
     // Three that stand alone: deadlines, the ring, mail.
     ("wheel", 2),
     ("driver", 2),
@@ -35,7 +33,9 @@ const LAYERS: [(&str, u32); 21] = [
     ("handle", 8),
     ("event_loop", 9),
     ("runtime", 10),
-    ("lib", 11),
+    // Another kernel behind the seam, and what steps loops over it.
+    ("sim", 11),
+    ("lib", 12),
 ];
 
 /// Ignorance that modules promise in their own docs, beyond what the heights say.

@@ -489,7 +489,8 @@ impl State {
         if let Some(sim) = self.rings.get_mut(ring) {
             sim.work.retain(|id| *id != op);
         }
-        if let Some(op) = self.rings.take_op(at) {
+        if let Some(mut op) = self.rings.take_op(at) {
+            op.going = Going::Queued;
             self.go_on(at, op);
         }
         if self.rings.op_mut(at).is_none() {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 use super::check::Mistake;
 use super::net::{HostId, SockId};
@@ -41,7 +42,7 @@ pub(super) struct File {
     open: bool,
     /// Ops that hold it.
     held: u32,
-    /// A descriptor of our own for an eventfd's count.
+    /// The other end of an eventfd; see [`event`].
     twin: Option<OwnedFd>,
 }
 
@@ -59,12 +60,12 @@ impl State {
         fd: &OwnedFd,
         host: HostId,
         kind: FileKind,
+        twin: Option<OwnedFd>,
     ) -> io::Result<FileId> {
         let raw = fd.as_raw_fd();
         if let Some(&old) = self.files.by_fd.get(&raw) {
             self.closed(old);
         }
-        let twin = if kind == FileKind::Event { Some(fd.try_clone()?) } else { None };
         let inode = inode_of(raw).ok_or_else(io::Error::last_os_error)?;
         self.files.made += 1;
         let id = FileId(self.files.made);
@@ -146,10 +147,12 @@ impl State {
     /// The count of an eventfd, which is 0 afterwards; none if it was 0.
     pub(super) fn take_count(&mut self, id: FileId) -> Option<u64> {
         let twin = self.files.all.get(&id)?.twin.as_ref()?;
-        let mut count = 0u64;
-        // SAFETY: 8 live bytes; eventfds are made non-blocking.
-        let n = unsafe { libc::read(twin.as_raw_fd(), (&raw mut count).cast(), 8) };
-        (n == 8).then_some(count)
+        let (mut sum, mut count) = (0u64, 0u64);
+        // SAFETY: 8 live bytes; both ends of an eventfd are made non-blocking.
+        while unsafe { libc::read(twin.as_raw_fd(), (&raw mut count).cast(), 8) } == 8 {
+            sum = sum.saturating_add(count);
+        }
+        (sum > 0).then_some(sum)
     }
 
     /// The `POLL*` events of an eventfd.
@@ -179,7 +182,17 @@ pub(super) fn placeholder(family: i32) -> io::Result<OwnedFd> {
     owned(fd)
 }
 
-/// The same for a ring, which no socket option is asked of.
+/// What stands for an eventfd, and our end of it, from which the counts are read that were written to the
+/// other. No real one: all of those share an inode, so a close could not be told from a number that somebody
+/// else's eventfd has taken since.
+pub(super) fn event() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (users, ours) = UnixStream::pair()?;
+    users.set_nonblocking(true)?;
+    ours.set_nonblocking(true)?;
+    Ok((users.into(), ours.into()))
+}
+
+/// A descriptor for a ring, of which nothing is asked.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::files::{FileKind, eventfd, option, placeholder};
+use super::files::{FileKind, event, eventfd, option, placeholder};
 use super::net::socket::{Phase, Socket};
 use super::net::{HostId, SockId, unspecified};
 use super::ring::Queues;
@@ -141,6 +141,7 @@ impl SimKernel {
         call: impl FnOnce(&mut State, SockId) -> i32,
     ) -> io::Result<()> {
         self.world.with(|state| {
+            state.sweep();
             let sock = self.sock_of(state, fd).map_err(io::Error::from_raw_os_error)?;
             let errno = call(state, sock);
             state.settle();
@@ -275,8 +276,9 @@ impl Kernel for SimKernel {
     }
 
     fn eventfd(&self) -> io::Result<OwnedFd> {
-        let fd = eventfd()?;
-        self.world.with(|state| state.install(&fd, self.host, FileKind::Event))?;
+        self.world.sweep();
+        let (fd, twin) = event()?;
+        self.world.with(|state| state.install(&fd, self.host, FileKind::Event, Some(twin)))?;
         Ok(fd)
     }
 
@@ -288,11 +290,13 @@ impl Kernel for SimKernel {
         if family != libc::AF_INET && family != libc::AF_INET6 {
             return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         }
+        // What was closed is noticed before its number can be taken again.
+        self.world.sweep();
         let fd = placeholder(family)?;
         self.world.with(|state| {
             let sock = state.add_socket(Socket::new(self.host, family));
             state.note("socket", &[i64::from(sock.0)]);
-            state.install(&fd, self.host, FileKind::Socket(sock))
+            state.install(&fd, self.host, FileKind::Socket(sock), None)
         })?;
         Ok(fd)
     }

@@ -77,7 +77,7 @@ impl State {
             let nodelay = option(of, libc::IPPROTO_TCP, libc::TCP_NODELAY);
             set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, nodelay);
         }
-        self.install(&fd, host, FileKind::Socket(child))?;
+        self.install(&fd, host, FileKind::Socket(child), None)?;
         // From here on the number belongs to whoever reaps the completion.
         Ok(fd.into_raw_fd())
     }
