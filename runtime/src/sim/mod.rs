@@ -64,4 +64,6 @@ pub use seeds::check;
 mod loop_tests;
 
 #[cfg(test)]
+mod check_tests;
+#[cfg(test)]
 mod differential_tests;

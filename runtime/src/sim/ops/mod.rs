@@ -228,13 +228,15 @@ impl State {
     /// Whether an attempt would not have to wait.
     pub(super) fn can_go_on(&self, op: &Op) -> bool {
         let (input, output) = (libc::POLLIN as u32, libc::POLLOUT as u32);
+        // Not POLLRDHUP, which ends a poll: a send that is full has to wait whatever the peer has ended.
+        let over = (libc::POLLERR | libc::POLLHUP) as u32;
         let wanted = match &op.kind {
             Kind::Nop | Kind::Shutdown(_) => return true,
             Kind::ReadCount(_) | Kind::Recv { .. } | Kind::Accept { .. } => input,
             Kind::Send { .. } | Kind::Connect { .. } => output,
-            Kind::Poll(events, _) => *events,
+            Kind::Poll(events, _) => *events | POLL_ALWAYS,
         };
-        self.mask_of(op) & (wanted | POLL_ALWAYS) != 0
+        self.mask_of(op) & (wanted | over) != 0
     }
 
     /// What woke a poll is what it will tell, whatever is left of it by then.
