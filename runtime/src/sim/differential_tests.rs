@@ -145,8 +145,9 @@ impl Machine {
     fn submit(&mut self, what: What, buf: *mut u8, sqe: Sqe) {
         let user_data = self.ops.len() as u64;
         self.ops.push(Flying { what, slot: self.on, buf, ended: false });
-        // SAFETY: what the submission names is never freed.
-        assert!(unsafe { self.ring.push(sqe.with_user_data(user_data)) });
+        assert!(self.ring.has_room());
+        // SAFETY: there is room, and what the submission names is never freed.
+        unsafe { self.ring.write(sqe.with_user_data(user_data)) };
     }
 
     fn called(&mut self, result: std::io::Result<()>) {
