@@ -59,6 +59,9 @@ pub(super) struct Rings {
 /// `IO_LOCAL_TW_DEFAULT_MAX`.
 const WORK_MAX: u32 = 20;
 
+/// More of them, for an enter that waits and has not got what it waits for.
+const WORK_MORE_MAX: u32 = 100_000;
+
 impl Rings {
     pub(super) fn get(&self, ring: usize) -> Option<&SimRing> {
         self.all.get(ring)?.as_ref()
@@ -350,7 +353,11 @@ impl State {
         }
         self.run_work(ring, cut);
         self.flush_backlog(ring);
-        while self.unread(ring) < wanted && self.has_work(ring) {
+        // Each piece is an op that may have to wait again, so the bound is on pieces and not on ops.
+        for _ in 0..WORK_MORE_MAX {
+            if self.unread(ring) >= wanted || !self.has_work(ring) {
+                return;
+            }
             self.run_work(ring, 1);
             self.flush_backlog(ring);
         }
@@ -420,6 +427,10 @@ impl State {
     pub(super) fn tell(&mut self, at: OpRef) {
         let Some(op) = self.op(at).filter(|op| op.going == Going::Waiting) else { return };
         if self.can_go_on(op) {
+            let woken = self.woken_by(op);
+            if let (Some(kind), Some(op)) = (woken, self.rings.op_mut(at)) {
+                op.kind = kind;
+            }
             self.news(at);
         }
     }

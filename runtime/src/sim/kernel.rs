@@ -190,7 +190,9 @@ impl State {
                 }
             };
             self.advance_to(next);
-            self.bring(ring, wanted);
+            if self.rings.get(ring).is_some_and(|ring| ring.has_news()) {
+                self.bring(ring, wanted);
+            }
             if until.is_some_and(|until| self.now_ns() >= until) {
                 return;
             }

@@ -62,3 +62,8 @@ pub use report::{Failure, Report, SimError};
 pub use seeds::check;
 #[cfg(test)]
 mod loop_tests;
+
+#[cfg(test)]
+mod check_tests;
+#[cfg(test)]
+mod differential_tests;

@@ -39,7 +39,7 @@ impl State {
     ) -> i32 {
         let Some(socket) = self.net.socks.get(&id) else { return libc::EBADF };
         let host = socket.host;
-        if socket.local.is_some() || !matches!(socket.phase, Phase::Fresh) {
+        if socket.holds_port || !matches!(socket.phase, Phase::Fresh | Phase::Ended) {
             return libc::EINVAL;
         }
         if family_of(&addr) != socket.family {
@@ -49,7 +49,8 @@ impl State {
             return libc::EADDRNOTAVAIL;
         }
         let mut addr = addr;
-        if addr.port() == 0 {
+        let asked = addr.port() != 0;
+        if !asked {
             let Some(port) = self.free_port(host) else { return libc::EADDRINUSE };
             addr.set_port(port);
         } else if self.is_taken(host, &addr, reuse) {
@@ -59,6 +60,7 @@ impl State {
         self.take_port(id, host, addr.port());
         let socket = self.net.socks.get_mut(&id).expect("it was there above");
         socket.local = Some(addr);
+        socket.port_asked = asked;
         (socket.reuse_addr, socket.reuse_port) = reuse;
         0
     }
@@ -90,7 +92,7 @@ impl State {
         let family = socket.family;
         let host = socket.host;
         match &socket.phase {
-            Phase::Fresh => {}
+            Phase::Fresh if !socket.asked => {}
             Phase::Listening(_) => {
                 let socket = self.net.socks.get_mut(&id).expect("it was there above");
                 if let Phase::Listening(listener) = &mut socket.phase {
@@ -100,7 +102,7 @@ impl State {
             }
             _ => return libc::EINVAL,
         }
-        match socket.local {
+        match socket.local.filter(|_| socket.holds_port) {
             None => {
                 let reuse = (socket.reuse_addr, socket.reuse_port);
                 let errno = self.bind_to(id, unspecified(family), reuse);
@@ -113,8 +115,6 @@ impl State {
         }
         self.note("listen", &[i64::from(id.0), backlog as i64]);
         let socket = self.net.socks.get_mut(&id).expect("it was there above");
-        socket.send_shut = false;
-        socket.receive_shut = false;
         let listener = Listener { backlog, ready: VecDeque::new(), embryos: Vec::new() };
         socket.phase = Phase::Listening(listener);
         0
@@ -135,16 +135,10 @@ impl State {
         })
     }
 
-    /// The first step of `connect(2)`: an errno, or 0 with the request on its way.
+    /// A connect of a socket that is not connected: an errno, or 0 with the request on its way.
     pub(in crate::sim) fn begin_connect(&mut self, id: SockId, to: SocketAddr) -> i32 {
         let Some(socket) = self.net.socks.get(&id) else { return libc::EBADF };
         let host = socket.host;
-        match socket.phase {
-            Phase::Fresh => {}
-            Phase::Connecting => return libc::EALREADY,
-            Phase::Ended => return libc::EISCONN,
-            _ => return libc::EISCONN,
-        }
         if family_of(&to) != socket.family {
             return if to.is_ipv6() { libc::EAFNOSUPPORT } else { libc::EINVAL };
         }
@@ -158,7 +152,7 @@ impl State {
             to.set_ip(own);
         }
         let Some(source) = self.source_for(host, to.ip()) else { return libc::ENETUNREACH };
-        let bound = socket.local;
+        let bound = socket.local.filter(|_| socket.holds_port);
         let local = match bound {
             Some(local) => {
                 let ip = if local.ip().is_unspecified() { source } else { local.ip() };
@@ -175,8 +169,7 @@ impl State {
         socket.local = Some(local);
         socket.remote = Some(to);
         socket.phase = Phase::Connecting;
-        socket.send_shut = false;
-        socket.receive_shut = false;
+        socket.asked = true;
         let there = self.host_at(host, to.ip()).unwrap_or(host);
         self.send_event(host, there, Event::Syn { client: id, attempt: 0 });
         0
@@ -212,6 +205,7 @@ impl State {
         child.peer = Some(client);
         let socket = &self.net.socks[&listener];
         (child.reuse_addr, child.reuse_port) = (socket.reuse_addr, socket.reuse_port);
+        child.linger = socket.linger;
         let child = self.add_socket(child);
         self.take_port(child, there, to.port());
         if let Phase::Listening(l) = &mut self.net.socks.get_mut(&listener).expect("found").phase {
@@ -272,12 +266,11 @@ impl State {
             return;
         }
         socket.phase = Phase::Fresh;
-        socket.remote = None;
         socket.error = errno;
-        // As `tcp_done` leaves it; a second connect opens both directions again.
         socket.send_shut = true;
         socket.receive_shut = true;
         self.note("refused", &[i64::from(client.0), i64::from(errno)]);
+        self.give_port_up(client);
         self.touch(client);
     }
 

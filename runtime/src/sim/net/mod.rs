@@ -104,7 +104,7 @@ impl State {
     }
 
     pub(super) fn leave_port(&mut self, id: SockId, socket: &Socket) {
-        let Some(local) = socket.local else { return };
+        let Some(local) = socket.local.filter(|_| socket.holds_port) else { return };
         let key = (socket.host, local.port());
         if let Some(users) = self.net.ports.get_mut(&key) {
             users.retain(|user| *user != id);
@@ -116,6 +116,19 @@ impl State {
 
     pub(super) fn take_port(&mut self, id: SockId, host: HostId, port: u16) {
         self.net.ports.entry((host, port)).or_default().push(id);
+        if let Some(socket) = self.net.socks.get_mut(&id) {
+            socket.holds_port = true;
+        }
+    }
+
+    /// A port that nobody asked for by `bind(2)` is free again when its connection has ended.
+    pub(super) fn give_port_up(&mut self, id: SockId) {
+        let Some(mut socket) = self.net.socks.remove(&id) else { return };
+        if !socket.port_asked {
+            self.leave_port(id, &socket);
+            socket.holds_port = false;
+        }
+        self.net.socks.insert(id, socket);
     }
 
     pub(super) fn on_port(&self, host: HostId, port: u16) -> &[SockId] {

@@ -25,10 +25,16 @@ pub(in crate::sim) struct Socket {
     pub(in crate::sim) local: Option<SocketAddr>,
     pub(in crate::sim) remote: Option<SocketAddr>,
     pub(in crate::sim) phase: Phase,
+    /// It is on the books of its port; one that was not asked for by `bind(2)` is given up when the
+    /// connection ends.
+    pub(in crate::sim) holds_port: bool,
+    pub(in crate::sim) port_asked: bool,
     /// SO_REUSEADDR and SO_REUSEPORT, as they were at the bind.
     pub(in crate::sim) reuse_addr: bool,
     pub(in crate::sim) reuse_port: bool,
     pub(in crate::sim) linger: Option<Duration>,
+    /// A connect has been begun, and no call has been told how it ended.
+    pub(in crate::sim) asked: bool,
     /// The errno that the next call is told, once.
     pub(in crate::sim) error: i32,
     /// Ops that may wait for something here.
@@ -71,9 +77,12 @@ impl Socket {
             local: None,
             remote: None,
             phase: Phase::Fresh,
+            holds_port: false,
+            port_asked: false,
             reuse_addr: false,
             reuse_port: false,
             linger: None,
+            asked: false,
             error: 0,
             waiters: Vec::new(),
             orphan: false,
@@ -140,8 +149,15 @@ impl State {
     pub(in crate::sim) fn shut_down(&mut self, id: SockId, how: Shutdown) -> i32 {
         self.note("shutdown", &[i64::from(id.0), how as i64]);
         let Some(socket) = self.socket(id) else { return libc::EBADF };
+        let (receive, send) = (how != Shutdown::Write, how != Shutdown::Read);
         match socket.phase {
-            Phase::Fresh | Phase::Ended => return libc::ENOTCONN,
+            Phase::Fresh | Phase::Ended => {
+                // Refused, and remembered all the same.
+                socket.receive_shut |= receive;
+                socket.send_shut |= send;
+                self.touch(id);
+                return libc::ENOTCONN;
+            }
             Phase::Listening(_) | Phase::Connecting => {
                 if matches!(socket.phase, Phase::Connecting) || how != Shutdown::Write {
                     self.disconnect(id);
@@ -150,11 +166,9 @@ impl State {
             }
             Phase::Open | Phase::Embryo(_) => {}
         }
-        if how != Shutdown::Write {
-            socket.receive_shut = true;
-        }
-        if how != Shutdown::Read && !socket.send_shut {
-            socket.send_shut = true;
+        socket.receive_shut |= receive;
+        socket.send_shut |= send;
+        if send && socket.fin == Fin::None {
             socket.fin = Fin::Wanted;
             self.transmit(id);
         }
@@ -162,15 +176,21 @@ impl State {
         0
     }
 
-    /// A listener or a connect is ended by `shutdown(2)`: the socket is as good as new.
-    fn disconnect(&mut self, id: SockId) {
+    /// A listener or a connect is ended, as `tcp_disconnect` does it: the socket is as good as new.
+    pub(in crate::sim) fn disconnect(&mut self, id: SockId) {
         let Some(socket) = self.socket(id) else { return };
         let phase = std::mem::replace(&mut socket.phase, Phase::Fresh);
-        socket.send_shut = true;
-        socket.receive_shut = true;
-        if let Phase::Listening(listener) = phase {
-            self.drop_queued(listener);
+        socket.send_shut = false;
+        socket.receive_shut = false;
+        socket.ended_by_peer = false;
+        socket.asked = false;
+        socket.remote = None;
+        match phase {
+            Phase::Listening(listener) => self.drop_queued(listener),
+            Phase::Connecting => socket.error = libc::ECONNRESET,
+            _ => {}
         }
+        self.give_port_up(id);
         self.touch(id);
     }
 
@@ -195,8 +215,8 @@ impl State {
             Phase::Open | Phase::Embryo(_) if abort => self.abort(id),
             Phase::Open | Phase::Embryo(_) => {
                 socket.receive_shut = true;
-                if !socket.send_shut {
-                    socket.send_shut = true;
+                socket.send_shut = true;
+                if socket.fin == Fin::None {
                     socket.fin = Fin::Wanted;
                     self.transmit(id);
                 }
@@ -214,6 +234,7 @@ impl State {
         socket.send_shut = true;
         socket.receive_shut = true;
         self.put_on_wire(id, Packet::Reset);
+        self.give_port_up(id);
         self.touch(id);
     }
 
@@ -250,6 +271,7 @@ impl State {
             self.forget_embryo(listener, id);
             return;
         }
+        self.give_port_up(id);
         self.touch(id);
         self.forget_if_done(id);
     }
@@ -286,9 +308,8 @@ impl State {
         let own: Vec<SockId> =
             self.net.socks.iter().filter(|(_, s)| s.host == host).map(|(id, _)| *id).collect();
         for id in own {
-            let Some(mut socket) = self.net.socks.remove(&id) else { continue };
+            let Some(socket) = self.net.socks.remove(&id) else { continue };
             self.leave_port(id, &socket);
-            socket.local = None;
             // What is left of it fails whatever its own ops ask for, until they let go of it.
             let mut husk = Socket::new(host, socket.family);
             husk.phase = Phase::Ended;

@@ -167,7 +167,9 @@ impl State {
         match packet {
             Packet::Established => self.establish(to),
             Packet::Data(bytes) => {
-                if socket.orphan || matches!(socket.phase, Phase::Ended) {
+                // Nobody will read it: closed, or ended in both directions.
+                let deaf = socket.receive_shut && socket.fin != Fin::None;
+                if socket.orphan || deaf || matches!(socket.phase, Phase::Ended) {
                     self.answer(there, from, Event::Reset { to: from });
                     if socket_is_open(self, to) {
                         self.fail(to, libc::ECONNRESET);
@@ -212,6 +214,7 @@ impl State {
         if over && matches!(socket.phase, Phase::Open) {
             socket.phase = Phase::Ended;
             socket.send_shut = true;
+            self.give_port_up(id);
         }
     }
 

@@ -70,12 +70,24 @@ pub(super) enum Going {
 pub(super) enum Kind {
     Nop,
     ReadCount(Span),
-    Recv { into: Into, flags: i32 },
-    Send { from: Vec<Span>, flags: i32 },
-    Accept { multishot: bool },
-    Connect { to: SocketAddr, begun: bool },
+    Recv {
+        into: Into,
+        flags: i32,
+    },
+    Send {
+        from: Vec<Span>,
+        flags: i32,
+    },
+    Accept {
+        multishot: bool,
+    },
+    Connect {
+        to: SocketAddr,
+        begun: bool,
+    },
     Shutdown(Shutdown),
-    Poll(u32),
+    /// The events that it waits for, and those that woke it.
+    Poll(u32, u32),
 }
 
 /// Where received bytes go.
@@ -107,6 +119,10 @@ pub(super) enum Lane {
     None(u64),
 }
 
+/// Events that end every wait, asked for or not (`IO_POLL_UNMASK`).
+const POLL_ALWAYS: u32 =
+    (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL | libc::POLLRDHUP) as u16 as u32;
+
 /// Most buffers that one message may have, `UIO_MAXIOV`.
 const VECTORS_MAX: usize = 1024;
 
@@ -120,7 +136,7 @@ impl Op {
             Kind::Accept { .. } => "accept",
             Kind::Connect { .. } => "connect",
             Kind::Shutdown(_) => "shutdown",
-            Kind::Poll(_) => "poll",
+            Kind::Poll(..) => "poll",
         }
     }
 
@@ -130,7 +146,7 @@ impl Op {
 
     /// Whether it waits for something that no socket tells of.
     pub(super) fn is_on_event(&self) -> bool {
-        self.sock.is_none() && matches!(self.kind, Kind::ReadCount(_) | Kind::Poll(_))
+        self.sock.is_none() && matches!(self.kind, Kind::ReadCount(_) | Kind::Poll(..))
     }
 
     /// Whether a worker does it, whatever the state of things.
@@ -168,7 +184,7 @@ impl State {
                 }
                 Kind::ReadCount(Span { len: 8, ..span })
             }
-            Kind::Nop | Kind::Poll(_) => kind,
+            Kind::Nop | Kind::Poll(..) => kind,
             _ if sock.is_none() => return Err(libc::ENOTSOCK),
             kind => kind,
         };
@@ -205,21 +221,32 @@ impl State {
             Kind::Accept { multishot } => self.accept(at, op, multishot),
             Kind::Connect { to, begun } => self.connect(op, to, begun),
             Kind::Shutdown(how) => self.shutdown_op(op, how),
-            Kind::Poll(events) => self.poll(op, events),
+            Kind::Poll(events, woke) => self.poll(op, events, woke),
         }
     }
 
     /// Whether an attempt would not have to wait.
     pub(super) fn can_go_on(&self, op: &Op) -> bool {
-        let always = (libc::POLLERR | libc::POLLHUP) as u32;
         let (input, output) = (libc::POLLIN as u32, libc::POLLOUT as u32);
+        // Not POLLRDHUP, which ends a poll: a send that is full has to wait whatever the peer has ended.
+        let over = (libc::POLLERR | libc::POLLHUP) as u32;
         let wanted = match &op.kind {
             Kind::Nop | Kind::Shutdown(_) => return true,
             Kind::ReadCount(_) | Kind::Recv { .. } | Kind::Accept { .. } => input,
             Kind::Send { .. } | Kind::Connect { .. } => output,
-            Kind::Poll(events) => *events,
+            Kind::Poll(events, _) => *events | POLL_ALWAYS,
         };
-        self.mask_of(op) & (wanted | always) != 0
+        self.mask_of(op) & (wanted | over) != 0
+    }
+
+    /// What woke a poll is what it will tell, whatever is left of it by then.
+    pub(super) fn woken_by(&self, op: &Op) -> Option<Kind> {
+        match op.kind {
+            Kind::Poll(events, _) => {
+                Some(Kind::Poll(events, self.mask_of(op) & (events | POLL_ALWAYS)))
+            }
+            _ => None,
+        }
     }
 
     /// The `POLL*` events of what an op is on.
@@ -273,7 +300,7 @@ fn read_kind(sqe: &RawSqe) -> Result<Kind, i32> {
             libc::SHUT_RDWR => Shutdown::Both,
             _ => return Err(libc::EINVAL),
         }),
-        opcode::POLL_ADD if sqe.len == 0 => Kind::Poll(sqe.op_flags),
+        opcode::POLL_ADD if sqe.len == 0 => Kind::Poll(sqe.op_flags, 0),
         _ => return Err(libc::EINVAL),
     })
 }

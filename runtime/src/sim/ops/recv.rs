@@ -3,7 +3,7 @@
 //! Owns the order in which a receive looks at a socket: bytes, the peer's end, an error, its own shutdown,
 //! and only then waiting.
 
-use super::{Attempt, Going, Into, Op};
+use super::{Attempt, Into, Op};
 use crate::sim::enter::OpRef;
 use crate::sim::memory::{Fault, Span, copy_out};
 use crate::sim::net::SockId;
@@ -13,7 +13,6 @@ use crate::sys::abi::cqe_flags;
 
 impl State {
     pub(super) fn recv(&mut self, at: OpRef, op: &mut Op, into: Into, flags: i32) -> Attempt {
-        debug_assert!(op.going != Going::Late);
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
         if self.rng.chance(self.faults.stream_fails) {
             self.break_connection(sock);
@@ -86,10 +85,8 @@ impl State {
     /// Moves what is there; 0 is the end, EAGAIN that there is nothing yet.
     fn recv_now(&mut self, sock: SockId, into: Span, flags: i32) -> Result<usize, i32> {
         let Some(socket) = self.net.socks.get_mut(&sock) else { return Err(libc::ECONNRESET) };
-        match socket.phase {
-            Phase::Listening(_) => return Err(libc::ENOTCONN),
-            Phase::Connecting | Phase::Embryo(_) => return Err(libc::EAGAIN),
-            Phase::Fresh | Phase::Open | Phase::Ended => {}
+        if matches!(socket.phase, Phase::Listening(_)) {
+            return Err(libc::ENOTCONN);
         }
         let there = socket.inbox.len();
         if there == 0 {
@@ -137,8 +134,8 @@ impl crate::sim::net::socket::Socket {
         }
         match self.take_error() {
             0 if self.receive_shut => 0,
-            0 if matches!(self.phase, Phase::Open) => libc::EAGAIN,
-            0 => libc::ENOTCONN,
+            0 if matches!(self.phase, Phase::Fresh | Phase::Ended) => libc::ENOTCONN,
+            0 => libc::EAGAIN,
             errno => errno,
         }
     }
