@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{BufError, BufResult, IoBuf};
 use coreloop::op::{InFlight, Op, Send, SendMany};
+use coreloop::planted::{self, Fault};
 
 use crate::sock::{Held, Sock};
 
@@ -173,7 +174,7 @@ impl<'a, F: Form> Writing<'a, F> {
             match &mut self.step {
                 Step::Begin(_) => {
                     let earlier = self.half.sock.has_earlier_send();
-                    if earlier {
+                    if earlier && !planted::is(Fault::TwoSends) {
                         ready!(self.half.sock.poll_send_quiet(cx));
                     }
                     let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {

@@ -226,7 +226,8 @@ impl Run<'_> {
         self.sim.hosts.borrow().iter().for_each(|host| counters.merge(&host.counters()));
         let trace_hash = self.sim.world.trace_hash();
         let (seed, elapsed, steps) = (self.sim.seed, self.elapsed(), self.steps);
-        Report { seed, trace_hash, elapsed, steps, counters }
+        let buffers_out = self.sim.hosts.borrow().iter().map(|host| host.buffers_out()).sum();
+        Report { seed, trace_hash, elapsed, steps, counters, buffers_out }
     }
 
     fn error(&self, failure: Failure) -> SimError {
