@@ -30,7 +30,7 @@ struct Options {
     /// Runs this seed alone, in this process.
     #[arg(long)]
     seed: Option<u64>,
-    /// With --seed: says what the seed is made of.
+    /// With --seed: says what the seed is made of, and all events that are still known.
     #[arg(long)]
     trace: bool,
     /// Worker processes [one for each CPU].
@@ -93,6 +93,9 @@ fn one(seed: u64, trace: bool) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failed) => {
+            if trace {
+                failed.trace.iter().for_each(|line| println!("  {line}"));
+            }
             println!("seed {seed} failed:\n{failed}");
             ExitCode::FAILURE
         }

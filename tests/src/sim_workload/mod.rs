@@ -35,13 +35,18 @@ pub struct Outcome {
     pub frames: u64,
 }
 
-/// Why a seed failed, in several lines.
+/// Why a seed failed.
 #[derive(Clone, Debug)]
-pub struct Failed(pub String);
+pub struct Failed {
+    /// In several lines, with the last few events.
+    pub text: String,
+    /// All events that are still known.
+    pub trace: Vec<String>,
+}
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -71,7 +76,10 @@ pub fn run(seed: u64) -> Result<Outcome, Failed> {
             let (lines, frames) = ledger.totals();
             Ok(Outcome { report, lines, frames })
         }
-        _ => Err(Failed(wrong.join("\n"))),
+        ended => {
+            let trace = ended.err().map(|e| e.trace().to_vec()).unwrap_or_default();
+            Err(Failed { text: wrong.join("\n"), trace })
+        }
     }
 }
 

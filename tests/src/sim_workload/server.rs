@@ -112,8 +112,10 @@ async fn answer_all(
 ) -> Result<(), Cut> {
     let Answering { incoming, mut held } = state;
     let (read, write) = stream.split();
+    // Known already if the conversation comes from another core, else from the first frame.
+    let line = incoming.line.unwrap_or_default();
     let mut receiver = Receiver::new(ledger, read, incoming);
-    let mut sender = Sender { write, out: Outgoing { line: 0, way: Way::Down } };
+    let mut sender = Sender { write, out: Outgoing { line, way: Way::Down } };
     while let Some(frame) = receiver.frame(ledger).await? {
         let line = receiver.incoming.line.expect("a frame names its line");
         held.get_or_insert_with(|| {
