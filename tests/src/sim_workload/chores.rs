@@ -123,21 +123,30 @@ impl Signal {
     }
 }
 
+/// Sets it when dropped, so also if the core ends before it has run what holds this.
+struct Sets(Arc<Signal>);
+
+impl Drop for Sets {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
 /// A closure on another core, and a wake from there.
 async fn post(ledger: &Arc<Ledger>, here: &Place) -> Result<(), Cut> {
     for _ in 0..1 + ledger.below(3) {
         let signal = Arc::new(Signal::default());
-        let (theirs, own) = (signal.clone(), ledger.clone());
+        let (sets, own) = (Sets(signal.clone()), ledger.clone());
         let later = ledger.chance(50);
         let posted = here.handle.post(here.some(ledger), move || {
             let guard = own.guard();
             if !later {
-                return theirs.set();
+                return drop(sets);
             }
             drop(spawn(async move {
                 let _guard = guard;
                 own.sleep(own.micros(500)).await;
-                theirs.set();
+                drop(sets);
             }));
         });
         posted.map_err(|_| Cut)?;
