@@ -4,19 +4,18 @@
 //! dropped, operations of a user's own, timers. Each waits for its own end without a limit, so whatever is
 //! lost shows as a server that never answers.
 
-use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coreloop::combine::{Either, race};
-use coreloop::op::{PollOnce, Submitter, submit};
+use coreloop::op::submit;
 use coreloop::time::{Instant, interval};
 use coreloop::{Handle, spawn, yield_now};
 
 use super::ledger::Ledger;
 use super::line::Cut;
+use super::ops;
+use super::signal::{Sets, Signal};
 use super::tracked::Tagged;
 
 /// What a frame may ask for.
@@ -67,7 +66,7 @@ pub(super) async fn chore(ledger: &Arc<Ledger>, here: &Place, ask: u8) -> Result
         }
         ask::RACE => race_remote(ledger, here).await,
         ask::OPS => {
-            ops(ledger).await;
+            ops::ops(ledger).await;
             Ok(())
         }
         ask::TIMERS => {
@@ -93,43 +92,6 @@ async fn remote(ledger: &Arc<Ledger>, here: &Place) -> Result<(), Cut> {
         ledger.found(format!("another core gave {given} for {tag}"));
     }
     Ok(())
-}
-
-/// A flag that another core sets; whoever waits leaves its waker.
-#[derive(Default)]
-struct Signal(Mutex<(bool, Option<Waker>)>);
-
-impl Signal {
-    fn set(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 = true;
-        let waker = state.1.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    async fn wait(&self) {
-        poll_fn(|cx| {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.0 {
-                return Poll::Ready(());
-            }
-            state.1 = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// Sets it when dropped, so also if the core ends before it has run what holds this.
-struct Sets(Arc<Signal>);
-
-impl Drop for Sets {
-    fn drop(&mut self) {
-        self.0.set();
-    }
 }
 
 /// A closure on another core, and a wake from there.
@@ -196,53 +158,6 @@ async fn race_remote(ledger: &Arc<Ledger>, here: &Place) -> Result<(), Cut> {
     match race(waits, ledger.sleep(ledger.micros(1_000))).await {
         Either::First(Err(_)) => Err(Cut),
         _ => Ok(()),
-    }
-}
-
-/// Operations of a user's own, small and boxed, awaited and given up; a readiness that never comes.
-async fn ops(ledger: &Arc<Ledger>) {
-    let rounds = 1 + ledger.below(6);
-    for _ in 0..rounds {
-        let tag = ledger.below(1 << 40);
-        let same = match ledger.below(4) {
-            0 => submit(Tagged::<1>::new(ledger, tag)).await.map(|t| t == [tag; 1]),
-            1 => submit(Tagged::<20>::new(ledger, tag)).await.map(|t| t == [tag; 20]),
-            2 => {
-                let _ = ledger.limit(Duration::ZERO, submit(Tagged::<20>::new(ledger, tag))).await;
-                Ok(true)
-            }
-            _ => {
-                let started = Submitter::current().start(Tagged::<1>::new(ledger, tag));
-                drop(started.map(|flying| flying.cancel()));
-                Ok(true)
-            }
-        };
-        if !matches!(same, Ok(true)) {
-            ledger.found(format!("operation {tag} gave {same:?}"));
-        }
-    }
-    if ledger.chance(50) {
-        never_ready(ledger).await;
-    }
-}
-
-async fn never_ready(ledger: &Arc<Ledger>) {
-    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let submitter = Submitter::current();
-    let listens = submitter.stream_socket(&any).and_then(|socket| {
-        submitter.bind(&socket, &any)?;
-        submitter.listen(&socket, 4)?;
-        Ok(socket)
-    });
-    match listens {
-        Ok(socket) => {
-            let ready = submit(PollOnce::new(socket, libc::POLLIN as u32));
-            let ready = ledger.limit(ledger.micros(800), ready).await;
-            if ready.is_some() {
-                ledger.found(format!("nobody came, but a listener is ready: {ready:?}"));
-            }
-        }
-        Err(e) => ledger.found(format!("a socket to listen on: {e}")),
     }
 }
 

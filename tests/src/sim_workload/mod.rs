@@ -11,8 +11,10 @@ mod chores;
 mod client;
 mod ledger;
 mod line;
+mod ops;
 mod server;
 mod shape;
+mod signal;
 #[allow(unsafe_code)]
 mod tracked;
 

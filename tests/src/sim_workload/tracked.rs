@@ -1,15 +1,17 @@
 //! Buffers and operations that the ledger knows of.
 //!
-//! Owns [`Tracked`], a buffer, and [`Tagged`], an operation of a user's own, small or boxed; each holds a guard
-//! that must be dropped once, whoever has it at the end: task, driver or kernel.
+//! Owns [`Tracked`], a buffer, [`Tagged`], an operation of a user's own, small or boxed, and [`Once`], one without
+//! a future; each holds a guard that must be dropped once, whoever has it at the end: task, driver or kernel.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use coreloop::buf::{IoBuf, IoBufMut};
-use coreloop::op::{Cqe, Op, Sqe};
+use coreloop::op::{Cqe, MultishotOp, Op, Sqe};
 
 use super::ledger::{Guard, Ledger};
+use super::signal::Sets;
 
 pub(super) struct Tracked {
     pub(super) bytes: Vec<u8>,
@@ -92,5 +94,28 @@ unsafe impl<const WORDS: usize> Op for Tagged<WORDS> {
 
     unsafe fn orphaned(self, _: Cqe) {
         self.ends("was given up");
+    }
+}
+
+/// A no-op that nobody waits for; what it sets is set at its end.
+pub(super) struct Once {
+    _sets: Sets,
+    _guard: Guard,
+}
+
+impl Once {
+    pub(super) fn new(ledger: &Arc<Ledger>, sets: Sets) -> Self {
+        Self { _sets: sets, _guard: ledger.guard() }
+    }
+}
+
+// SAFETY: names neither memory nor descriptor.
+unsafe impl MultishotOp for Once {
+    fn prepare(&mut self) -> Sqe {
+        Sqe::nop()
+    }
+
+    unsafe fn completed(&mut self, _: Cqe) -> ControlFlow<()> {
+        ControlFlow::Continue(())
     }
 }
