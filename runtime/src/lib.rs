@@ -33,6 +33,10 @@ pub mod op;
 pub mod placement;
 mod runtime;
 pub mod signal;
+#[cfg(any(test, feature = "sim"))]
+#[allow(dead_code, reason = "its kernel's tests ask it for more than a simulation does")]
+#[allow(unsafe_code)]
+pub mod sim;
 mod spawn;
 #[allow(unsafe_code)]
 mod sys;
@@ -40,6 +44,9 @@ mod sys;
 pub mod task;
 pub mod time;
 mod wheel;
+
+#[cfg(feature = "macros")]
+pub use coreloop_macros::{main, test};
 
 pub use config::Settings;
 pub use driver::features::{Feature, FeatureSet, Missing, RingReport, UnknownFeature};
@@ -52,3 +59,27 @@ pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
 pub use placement::{Cores, CoresError};
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
 pub use spawn::{spawn, spawn_named, try_spawn, yield_now};
+
+/// What the attributes expand to calls of; not for other use.
+#[doc(hidden)]
+pub mod __macros {
+    /// Drives a `main`.
+    pub fn main<F: Future>(main: F) -> F::Output {
+        match crate::run(main) {
+            Ok(value) => value,
+            Err(e) => {
+                eprintln!("coreloop: {e}");
+                std::process::exit(1);
+            }
+        }
+    }
+
+    /// Drives a test.
+    #[track_caller]
+    pub fn test<F: Future>(test: F) -> F::Output {
+        match crate::run(test) {
+            Ok(value) => value,
+            Err(e) => panic!("{e}"),
+        }
+    }
+}

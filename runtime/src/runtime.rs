@@ -48,6 +48,10 @@ pub struct Core {
 }
 
 impl Core {
+    pub(crate) fn new(index: usize, cpu: usize, handle: Handle) -> Self {
+        Self { index, cpu, handle }
+    }
+
     /// The core's number in this runtime, from 0.
     pub fn index(&self) -> usize {
         self.index
@@ -393,7 +397,7 @@ impl Seat {
         if let Some(on_start) = on_start {
             on_start(handle.clone());
         }
-        let main = f(Core { index, cpu, handle });
+        let main = f(Core::new(index, cpu, handle));
         let ended = event_loop.block_on(until_stopped(main, stop));
         let report = event_loop.end();
         warn_of_leaks(index, &report);
@@ -409,7 +413,7 @@ fn warn_of_leaks(index: usize, report: &ShutdownReport) {
 }
 
 /// The main future's value; none if the runtime was stopped first. The future is dropped in either case.
-async fn until_stopped<F: Future>(main: F, stop: &Stop) -> Option<F::Output> {
+pub(crate) async fn until_stopped<F: Future>(main: F, stop: &Stop) -> Option<F::Output> {
     let mut main = pin!(main);
     let mut registered = false;
     std::future::poll_fn(move |cx: &mut Context<'_>| {
@@ -425,7 +429,7 @@ async fn until_stopped<F: Future>(main: F, stop: &Stop) -> Option<F::Output> {
     .await
 }
 
-fn text_of(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "with something else than text".to_owned())

@@ -4,12 +4,9 @@
 //! connect that is dropped is cancelled, and its socket closed when the kernel lets go.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use coreloop::op::{Connect, Submitter, submit};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::stream::TcpStream;
 use crate::addr::ToAddr;
@@ -30,9 +27,10 @@ impl TcpStream {
     /// Outside a running loop.
     pub async fn connect(addr: impl ToAddr) -> io::Result<Self> {
         let addr = addr.to_addr()?;
-        let socket = new_socket(&addr)?;
         let submitter = Submitter::current();
-        let fd = submit(Connect::new(OwnedFd::from(socket), addr)).await?;
+        let socket = submitter.stream_socket(&addr)?;
+        socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
+        let fd = submit(Connect::new(socket, addr)).await?;
         Ok(Self::from_fd(fd, &submitter))
     }
 
@@ -43,11 +41,4 @@ impl TcpStream {
     pub async fn connect_timeout(addr: impl ToAddr, limit: Duration) -> io::Result<Self> {
         coreloop::time::timeout(limit, Self::connect(addr)).await?
     }
-}
-
-fn new_socket(addr: &SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.cloexec();
-    let socket = Socket::new(Domain::for_address(*addr), kind, Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    Ok(socket)
 }

@@ -22,9 +22,8 @@ use std::time::Duration;
 use coreloop::Feature;
 use coreloop::op::{AcceptMany, AcceptOne, AcceptQueue, Armed, Submitter};
 use coreloop::time::{Sleep, sleep};
-use socket2::{Domain, Protocol, Socket, Type};
 
-use super::stream::{TcpStream, not_inet};
+use super::stream::TcpStream;
 use crate::addr::ToAddr;
 
 /// Connections that may wait in one listener before accepting pauses.
@@ -90,21 +89,21 @@ impl ListenOptions {
     pub fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
         let submitter = Submitter::current();
         let addr = addr.to_addr()?;
-        let kind = Type::STREAM.cloexec();
-        let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
+        let socket = submitter.stream_socket(&addr)?;
+        let options = socket2::SockRef::from(&socket);
+        options.set_reuse_address(true)?;
         if self.reuse_port {
-            socket.set_reuse_port(true)?;
+            options.set_reuse_port(true)?;
         }
         // Accepted sockets inherit both from the listening one: no call per connection.
-        socket.set_tcp_nodelay(self.nodelay)?;
+        options.set_tcp_nodelay(self.nodelay)?;
         if let Some(name) = &self.congestion {
-            socket.set_tcp_congestion(name.as_bytes())?;
+            options.set_tcp_congestion(name.as_bytes())?;
         }
-        socket.bind(&addr.into())?;
-        socket.listen(self.backlog)?;
+        submitter.bind(&socket, &addr)?;
+        submitter.listen(&socket, self.backlog)?;
         Ok(TcpListener {
-            sock: Rc::new(Listening(socket.into())),
+            sock: Rc::new(Listening(socket)),
             queue: AcceptQueue::new(&submitter),
             submitter,
             armed: None,
@@ -213,7 +212,7 @@ impl TcpListener {
     /// # Errors
     /// As `getsockname(2)`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()?.as_socket().ok_or_else(not_inet)
+        self.submitter.local_addr(self)
     }
 
     /// Any other option, through `socket2`.

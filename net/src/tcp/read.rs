@@ -125,7 +125,7 @@ impl ReadHalf {
     /// # Errors
     /// As `shutdown(2)`.
     pub fn shutdown(&self) -> io::Result<()> {
-        socket2::SockRef::from(&*self.sock).shutdown(Shutdown::Read)
+        self.sock.submitter.shutdown(&*self.sock, Shutdown::Read)
     }
 
     fn poll_recv(

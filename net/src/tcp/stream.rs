@@ -103,7 +103,7 @@ impl TcpStream {
     /// # Errors
     /// As `shutdown(2)`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket().shutdown(how)
+        self.read.sock.submitter.shutdown(self, how)
     }
 
     /// The two directions apart, each to be used on its own, in tasks of the same core.
@@ -136,7 +136,7 @@ impl TcpStream {
     /// # Errors
     /// As `getsockname(2)`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()?.as_socket().ok_or_else(not_inet)
+        self.read.sock.submitter.local_addr(self)
     }
 
     /// Whether small segments leave at once (TCP_NODELAY). On by default for connections that are accepted
@@ -162,7 +162,7 @@ impl TcpStream {
     /// # Errors
     /// As `setsockopt(2)`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.socket().set_linger(linger)
+        self.read.sock.submitter.set_linger(self, linger)
     }
 
     /// Probes an idle connection (SO_KEEPALIVE).
@@ -182,11 +182,7 @@ impl TcpStream {
 }
 
 pub(super) fn peer_addr(sock: &Sock) -> io::Result<SocketAddr> {
-    socket2::SockRef::from(sock).peer_addr()?.as_socket().ok_or_else(not_inet)
-}
-
-pub(super) fn not_inet() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the socket's address is neither IPv4 nor IPv6")
+    sock.submitter.peer_addr(sock)
 }
 
 impl AsFd for TcpStream {

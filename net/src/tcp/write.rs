@@ -89,7 +89,7 @@ impl WriteHalf {
     /// # Errors
     /// As `shutdown(2)`.
     pub fn shutdown(&self) -> io::Result<()> {
-        socket2::SockRef::from(&*self.sock).shutdown(Shutdown::Write)
+        self.sock.submitter.shutdown(&*self.sock, Shutdown::Write)
     }
 
     pub(super) async fn quiesce(&mut self) {

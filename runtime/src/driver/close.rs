@@ -1,7 +1,8 @@
 //! Closing a ring only when it is quiet.
 //!
-//! Owns the drain: cancel everything, wait for every completion, unregister, unmap, close. Past the
-//! deadline the memory that the kernel may still touch is leaked on purpose, and counted.
+//! Owns the drain: cancel everything, wait for every completion, unregister, unmap, close. Its steps are
+//! apart from each other, so that a simulation can move its clock between them. Past the deadline the
+//! memory that the kernel may still touch is leaked on purpose, and counted.
 
 use std::time::Duration;
 
@@ -9,34 +10,57 @@ use super::Driver;
 use super::ring::Entered;
 use crate::metrics::wake_contained;
 
+/// How far a drain has come.
+pub(crate) struct Drain {
+    /// When it is given up, in ns of CLOCK_MONOTONIC.
+    deadline: u64,
+    /// When what is in flight is cancelled (again).
+    next_cancel: u64,
+    /// A dead ring brings no more completions.
+    dead: bool,
+}
+
+impl Drain {
+    /// One that is given up at `deadline` (ns of CLOCK_MONOTONIC).
+    pub(crate) fn until(deadline: u64) -> Self {
+        Self { deadline, next_cancel: 0, dead: false }
+    }
+}
+
 impl Driver {
-    /// Waits until nothing is in flight, at most until `deadline` (ns of CLOCK_MONOTONIC), then closes.
-    /// Gives how many ops had to be leaked.
-    pub(crate) fn drain_and_close(&self, deadline: u64) -> u32 {
-        if self.is_closed() {
-            return 0;
+    /// Cancels what is in flight, if it is time to; until when its end may be waited for, or none if
+    /// nothing is in flight or the drain is over.
+    pub(crate) fn drain_on(&self, drain: &mut Drain) -> Option<u64> {
+        if drain.dead || self.busy() == 0 {
+            return None;
         }
-        let mut next_cancel = 0;
-        while self.busy() > 0 {
-            let now = self.kernel.now_ns();
-            if now >= deadline {
-                break;
-            }
-            if now >= next_cancel {
-                self.cancel_all();
-                next_cancel = now + CANCEL_AGAIN_NS;
-            }
-            self.queue_waiting();
-            let until = next_cancel.min(deadline);
-            // A dead ring brings no more completions: what it had is leaked.
-            let Ok(entered) = self.try_submit_and_wait(1, Some(until)) else { break };
-            if self.reap(|waker| wake_contained(waker, &self.metrics)) == 0
-                && entered == Entered::Pressed
-            {
-                // Nothing moved and the kernel is short of memory: give it a moment, within the deadline.
-                std::thread::sleep(PRESSED_PAUSE);
-            }
+        let now = self.kernel.now_ns();
+        if now >= drain.deadline {
+            return None;
         }
+        if now >= drain.next_cancel {
+            self.cancel_all();
+            drain.next_cancel = now + CANCEL_AGAIN_NS;
+        }
+        self.queue_waiting();
+        Some(drain.next_cancel.min(drain.deadline))
+    }
+
+    /// Submits, waits for a completion at most until `until`, and reaps.
+    pub(crate) fn drain_wait(&self, drain: &mut Drain, until: u64) {
+        let Ok(entered) = self.try_submit_and_wait(1, Some(until)) else {
+            drain.dead = true;
+            return;
+        };
+        let reaped = self.reap(|waker| wake_contained(waker, &self.metrics));
+        if reaped == 0 && entered == Entered::Pressed {
+            // Nothing moved and the kernel is short of memory: give it a moment, within the deadline.
+            self.kernel.pause(PRESSED_PAUSE);
+        }
+    }
+
+    /// Closes after a drain; what is in flight still is leaked. Gives how many ops that were.
+    pub(crate) fn close_drained(&self) -> u32 {
         let leaked = self.busy();
         self.close_at_once();
         leaked

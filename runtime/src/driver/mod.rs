@@ -207,6 +207,11 @@ impl Driver {
         }
     }
 
+    /// The kernel below, for what is no submission.
+    pub(crate) fn kernel(&self) -> &dyn Kernel {
+        &*self.kernel
+    }
+
     /// Ops that have not ended, the driver's own not counted.
     pub(crate) fn ops(&self) -> u32 {
         self.slots.live()

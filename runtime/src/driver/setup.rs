@@ -232,7 +232,7 @@ fn loop_until_accepted(
             // What a ring that has just been closed was charged for is given back a little later.
             Some(libc::ENOMEM) if patience > 0 => {
                 patience -= 1;
-                std::thread::sleep(ENOMEM_PAUSE);
+                kernel.pause(ENOMEM_PAUSE);
             }
             Some(libc::ENOMEM) if cq > sq * 2 => cq /= 2,
             Some(libc::ENOMEM) if sq > SQ_ENTRIES_MIN => {

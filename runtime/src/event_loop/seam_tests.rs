@@ -6,7 +6,8 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -97,6 +98,10 @@ impl Kernel for Faulty {
         self.linux.thread_cpu_ns()
     }
 
+    fn pause(&self, d: Duration) {
+        self.linux.pause(d);
+    }
+
     fn eventfd(&self) -> io::Result<OwnedFd> {
         if self.no_eventfd {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -106,6 +111,34 @@ impl Kernel for Faulty {
 
     fn release(&self) -> String {
         self.release.borrow().clone()
+    }
+
+    fn stream_socket(&self, family: i32) -> io::Result<OwnedFd> {
+        self.linux.stream_socket(family)
+    }
+
+    fn bind(&self, fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+        self.linux.bind(fd, addr)
+    }
+
+    fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+        self.linux.listen(fd, backlog)
+    }
+
+    fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        self.linux.local_addr(fd)
+    }
+
+    fn peer_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        self.linux.peer_addr(fd)
+    }
+
+    fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+        self.linux.shutdown(fd, how)
+    }
+
+    fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
+        self.linux.set_linger(fd, linger)
     }
 }
 

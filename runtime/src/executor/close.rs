@@ -1,14 +1,18 @@
 //! The orderly end of a loop.
 //!
 //! Owns the order: refuse mail, end the tasks (their destructors run, their ops are cancelled), forget the
-//! timers, wait for the kernel, close. Nothing that the kernel may still write to is freed.
+//! timers, wait for the kernel, close. Nothing that the kernel may still write to is freed. [`Core::close`]
+//! is all of it in one go; a simulation takes the same steps one by one, since other cores and the clock must
+//! move on while this one waits.
 
 use std::time::Duration;
 
 use super::Core;
 use crate::contain::contained;
+use crate::driver::close::Drain;
 use crate::metrics::Kind;
-use crate::task::current;
+
+use super::context;
 
 /// What closing a loop came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,14 +25,29 @@ pub struct ShutdownReport {
     pub ops_leaked: u32,
 }
 
+/// A close under way.
+pub(crate) struct Closing {
+    tasks_cancelled: u32,
+    drain: Drain,
+}
+
 impl Core {
     /// Ends the loop; waits at most `grace` for the kernel. A second call does nothing.
     pub(crate) fn close(&self, grace: Duration) -> ShutdownReport {
+        let Some(mut closing) = self.begin_close(grace) else { return ShutdownReport::default() };
+        while let Some(until) = self.drain_on(&mut closing) {
+            self.drain_wait(&mut closing, until);
+        }
+        self.end_close(closing)
+    }
+
+    /// First step: no more mail, tasks or timers. None if the loop is closed already.
+    pub(crate) fn begin_close(&self, grace: Duration) -> Option<Closing> {
         if self.driver.is_closed() {
-            return ShutdownReport::default();
+            return None;
         }
         let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        let report = current::enter(&self.tasks, std::ptr::from_ref(self).cast(), || {
+        context::enter(self, || {
             for job in self.jobs.close() {
                 contained(|| drop(job));
             }
@@ -36,15 +55,33 @@ impl Core {
             contained(|| self.tasks.cancel_all());
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
-            let ops_leaked = self.driver.drain_and_close(deadline);
+            Some(Closing { tasks_cancelled, drain: Drain::until(deadline) })
+        })
+    }
+
+    /// Asks the kernel for what it still has; until when its answer may be waited for, or none if there is
+    /// nothing to wait for any more.
+    pub(crate) fn drain_on(&self, closing: &mut Closing) -> Option<u64> {
+        context::enter(self, || self.driver.drain_on(&mut closing.drain))
+    }
+
+    /// Waits for that answer, and takes it.
+    pub(crate) fn drain_wait(&self, closing: &mut Closing, until: u64) {
+        context::enter(self, || self.driver.drain_wait(&mut closing.drain, until));
+    }
+
+    /// Last step: closes the ring, whatever the kernel has kept.
+    pub(crate) fn end_close(&self, closing: Closing) -> ShutdownReport {
+        let ops_leaked = context::enter(self, || {
+            let leaked = self.driver.close_drained();
             // Destructors of wakers and of what ops held may have made tasks.
             contained(|| self.tasks.end_spawned());
-            ShutdownReport { tasks_cancelled, ops_leaked }
+            leaked
         });
         // In this order: nobody writes to the eventfd once its number is withdrawn.
         self.tasks.lease().close();
         self.driver.close_wake();
-        self.metrics.add(Kind::OpsLeaked, u64::from(report.ops_leaked));
-        report
+        self.metrics.add(Kind::OpsLeaked, u64::from(ops_leaked));
+        ShutdownReport { tasks_cancelled: closing.tasks_cancelled, ops_leaked }
     }
 }

@@ -2,7 +2,13 @@
 //!
 //! Owns the decision between going on, spinning and sleeping. Invariant: a core sleeps only after it has
 //! announced so and then looked for mail once more; whoever publishes after that look sees the
-//! announcement and writes to the eventfd.
+//! announcement and writes to the eventfd. The park is four steps, which [`Core::sleep`] takes in one go and
+//! a simulation one by one, with other cores running in between:
+//! ```text
+//! announce -> look again -> enter -> end
+//!                 |                   ^
+//!                 +------- mail ------+
+//! ```
 
 use std::hint;
 use std::time::Duration;
@@ -17,26 +23,31 @@ use crate::metrics::Kind;
 const PRESSED_PAUSE: Duration = Duration::from_micros(500);
 
 impl Core {
-    pub(super) fn submit_and_park(&self, wait: Wait) {
+    /// Submits, unless the turn may end in a sleep, which does that itself: then gives its limit.
+    #[inline]
+    pub(super) fn submit_or_sleep(&self, wait: Wait) -> Option<u64> {
         self.driver.pool().give_turns();
         self.driver.queue_waiting();
         let until = match self.limit(wait) {
             Some(until) if !self.has_work() => until,
-            _ => return self.submit(),
+            _ => {
+                self.submit();
+                return None;
+            }
         };
         self.driver.arm_wake();
         if !self.driver.may_wait() {
             // The kernel turned an early flush away: what waits for room would wait for ever.
             if self.driver.submit_and_wait(0, None) == Entered::Pressed && !self.has_work() {
-                std::thread::sleep(PRESSED_PAUSE);
+                self.kernel.pause(PRESSED_PAUSE);
             }
-            return;
+            return None;
         }
         let spin_ns = if self.driver.has(Feature::TaskrunFlag) { self.dial.plan() } else { 0 };
         if spin_ns > 0 && self.spin(spin_ns, until) {
-            return;
+            return None;
         }
-        self.sleep(until);
+        Some(until)
     }
 
     /// Leaves the loop as if parked, so that completions, wakes and closures make the ring's descriptor
@@ -119,29 +130,58 @@ impl Core {
         met
     }
 
-    fn sleep(&self, until: u64) {
-        let cell = self.tasks.lease().cell;
-        cell.park();
-        if self.has_mail() {
-            cell.unparked();
-            return self.submit();
+    /// Parks until something happens, at the latest until `until`.
+    #[inline]
+    pub(super) fn sleep(&self, until: u64) {
+        self.announce_park();
+        if self.mail_before_park() {
+            return;
         }
         let began = if self.metrics.timing() { self.kernel.now_ns() } else { 0 };
-        self.metrics.count(Kind::Parks);
-        let until = (until != u64::MAX).then_some(until);
-        let entered = if self.dial.wants_sample() {
-            self.sleep_measured(until)
-        } else {
-            self.driver.submit_and_wait(1, until)
-        };
-        cell.unparked();
+        let entered = self.enter_parked(until);
         if began > 0 {
             self.metrics.add(Kind::ParkNs, self.kernel.now_ns() - began);
         }
+        self.end_park(entered);
+    }
+
+    /// First step of a park: from here on, who sends mail writes to the eventfd.
+    #[inline]
+    pub(crate) fn announce_park(&self) {
+        self.tasks.lease().cell.park();
+    }
+
+    /// Second step: the last look. Mail that came before the announcement ends the park here, `true`.
+    #[inline]
+    pub(crate) fn mail_before_park(&self) -> bool {
+        let mail = self.has_mail();
+        if mail {
+            self.tasks.lease().cell.unparked();
+            self.submit();
+        }
+        mail
+    }
+
+    /// Third step: the enter that submits and sleeps.
+    #[inline]
+    pub(crate) fn enter_parked(&self, until: u64) -> Entered {
+        self.metrics.count(Kind::Parks);
+        let until = (until != u64::MAX).then_some(until);
+        if self.dial.wants_sample() {
+            self.sleep_measured(until)
+        } else {
+            self.driver.submit_and_wait(1, until)
+        }
+    }
+
+    /// Last step: mail needs no write any more.
+    #[inline]
+    pub(crate) fn end_park(&self, entered: Entered) {
+        self.tasks.lease().cell.unparked();
         if entered == Entered::Pressed && !self.has_work() {
             // The kernel is short of memory for now. Without a pause this would spin; a timer or a wake
             // may come late by as much.
-            std::thread::sleep(PRESSED_PAUSE);
+            self.kernel.pause(PRESSED_PAUSE);
         }
     }
 

@@ -3,7 +3,8 @@
 //! Owns the order of its steps and the budget of its run queue. Reasons for the order: mail first, since it
 //! only marks tasks; completions before timers, so that what arrived in time beats its own deadline; both
 //! before the run queue, so that no self-waking task keeps I/O or timers out; one enter at the end, which
-//! submits what the tasks asked for and, if nothing is left to do, parks.
+//! submits what the tasks asked for and, if nothing is left to do, parks. A turn comes in two parts, all that
+//! is done and the sleep, so that whoever steps many cores can stop between them; [`Core::tick`] is both.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -29,6 +30,15 @@ const POLLS_PER_LOOK: usize = 32;
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future.
     pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
+        if let Some(until) = self.work(root, wait) {
+            self.sleep(until);
+        }
+    }
+
+    /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has
+    /// submitted and is to go on at once.
+    #[inline]
+    pub(crate) fn work(&self, root: Option<&mut dyn FnMut()>, wait: Wait) -> Option<u64> {
         let began = self.read_clock();
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
@@ -37,7 +47,7 @@ impl Core {
         self.timers.fire(began, &self.metrics);
         worked |= self.run_ready(root, began);
         // Who steps a loop by hand wants to look at what a step did before it sleeps.
-        self.submit_and_park(if stepped && worked { Wait::No } else { wait });
+        self.submit_or_sleep(if stepped && worked { Wait::No } else { wait })
     }
 
     /// A clock reading; wakes and submissions from here on are stamped with it.

@@ -22,6 +22,7 @@ mod accept;
 mod connect;
 mod recv;
 mod send;
+mod socket;
 mod wait;
 
 pub use accept::{AcceptMany, AcceptOne, AcceptQueue};

@@ -1,15 +1,19 @@
 //! The seam between the loop and the system.
 //!
 //! Owns the [`Kernel`] trait: the few calls that a loop makes, about one a tick, so that dispatching them
-//! costs nothing. Queue memory lies below the seam in the kernel's own layout ([`RingMemory`]) and is read
-//! and written above it without a call. Whatever answers to this trait (Linux, a simulated kernel, a
+//! costs nothing, and those by which sockets are made and asked for their ends. Queue memory lies below the
+//! seam in the kernel's own layout ([`RingMemory`]) and is read and written above it without a call. Plain
+//! options of a socket are not in here: they change nothing that a loop sees, and any descriptor of a socket
+//! takes them. Whatever answers to this trait (Linux, a simulated kernel, a
 //! fault-injecting wrapper in a test) drives the same loop.
 //!
 //! Deliberately ignorant of ops, buffers and tasks.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use super::abi::{Params, Timespec};
 
@@ -72,9 +76,33 @@ pub(crate) trait Kernel {
     /// CPU time of the calling thread in nanoseconds.
     fn thread_cpu_ns(&self) -> u64;
 
+    /// Holds the calling thread up for `d`: where the kernel is short of something that only time brings.
+    fn pause(&self, d: Duration);
+
     /// A close-on-exec, non-blocking eventfd with a count of 0.
     fn eventfd(&self) -> io::Result<OwnedFd>;
 
     /// The release string of `uname(2)`.
     fn release(&self) -> String;
+
+    /// A close-on-exec TCP socket for addresses of this family (`AF_INET`, `AF_INET6`).
+    fn stream_socket(&self, family: i32) -> io::Result<OwnedFd>;
+
+    /// `bind(2)`.
+    fn bind(&self, fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()>;
+
+    /// `listen(2)`.
+    fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()>;
+
+    /// `getsockname(2)`; `InvalidData` for an address that is neither IPv4 nor IPv6.
+    fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr>;
+
+    /// `getpeername(2)`; `InvalidData` for an address that is neither IPv4 nor IPv6.
+    fn peer_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr>;
+
+    /// `shutdown(2)`.
+    fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()>;
+
+    /// SO_LINGER: an option that changes what a close does, and so is the kernel's to know.
+    fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()>;
 }

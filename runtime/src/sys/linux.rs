@@ -1,12 +1,16 @@
-//! Linux itself behind the seam: plain system calls through `libc::syscall`.
+//! Linux itself behind the seam: plain system calls through `libc::syscall`, sockets through `socket2`.
 //!
 //! Owns the mappings of a ring and its descriptor. Knows no retry and no policy: every errno goes up as it
 //! came.
 
 use std::ffi::{CStr, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::abi::{self, GetEventsArg, Params};
 use super::kernel::{Kernel, Mapping, RingMemory, WaitArg};
@@ -72,6 +76,10 @@ impl Kernel for Linux {
         thread_cpu_ns()
     }
 
+    fn pause(&self, d: Duration) {
+        std::thread::sleep(d);
+    }
+
     fn eventfd(&self) -> io::Result<OwnedFd> {
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -92,6 +100,40 @@ impl Kernel for Linux {
         // SAFETY: uname(2) terminated the string within the array.
         unsafe { CStr::from_ptr(name.release.as_ptr()) }.to_string_lossy().into_owned()
     }
+
+    fn stream_socket(&self, family: i32) -> io::Result<OwnedFd> {
+        let kind = Type::STREAM.cloexec();
+        Ok(Socket::new(Domain::from(family), kind, Some(Protocol::TCP))?.into())
+    }
+
+    fn bind(&self, fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+        SockRef::from(&fd).bind(&SockAddr::from(*addr))
+    }
+
+    fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+        SockRef::from(&fd).listen(backlog)
+    }
+
+    fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        inet(&SockRef::from(&fd).local_addr()?)
+    }
+
+    fn peer_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        inet(&SockRef::from(&fd).peer_addr()?)
+    }
+
+    fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
+        SockRef::from(&fd).shutdown(how)
+    }
+
+    fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
+        SockRef::from(&fd).set_linger(linger)
+    }
+}
+
+fn inet(addr: &SockAddr) -> io::Result<SocketAddr> {
+    let why = "the socket's address is neither IPv4 nor IPv6";
+    addr.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 /// CLOCK_MONOTONIC in nanoseconds; a vDSO read, no system call on any machine that matters.

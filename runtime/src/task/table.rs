@@ -116,6 +116,16 @@ impl Tasks {
         self.inner.borrow().live
     }
 
+    /// Slots and names of the tasks that have not ended.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn unfinished(&self) -> Vec<(u32, Option<Rc<str>>)> {
+        let inner = self.inner.borrow();
+        let slots = inner.table.iter().zip(0..).filter_map(|(e, slot)| Some((e.task?, slot)));
+        // SAFETY: a task in the table is live.
+        let live = slots.filter(|(task, _)| !unsafe { task.as_ref() }.has(DONE));
+        live.map(|(_, slot)| (slot, self.name(slot))).collect()
+    }
+
     /// Entries in the run queue.
     pub(crate) fn ready(&self) -> usize {
         self.inner.borrow().ready.len()

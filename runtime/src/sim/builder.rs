@@ -1,0 +1,132 @@
+//! What a simulation is made with.
+//!
+//! Owns [`Builder`] and [`Faults`], the choice of what may go wrong. What each fault is and how often it
+//! comes lies with the kernel (`faults`); a seed draws its own mix.
+
+use std::time::Duration;
+
+use super::control::Sim;
+use super::faults;
+use super::rng::Rng;
+use crate::config::Settings;
+use crate::executor::dial::Spin;
+
+/// What goes wrong in a simulation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults(Extent);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Extent {
+    None,
+    #[default]
+    Hidden,
+    All,
+}
+
+impl Faults {
+    /// Nothing: completions come in order and at once, reads and writes are whole.
+    pub fn none() -> Self {
+        Self(Extent::None)
+    }
+
+    /// What a correct program need not notice, the default: completions late and in any order, short reads
+    /// and writes, segments lost and sent again, queues that overflow, enters turned away, features that
+    /// the kernel lacks, buffers that run out.
+    pub fn hidden() -> Self {
+        Self(Extent::Hidden)
+    }
+
+    /// That, and the errors that its calls may answer with: connections reset or timed out, connects and
+    /// accepts that fail. A program must deal with these, and so must the test.
+    pub fn all() -> Self {
+        Self(Extent::All)
+    }
+
+    pub(super) fn drawn(self, seed: u64) -> faults::Faults {
+        let mut mix = match self.0 {
+            Extent::None => faults::Faults::none(),
+            Extent::Hidden | Extent::All => faults::Faults::default().drawn(&mut Rng::new(!seed)),
+        };
+        mix.mixed = false;
+        if self.0 == Extent::Hidden {
+            (mix.accept_fails, mix.connect_fails, mix.stream_fails) = (0, 0, 0);
+        }
+        mix
+    }
+}
+
+/// Settings of a [`Sim`]. A clone makes the same one.
+///
+/// ```
+/// use coreloop::sim::{Faults, Sim};
+///
+/// let sim = Sim::builder().seed(7).faults(Faults::none()).build();
+/// sim.client("only", async || assert_eq!(1 + 1, 2));
+/// assert_eq!(sim.run().unwrap().seed, 7);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build` or `check`"]
+pub struct Builder {
+    pub(super) seed: u64,
+    pub(super) faults: Faults,
+    pub(super) settings: Settings,
+    pub(super) steps_max: u64,
+    pub(super) time_max: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        // Queues and buffers so small that a test of ordinary size fills them now and then.
+        let settings = Settings::default().ring_entries(64).cq_entries(128).buffers(32, 2048);
+        Self {
+            seed: 0,
+            faults: Faults::default(),
+            settings,
+            steps_max: 20_000_000,
+            time_max: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl Builder {
+    /// What everything follows from (0): the order of steps and completions, the faults, the delays.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// What goes wrong ([`Faults::hidden`]).
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Settings of every core (a ring of 64 entries, 32 buffers of 2 KiB). They never spin, whatever is
+    /// said here.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Steps of cores after which a simulation is given up (20 million).
+    pub fn steps_max(mut self, steps: u64) -> Self {
+        self.steps_max = steps;
+        self
+    }
+
+    /// Virtual time after which a simulation is given up (a day).
+    pub fn time_max(mut self, time: Duration) -> Self {
+        self.time_max = time;
+        self
+    }
+
+    /// A simulation without hosts.
+    pub fn build(&self) -> Sim {
+        Sim::new(self)
+    }
+
+    /// Whoever spins waits for a clock that only moves when nobody does.
+    pub(super) fn settings_of_cores(&self) -> Settings {
+        self.settings.clone().spin(Spin::Off)
+    }
+}

@@ -1,0 +1,222 @@
+//! Each mistake that the kernel looks for, made once on purpose.
+//!
+//! Owns a bare ring on a simulated kernel, without the driver that would not let one do any of this.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use super::check::Mistake;
+use super::faults::Faults;
+use super::kernel::SimKernel;
+use super::world::World;
+use crate::driver::features::FeatureSet;
+use crate::driver::ring::Ring;
+use crate::driver::setup::{RingConfig, negotiate};
+use crate::driver::sqe::Sqe;
+use crate::sys::Kernel;
+use crate::sys::abi::{BufEntry, BufReg, register};
+use crate::sys::linux::Map;
+
+struct Bare {
+    world: Rc<World>,
+    kernel: Rc<SimKernel>,
+    ring: Option<Ring>,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let world = World::new(1, Faults::none());
+        let host = world.add_host(Vec::new());
+        let kernel = world.kernel(host);
+        let config = RingConfig { sq_entries: 8, cq_entries: 16, mask: FeatureSet::none() };
+        let as_kernel: Rc<dyn Kernel> = kernel.clone();
+        let ring = negotiate(&as_kernel, &config).unwrap().0;
+        Self { world, kernel, ring: Some(ring) }
+    }
+
+    fn push(&mut self, sqe: Sqe, user_data: u64) {
+        let ring = self.ring.as_mut().unwrap();
+        assert!(ring.has_room());
+        // SAFETY: there is room; the tests keep what they name, or free it to be found out: the simulated
+        // kernel copies through system calls that check addresses.
+        unsafe { ring.write(sqe.with_user_data(user_data)) };
+    }
+
+    /// Enters, and gives the results of what completed.
+    fn enter(&mut self) -> Vec<i32> {
+        let ring = self.ring.as_mut().unwrap();
+        ring.enter(0, None).unwrap();
+        std::iter::from_fn(|| ring.pop()).map(|cqe| cqe.res).collect()
+    }
+
+    /// Two ends of a connection.
+    fn pair(&mut self) -> (OwnedFd, OwnedFd) {
+        use std::os::fd::FromRawFd;
+        let listener = self.kernel.stream_socket(libc::AF_INET).unwrap();
+        self.kernel.bind(listener.as_fd(), &([127, 0, 0, 1], 0).into()).unwrap();
+        self.kernel.listen(listener.as_fd(), 1).unwrap();
+        let SocketAddr::V4(to) = self.kernel.local_addr(listener.as_fd()).unwrap() else {
+            unreachable!("it was bound to a v4 address")
+        };
+        let client = self.kernel.stream_socket(libc::AF_INET).unwrap();
+        let addr = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: to.port().to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
+            sin_zero: [0; 8],
+        };
+        self.push(Sqe::connect(client.as_fd(), (&raw const addr).cast(), 16), 1);
+        assert_eq!(self.enter(), [0]);
+        self.push(Sqe::accept(listener.as_fd(), libc::SOCK_CLOEXEC), 2);
+        let fd = self.enter()[0];
+        assert!(fd >= 0);
+        // SAFETY: the kernel has just made it for us.
+        (client, unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Closes the ring; what the kernel found wrong.
+    fn found(mut self) -> Vec<Mistake> {
+        drop(self.ring.take());
+        self.world.violations().iter().map(|violation| violation.mistake).collect()
+    }
+}
+
+#[test]
+fn sim_a_correct_program_is_blamed_for_nothing() {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let (out, mut into) = (*b"hello", [0u8; 5]);
+    bare.push(Sqe::send(a.as_fd(), out.as_ptr(), 5, 0), 3);
+    bare.push(Sqe::recv(b.as_fd(), into.as_mut_ptr(), 5, libc::MSG_WAITALL), 4);
+    assert_eq!(bare.enter(), [5, 5]);
+    assert_eq!(&into, b"hello");
+    drop((a, b));
+    assert!(bare.world.open_files().iter().all(|file| file.what == "ring"));
+    assert_eq!(bare.found(), []);
+}
+
+#[test]
+fn sim_a_close_before_the_enter_is_found() {
+    let mut bare = Bare::new();
+    let (a, _b) = bare.pair();
+    bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 3);
+    drop(a);
+    assert_eq!(bare.enter(), [-libc::EBADF]);
+    assert_eq!(bare.found(), [Mistake::ClosedBeforeSubmission, Mistake::BadDescriptor]);
+}
+
+#[test]
+fn sim_a_number_that_was_taken_again_is_found() {
+    let mut bare = Bare::new();
+    let (a, _b) = bare.pair();
+    bare.push(Sqe::shutdown(a.as_fd(), libc::SHUT_WR), 3);
+    drop(a);
+    let _taken = bare.kernel.stream_socket(libc::AF_INET).unwrap();
+    bare.enter();
+    assert_eq!(bare.found()[0], Mistake::ClosedBeforeSubmission);
+}
+
+#[test]
+fn sim_a_receive_buffer_that_is_written_to_is_found() {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let mut into = vec![0u8; 4096];
+    bare.push(Sqe::recv(b.as_fd(), into.as_mut_ptr(), 4096, 0), 3);
+    assert_eq!(bare.enter(), []);
+    std::hint::black_box(&mut into)[17] = 1;
+    bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
+    assert_eq!(bare.enter(), [1, 1]);
+    assert_eq!(bare.found(), [Mistake::ReceiveTouched]);
+}
+
+#[test]
+fn sim_bytes_that_change_under_a_send_are_found() {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let mut out = vec![7u8; 1 << 20];
+    bare.push(Sqe::send(a.as_fd(), out.as_ptr(), 1 << 20, libc::MSG_WAITALL), 3);
+    assert_eq!(bare.enter(), []);
+    std::hint::black_box(&mut out)[0] = 8;
+    drop(b);
+    assert_eq!(bare.enter().len(), 1);
+    assert_eq!(bare.found()[0], Mistake::SendTouched);
+}
+
+#[test]
+fn sim_memory_that_is_gone_is_found() {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let map = Map::anonymous(4096).unwrap();
+    bare.push(Sqe::recv(b.as_fd(), map.addr().as_ptr(), 4096, 0), 3);
+    assert_eq!(bare.enter(), []);
+    drop(map);
+    bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
+    assert_eq!(bare.enter().len(), 2);
+    assert_eq!(bare.found()[0], Mistake::MemoryGone);
+}
+
+#[test]
+fn sim_a_ring_that_is_closed_too_early_is_found() {
+    let mut bare = Bare::new();
+    let (_a, b) = bare.pair();
+    let mut into = [0u8; 8];
+    bare.push(Sqe::recv(b.as_fd(), into.as_mut_ptr(), 8, 0), 3);
+    bare.push(Sqe::nop(), 4);
+    bare.ring.as_mut().unwrap().enter(0, None).unwrap();
+    assert_eq!(bare.found(), [Mistake::ClosedInFlight, Mistake::ClosedUnread]);
+}
+
+#[test]
+fn sim_names_that_are_used_twice_and_sends_beside_each_other_are_found() {
+    let mut bare = Bare::new();
+    let (a, _b) = bare.pair();
+    let out = vec![7u8; 1 << 20];
+    for _ in 0..2 {
+        bare.push(Sqe::send(a.as_fd(), out.as_ptr(), 1 << 20, libc::MSG_WAITALL), 3);
+    }
+    bare.enter();
+    let found = bare.found();
+    assert_eq!(found[..2], [Mistake::SameUserData, Mistake::TwoSends]);
+}
+
+/// One buffer, provided `times`; with `touched`, written to afterwards.
+fn provided(times: u16, touched: bool) -> Vec<Mistake> {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let (entries, buffer) = (Map::anonymous(4096).unwrap(), Map::anonymous(4096).unwrap());
+    let mut reg = BufReg {
+        ring_addr: entries.addr().addr().get() as u64,
+        ring_entries: 4,
+        ..BufReg::default()
+    };
+    let ring = bare.ring.as_ref().unwrap();
+    // SAFETY: a live registration of memory that outlives the ring.
+    unsafe { ring.register(register::PBUF_RING, (&raw mut reg).cast(), 1) }.unwrap();
+    let addr = buffer.addr().addr().get() as u64;
+    for n in 0..times {
+        // The tail lies over `resv` of the first entry, which comes last.
+        let entry = BufEntry { addr, len: 64, bid: 9, resv: 0 };
+        // SAFETY: within the four entries of the mapping.
+        unsafe { entries.addr().cast::<BufEntry>().add(usize::from(times - 1 - n)).write(entry) };
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut (*entries.addr().cast::<BufEntry>().as_ptr()).resv).write(times) };
+    bare.push(Sqe::recv_select(b.as_fd(), 0), 3);
+    assert_eq!(bare.enter(), []);
+    if touched {
+        // SAFETY: within the mapping.
+        unsafe { buffer.addr().add(3).write(1) };
+    }
+    bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
+    assert_eq!(bare.enter(), [1, 1]);
+    bare.found()
+}
+
+#[test]
+fn sim_provided_buffers_are_watched() {
+    assert_eq!(provided(1, false), []);
+    assert_eq!(provided(2, false), [Mistake::ProvidedTwice]);
+    assert_eq!(provided(1, true), [Mistake::ProvidedTouched]);
+    assert!(provided(5, false).contains(&Mistake::ProvidedTooMany));
+}

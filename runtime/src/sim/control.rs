@@ -1,0 +1,353 @@
+//! The simulation in a test's hand.
+//!
+//! Owns [`Sim`]: hosts are added, links cut and machines crashed through it, before it runs and, by the
+//! simulated programs themselves, while it does. What would take a core away from under the code that asks
+//! for it waits until that code has given way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::builder::Builder;
+use super::hosts::{Host, MainOf, MakeMain, Role};
+use super::net::HostId;
+use super::report::{Report, SimError};
+use super::run;
+use super::world::World;
+use crate::config::Settings;
+use crate::runtime::Core;
+
+/// A simulation: hosts with cores, a network between them, a clock of their own. A clone is the same one;
+/// it stays on its thread.
+///
+/// ```
+/// use coreloop::sim::Sim;
+/// use coreloop::time::{Instant, sleep};
+/// use std::time::Duration;
+///
+/// let sim = Sim::builder().seed(1).build();
+/// sim.client("sleeper", async || {
+///     let began = Instant::now();
+///     sleep(Duration::from_secs(3600)).await;
+///     assert!(began.elapsed() >= Duration::from_secs(3600));
+/// });
+/// let report = sim.run().unwrap();
+/// assert!(report.elapsed >= Duration::from_secs(3600));
+/// ```
+#[derive(Clone)]
+pub struct Sim {
+    inner: Rc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) seed: u64,
+    pub(super) world: Rc<World>,
+    pub(super) settings: Settings,
+    /// Steps, and virtual time.
+    pub(super) limits: (u64, Duration),
+    pub(super) hosts: RefCell<Vec<Host>>,
+    /// What waits for the core that runs to give way. Bounded by what one step of it asks for.
+    pub(super) commands: RefCell<VecDeque<Command>>,
+    began_ns: u64,
+    stage: Cell<Stage>,
+}
+
+/// What is done between steps, to the host of this number.
+pub(super) enum Command {
+    Start(usize),
+    Crash(usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Running,
+    Over,
+}
+
+/// What a main future of a simulated core may end with. An error fails the simulation.
+pub trait Outcome {
+    /// The error's text, if it is one.
+    ///
+    /// # Errors
+    /// That of `self`.
+    fn outcome(self) -> Result<(), String>;
+}
+
+impl Outcome for () {
+    fn outcome(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// That of a future which never ends, such as a server's `loop`. Stable Rust has no other way to name it.
+type Never = <fn() -> ! as Gives>::Value;
+
+#[doc(hidden)]
+pub trait Gives {
+    type Value;
+}
+
+impl<T> Gives for fn() -> T {
+    type Value = T;
+}
+
+impl Outcome for Never {
+    fn outcome(self) -> Result<(), String> {
+        self
+    }
+}
+
+impl<T, E: fmt::Display> Outcome for Result<T, E> {
+    fn outcome(self) -> Result<(), String> {
+        self.map(drop).map_err(|e| e.to_string())
+    }
+}
+
+impl Sim {
+    /// Settings to start from.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(super) fn new(builder: &Builder) -> Self {
+        let world = World::new(builder.seed, builder.faults.drawn(builder.seed));
+        Self {
+            inner: Rc::new(Inner {
+                seed: builder.seed,
+                began_ns: world.now_ns(),
+                world,
+                settings: builder.settings_of_cores(),
+                limits: (builder.steps_max, builder.time_max),
+                hosts: RefCell::default(),
+                commands: RefCell::default(),
+                stage: Cell::new(Stage::New),
+            }),
+        }
+    }
+
+    /// Adds a machine with so many cores, on each of which `main` makes the main future, as
+    /// [`Runtime::run`](crate::Runtime::run) would have it. Gives its address, at
+    /// which others find its listeners.
+    ///
+    /// It starts with [`run`](Self::run), or at once in a simulation that is running. It is stopped when
+    /// all clients have ended; without clients, the simulation ends when every host has by itself.
+    ///
+    /// # Panics
+    /// If there is a host of this name, without cores, or after the simulation's end.
+    #[track_caller]
+    pub fn host<F, Fut>(&self, name: &str, cores: usize, main: F) -> IpAddr
+    where
+        F: Fn(Core) -> Fut + 'static,
+        Fut: Future<Output: Outcome> + 'static,
+    {
+        assert!(cores > 0, "host {name:?} has no cores; it needs at least one");
+        let main = Rc::new(main);
+        let make = move |core: Core| -> MainOf {
+            let main = main.clone();
+            Box::pin(async move { main(core).await.outcome() })
+        };
+        self.add(name, Role::Server, cores, Rc::new(make))
+    }
+
+    /// Adds a machine with one core that runs the future of `main`, which is made there, so that all of it
+    /// goes by the simulated clock. The simulation ends when all of these have.
+    ///
+    /// # Panics
+    /// If there is a host of this name, or after the simulation's end.
+    #[track_caller]
+    pub fn client<F, Fut>(&self, name: &str, main: F) -> IpAddr
+    where
+        F: FnOnce() -> Fut + 'static,
+        Fut: Future<Output: Outcome> + 'static,
+    {
+        let main = Cell::new(Some(main));
+        let make = move |_: Core| -> MainOf {
+            let main = main.take();
+            Box::pin(async move {
+                match main {
+                    Some(main) => main().await.outcome(),
+                    None => Err("a client runs once and cannot be started again".to_owned()),
+                }
+            })
+        };
+        self.add(name, Role::Client, 1, Rc::new(make))
+    }
+
+    #[track_caller]
+    fn add(&self, name: &str, role: Role, cores: usize, make: MakeMain) -> IpAddr {
+        let inner = &self.inner;
+        assert!(inner.stage.get() != Stage::Over, "the simulation is over: host {name:?} is late");
+        let mut hosts = inner.hosts.borrow_mut();
+        assert!(hosts.iter().all(|h| &*h.name != name), "there is a host {name:?} already");
+        let number = hosts.len() as u32 + 1;
+        assert!(number < 1 << 24, "too many hosts");
+        let [_, a, b, c] = number.to_be_bytes();
+        let addr = IpAddr::V4(Ipv4Addr::new(10, a, b, c));
+        let id = inner.world.add_host(vec![addr]);
+        hosts.push(Host::new(name.into(), (id, addr), role, cores, make));
+        if inner.stage.get() == Stage::Running {
+            inner.commands.borrow_mut().push_back(Command::Start(hosts.len() - 1));
+        }
+        addr
+    }
+
+    /// The address of a host.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    #[track_caller]
+    pub fn addr(&self, name: &str) -> IpAddr {
+        let at = self.at(name);
+        self.inner.hosts.borrow()[at].addr
+    }
+
+    /// The place of a host in the list.
+    #[track_caller]
+    fn at(&self, name: &str) -> usize {
+        let hosts = self.inner.hosts.borrow();
+        match hosts.iter().position(|host| &*host.name == name) {
+            Some(at) => at,
+            None => {
+                let known: Vec<_> = hosts.iter().map(|h| &*h.name).collect();
+                panic!("there is no host {name:?}; there are: {}", known.join(", "))
+            }
+        }
+    }
+
+    #[track_caller]
+    fn pair(&self, a: &str, b: &str) -> (HostId, HostId) {
+        let (a, b) = (self.at(a), self.at(b));
+        let hosts = self.inner.hosts.borrow();
+        (hosts[a].id, hosts[b].id)
+    }
+
+    /// Takes the power from a host: its connections and listeners are gone without a word to anybody, its
+    /// tasks are dropped. Their destructors do run, as they would not in a real crash; they have no network
+    /// any more. It takes place when the code that asks for it gives way.
+    ///
+    /// # Panics
+    /// If there is no host of this name.
+    #[track_caller]
+    pub fn crash(&self, name: &str) {
+        self.inner.commands.borrow_mut().push_back(Command::Crash(self.at(name)));
+    }
+
+    /// Starts a host anew, crashed before if it runs: fresh cores, with main futures made anew. What is to
+    /// survive a restart is for its closure to hold, as a disk would.
+    ///
+    /// # Panics
+    /// If there is no host of this name, or it is a client.
+    #[track_caller]
+    pub fn restart(&self, name: &str) {
+        let at = self.at(name);
+        let client = self.inner.hosts.borrow()[at].role == Role::Client;
+        assert!(!client, "{name:?} is a client, which runs once; use `host`");
+        self.crash(name);
+        self.inner.commands.borrow_mut().push_back(Command::Start(at));
+    }
+
+    /// Lets nothing pass between two hosts. What is sent waits and is sent again, as TCP does, until the
+    /// network [heals](Self::heal) or connections time out.
+    ///
+    /// # Panics
+    /// If there is no host of one of the names.
+    #[track_caller]
+    pub fn partition(&self, a: &str, b: &str) {
+        self.set_partitioned(a, b, true);
+    }
+
+    /// Undoes [`partition`](Self::partition).
+    ///
+    /// # Panics
+    /// If there is no host of one of the names.
+    #[track_caller]
+    pub fn heal(&self, a: &str, b: &str) {
+        self.set_partitioned(a, b, false);
+    }
+
+    #[track_caller]
+    fn set_partitioned(&self, a: &str, b: &str, partitioned: bool) {
+        let ((a, b), world) = (self.pair(a, b), &self.inner.world);
+        let mut link = world.link(a, b);
+        link.partitioned = partitioned;
+        world.set_link(a, b, link);
+    }
+
+    /// How long a packet takes between two hosts: from `least` to `most`, another time each time.
+    ///
+    /// # Panics
+    /// If there is no host of one of the names, or `most` is less than `least`.
+    #[track_caller]
+    pub fn latency(&self, a: &str, b: &str, least: Duration, most: Duration) {
+        assert!(least <= most, "a latency from {least:?} to {most:?}: the first is to be the less");
+        let ((a, b), world) = (self.pair(a, b), &self.inner.world);
+        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX / 4);
+        let mut link = world.link(a, b);
+        link.latency_ns = (ns(least), ns(most));
+        world.set_link(a, b, link);
+    }
+
+    /// Resets every connection between two hosts: both ends get ECONNRESET.
+    ///
+    /// # Panics
+    /// If there is no host of one of the names.
+    #[track_caller]
+    pub fn reset(&self, a: &str, b: &str) {
+        let (a, b) = self.pair(a, b);
+        self.inner.world.reset_connections(a, b);
+    }
+
+    /// From now on nothing is made to go wrong. Links stay as they are; so do partitions.
+    pub fn calm(&self) {
+        self.inner.world.calm();
+    }
+
+    /// What everything follows from.
+    pub fn seed(&self) -> u64 {
+        self.inner.seed
+    }
+
+    /// The next of the random numbers that the seed gives. Take those that a simulated program needs from
+    /// here, and a failure can be seen again.
+    pub fn random(&self) -> u64 {
+        self.inner.world.rng(|rng| rng.number())
+    }
+
+    /// Virtual time since the simulation was made.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.inner.world.now_ns() - self.inner.began_ns)
+    }
+
+    /// Runs until every client has ended, then stops the hosts in order and looks at what is left.
+    ///
+    /// # Errors
+    /// [`SimError`]: a main future that failed or panicked, a deadlock, a limit, a misuse of the kernel, or
+    /// descriptors that nobody closed.
+    ///
+    /// # Panics
+    /// If it has run already, or is called from within a running loop.
+    #[track_caller]
+    pub fn run(&self) -> Result<Report, SimError> {
+        let stage = self.inner.stage.replace(Stage::Running);
+        assert!(stage == Stage::New, "a simulation runs once");
+        let loops = crate::executor::context::with_core(|_| ());
+        assert!(loops.is_none(), "a loop is running on this thread: `run` is for outside of it");
+        let ended = run::run(&self.inner);
+        self.inner.stage.set(Stage::Over);
+        ended
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts = self.inner.hosts.borrow().len();
+        f.debug_struct("Sim")
+            .field("seed", &self.inner.seed)
+            .field("hosts", &hosts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,159 @@
+//! Simulated machines: a name, an address, and cores that come and go.
+//!
+//! Owns [`Host`]: how its cores are started, crashed and started again, and what their ends say. Cores that
+//! were crashed are kept until their kernels are drained; they have no network any more.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::cores::{Main, MainEnd, SimCore};
+use super::net::HostId;
+use super::world::World;
+use crate::config::Settings;
+use crate::driver::setup::StartError;
+use crate::handle::{Handle, Stop};
+use crate::metrics::Counters;
+use crate::runtime::{self, until_stopped};
+
+/// Makes the main future of a core.
+pub(super) type MakeMain = Rc<dyn Fn(runtime::Core) -> MainOf>;
+
+/// A main future before it can be stopped.
+pub(super) type MainOf = std::pin::Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// Whether the simulation ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Runs as long as there are clients.
+    Server,
+    /// The simulation ends when every one of these has.
+    Client,
+}
+
+pub(super) struct Host {
+    pub(super) name: Rc<str>,
+    pub(super) id: HostId,
+    pub(super) addr: IpAddr,
+    pub(super) role: Role,
+    cores: usize,
+    make: MakeMain,
+    running: Vec<Rc<RefCell<SimCore>>>,
+    /// Crashed; their kernels are drained, if that is not done yet.
+    leaving: Vec<Rc<RefCell<SimCore>>>,
+    stop: Arc<Stop>,
+}
+
+/// What a host's cores came to since they were last asked.
+pub(super) enum HostEnd {
+    Failed(String),
+    Panicked { core: usize, message: String },
+}
+
+impl Host {
+    pub(super) fn new(
+        name: Rc<str>,
+        (id, addr): (HostId, IpAddr),
+        role: Role,
+        cores: usize,
+        make: MakeMain,
+    ) -> Self {
+        let (running, leaving) = (Vec::new(), Vec::new());
+        Self { name, id, addr, role, cores, make, running, leaving, stop: Arc::default() }
+    }
+
+    /// Starts all cores, unless they run: each on a kernel of its own, all known to each other.
+    pub(super) fn start(
+        &mut self,
+        world: &Rc<World>,
+        settings: &Settings,
+    ) -> Result<(), StartError> {
+        if self.is_up() {
+            return Ok(());
+        }
+        let started: Result<Vec<_>, _> = (0..self.cores)
+            .map(|index| SimCore::start(world.kernel(self.id), settings, index))
+            .collect();
+        let mut started = started?;
+        self.stop = Arc::default();
+        let queues = started.iter().map(|c| c.core().jobs.clone()).collect();
+        let handle = Handle::with_stop(queues, self.stop.clone());
+        for (index, core) in started.iter_mut().enumerate() {
+            let place = runtime::Core::new(index, index, handle.clone());
+            core.begin(self.main(place));
+        }
+        self.running = started.into_iter().map(|core| Rc::new(RefCell::new(core))).collect();
+        Ok(())
+    }
+
+    /// The main future of a core. It is made when it is first polled, so that all of it runs in its loop
+    /// and by its clock.
+    fn main(&self, place: runtime::Core) -> Main {
+        let (make, stop) = (self.make.clone(), self.stop.clone());
+        Box::pin(async move { until_stopped(async { make(place).await }, &stop).await })
+    }
+
+    /// Whether its cores run.
+    pub(super) fn is_up(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Whether every core's main future has ended, and its loop is closed.
+    pub(super) fn is_done(&self) -> bool {
+        let ended = |c: &Rc<RefCell<SimCore>>| c.borrow().is_closed();
+        self.running.iter().all(ended) && self.leaving.iter().all(ended)
+    }
+
+    /// Takes the power away: its connections are gone without a word. Gives its cores to be abandoned,
+    /// which runs destructors of users, by whoever has nothing borrowed.
+    pub(super) fn crash(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
+        world.crash(self.id);
+        let cores = std::mem::take(&mut self.running);
+        self.leaving.extend(cores.iter().cloned());
+        cores
+    }
+
+    /// Asks the cores to end in order.
+    pub(super) fn ask_to_stop(&self) {
+        self.stop.ask();
+    }
+
+    /// All cores that are still stepped, with their places.
+    pub(super) fn stepped(&self) -> impl Iterator<Item = &Rc<RefCell<SimCore>>> {
+        self.running.iter().chain(&self.leaving)
+    }
+
+    /// Ops that kernels did not give back to cores that were closed.
+    pub(super) fn leaked(&self) -> u32 {
+        self.stepped().map(|core| core.borrow().leaked()).sum()
+    }
+
+    /// What its cores counted.
+    pub(super) fn counters(&self) -> Counters {
+        let mut all = Counters::default();
+        self.stepped().for_each(|core| all.merge(&core.borrow().counters()));
+        all
+    }
+
+    /// How a main future ended that should not have ended so.
+    pub(super) fn failure(&self) -> Option<HostEnd> {
+        self.running.iter().enumerate().find_map(|(core, c)| match c.borrow().main_end() {
+            Some(MainEnd::Failed(why)) => Some(HostEnd::Failed(why.clone())),
+            Some(MainEnd::Panicked(message)) => {
+                Some(HostEnd::Panicked { core, message: message.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// What has not ended, a line for each core that waits for something.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        let cores = self.running.iter().enumerate().filter_map(|(index, core)| {
+            let waiting = core.borrow().waiting();
+            let line = || format!("{} core {index}: {}", self.name, waiting.join(", "));
+            (!waiting.is_empty()).then(line)
+        });
+        cores.collect()
+    }
+}

@@ -1,0 +1,153 @@
+//! Many seeds of one simulation.
+//!
+//! Owns [`check`] and the environment variables that a person steers it with: `CORELOOP_SEED` for one seed
+//! seen again, `CORELOOP_SEEDS` for more of them, as many as a time allows, or others.
+
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::builder::Builder;
+use super::control::Sim;
+use super::report::SimError;
+
+/// Runs a simulation once for each of so many seeds, from 0; `setup` adds its hosts. The default mix of
+/// faults; for another, [`Builder::check`].
+///
+/// - `CORELOOP_SEED=7` runs that seed alone.
+/// - `CORELOOP_SEEDS=5000` runs so many, `CORELOOP_SEEDS=1000..2000` these, `CORELOOP_SEEDS=10m` (or `30s`,
+///   `8h`) as many as that time allows.
+///
+/// # Panics
+/// If one fails: with the seed, what happened last, and how to see it again. Also if a variable can't be
+/// read.
+///
+/// ```
+/// use coreloop::time::sleep;
+/// use std::time::Duration;
+///
+/// coreloop::sim::check(10, |sim| {
+///     sim.client("sleeper", || sleep(Duration::from_secs(1)));
+/// });
+/// ```
+#[track_caller]
+pub fn check(seeds: u64, setup: impl Fn(&Sim)) {
+    Builder::default().check(seeds, setup);
+}
+
+impl Builder {
+    /// As [`check`], with these settings. The seed among them is not used.
+    ///
+    /// # Panics
+    /// As there.
+    #[track_caller]
+    pub fn check(&self, seeds: u64, setup: impl Fn(&Sim)) {
+        let var = |name| std::env::var(name).ok();
+        let plan = match Plan::read(var("CORELOOP_SEED"), var("CORELOOP_SEEDS"), seeds) {
+            Ok(plan) => plan,
+            Err(why) => panic!("{why}"),
+        };
+        let (range, limit) = match plan {
+            Plan::Seeds(range) => (range, None),
+            Plan::Time(limit) => (0..u64::MAX, Some(limit)),
+        };
+        let began = Instant::now();
+        for seed in range {
+            if limit.is_some_and(|limit| began.elapsed() >= limit) {
+                eprintln!("{seed} seeds passed in {:?}", began.elapsed());
+                return;
+            }
+            if let Err(error) = self.one(seed, &setup) {
+                panic!("{error}");
+            }
+        }
+    }
+
+    /// The first of so many seeds, from 0, with which the simulation fails; the environment has no say.
+    /// For tests which show that a bug is found.
+    pub fn first_failure(&self, seeds: u64, setup: impl Fn(&Sim)) -> Option<SimError> {
+        (0..seeds).find_map(|seed| self.one(seed, &setup).err())
+    }
+
+    fn one(&self, seed: u64, setup: impl Fn(&Sim)) -> Result<(), SimError> {
+        let _told = Told(seed);
+        let sim = self.clone().seed(seed).build();
+        setup(&sim);
+        sim.run().map(drop)
+    }
+}
+
+/// Says the seed when the set-up itself panics.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("seed {}: to see it again, set CORELOOP_SEED={}", self.0, self.0);
+        }
+    }
+}
+
+/// Which seeds to run.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    Seeds(Range<u64>),
+    Time(Duration),
+}
+
+impl Plan {
+    fn read(seed: Option<String>, seeds: Option<String>, usual: u64) -> Result<Self, String> {
+        if let Some(text) = seed {
+            let why = || format!("CORELOOP_SEED={text}: not a number from 0 to {}", u64::MAX - 1);
+            let seed = text.trim().parse::<u64>().ok().filter(|s| *s < u64::MAX);
+            return seed.map(|s| Self::Seeds(s..s + 1)).ok_or_else(why);
+        }
+        let Some(text) = seeds else { return Ok(Self::Seeds(0..usual)) };
+        Self::of_text(text.trim()).ok_or_else(|| {
+            format!(
+                "CORELOOP_SEEDS={text}: not a number of seeds (`5000`), a range (`1000..2000`) or a \
+                 time (`30s`, `10m`, `8h`)"
+            )
+        })
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        if let Some((first, end)) = text.split_once("..") {
+            return Some(Self::Seeds(first.parse().ok()?..end.parse().ok()?));
+        }
+        for (unit, secs) in [('s', 1), ('m', 60), ('h', 3600)] {
+            if let Some(number) = text.strip_suffix(unit) {
+                let number = number.parse::<u32>().ok()?;
+                return Some(Self::Time(Duration::from_secs(u64::from(number) * secs)));
+            }
+        }
+        Some(Self::Seeds(0..text.parse().ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(seed: Option<&str>, seeds: Option<&str>) -> Result<Plan, String> {
+        Plan::read(seed.map(str::to_owned), seeds.map(str::to_owned), 100)
+    }
+
+    #[test]
+    fn the_environment_is_read() {
+        assert_eq!(read(None, None), Ok(Plan::Seeds(0..100)));
+        assert_eq!(read(Some("7"), Some("10m")), Ok(Plan::Seeds(7..8)));
+        assert_eq!(read(None, Some("5000")), Ok(Plan::Seeds(0..5000)));
+        assert_eq!(read(None, Some("10..20")), Ok(Plan::Seeds(10..20)));
+        assert_eq!(read(None, Some("10m")), Ok(Plan::Time(Duration::from_secs(600))));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        for bad in ["", "x", "-1", "1.5", "10d", "99999999999999999999"] {
+            let said = read(None, Some(bad)).unwrap_err();
+            assert!(said.contains("CORELOOP_SEEDS") && said.contains("10m"), "{said}");
+            assert!(read(Some(bad), None).unwrap_err().contains("CORELOOP_SEED="), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One simulated universe.
+//!
+//! Owns [`World`]: what the cores of a simulation share and what a harness asks of it. Behind it lies one
+//! [`State`], borrowed for the length of one call; no user code runs meanwhile, since a descriptor's close
+//! is noticed afterwards ([`World::sweep`]) and completions wait in memory until a loop reaps them.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::check::Violation;
+use super::faults::Faults;
+use super::files::OpenFile;
+use super::kernel::SimKernel;
+use super::net::{HostId, Link};
+use super::rng::Rng;
+use super::state::State;
+use super::trace::Line;
+
+/// Hosts, links, sockets, time and chance. Shared by its kernels, on one thread.
+pub(crate) struct World {
+    state: RefCell<State>,
+}
+
+impl World {
+    /// A world without hosts. Everything that will happen in it follows from `seed` and from what its users
+    /// do.
+    pub(crate) fn new(seed: u64, faults: Faults) -> Rc<Self> {
+        Rc::new(Self { state: RefCell::new(State::new(seed, faults)) })
+    }
+
+    /// A host with these addresses, beside its loopback ones.
+    pub(crate) fn add_host(&self, addrs: Vec<IpAddr>) -> HostId {
+        self.with(|state| state.add_host(addrs))
+    }
+
+    /// A kernel for one core of `host`.
+    pub(crate) fn kernel(self: &Rc<Self>, host: HostId) -> Rc<SimKernel> {
+        SimKernel::new(self.clone(), host)
+    }
+
+    /// Virtual CLOCK_MONOTONIC.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.with(|state| state.now_ns())
+    }
+
+    /// The one source of all choices.
+    pub(crate) fn rng<R>(&self, f: impl FnOnce(&mut Rng) -> R) -> R {
+        self.with(|state| f(&mut state.rng))
+    }
+
+    /// What goes wrong in this world, as its seed drew it.
+    pub(crate) fn faults(&self) -> Faults {
+        self.with(|state| state.faults.clone())
+    }
+
+    /// From now on nothing is made to go wrong; the links stay as they are.
+    pub(crate) fn calm(&self) {
+        self.with(State::calm);
+    }
+
+    /// Notices descriptors that user code has closed. Called after every slice of it.
+    pub(crate) fn sweep(&self) {
+        self.with(State::sweep);
+    }
+
+    /// When something happens next, if anything is on its way.
+    pub(crate) fn next_event_ns(&self) -> Option<u64> {
+        self.with(|state| state.next_event_ns())
+    }
+
+    /// Moves the clock to `ns` and does all that is due until then.
+    pub(crate) fn advance_to(&self, ns: u64) {
+        self.with(|state| state.advance_to(ns));
+    }
+
+    /// What lies between two hosts, in both directions.
+    pub(crate) fn set_link(&self, a: HostId, b: HostId, link: Link) {
+        self.with(|state| state.set_link(a, b, link));
+    }
+
+    /// What lies between two hosts.
+    pub(crate) fn link(&self, a: HostId, b: HostId) -> Link {
+        self.with(|state| state.link(a, b))
+    }
+
+    /// Resets every connection between two hosts.
+    pub(crate) fn reset_connections(&self, a: HostId, b: HostId) {
+        self.with(|state| state.reset_connections(a, b));
+    }
+
+    /// A host loses its connections and listeners without saying so to anybody.
+    pub(crate) fn crash(&self, host: HostId) {
+        self.with(|state| state.crash(host));
+    }
+
+    /// A number over everything that has happened: equal for equal seeds and equal programs.
+    pub(crate) fn trace_hash(&self) -> u64 {
+        self.with(|state| state.trace.hash())
+    }
+
+    /// The last events.
+    pub(crate) fn trace(&self) -> Vec<Line> {
+        self.with(|state| state.trace.lines())
+    }
+
+    /// A line of the harness's own in the trace; the numbers must follow from the seed.
+    ///
+    /// # Panics
+    /// With more than four numbers.
+    pub(crate) fn note(&self, what: &'static str, numbers: &[i64]) {
+        self.with(|state| state.note(what, numbers));
+    }
+
+    /// What the kernels saw that no correct program does.
+    pub(crate) fn violations(&self) -> Vec<Violation> {
+        self.with(|state| state.violations.clone())
+    }
+
+    /// Descriptors of this world that are open, in the order of their making.
+    pub(crate) fn open_files(&self) -> Vec<OpenFile> {
+        self.with(|state| {
+            state.sweep();
+            state.open_files()
+        })
+    }
+
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.state.borrow_mut())
+    }
+}
