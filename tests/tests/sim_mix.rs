@@ -23,7 +23,7 @@ async fn serve(core: Core, sim: Sim) -> io::Result<()> {
     loop {
         let stream = listener.accept().await?;
         let other = (core.index() + 1) % core.count();
-        if sim.random() % 3 > 0 {
+        if !sim.random().is_multiple_of(3) {
             drop(spawn(echo(stream, core.clone(), other)));
             continue;
         }
