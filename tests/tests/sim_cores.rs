@@ -182,23 +182,32 @@ fn sim_a_stopped_host_runs_its_destructors_and_is_closed() {
     assert_eq!(dropped.get(), 4, "a task and a main future on each of two cores");
 }
 
+/// The handle that a host left at its boot of this number.
+async fn booted(handles: &RefCell<Vec<Handle>>, boot: usize) -> Handle {
+    loop {
+        if let Some(handle) = handles.borrow().get(boot) {
+            return handle.clone();
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[test]
 fn sim_a_crashed_core_answers_with_an_error_and_comes_back_fresh() {
-    coreloop::sim::check(20, |sim| {
+    coreloop::sim::check(300, |sim| {
         let handles: Rc<RefCell<Vec<Handle>>> = Rc::default();
         let boots = Rc::new(Cell::new(0));
-        let (seen, booted) = (handles.clone(), boots.clone());
+        let (seen, counted) = (handles.clone(), boots.clone());
         sim.host("server", 2, move |core| {
             if core.index() == 0 {
-                booted.set(booted.get() + 1);
+                counted.set(counted.get() + 1);
                 seen.borrow_mut().push(core.handle().clone());
             }
             std::future::pending::<()>()
         });
         let own = sim.clone();
         sim.client("client", async move || {
-            sleep(Duration::from_millis(1)).await;
-            let old = handles.borrow()[0].clone();
+            let old = booted(&handles, 0).await;
             let remote = old.spawn_on(1, std::future::pending::<()>).unwrap();
             sleep(Duration::from_millis(1)).await;
             own.crash("server");
@@ -206,8 +215,7 @@ fn sim_a_crashed_core_answers_with_an_error_and_comes_back_fresh() {
             assert_eq!(gone, Err(RemoteError::Gone));
             assert!(old.post(0, || ()).is_err(), "the core has ended");
             own.restart("server");
-            sleep(Duration::from_millis(1)).await;
-            let fresh = handles.borrow()[1].clone();
+            let fresh = booted(&handles, 1).await;
             assert_eq!(fresh.spawn_on(1, || async { 9 }).unwrap().await, Ok(9));
             assert_eq!(boots.get(), 2);
         });

@@ -94,7 +94,7 @@ fn sim_net_the_same_seed_is_the_same_run() {
 
 #[test]
 fn sim_net_what_was_sent_into_a_partition_arrives_when_it_heals() {
-    coreloop::sim::check(20, |sim| {
+    coreloop::sim::check(300, |sim| {
         let server = sim.host("server", 1, |_core| echo());
         let own = sim.clone();
         sim.client("client", async move || {
@@ -119,7 +119,7 @@ fn sim_net_what_was_sent_into_a_partition_arrives_when_it_heals() {
 
 #[test]
 fn sim_net_nobody_is_reached_across_a_partition() {
-    coreloop::sim::check(20, |sim| {
+    coreloop::sim::check(300, |sim| {
         let server = sim.host("server", 1, |_core| echo());
         let own = sim.clone();
         sim.client("client", async move || {
@@ -168,7 +168,7 @@ fn sim_net_latency_is_waited_for() {
 
 #[test]
 fn sim_net_a_crash_says_nothing_and_a_restart_begins_anew() {
-    coreloop::sim::check(20, |sim| {
+    coreloop::sim::check(300, |sim| {
         // What a disk would hold, and what memory does.
         let (disk, lost) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
         let (written, noted) = (disk.clone(), lost.clone());

@@ -415,9 +415,8 @@ fn choose(rng: &mut Rng, sim: &Machine) -> Step {
             let hows = [Shutdown::Read, Shutdown::Write, Shutdown::Both];
             Step::ShutdownCall(slot, rng.pick(&hows))
         }
-        19 => {
-            rng.pick(&[0, 1]).eq(&0).then_some(Step::Linger(slot)).unwrap_or(Step::PeerAddr(slot))
-        }
+        19 if rng.chance(5_000) => Step::Linger(slot),
+        19 => Step::PeerAddr(slot),
         20 => match sim.in_flight()[..] {
             [] => Step::Wait,
             ref ops => Step::Cancel(rng.pick(ops)),
@@ -492,9 +491,9 @@ fn compare(seed: u64, steps_max: usize) -> Result<usize, String> {
 /// something to work on.
 fn scenario(seed: u64) -> Vec<Step> {
     let mut steps = vec![Step::Socket, Step::Bind(0, false), Step::Listen(0, 8), Step::Socket];
-    if seed % 4 != 0 {
+    if !seed.is_multiple_of(4) {
         steps.push(Step::Connect(1, 0));
-        steps.push(Step::Accept(0, seed % 2 == 0));
+        steps.push(Step::Accept(0, seed.is_multiple_of(2)));
     }
     steps
 }

@@ -60,10 +60,10 @@ pub use builder::{Builder, Faults};
 pub use control::{Outcome, Sim};
 pub use report::{Failure, Report, SimError};
 pub use seeds::check;
-#[cfg(test)]
-mod loop_tests;
 
 #[cfg(test)]
 mod check_tests;
 #[cfg(test)]
 mod differential_tests;
+#[cfg(test)]
+mod loop_tests;

@@ -95,7 +95,7 @@ impl Run<'_> {
 
     fn choose(&mut self) -> Choice {
         let now = self.sim.world.now_ns();
-        let (mut ready, mut at) = (Vec::new(), self.sim.world.next_event_ns());
+        let (mut ready, mut at) = (Vec::new(), None::<u64>);
         for (i, core) in self.cores.iter().enumerate() {
             match core.borrow().next(now) {
                 Next::Now => ready.push(i),
@@ -103,11 +103,12 @@ impl Run<'_> {
                 Next::Event | Next::Never => {}
             }
         }
-        match at {
-            _ if !ready.is_empty() => Choice::Step(ready[self.rng.index(ready.len())]),
-            Some(ns) => Choice::At(ns),
-            None => Choice::Nothing,
+        if !ready.is_empty() {
+            return Choice::Step(ready[self.rng.index(ready.len())]);
         }
+        // Asked last: looking at a core may have its kernel find news that are to come late.
+        let event = self.sim.world.next_event_ns();
+        at.into_iter().chain(event).min().map_or(Choice::Nothing, Choice::At)
     }
 
     fn step(&mut self, at: usize) -> Result<(), Failure> {

@@ -85,9 +85,8 @@ impl State {
     /// Moves what is there; 0 is the end, EAGAIN that there is nothing yet.
     fn recv_now(&mut self, sock: SockId, into: Span, flags: i32) -> Result<usize, i32> {
         let Some(socket) = self.net.socks.get_mut(&sock) else { return Err(libc::ECONNRESET) };
-        match socket.phase {
-            Phase::Listening(_) => return Err(libc::ENOTCONN),
-            _ => {}
+        if matches!(socket.phase, Phase::Listening(_)) {
+            return Err(libc::ENOTCONN);
         }
         let there = socket.inbox.len();
         if there == 0 {

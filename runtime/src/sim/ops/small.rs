@@ -13,12 +13,10 @@ use crate::sim::state::State;
 impl State {
     pub(super) fn connect(&mut self, op: &mut Op, to: SocketAddr, begun: bool) -> Attempt {
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
-        if !begun {
-            if self.rng.chance(self.faults.connect_fails) {
-                let errnos =
-                    [libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::EHOSTUNREACH, libc::ENOBUFS];
-                return Attempt::failed(self.rng.pick(&errnos));
-            }
+        if !begun && self.rng.chance(self.faults.connect_fails) {
+            let errnos =
+                [libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::EHOSTUNREACH, libc::ENOBUFS];
+            return Attempt::failed(self.rng.pick(&errnos));
         }
         // As `io_connect` does it: a connect that was begun and found an error is told that; any other
         // asks (again), and learns how things stand.
