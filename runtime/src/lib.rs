@@ -36,7 +36,6 @@ pub mod planted;
 mod runtime;
 pub mod signal;
 #[cfg(any(test, feature = "sim"))]
-#[allow(dead_code, reason = "its kernel's tests ask it for more than a simulation does")]
 #[allow(unsafe_code)]
 pub mod sim;
 mod spawn;

@@ -5,6 +5,11 @@
 //! ([`trials`]), and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that `.ci/run` counts
 //! it; [`figure!`] prints a measured number, shown with `--nocapture`.
 
+/// The guide's examples, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/simulation.md")]
+pub struct GuideToSimulation;
+
 pub mod child;
 pub mod drive;
 pub mod net;

@@ -23,7 +23,7 @@ async fn serve(core: Core, sim: Sim) -> io::Result<()> {
     loop {
         let stream = listener.accept().await?;
         let other = (core.index() + 1) % core.count();
-        if sim.random() % 3 > 0 {
+        if !sim.random().is_multiple_of(3) {
             drop(spawn(echo(stream, core.clone(), other)));
             continue;
         }
@@ -34,7 +34,9 @@ async fn serve(core: Core, sim: Sim) -> io::Result<()> {
             let handle = own.handle().clone();
             // The future never leaves its core, what it needs does.
             let run = move || async move { echo(moved.attach(), own, home).await };
-            drop(handle.spawn_on(other, run).unwrap().await);
+            if let Ok(running) = handle.spawn_on(other, run) {
+                drop(running.await);
+            }
         }));
     }
 }
@@ -44,8 +46,10 @@ async fn echo(mut stream: TcpStream, core: Core, other: usize) -> io::Result<()>
     while let Some(chunk) = stream.recv().await? {
         let bytes = chunk.to_vec();
         drop(chunk);
-        let there = core.handle().spawn_on(other, move || async move { bytes }).unwrap();
-        stream.write_all(there.await.unwrap()).await?;
+        let there = core.handle().spawn_on(other, move || async move { bytes });
+        // The host is stopped when the clients have ended, one core before the other.
+        let Ok(there) = there.map_err(io::Error::other)?.await else { return Ok(()) };
+        stream.write_all(there).await?;
     }
     stream.shutdown(std::net::Shutdown::Write)
 }

@@ -134,7 +134,8 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
                 let bytes = unsafe { std::slice::from_raw_parts(self.buf.as_mut_ptr(), n) };
                 self.socket.late_bytes(bytes);
             }
-            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => {}
+            // Both only say that our cancel reached it; the second, that it had gone to a worker.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR)) => {}
             Err(e) => self.socket.late_error(e),
         }
     }

@@ -158,7 +158,7 @@ impl State {
 
     pub(super) fn open_rings(&self) -> impl Iterator<Item = OpenFile> + '_ {
         let rings = self.rings.all.iter().flatten();
-        rings.map(|ring| OpenFile { fd: ring.fd, host: ring.host, what: "ring" })
+        rings.map(|ring| OpenFile { host: ring.host, what: "ring" })
     }
 
     /// A queued submission that names a descriptor: its opcode.

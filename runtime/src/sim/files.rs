@@ -27,7 +27,6 @@ pub(super) enum FileKind {
 /// A descriptor that is open, for a leak check.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenFile {
-    pub(crate) fd: RawFd,
     pub(crate) host: HostId,
     /// What it is: `"socket"`, `"eventfd"` or `"ring"`.
     pub(crate) what: &'static str,
@@ -167,7 +166,6 @@ impl State {
 
     pub(super) fn open_files(&self) -> Vec<OpenFile> {
         let files = self.files.all.values().filter(|file| file.open).map(|file| OpenFile {
-            fd: file.fd,
             host: file.host,
             what: if file.kind == FileKind::Event { "eventfd" } else { "socket" },
         });

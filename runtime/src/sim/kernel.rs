@@ -76,6 +76,7 @@ impl SimKernel {
 
     /// From now on an enter that would sleep moves the clock to the next event instead, as long as there
     /// is nothing to reap and its limit has not come. For a core that runs alone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the kernel's own tests"))]
     pub(crate) fn sleep_by_advancing(&self, on: bool) {
         self.advancing.set(on);
     }

@@ -49,11 +49,6 @@ impl World {
         self.with(|state| f(&mut state.rng))
     }
 
-    /// What goes wrong in this world, as its seed drew it.
-    pub(crate) fn faults(&self) -> Faults {
-        self.with(|state| state.faults.clone())
-    }
-
     /// From now on nothing is made to go wrong; the links stay as they are.
     pub(crate) fn calm(&self) {
         self.with(State::calm);
