@@ -128,8 +128,13 @@ fn work(options: &Options, step: u64) -> ExitCode {
 
 /// What a worker reports.
 enum News {
-    Passed { frames: u64 },
-    Failed { seed: u64, text: String },
+    Passed {
+        frames: u64,
+    },
+    Failed {
+        seed: u64,
+        text: String,
+    },
     /// It has run all its seeds.
     Done,
 }
@@ -213,7 +218,9 @@ fn search(options: &Options) -> ExitCode {
             Ok(News::Failed { seed, text }) => {
                 drop(workers);
                 println!("\nseed {seed} failed after {seeds} others had passed:\n{text}");
-                println!("to see it again: cargo run --release -p coreloop-tests --bin sim -- --seed {seed}");
+                println!(
+                    "to see it again: cargo run --release -p coreloop-tests --bin sim -- --seed {seed}"
+                );
                 return ExitCode::FAILURE;
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -292,7 +299,9 @@ fn until_found(name: &str, from: u64) -> Result<(u64, String), ()> {
         seeds += 1;
         match news.recv_timeout(SEED_LIMIT) {
             Ok(News::Passed { .. }) => {}
-            Ok(News::Failed { text, .. }) => return Ok((seeds, text.replace('\n', " ").chars().take(150).collect())),
+            Ok(News::Failed { text, .. }) => {
+                return Ok((seeds, text.replace('\n', " ").chars().take(150).collect()));
+            }
             Ok(News::Done) | Err(RecvTimeoutError::Disconnected) => return Err(()),
             Err(RecvTimeoutError::Timeout) => return Ok((seeds, "a seed did not end".to_owned())),
         }

@@ -186,7 +186,11 @@ impl Receiver {
     }
 
     /// Receives by a call that is dropped after `limit`, and keeps what it brings if it is in time.
-    pub(super) async fn receive_for(&mut self, ledger: &Ledger, limit: Duration) -> Result<(), Cut> {
+    pub(super) async fn receive_for(
+        &mut self,
+        ledger: &Ledger,
+        limit: Duration,
+    ) -> Result<(), Cut> {
         let got = ledger.limit(limit, self.read.recv()).await;
         match got.map(|chunk| self.took_chunk(ledger, chunk)) {
             Some(Err(e)) => {
@@ -203,7 +207,9 @@ impl Receiver {
         for _ in 0..ledger.below(4) {
             let limit = ledger.micros(2_000);
             let got = match manner {
-                0..=3 => ledger.limit(limit, self.read.recv()).await.map(|c| self.took_chunk(ledger, c)),
+                0..=3 => {
+                    ledger.limit(limit, self.read.recv()).await.map(|c| self.took_chunk(ledger, c))
+                }
                 4..=6 => {
                     let room = 1 + ledger.below(300) as usize;
                     let buf = Tracked::new(ledger, Vec::with_capacity(room));
@@ -367,20 +373,27 @@ impl Sender {
     }
 
     /// Writes by one call or the other; false if it was dropped before its end.
-    async fn write(&mut self, ledger: &Arc<Ledger>, bytes: Vec<u8>, hasty: bool) -> Result<bool, Cut> {
+    async fn write(
+        &mut self,
+        ledger: &Arc<Ledger>,
+        bytes: Vec<u8>,
+        hasty: bool,
+    ) -> Result<bool, Cut> {
         let limit = if hasty { ledger.micros(1_500) } else { Duration::MAX };
         let wanted = bytes.len();
         let written = match ledger.below(4) {
             0 => {
                 let pieces = pieces(ledger, bytes);
                 let write = self.write.write_many(pieces);
-                let written = if hasty { ledger.limit(limit, write).await } else { Some(write.await) };
+                let written =
+                    if hasty { ledger.limit(limit, write).await } else { Some(write.await) };
                 written.map(|w| w.map(|(n, _)| n).map_err(|e| e.into_parts().0))
             }
             1 if !hasty => Some(self.in_steps(ledger, bytes).await),
             _ => {
                 let write = self.write.write_all(Tracked::new(ledger, bytes));
-                let written = if hasty { ledger.limit(limit, write).await } else { Some(write.await) };
+                let written =
+                    if hasty { ledger.limit(limit, write).await } else { Some(write.await) };
                 written.map(|w| w.map(|(n, _)| n).map_err(|e| e.into_parts().0))
             }
         };

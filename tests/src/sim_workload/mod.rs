@@ -93,7 +93,8 @@ pub fn describe(seed: u64) -> String {
 fn add_hosts(sim: &Sim, shape: &Shape, ledger: &Arc<Ledger>) {
     for (i, &cores) in shape.servers.iter().enumerate() {
         let own = ledger.clone();
-        let addr = sim.host(&format!("server{i}"), cores, move |core| server::serve(core, own.clone()));
+        let addr =
+            sim.host(&format!("server{i}"), cores, move |core| server::serve(core, own.clone()));
         ledger.add_server(addr);
     }
     for i in 0..shape.clients {
@@ -117,7 +118,8 @@ fn miscounted(report: &Report) -> Vec<String> {
         ("hook panics", counters.hook_panics),
         ("ops leaked", counters.ops_leaked),
     ];
-    let mut wrong: Vec<_> = zero.iter().filter(|z| z.1 > 0).map(|(w, n)| format!("{n} {w}")).collect();
+    let mut wrong: Vec<_> =
+        zero.iter().filter(|z| z.1 > 0).map(|(w, n)| format!("{n} {w}")).collect();
     if report.buffers_out != 0 {
         wrong.push(format!("{} receive buffers are not where they belong", report.buffers_out));
     }

@@ -129,7 +129,9 @@ async fn long_held(ledger: &Arc<Ledger>, listens: Rc<OwnedFd>) {
     for other in others {
         let ready = ledger.limit(Duration::ZERO, other).await;
         if ready.is_some() {
-            ledger.found(format!("another operation was ended by a handle that is none of its: {ready:?}"));
+            ledger.found(format!(
+                "another operation was ended by a handle that is none of its: {ready:?}"
+            ));
         }
     }
 }
