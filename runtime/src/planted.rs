@@ -1,8 +1,8 @@
 //! Faults put back on purpose, to show that the simulation finds them.
 //!
-//! Owns the list ([`Fault`]) and the one switch. Each fault is a line or two at the place where the real mistake
-//! would be made, behind [`is`]; without the feature `planted`, which nothing but those tests turns on, that
-//! is `false` when the code is compiled, and nothing is left of it. Knows nothing of where they are.
+//! Owns the list ([`Fault`]) and the one switch. Each fault is a line or two at the place where the real
+//! mistake would be made, behind [`is`]; without the feature `planted`, which nothing but those tests turns
+//! on, that is `false` when the code is compiled, and nothing is left of it. Knows nothing of where they are.
 
 #[cfg(feature = "planted")]
 use std::sync::atomic::{AtomicU8, Ordering};

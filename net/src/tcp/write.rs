@@ -173,8 +173,9 @@ impl<'a, F: Form> Writing<'a, F> {
         loop {
             match &mut self.step {
                 Step::Begin(_) => {
-                    let earlier = self.half.sock.has_earlier_send();
-                    if earlier && !planted::is(Fault::TwoSends) {
+                    let earlier =
+                        self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends);
+                    if earlier {
                         ready!(self.half.sock.poll_send_quiet(cx));
                     }
                     let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {

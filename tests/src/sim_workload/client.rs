@@ -1,7 +1,7 @@
 //! The calling side, and the one that breaks things.
 //!
-//! Owns [`converse`], the main future of a client: conversations in step, in bulk, broken off, cancelled, left
-//! to themselves; and [`chaos`], which resets, parts and crashes. A conversation that nobody breaks off has
+//! Owns [`converse`], the main future of a client: conversations in step, in bulk, broken off, cancelled,
+//! left to themselves; and [`chaos`], which resets, parts and crashes. A conversation that nobody breaks off has
 //! no limit: if it hangs, the simulation says so.
 
 use std::collections::VecDeque;

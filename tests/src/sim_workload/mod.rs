@@ -1,8 +1,8 @@
 //! A workload for simulations: everything at once, and a book about it.
 //!
-//! Owns [`run`], which is one seed. Servers of several cores and clients hold conversations in numbered
-//! frames ([`line`]); what they do for each other meanwhile is in [`chores`], who breaks off and when in
-//! [`client`] and [`server`]. All of it is entered into the [`ledger`], which knows what must come of it: every
+//! Owns `run`, which is one seed. Servers of several cores and clients hold conversations in numbered
+//! frames (`line`); what they do for each other meanwhile is in `chores`, who breaks off and when in
+//! `client` and `server`. All of it is entered into the `ledger`, which knows what must come of it: every
 //! byte in its place, every future, buffer and guard dropped once, no time early, no end missing. The
 //! simulated kernel looks for what a kernel can see. Does not know what is wrong when something is: it
 //! says which seed.

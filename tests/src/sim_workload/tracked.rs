@@ -1,7 +1,7 @@
 //! Buffers and operations that the ledger knows of.
 //!
-//! Owns [`Tracked`], a buffer, [`Tagged`], an operation of a user's own, small or boxed, and [`Once`], one without
-//! a future; each holds a guard that must be dropped once, whoever has it at the end: task, driver or kernel.
+//! Owns [`Tracked`], a buffer, [`Tagged`], an operation of a user's own, small or boxed, and [`Once`], one
+//! without a future; each holds a guard that must be dropped once, whoever has it at the end: task, driver or kernel.
 
 use std::io;
 use std::ops::ControlFlow;
