@@ -15,9 +15,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Driver;
-use super::op_slab::{INLINE_BYTES, Key, State, VTable};
+use super::op_slab::{INLINE_BYTES, Key, NO_OP, State, VTable};
 use super::sqe::{Cqe, Sqe};
 use crate::planted::{self, Fault};
+use crate::sys::abi::opcode;
 
 /// One operation with one completion.
 ///
@@ -250,12 +251,12 @@ impl<O: Op> Drop for InFlight<O> {
         }
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         if slot.state.get() != State::Done {
-            if planted::is(Fault::CloseBeforeSubmission) && self.driver.has_unsubmitted() {
-                // The submission goes out all the same, and names a descriptor that was closed with the op.
+            let poll = slot.opcode.get() == opcode::POLL_ADD; // Names no memory, so none is freed.
+            if planted::is(Fault::CloseBeforeSubmission) && poll {
+                // What the op holds goes with its handle, though its submission may not have gone out.
+                slot.vtable.set(&NO_OP);
                 // SAFETY: none: this is the mistake, which a simulation is to find.
                 drop(unsafe { take::<O>(slot.payload()) });
-                drop(self.driver.slots.free(self.key));
-                return;
             }
             slot.orphan.set(true);
             // Asked before the waker's destructor runs, which is anybody's code.

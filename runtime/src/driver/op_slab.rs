@@ -106,7 +106,7 @@ impl Slot {
 }
 
 /// The table of a slot that never held an op.
-static NO_OP: VTable = VTable {
+pub(super) static NO_OP: VTable = VTable {
     type_id: TypeId::of::<()>,
     completed: |_, _| ControlFlow::Continue(()),
     orphaned: |_, _| (),

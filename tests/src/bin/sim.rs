@@ -123,7 +123,8 @@ fn work(options: &Options, step: u64) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    ExitCode::SUCCESS
+    // Said, so that a process which is killed is not taken for one that has done its share.
+    if writeln!(out, "end").is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What a worker reports.
@@ -168,6 +169,10 @@ fn worker(args: &[(&str, String)], from: u64, step: u64, news: mpsc::Sender<News
     thread::spawn(move || {
         let mut seed = from;
         while let Some(Ok(line)) = lines.next() {
+            if line == "end" {
+                let _ = news.send(News::Done);
+                return;
+            }
             let Some(frames) = line.strip_prefix("ok ") else {
                 let text: Vec<_> = lines.map_while(Result::ok).collect();
                 let _ = news.send(News::Failed { seed, text: text.join("\n") });
@@ -179,12 +184,9 @@ fn worker(args: &[(&str, String)], from: u64, step: u64, news: mpsc::Sender<News
             }
             seed += step;
         }
-        // Its end in order says nothing; any other does, on stderr.
-        let text = errors.join().unwrap_or_default();
-        let _ = news.send(match text.is_empty() {
-            true => News::Done,
-            false => News::Failed { seed, text: format!("its process ended: {text}") },
-        });
+        let text =
+            format!("its process ended before its time: {}", errors.join().unwrap_or_default());
+        let _ = news.send(News::Failed { seed, text });
     });
     Worker { process }
 }
