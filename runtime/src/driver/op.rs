@@ -212,9 +212,11 @@ impl<O: Op> InFlight<O> {
                 return Poll::Pending;
             }
             let fresh = cx.waker().clone();
-            // Cloning a foreign waker runs its code, which may have driven the loop of this op.
+            // Cloning and dropping a foreign waker runs its code, which may have driven the loop of this op.
             if slot.state.get() != State::Done {
                 drop(slot.waker.replace(Some(fresh)));
+            }
+            if slot.state.get() != State::Done {
                 return Poll::Pending;
             }
         }
