@@ -31,6 +31,8 @@ mod metrics;
 #[allow(unsafe_code)]
 pub mod op;
 pub mod placement;
+#[doc(hidden)]
+pub mod planted;
 mod runtime;
 pub mod signal;
 #[cfg(any(test, feature = "sim"))]

@@ -15,6 +15,7 @@ pub mod drive;
 pub mod net;
 #[allow(unsafe_code)]
 pub mod process;
+pub mod sim_workload;
 pub mod trials;
 
 pub use child::{Child, in_child};

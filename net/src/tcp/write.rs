@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{BufError, BufResult, IoBuf};
 use coreloop::op::{InFlight, Op, Send, SendMany};
+use coreloop::planted::{self, Fault};
 
 use crate::sock::{Held, Sock};
 
@@ -172,7 +173,8 @@ impl<'a, F: Form> Writing<'a, F> {
         loop {
             match &mut self.step {
                 Step::Begin(_) => {
-                    let earlier = self.half.sock.has_earlier_send();
+                    let earlier =
+                        self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends);
                     if earlier {
                         ready!(self.half.sock.poll_send_quiet(cx));
                     }

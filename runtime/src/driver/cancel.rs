@@ -9,6 +9,7 @@ use super::Driver;
 use super::op_slab::{Key, State};
 use super::own;
 use super::sqe::Cqe;
+use crate::planted::{self, Fault};
 
 impl Driver {
     /// Asks for the end of an op. Asking twice, or for one that has ended, does nothing.
@@ -31,6 +32,9 @@ impl Driver {
     fn queue_cancel(&self, target: u64) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.cancels.is_empty() || !self.push_cancel(target) {
+            if planted::is(Fault::LostCancel) {
+                return; // The op stays in the kernel, and whoever waits for its end waits for ever.
+            }
             waiting.cancels.push_back(target);
             self.anything_waits.set(true);
         }

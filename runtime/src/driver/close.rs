@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Driver;
 use super::ring::Entered;
 use crate::metrics::wake_contained;
+use crate::planted::{self, Fault};
 
 /// How far a drain has come.
 pub(crate) struct Drain {
@@ -41,6 +42,9 @@ impl Driver {
         if now >= drain.next_cancel {
             self.cancel_all();
             drain.next_cancel = now + CANCEL_AGAIN_NS;
+        }
+        if planted::is(Fault::DrainWithoutWait) {
+            return None; // The cancels are asked for, and nobody waits for their end.
         }
         self.queue_waiting();
         Some(drain.next_cancel.min(drain.deadline))

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, State, VTable};
 use super::sqe::{Cqe, Sqe};
+use crate::planted::{self, Fault};
 
 /// One operation with one completion.
 ///
@@ -251,6 +252,13 @@ impl<O: Op> Drop for InFlight<O> {
         }
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         if slot.state.get() != State::Done {
+            if planted::is(Fault::CloseBeforeSubmission) && self.driver.has_unsubmitted() {
+                // The submission goes out all the same, and names a descriptor that was closed with the op.
+                // SAFETY: none: this is the mistake, which a simulation is to find.
+                drop(unsafe { take::<O>(slot.payload()) });
+                drop(self.driver.slots.free(self.key));
+                return;
+            }
             slot.orphan.set(true);
             // Asked before the waker's destructor runs, which is anybody's code.
             self.driver.cancel(self.key);

@@ -21,6 +21,7 @@ use std::ptr::NonNull;
 use std::task::Waker;
 
 use super::sqe::Cqe;
+use crate::planted::{self, Fault};
 
 /// Names an op: slot index and generation. Its bits are the submission's user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +188,9 @@ impl OpSlab {
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
         let slot = self.at(key.index)?;
-        let same = slot.generation.get() == key.generation && slot.state.get() != State::Free;
+        // Without the generation, a key that was kept too long names whoever took the place.
+        let generation = slot.generation.get() == key.generation || planted::is(Fault::StaleKey);
+        let same = generation && slot.state.get() != State::Free;
         same.then_some(slot)
     }
 

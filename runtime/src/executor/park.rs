@@ -18,6 +18,7 @@ use super::tick::Wait;
 use crate::driver::features::Feature;
 use crate::driver::ring::Entered;
 use crate::metrics::Kind;
+use crate::planted::{self, Fault};
 
 /// Pause after an enter that the kernel turned away while nothing else could be done.
 const PRESSED_PAUSE: Duration = Duration::from_micros(500);
@@ -154,7 +155,8 @@ impl Core {
     /// Second step: the last look. Mail that came before the announcement ends the park here, `true`.
     #[inline]
     pub(crate) fn mail_before_park(&self) -> bool {
-        let mail = self.has_mail();
+        // Without this look, mail between the turn's own one and the announcement wakes nobody.
+        let mail = !planted::is(Fault::MissingWakeFence) && self.has_mail();
         if mail {
             self.tasks.lease().cell.unparked();
             self.submit();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::contain::contained;
 use crate::metrics::{Kind, Recorder, wake_contained};
+use crate::planted::{self, Fault};
 use crate::sys::Kernel;
 use crate::wheel::{TimerKey, Wheel};
 
@@ -43,7 +44,11 @@ impl Timers {
         if deadline_ns == u64::MAX || self.closed.get() {
             return None;
         }
-        let tick = deadline_ns.div_ceil(self.resolution_ns);
+        let tick = if planted::is(Fault::EarlyTimer) {
+            deadline_ns / self.resolution_ns // Rounded down; `Sleep` takes the wheel's word for it.
+        } else {
+            deadline_ns.div_ceil(self.resolution_ns)
+        };
         Some(self.wheel.borrow_mut().insert(tick, waker))
     }
 

@@ -74,6 +74,7 @@ pub(super) struct SimCore {
     grace: Duration,
     end: Option<MainEnd>,
     leaked: u32,
+    buffers_out: i64,
 }
 
 impl SimCore {
@@ -94,6 +95,7 @@ impl SimCore {
             grace: settings.grace_period(),
             end: None,
             leaked: 0,
+            buffers_out: 0,
         })
     }
 
@@ -233,6 +235,7 @@ impl SimCore {
     }
 
     fn closed(&mut self, closing: Closing) -> Phase {
+        self.buffers_out = self.core.driver.pool().out();
         self.leaked = self.core.end_close(closing).ops_leaked;
         Phase::Ended
     }
@@ -261,6 +264,11 @@ impl SimCore {
     /// Ops that the kernel did not give back when the core was closed.
     pub(super) fn leaked(&self) -> u32 {
         self.leaked
+    }
+
+    /// Receive buffers that were not given back until then.
+    pub(super) fn buffers_out(&self) -> i64 {
+        self.buffers_out
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -129,6 +129,11 @@ impl Host {
         self.stepped().map(|core| core.borrow().leaked()).sum()
     }
 
+    /// Receive buffers that were not given back to cores that were closed.
+    pub(super) fn buffers_out(&self) -> i64 {
+        self.stepped().map(|core| core.borrow().buffers_out()).sum()
+    }
+
     /// What its cores counted.
     pub(super) fn counters(&self) -> Counters {
         let mut all = Counters::default();

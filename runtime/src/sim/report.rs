@@ -22,6 +22,9 @@ pub struct Report {
     pub steps: u64,
     /// What all cores counted.
     pub counters: Counters,
+    /// Receive buffers that had not been given back when their core was closed: [`Chunk`](crate::buf::Chunk)s
+    /// that are held by something that outlives the tasks.
+    pub buffers_out: i64,
 }
 
 /// A simulation that failed: with which seed, how, and what happened last.

@@ -84,6 +84,7 @@ impl Run<'_> {
             if ended(self) {
                 return Ok(());
             }
+            self.check_misuse()?;
             self.check_limits()?;
             match self.choose() {
                 Choice::Step(at) => self.step(at)?,
@@ -162,6 +163,15 @@ impl Run<'_> {
         self.cores.iter().all(|core| core.borrow().is_closed())
     }
 
+    /// What the kernel has seen fails a run at once: whatever comes of it later is only its consequence.
+    fn check_misuse(&self) -> Result<(), Failure> {
+        if !self.sim.world.any_violation() {
+            return Ok(());
+        }
+        let seen = self.sim.world.violations().iter().map(ToString::to_string).collect();
+        Err(Failure::Kernel { seen })
+    }
+
     fn check_limits(&self) -> Result<(), Failure> {
         let (steps, time) = self.sim.limits;
         if self.steps >= steps {
@@ -195,8 +205,7 @@ impl Run<'_> {
                 return Err(Failure::OpsLeft { host, ops });
             }
         }
-        let seen: Vec<_> = self.sim.world.violations().iter().map(ToString::to_string).collect();
-        if seen.is_empty() { Ok(()) } else { Err(Failure::Kernel { seen }) }
+        self.check_misuse()
     }
 
     /// Descriptors that nobody closed, and what the kernel saw of the close.
@@ -226,7 +235,8 @@ impl Run<'_> {
         self.sim.hosts.borrow().iter().for_each(|host| counters.merge(&host.counters()));
         let trace_hash = self.sim.world.trace_hash();
         let (seed, elapsed, steps) = (self.sim.seed, self.elapsed(), self.steps);
-        Report { seed, trace_hash, elapsed, steps, counters }
+        let buffers_out = self.sim.hosts.borrow().iter().map(|host| host.buffers_out()).sum();
+        Report { seed, trace_hash, elapsed, steps, counters, buffers_out }
     }
 
     fn error(&self, failure: Failure) -> SimError {

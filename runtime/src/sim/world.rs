@@ -107,6 +107,11 @@ impl World {
         self.with(|state| state.note(what, numbers));
     }
 
+    /// Whether they saw anything that no correct program does.
+    pub(crate) fn any_violation(&self) -> bool {
+        self.with(|state| !state.violations.is_empty())
+    }
+
     /// What the kernels saw that no correct program does.
     pub(crate) fn violations(&self) -> Vec<Violation> {
         self.with(|state| state.violations.clone())

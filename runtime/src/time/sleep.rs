@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Instant;
 use crate::executor::context;
 use crate::executor::timers::Timers;
+use crate::planted::{self, Fault};
 use crate::wheel::TimerKey;
 
 /// Completes after `d`: never before, and at most one timer resolution (1 ms by default) later on an idle
@@ -75,7 +76,7 @@ impl Sleep {
                 if timers.rewake(*key, cx.waker()) {
                     return Poll::Pending;
                 }
-                if timers.now_ns() >= self.deadline.ns() {
+                if timers.now_ns() >= self.deadline.ns() || planted::is(Fault::EarlyTimer) {
                     self.state = State::Done;
                     return Poll::Ready(());
                 }

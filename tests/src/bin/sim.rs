@@ -1,0 +1,309 @@
+//! Runs the workload of `sim_workload` over many seeds, on all cores.
+//!
+//! Owns the command line, and worker processes that take every n-th seed each: a seed that ends its process
+//! is known as well as one that fails in order. With `--planted`, of a build with the feature of that name,
+//! it counts how many seeds it takes until a fault put back on purpose is found.
+
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use coreloop::planted::Fault;
+use coreloop_tests::sim_workload;
+
+/// Runs the simulated workload, seed after seed.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sim")]
+struct Options {
+    /// Ends after so many seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Ends after so many seeds.
+    #[arg(long, default_value_t = u64::MAX)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Runs this seed alone, in this process.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// With --seed: says what the seed is made of, and all events that are still known.
+    #[arg(long)]
+    trace: bool,
+    /// Worker processes [one for each CPU].
+    #[arg(long)]
+    jobs: Option<u64>,
+    /// Plants a fault and counts the seeds until it is found: a name, or `all`.
+    #[arg(long)]
+    planted: Option<String>,
+    /// With --planted: so many counts, each from another seed.
+    #[arg(long, default_value_t = 1)]
+    starts: u64,
+    /// For worker processes: every so many seeds.
+    #[arg(long, hide = true)]
+    step: Option<u64>,
+}
+
+/// Seeds within which a planted fault must be found.
+const PLANTED_MAX: u64 = 1_000;
+
+/// Distance between the starting points of counts.
+const STARTS_APART: u64 = 2_000;
+
+/// How long one seed may take before its process is ended.
+const SEED_LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let planted = options.planted.as_deref();
+    if let Some(step) = options.step {
+        return work(&options, step);
+    }
+    if let Some(seed) = options.seed {
+        if let Some(name) = planted {
+            plant(name);
+        }
+        return one(seed, options.trace);
+    }
+    match planted {
+        None => search(&options),
+        Some(name) => count_planted(&options, name),
+    }
+}
+
+fn one(seed: u64, trace: bool) -> ExitCode {
+    if trace {
+        println!("{}", sim_workload::describe(seed));
+    }
+    match sim_workload::run(seed) {
+        Ok(outcome) => {
+            let report = &outcome.report;
+            println!(
+                "seed {seed} passed: {} conversations, {} frames, {} steps, {:?} of virtual time, trace {:016x}",
+                outcome.lines, outcome.frames, report.steps, report.elapsed, report.trace_hash
+            );
+            if trace {
+                for (name, count) in report.counters.iter().filter(|c| c.1 > 0) {
+                    println!("  {name}: {count}");
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            if trace {
+                failed.trace.iter().for_each(|line| println!("  {line}"));
+            }
+            println!("seed {seed} failed:\n{failed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The worker: a line for each seed that passes; at the first that does not, what went wrong.
+fn work(options: &Options, step: u64) -> ExitCode {
+    if let Some(name) = &options.planted {
+        plant(name);
+    }
+    let began = Instant::now();
+    let mut out = std::io::stdout().lock();
+    for n in 0..options.seeds {
+        if began.elapsed().as_secs() >= options.seconds {
+            break;
+        }
+        let seed = options.from + n * step;
+        let line = match sim_workload::run(seed) {
+            Ok(outcome) => format!("ok {}", outcome.frames),
+            Err(failed) => format!("fail\n{failed}"),
+        };
+        // A parent that is gone wants no more.
+        if writeln!(out, "{line}").is_err() || out.flush().is_err() || line.starts_with("fail") {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// What a worker reports.
+enum News {
+    Passed {
+        frames: u64,
+    },
+    Failed {
+        seed: u64,
+        text: String,
+    },
+    /// It has run all its seeds.
+    Done,
+}
+
+struct Worker {
+    process: Child,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It has ended, or is no longer wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a worker; its news come through the sender.
+fn worker(args: &[(&str, String)], from: u64, step: u64, news: mpsc::Sender<News>) -> Worker {
+    let own = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(own);
+    command.args(["--from", &from.to_string(), "--step", &step.to_string()]);
+    args.iter().for_each(|(name, value)| {
+        command.args([name, value.as_str()]);
+    });
+    let (piped, errors) = (Stdio::piped(), Stdio::piped());
+    let mut process =
+        command.stdout(piped).stderr(errors).spawn().expect("this program can be started anew");
+    let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+    let errors = process.stderr.take().expect("it is piped");
+    let errors = thread::spawn(move || last_of(errors));
+    thread::spawn(move || {
+        let mut seed = from;
+        while let Some(Ok(line)) = lines.next() {
+            let Some(frames) = line.strip_prefix("ok ") else {
+                let text: Vec<_> = lines.map_while(Result::ok).collect();
+                let _ = news.send(News::Failed { seed, text: text.join("\n") });
+                return;
+            };
+            let frames = frames.parse().unwrap_or(0);
+            if news.send(News::Passed { frames }).is_err() {
+                return;
+            }
+            seed += step;
+        }
+        // Its end in order says nothing; any other does, on stderr.
+        let text = errors.join().unwrap_or_default();
+        let _ = news.send(match text.is_empty() {
+            true => News::Done,
+            false => News::Failed { seed, text: format!("its process ended: {text}") },
+        });
+    });
+    Worker { process }
+}
+
+/// The end of what a worker says on stderr.
+fn last_of(mut from: impl Read) -> String {
+    let mut text = Vec::new();
+    let _ = from.read_to_end(&mut text);
+    String::from_utf8_lossy(&text[text.len().saturating_sub(2_000)..]).into_owned()
+}
+
+fn search(options: &Options) -> ExitCode {
+    let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let jobs = options.jobs.unwrap_or(cpus).clamp(1, options.seeds.max(1));
+    let (sender, news) = mpsc::channel();
+    let workers: Vec<_> = (0..jobs)
+        .map(|job| {
+            let share = options.seeds / jobs + u64::from(job < options.seeds % jobs);
+            let args = [("--seconds", options.seconds.to_string()), ("--seeds", share.to_string())];
+            worker(&args, options.from + job, jobs, sender.clone())
+        })
+        .collect();
+    drop(sender);
+    let (began, mut told) = (Instant::now(), Instant::now());
+    let (mut seeds, mut frames, mut running) = (0u64, 0u64, jobs);
+    let shown = std::io::stderr().is_terminal();
+    while running > 0 {
+        match news.recv_timeout(SEED_LIMIT) {
+            Ok(News::Passed { frames: more }) => (seeds, frames) = (seeds + 1, frames + more),
+            Ok(News::Done) => running -= 1,
+            Ok(News::Failed { seed, text }) => {
+                drop(workers);
+                println!("\nseed {seed} failed after {seeds} others had passed:\n{text}");
+                println!(
+                    "to see it again: cargo run --release -p coreloop-tests --bin sim -- --seed {seed}"
+                );
+                return ExitCode::FAILURE;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                println!("\nno seed has ended for {SEED_LIMIT:?}; {seeds} had passed");
+                return ExitCode::FAILURE;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let every = if shown { Duration::from_millis(500) } else { Duration::from_secs(30) };
+        if told.elapsed() >= every {
+            told = Instant::now();
+            let took = began.elapsed().as_secs_f64();
+            let line = format!("{seeds} seeds in {took:.0} s, {:.0} a second", seeds as f64 / took);
+            if shown { eprint!("\r{line}   ") } else { eprintln!("{line}") }
+        }
+    }
+    let took = began.elapsed().as_secs_f64();
+    println!(
+        "{}{seeds} seeds from {} passed in {took:.1} s on {jobs} processes: {frames} frames, {:.1} ms a seed and core",
+        if shown { "\r" } else { "" },
+        options.from,
+        took * 1e3 * jobs as f64 / seeds.max(1) as f64,
+    );
+    ExitCode::SUCCESS
+}
+
+#[cfg(feature = "planted")]
+fn plant(name: &str) {
+    coreloop::planted::plant(Fault::ALL.into_iter().find(|fault| fault.name() == name));
+}
+
+#[cfg(not(feature = "planted"))]
+fn plant(_: &str) {}
+
+/// A line for each fault: how many seeds it took from each starting point, and what was seen.
+fn count_planted(options: &Options, name: &str) -> ExitCode {
+    if !cfg!(feature = "planted") {
+        eprintln!("faults can be planted in a build with `--features planted` only");
+        return ExitCode::FAILURE;
+    }
+    let faults: Vec<_> =
+        Fault::ALL.into_iter().filter(|fault| name == "all" || fault.name() == name).collect();
+    if faults.is_empty() {
+        let known: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+        eprintln!("no fault is called {name}; there are: {}", known.join(", "));
+        return ExitCode::FAILURE;
+    }
+    let mut all = true;
+    for fault in faults {
+        let counts: Vec<_> = (0..options.starts)
+            .map(|start| until_found(fault.name(), options.from + start * STARTS_APART))
+            .collect();
+        all &= counts.iter().all(Result::is_ok);
+        let numbers: Vec<_> = counts
+            .iter()
+            .map(|count| count.as_ref().map_or("none".to_owned(), |(n, _)| n.to_string()))
+            .collect();
+        let seen = counts.iter().find_map(|count| count.as_ref().ok()).map(|(_, text)| text);
+        let seen = seen.map_or("nothing", |text| text.as_str());
+        println!("| {} | {} | {seen} |", fault.name(), numbers.join(", "));
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Seeds until the fault was found, and the first words of what was seen.
+fn until_found(name: &str, from: u64) -> Result<(u64, String), ()> {
+    let (sender, news) = mpsc::channel();
+    let args = [
+        ("--seconds", u32::MAX.to_string()),
+        ("--seeds", PLANTED_MAX.to_string()),
+        ("--planted", name.to_owned()),
+    ];
+    let _worker = worker(&args, from, 1, sender);
+    let mut seeds = 0;
+    loop {
+        seeds += 1;
+        match news.recv_timeout(SEED_LIMIT) {
+            Ok(News::Passed { .. }) => {}
+            Ok(News::Failed { text, .. }) => {
+                return Ok((seeds, text.replace('\n', " ").chars().take(150).collect()));
+            }
+            Ok(News::Done) | Err(RecvTimeoutError::Disconnected) => return Err(()),
+            Err(RecvTimeoutError::Timeout) => return Ok((seeds, "a seed did not end".to_owned())),
+        }
+    }
+}

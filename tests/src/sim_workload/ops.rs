@@ -1,0 +1,137 @@
+//! Operations of a user's own.
+//!
+//! Owns the chore that makes them, through the public face of the driver: small and boxed ones, awaited,
+//! cancelled and given up; more at a time than the queues hold, each with its cancel; handles that outlive
+//! what they name.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coreloop::op::{PollOnce, Submitter, submit};
+
+use super::ledger::{Guard, Ledger};
+use super::signal::{Sets, Signal};
+use super::tracked::{Once, Tagged};
+
+/// Operations of a user's own, small and boxed, awaited and given up; a readiness that never comes.
+pub(super) async fn ops(ledger: &Arc<Ledger>) {
+    let rounds = 1 + ledger.below(6);
+    for _ in 0..rounds {
+        let tag = ledger.below(1 << 40);
+        let same = match ledger.below(4) {
+            0 => submit(Tagged::<1>::new(ledger, tag)).await.map(|t| t == [tag; 1]),
+            1 => submit(Tagged::<20>::new(ledger, tag)).await.map(|t| t == [tag; 20]),
+            2 => {
+                let _ = ledger.limit(Duration::ZERO, submit(Tagged::<20>::new(ledger, tag))).await;
+                Ok(true)
+            }
+            _ => {
+                let started = Submitter::current().start(Tagged::<1>::new(ledger, tag));
+                drop(started.map(|flying| flying.cancel()));
+                Ok(true)
+            }
+        };
+        if !matches!(same, Ok(true)) {
+            ledger.found(format!("operation {tag} gave {same:?}"));
+        }
+    }
+    let listens = match listening() {
+        Ok(listens) => listens,
+        Err(e) => return ledger.found(format!("a socket to listen on: {e}")),
+    };
+    match ledger.below(3) {
+        0 => never_ready(ledger, listens).await,
+        1 => burst(ledger, &listens).await,
+        _ => long_held(ledger, listens).await,
+    }
+}
+
+/// A socket that nobody connects to, so that it is never ready.
+fn listening() -> io::Result<Rc<OwnedFd>> {
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let submitter = Submitter::current();
+    let socket = submitter.stream_socket(&any)?;
+    submitter.bind(&socket, &any)?;
+    submitter.listen(&socket, 4)?;
+    Ok(Rc::new(socket))
+}
+
+/// The socket as an operation holds it, which tells when it lets go.
+struct Watched {
+    socket: Rc<OwnedFd>,
+    _sets: Sets,
+    _guard: Guard,
+}
+
+impl Watched {
+    fn new(ledger: &Arc<Ledger>, socket: &Rc<OwnedFd>) -> (Self, Arc<Signal>) {
+        let signal = Arc::new(Signal::default());
+        let (_sets, _guard) = (Sets(signal.clone()), ledger.guard());
+        (Self { socket: socket.clone(), _sets, _guard }, signal)
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+async fn never_ready(ledger: &Arc<Ledger>, listens: Rc<OwnedFd>) {
+    let ready = submit(PollOnce::new(listens, libc::POLLIN as u32));
+    let ready = ledger.limit(ledger.micros(800), ready).await;
+    if ready.is_some() {
+        ledger.found(format!("nobody came, but a listener is ready: {ready:?}"));
+    }
+}
+
+/// More operations than the queue has room for, all dropped before they can end, and each one's end.
+async fn burst(ledger: &Arc<Ledger>, listens: &Rc<OwnedFd>) {
+    let submitter = Submitter::current();
+    let (flying, ends): (Vec<_>, Vec<_>) = (0..4 + ledger.below(30))
+        .map(|_| {
+            let (watched, end) = Watched::new(ledger, listens);
+            (submitter.start(PollOnce::new(watched, libc::POLLIN as u32)), end)
+        })
+        .unzip();
+    if ledger.chance(60) {
+        ledger.sleep(ledger.micros(300)).await;
+    }
+    drop(flying);
+    for end in ends {
+        end.wait().await;
+    }
+}
+
+/// A handle that is kept when its operation has ended, and dropped when another may have its place.
+async fn long_held(ledger: &Arc<Ledger>, listens: Rc<OwnedFd>) {
+    let submitter = Submitter::current();
+    let ended = Arc::new(Signal::default());
+    let Ok(armed) = submitter.arm(Once::new(ledger, Sets(ended.clone()))) else { return };
+    ended.wait().await;
+    let mut others: Vec<_> = (0..1 + ledger.below(3))
+        .map(|_| Box::pin(submit(PollOnce::new(listens.clone(), libc::POLLIN as u32))))
+        .collect();
+    for other in &mut others {
+        if crate::drive::poll_once(other.as_mut()).await.is_ready() {
+            ledger.found("an operation that never ends did".to_owned());
+        }
+    }
+    if armed.is_armed() {
+        ledger.found("an operation that has ended is armed".to_owned());
+    }
+    drop(armed);
+    ledger.sleep(ledger.micros(2_000)).await;
+    for other in others {
+        let ready = ledger.limit(Duration::ZERO, other).await;
+        if ready.is_some() {
+            ledger.found(format!(
+                "another operation was ended by a handle that is none of its: {ready:?}"
+            ));
+        }
+    }
+}

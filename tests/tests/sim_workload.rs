@@ -1,0 +1,33 @@
+//! The workload of `sim_workload` over a few hundred seeds; `cargo run --release -p coreloop-tests --bin sim`
+//! runs as many as there is time for.
+
+use coreloop_tests::sim_workload;
+
+#[track_caller]
+fn passes(seeds: impl Iterator<Item = u64>) {
+    for seed in seeds {
+        if let Err(failed) = sim_workload::run(seed) {
+            panic!("seed {seed}: {failed}");
+        }
+    }
+}
+
+// Two tests, which run beside each other.
+
+#[test]
+fn sim_workload_keeps_its_books_over_150_even_seeds() {
+    passes((0..300).step_by(2));
+}
+
+#[test]
+fn sim_workload_keeps_its_books_over_150_odd_seeds() {
+    passes((1..300).step_by(2));
+}
+
+#[test]
+fn sim_workload_is_the_same_for_the_same_seed() {
+    for seed in [3, 17, 41] {
+        let hash = || sim_workload::run(seed).unwrap().report.trace_hash;
+        assert_eq!(hash(), hash(), "seed {seed}");
+    }
+}
