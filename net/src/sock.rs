@@ -81,10 +81,15 @@ impl Sock {
 
     /// Ready when no receive into a caller's buffer is under way any more.
     pub(crate) fn poll_recv_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.receiving.get() || self.submitter.is_closed() {
+        let quiet = || !self.receiving.get() || self.submitter.is_closed();
+        if quiet() {
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
+        // Cloning a foreign waker runs its code, which may have driven the loop.
+        if quiet() {
+            return Poll::Ready(());
+        }
         let old = self.with_late(|late| late.recv_waker.replace(waker));
         drop(old);
         Poll::Pending
@@ -92,10 +97,15 @@ impl Sock {
 
     /// Ready when no send is under way any more.
     pub(crate) fn poll_send_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.sending.get() || self.submitter.is_closed() {
+        let quiet = || !self.sending.get() || self.submitter.is_closed();
+        if quiet() {
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
+        // Cloning a foreign waker runs its code, which may have driven the loop.
+        if quiet() {
+            return Poll::Ready(());
+        }
         let old = self.with_late(|late| late.send_waker.replace(waker));
         drop(old);
         Poll::Pending

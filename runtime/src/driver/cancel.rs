@@ -54,7 +54,9 @@ impl Driver {
     /// Asks again for the end of everything that is in flight, the wake read included.
     pub(super) fn cancel_all(&self) {
         for key in self.slots.keys() {
-            if let Some(slot) = self.slots.get(key) {
+            let Some(slot) = self.slots.get(key) else { continue };
+            // One that the kernel never saw is asked once: what ends it stands in line already.
+            if !slot.unsent.get() {
                 slot.cancelled.set(false);
             }
             self.cancel(key);

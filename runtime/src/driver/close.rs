@@ -80,12 +80,13 @@ impl Driver {
         if self.is_closed() {
             return;
         }
+        // First: what is woken below is told so, and makes no op that nobody would submit.
+        self.closed.set(true);
         if self.busy() > 0 {
             self.slots.leak();
             self.pool.leak();
         }
         self.pool.give_all_turns();
-        self.closed.set(true);
         let ring = self.ring.borrow_mut().take();
         if let Some(ring) = &ring {
             self.pool.unregister(ring);

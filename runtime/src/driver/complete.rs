@@ -27,9 +27,6 @@ impl Driver {
         {
             self.hook_panicked(payload, &wake);
         }
-        if reaped > 0 {
-            self.metrics.add(Kind::Completions, u64::from(reaped));
-        }
         reaped
     }
 
@@ -37,6 +34,7 @@ impl Driver {
         while *reaped < self.report.cq_entries {
             let Some(raw) = self.ring.borrow_mut().as_mut().and_then(|r| r.pop()) else { break };
             *reaped += 1;
+            self.metrics.count(Kind::Completions);
             let cqe = Cqe::new(raw.res, raw.flags);
             if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
                 self.own_completion(raw.user_data, cqe);
@@ -44,15 +42,22 @@ impl Driver {
                 self.complete(Key::from_user_data(raw.user_data), cqe, wake);
             }
         }
-        // Ops that were cancelled before they were sent end as the kernel would have ended them.
-        while self.any_never_sent.get() {
-            let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else {
-                self.any_never_sent.set(false);
-                return;
-            };
+        if self.any_never_sent.get() {
+            self.end_never_sent(reaped, wake);
+        }
+    }
+
+    /// Ops that were cancelled before they were sent end as the kernel would have ended them; those that
+    /// their hooks add are for the next time.
+    #[cold]
+    fn end_never_sent(&self, reaped: &mut u32, wake: &impl Fn(Waker)) {
+        let bound = self.waiting.borrow().never_sent.len();
+        for _ in 0..bound {
+            let Some(key) = self.waiting.borrow_mut().never_sent.pop_front() else { break };
             *reaped += 1;
             self.complete(key, Cqe::error(libc::ECANCELED), wake);
         }
+        self.any_never_sent.set(!self.waiting.borrow().never_sent.is_empty());
     }
 
     /// Has `waker` called when the completion that is being handled has been dealt with: a waker may poll at
@@ -137,8 +142,9 @@ impl Driver {
         let Some((key, cqe)) = self.dispatching.get() else { resume_unwind(payload) };
         contain::discard(payload);
         self.metrics.count(Kind::HookPanics);
-        if let Some(slot) = self.slots.get(key) {
-            self.settle(key, slot, cqe, ControlFlow::Continue(()), wake);
+        match self.slots.get(key) {
+            Some(slot) => self.settle(key, slot, cqe, ControlFlow::Continue(()), wake),
+            None => self.dispatching.set(None),
         }
     }
 

@@ -208,15 +208,17 @@ impl<O: Op> InFlight<O> {
         let Some(slot) = self.driver.slots.get(self.key) else { self.explain_absence() };
         if slot.state.get() != State::Done {
             let known = slot.waker.take();
-            if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                slot.waker.set(known);
+            let same = known.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+            slot.waker.set(known);
+            if same {
                 return Poll::Pending;
             }
-            drop(known);
             let fresh = cx.waker().clone();
-            // Dropping and cloning a foreign waker runs its code, which may have driven the loop of this op.
+            // Cloning and dropping a foreign waker runs its code, which may have driven the loop of this op.
             if slot.state.get() != State::Done {
-                slot.waker.set(Some(fresh));
+                drop(slot.waker.replace(Some(fresh)));
+            }
+            if slot.state.get() != State::Done {
                 return Poll::Pending;
             }
         }

@@ -458,6 +458,10 @@ impl BufferTurn {
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
+        // Cloning a foreign waker runs its code, which may have driven the loop.
+        if self.turn.given.get() {
+            return Poll::Ready(());
+        }
         let old = self.turn.waker.borrow_mut().replace(waker);
         drop(old);
         Poll::Pending

@@ -191,7 +191,7 @@ impl Ring {
             let (sec, nsec) = ((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64);
             WaitArg { timeout: Timespec { sec, nsec } }
         });
-        // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `push`).
+        // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `write`).
         let entered = unsafe {
             self.kernel.enter(self.enter_fd, to_submit, min_complete, flags, wait.as_ref())
         };

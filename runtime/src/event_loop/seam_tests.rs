@@ -247,3 +247,142 @@ fn seam_unknown_flags_are_given_up_one_by_one_the_newest_first() {
         work(&mut event_loop);
     }
 }
+
+fn small_ring(enter: impl Fn(u64) -> Option<i32> + 'static) -> EventLoop {
+    let faulty = Faulty::new().on_enter(enter);
+    EventLoop::on_kernel(Rc::new(faulty), &Settings::default().ring_entries(8).spin(Spin::Off))
+        .unwrap()
+}
+
+/// Tasks hold ops that never reached the kernel, and the loop closes.
+#[test]
+fn seam_close_with_unsent_ops_of_tasks() {
+    let pressed = Rc::new(Cell::new(false));
+    let p = pressed.clone();
+    let mut event_loop = small_ring(move |_| p.get().then_some(libc::EAGAIN));
+    event_loop.turn(Some(Duration::ZERO));
+    pressed.set(true);
+    let tasks: Vec<_> = (0..40).map(|_| event_loop.spawn(submit(Nop))).collect();
+    event_loop.turn(Some(Duration::ZERO));
+    pressed.set(false);
+    let report = event_loop.close(Duration::from_secs(2));
+    drop(tasks);
+    assert_eq!(report.ops_leaked, 0);
+}
+
+/// Handles outside of tasks: cancelled before they were sent, not reaped before the close.
+#[test]
+fn seam_close_with_unsent_cancelled_handles() {
+    let pressed = Rc::new(Cell::new(false));
+    let p = pressed.clone();
+    let mut event_loop = small_ring(move |_| p.get().then_some(libc::EAGAIN));
+    let submitter = event_loop.block_on(async { crate::op::Submitter::current() });
+    pressed.set(true);
+    let ops: Vec<_> = (0..40).map(|_| submitter.start(Nop).unwrap()).collect();
+    ops.iter().for_each(|op| op.cancel());
+    pressed.set(false);
+    let report = event_loop.close(Duration::from_secs(2));
+    drop(ops);
+    assert_eq!(report.ops_leaked, 0);
+}
+
+/// As above; one turn passes before the close, so they are done, but still stand in the line.
+#[test]
+fn seam_close_with_unsent_done_handles() {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    struct Hooked(UnixStream, Rc<Cell<u32>>, Vec<u8>);
+    // SAFETY: the receive goes into heap memory of its own, which nobody touches until the completion; the
+    // descriptor lives in it.
+    unsafe impl crate::op::Op for Hooked {
+        type Out = (io::Result<u32>, Vec<u8>);
+        fn prepare(&mut self) -> crate::op::Sqe {
+            crate::op::Sqe::recv(self.0.as_fd(), self.2.as_mut_ptr(), 16, 0)
+        }
+        unsafe fn completed(&mut self, _: crate::op::Cqe) {
+            self.1.set(self.1.get() + 1);
+        }
+        unsafe fn finish(self, cqe: crate::op::Cqe) -> Self::Out {
+            (cqe.result(), self.2)
+        }
+    }
+    let pressed = Rc::new(Cell::new(false));
+    let p = pressed.clone();
+    let mut event_loop = small_ring(move |_| p.get().then_some(libc::EAGAIN));
+    let submitter = event_loop.block_on(async { crate::op::Submitter::current() });
+    pressed.set(true);
+    let first: Vec<_> = (0..20).map(|_| submitter.start(Nop).unwrap()).collect();
+    let hooks = Rc::new(Cell::new(0));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut op = match submitter.start(Hooked(ours, hooks.clone(), vec![0xAA; 16])) {
+        Ok(op) => op,
+        Err(_) => panic!(),
+    };
+    op.cancel();
+    event_loop.turn(Some(Duration::ZERO));
+    assert!(op.is_done());
+    assert_eq!(hooks.get(), 1);
+    pressed.set(false);
+    io::Write::write_all(&mut &theirs, b"0123456789abcdef").unwrap();
+    let report = event_loop.close(Duration::from_secs(2));
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(op.poll(cx).is_ready());
+    drop(first);
+    assert_eq!(hooks.get(), 1, "one completion, one hook");
+    assert_eq!(report.ops_leaked, 0);
+}
+
+/// As above; the buffer is taken back while the drain goes on, and the kernel writes to it afterwards.
+#[test]
+fn seam_close_writes_to_a_buffer_that_was_taken_back() {
+    use crate::op::{InFlight, Read, Submitter};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+    type Handle = InFlight<Read<UnixStream, Vec<u8>>>;
+    struct World {
+        op: Option<Handle>,
+        theirs: UnixStream,
+        taken: Option<Vec<u8>>,
+        more: Vec<InFlight<Nop>>,
+    }
+    thread_local! {
+        static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    }
+    struct Taker;
+    impl Wake for Taker {
+        fn wake(self: Arc<Self>) {
+            WORLD.with_borrow_mut(|w| {
+                let w = w.as_mut().unwrap();
+                let Some(mut op) = w.op.take() else { return };
+                let Poll::Ready(out) = op.poll(&mut Context::from_waker(Waker::noop())) else {
+                    panic!("it is done")
+                };
+                w.taken = Some(out.unwrap_err().into_buf());
+                let _ = io::Write::write_all(&mut &w.theirs, b"0123456789abcdef");
+                // The drain goes on for another enter.
+                w.more.push(Submitter::current().start(Nop).unwrap());
+            });
+        }
+    }
+    let pressed = Rc::new(Cell::new(false));
+    let p = pressed.clone();
+    let mut event_loop = small_ring(move |_| p.get().then_some(libc::EAGAIN));
+    let submitter = event_loop.block_on(async { crate::op::Submitter::current() });
+    pressed.set(true);
+    let mut first: Vec<_> = (0..20).map(|_| submitter.start(Nop).unwrap()).collect();
+    let waker = Waker::from(Arc::new(Taker));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let op = submitter.start(Read::new(ours, vec![0xAA; 16])).unwrap();
+    op.cancel();
+    event_loop.turn(Some(Duration::ZERO));
+    assert!(op.is_done());
+    let last = first.last_mut().unwrap();
+    assert!(last.poll(&mut Context::from_waker(&waker)).is_pending());
+    WORLD.set(Some(World { op: Some(op), theirs, taken: None, more: Vec::new() }));
+    pressed.set(false);
+    assert_eq!(event_loop.close(Duration::from_secs(2)).ops_leaked, 0);
+    let world = WORLD.take().unwrap();
+    let taken = world.taken.unwrap();
+    assert_eq!(taken, vec![0xAA; 16]);
+}

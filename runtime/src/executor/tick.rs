@@ -99,22 +99,19 @@ impl Core {
         let mut left = ready;
         // One catch for all polls: a task that panics is ended, and the others go on.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
-            self.poll_ready(&mut left, &mut clock, began);
+            self.poll_ready(ready, &mut left, &mut clock, began);
         })) {
             self.tasks.end_panicked(payload);
+            clock.polled(None);
         }
         clock.tick_ends(began);
         ready > 0
     }
 
-    fn poll_ready(&self, left: &mut usize, clock: &mut PollClock<'_>, began: u64) {
+    fn poll_ready(&self, ready: usize, left: &mut usize, clock: &mut PollClock<'_>, began: u64) {
         while *left > 0 {
-            let Some(picked) = self.tasks.pick() else { return };
-            *left -= 1;
-            let woken = picked.stamp;
-            self.tasks.run(picked);
-            clock.polled(Some(woken));
-            if left.is_multiple_of(POLLS_PER_LOOK) && *left > 0 {
+            // Looked at before a poll and not after one, which may have panicked.
+            if left.is_multiple_of(POLLS_PER_LOOK) && *left < ready {
                 if clock.now() - began >= self.tick_quota_ns {
                     return;
                 }
@@ -123,6 +120,11 @@ impl Core {
                     self.take_mail();
                 }
             }
+            let Some(picked) = self.tasks.pick() else { return };
+            *left -= 1;
+            let woken = picked.stamp;
+            self.tasks.run(picked);
+            clock.polled(Some(woken));
         }
     }
 

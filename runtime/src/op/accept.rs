@@ -66,6 +66,12 @@ impl AcceptQueue {
         let new = cx.waker().clone();
         let old = self.waker.replace(Some(new));
         drop(old);
+        // Cloning a foreign waker runs its code, which may have driven the loop: it came meanwhile.
+        if !self.is_empty()
+            && let Some(waker) = self.waker.take()
+        {
+            self.submitter.wake_soon(waker);
+        }
     }
 
     fn deliver(&self, cqe: Cqe) {

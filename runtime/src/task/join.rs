@@ -121,7 +121,12 @@ impl<T> Future for JoinHandle<T> {
         if known.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             header.joiner.set(known);
         } else {
-            let old = header.joiner.replace(Some(cx.waker().clone()));
+            let fresh = cx.waker().clone();
+            // Cloning a foreign waker runs its code, which may have driven the loop of this task.
+            if let Some(result) = this.try_take() {
+                return Poll::Ready(result);
+            }
+            let old = this.header().joiner.replace(Some(fresh));
             drop((known, old));
         }
         Poll::Pending
