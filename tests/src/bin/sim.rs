@@ -14,13 +14,19 @@ use clap::Parser;
 use coreloop::planted::Fault;
 use coreloop_tests::sim_workload;
 
+const EXAMPLES: &str = "Examples:
+  sim --seconds 600
+  sim --seeds 10000
+  sim --seed 3769 --trace
+  sim --planted all --starts 5      (built with --features planted)";
+
 /// Runs the simulated workload, seed after seed.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sim")]
+#[command(name = "sim", after_help = EXAMPLES)]
 struct Options {
-    /// Ends after so many seconds.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    /// Ends after so many seconds [60, or when all of --seeds have run].
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Ends after so many seeds.
     #[arg(long, default_value_t = u64::MAX)]
     seeds: u64,
@@ -45,6 +51,14 @@ struct Options {
     /// For worker processes: every so many seeds.
     #[arg(long, hide = true)]
     step: Option<u64>,
+}
+
+impl Options {
+    /// In seconds.
+    fn time_limit(&self) -> u64 {
+        let default = if self.seeds == u64::MAX { 60 } else { u64::MAX };
+        self.seconds.unwrap_or(default)
+    }
 }
 
 /// Seeds within which a planted fault must be found.
@@ -110,7 +124,7 @@ fn work(options: &Options, step: u64) -> ExitCode {
     let began = Instant::now();
     let mut out = std::io::stdout().lock();
     for n in 0..options.seeds {
-        if began.elapsed().as_secs() >= options.seconds {
+        if began.elapsed().as_secs() >= options.time_limit() {
             break;
         }
         let seed = options.from + n * step;
@@ -205,7 +219,8 @@ fn search(options: &Options) -> ExitCode {
     let workers: Vec<_> = (0..jobs)
         .map(|job| {
             let share = options.seeds / jobs + u64::from(job < options.seeds % jobs);
-            let args = [("--seconds", options.seconds.to_string()), ("--seeds", share.to_string())];
+            let args =
+                [("--seconds", options.time_limit().to_string()), ("--seeds", share.to_string())];
             worker(&args, options.from + job, jobs, sender.clone())
         })
         .collect();
