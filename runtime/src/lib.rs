@@ -37,6 +37,7 @@ pub mod signal;
 #[allow(unsafe_code)]
 pub mod sim;
 mod spawn;
+pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
 #[allow(unsafe_code)]
