@@ -107,7 +107,7 @@ impl<T> Sender<T> {
     pub async fn reserve(&self) -> Result<Permit<'_, T>, SendError<()>> {
         match self.channel.queue.places().acquire(1).await {
             Ok(held) => {
-                held.forget();
+                self.channel.queue.reserve(held);
                 Ok(Permit { queue: Some(&self.channel.queue) })
             }
             Err(_) => Err(SendError(())),
@@ -121,7 +121,7 @@ impl<T> Sender<T> {
     pub fn try_reserve(&self) -> Result<Permit<'_, T>, TrySendError<()>> {
         match self.channel.queue.places().try_acquire(1) {
             Ok(held) => {
-                held.forget();
+                self.channel.queue.reserve(held);
                 Ok(Permit { queue: Some(&self.channel.queue) })
             }
             Err(NotNow::Taken) => Err(TrySendError::Full(())),
@@ -171,7 +171,8 @@ pub struct Permit<'a, T> {
 }
 
 impl<T> Permit<'_, T> {
-    /// Sends; never waits. If the receiver has gone meanwhile, the value is dropped.
+    /// Sends; never waits. The value arrives also if the channel was closed meanwhile; if the receiver
+    /// is gone, it is dropped.
     pub fn send(mut self, value: T) {
         if let Some(queue) = self.queue.take() {
             queue.fill_reserved(value);
@@ -182,7 +183,7 @@ impl<T> Permit<'_, T> {
 impl<T> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
-            queue.places().release(1);
+            queue.give_back();
         }
     }
 }
@@ -199,7 +200,8 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Waits for the next value; none once the channel is closed (or every sender gone) and empty.
+    /// Waits for the next value; none once the channel is closed (or every sender gone) and empty,
+    /// and no [`Permit`] is left.
     ///
     /// # Cancel safety
     /// No value is lost: a dropped future has taken none.
@@ -218,7 +220,8 @@ impl<T> Receiver<T> {
         })
     }
 
-    /// Lets nothing in any more; what is in it can still be received.
+    /// Lets nothing in any more, except for permits that were had before; what is in it can still be
+    /// received.
     pub fn close(&mut self) {
         self.channel.queue.shutdown();
     }

@@ -15,11 +15,11 @@ use super::gate::{Gate, Held, MAX_PERMITS, NotNow};
 use super::store::{Fifo, Lifo, Priority, Store};
 use super::wait_room::WaitRoom;
 
-/// A queue that gives the last item out first.
+/// A queue that gives the last item out first: [`Queue::bounded_lifo`], [`Queue::unbounded_lifo`].
 pub type LifoQueue<T> = Queue<T, Lifo<T>>;
 
-/// A queue that gives the least item out first, and equal ones in the order in which they came. A
-/// comparison that uses the same queue panics.
+/// A queue that gives the least item out first, and equal ones in the order in which they came:
+/// [`Queue::bounded_priority`], [`Queue::unbounded_priority`]. A comparison that uses the same queue panics.
 pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 
 /// A queue between tasks of one core, with any number of putters and getters, each served in the order of
@@ -34,7 +34,7 @@ pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 /// bound grows with its items.
 ///
 /// ```
-/// use coreloop::sync::{PriorityQueue, Queue};
+/// use coreloop::sync::Queue;
 /// use std::rc::Rc;
 ///
 /// coreloop::run(async {
@@ -55,7 +55,7 @@ pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 ///     queue.shutdown();
 ///     assert_eq!(worker.await.unwrap(), 55);
 ///
-///     let sorted = PriorityQueue::unbounded();
+///     let sorted = Queue::unbounded_priority();
 ///     for n in [2, 3, 1] {
 ///         sorted.try_put(n).unwrap();
 ///     }
@@ -75,6 +75,8 @@ pub struct Queue<T, S = Fifo<T>> {
     places: Gate,
     items: Gate,
     capacity: usize,
+    /// Places that were taken by [`reserve`](Self::reserve) and neither filled nor given back.
+    reserved: Cell<usize>,
     /// Items that were put and not yet reported as done.
     unfinished: Cell<usize>,
     finished: WaitRoom<(), ()>,
@@ -104,12 +106,12 @@ impl<T> LifoQueue<T> {
     /// # Panics
     /// If `capacity` is zero. Also above `usize::MAX / 8`.
     #[track_caller]
-    pub fn bounded(capacity: usize) -> Self {
+    pub fn bounded_lifo(capacity: usize) -> Self {
         Self::with_capacity(capacity)
     }
 
     /// An empty one without a bound: putting never waits, and memory grows with what is in it.
-    pub fn unbounded() -> Self {
+    pub fn unbounded_lifo() -> Self {
         Self::with_capacity(MAX_PERMITS)
     }
 }
@@ -120,12 +122,12 @@ impl<T: Ord> PriorityQueue<T> {
     /// # Panics
     /// If `capacity` is zero. Also above `usize::MAX / 8`.
     #[track_caller]
-    pub fn bounded(capacity: usize) -> Self {
+    pub fn bounded_priority(capacity: usize) -> Self {
         Self::with_capacity(capacity)
     }
 
     /// An empty one without a bound: putting never waits, and memory grows with what is in it.
-    pub fn unbounded() -> Self {
+    pub fn unbounded_priority() -> Self {
         Self::with_capacity(MAX_PERMITS)
     }
 }
@@ -139,6 +141,7 @@ impl<T, S: Store<T>> Queue<T, S> {
             places: Gate::new(capacity),
             items: Gate::new(0),
             capacity,
+            reserved: Cell::new(0),
             unfinished: Cell::new(0),
             finished: WaitRoom::new(),
             is_shutdown: Cell::new(false),
@@ -279,15 +282,26 @@ impl<T, S: Store<T>> Queue<T, S> {
         &self.places
     }
 
-    /// Puts an item into a place that was taken out of the gate's hands.
+    /// Takes a place out of the gate's hands, for [`fill_reserved`](Self::fill_reserved) or
+    /// [`give_back`](Self::give_back).
+    pub(super) fn reserve(&self, place: Held<'_>) {
+        place.forget();
+        self.reserved.set(self.reserved.get() + 1);
+    }
+
+    /// Puts an item into a reserved place; drops it if everything was dropped meanwhile.
     pub(super) fn fill_reserved(&self, item: T) {
-        // A getter still has a use for it after a plain shutdown, but after one that dropped everything
-        // nobody comes.
-        if self.items.is_closed() {
-            self.places.release(1);
-            return;
+        self.reserved.set(self.reserved.get() - 1);
+        if !self.items.is_closed() {
+            self.insert(item);
         }
-        self.insert(item);
+    }
+
+    /// Gives a reserved place to whoever waits for one.
+    pub(super) fn give_back(&self) {
+        self.reserved.set(self.reserved.get() - 1);
+        self.places.release(1);
+        self.look_whether_empty();
     }
 
     fn fill(&self, place: Held<'_>, item: T) {
@@ -326,10 +340,11 @@ impl<T, S: Store<T>> Queue<T, S> {
         item
     }
 
-    /// After a shutdown: once nothing is left, those who wait for items are told. Until then a promise
-    /// may still fall to one of them.
+    /// After a shutdown: once nothing is left or can still come, those who wait for items are told. Until
+    /// then a promise may still fall to one of them.
     fn look_whether_empty(&self) {
-        if self.is_shutdown() && self.is_empty() && !self.items.is_closed() {
+        let nothing_comes = self.is_shutdown() && self.reserved.get() == 0;
+        if nothing_comes && self.is_empty() && !self.items.is_closed() {
             self.items.close();
         }
     }
