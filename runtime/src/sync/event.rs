@@ -46,8 +46,8 @@ impl Event {
         Self { set: Cell::new(false), room: WaitRoom::new() }
     }
 
-    /// Sets it. Everyone who waits goes on, in the order in which they came; who comes later need not wait
-    /// until it is [cleared](Self::clear).
+    /// Sets it. Everyone who waits goes on, in the order in which they came; who comes later need
+    /// not wait until it is [cleared](Self::clear).
     pub fn set(&self) {
         self.set.set(true);
         self.room.release_all(());

@@ -10,8 +10,9 @@ use super::gate::Gate;
 
 /// A cell that is filled once, by the first initialiser that succeeds.
 ///
-/// While one initialises, others wait. One that fails, panics or is cancelled passes the turn on to the next
-/// in line, with that one's own initialiser. One that asks for the same cell waits for itself for ever.
+/// While one initialises, others wait. One that fails, panics or is cancelled passes the turn on to
+/// the next in line, with that one's own initialiser. One that asks for the same cell waits for
+/// itself for ever.
 ///
 /// Memory: nothing is allocated unless a task waits.
 ///

@@ -1,8 +1,11 @@
 //! Queues with a bound, and with the means to wait until all of it is done.
 //!
-//! Owns [`Queue`]: a store of items between two gates, one for the places and one for the items. Invariants:
-//! - items in the store = items free at their gate + items that a getter was promised, until `shutdown_now`;
-//! - a promise is of *an* item, not of a certain one: the items stay in the store until a getter runs. So a
+//! Owns [`Queue`]: a store of items between two gates, one for the places and one for the items.
+//! Invariants:
+//! - items in the store = items free at their gate + items that a getter was promised, until
+//! `shutdown_now`;
+//! - a promise is of *an* item, not of a certain one: the items stay in the store until a getter
+//! runs. So a
 //!   getter that is dropped changes nothing in their order;
 //! - items in the store + places promised to putters never exceed the capacity;
 //! - no store is borrowed while an item is dropped.
@@ -19,7 +22,8 @@ use super::wait_room::WaitRoom;
 pub type LifoQueue<T> = Queue<T, Lifo<T>>;
 
 /// A queue that gives the least item out first, and equal ones in the order in which they came:
-/// [`Queue::bounded_priority`], [`Queue::unbounded_priority`]. A comparison that uses the same queue panics.
+/// [`Queue::bounded_priority`], [`Queue::unbounded_priority`]. A comparison that uses the same
+/// queue panics.
 pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 
 /// A queue between tasks of one core, with any number of putters and getters, each served in the order of
@@ -27,8 +31,8 @@ pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 /// [shut down](Self::shutdown). For an end that notices when the other one is gone, see
 /// [`mpsc`](super::mpsc).
 ///
-/// An item that was promised to a getter which has not run yet is still counted by [`len`](Self::len), but
-/// nobody else can take it.
+/// An item that was promised to a getter which has not run yet is still counted by
+/// [`len`](Self::len), but nobody else can take it.
 ///
 /// Memory: the items that are in it, at most [`capacity`](Self::capacity), and the waiters. One without a
 /// bound grows with its items.
@@ -189,9 +193,9 @@ impl<T, S: Store<T>> Queue<T, S> {
     /// [`GetError`] once the queue is shut down and empty.
     ///
     /// # Cancel safety
-    /// No item is lost: a future that is dropped before it ends has taken none, and what it had been promised
-    /// goes to the next one. A future that is forgotten (`mem::forget`) after an item was promised to it
-    /// keeps the promise, and one item stays in the queue for good.
+    /// No item is lost: a future that is dropped before it ends has taken none, and what it had
+    /// been promised goes to the next one. A future that is forgotten (`mem::forget`) after an item
+    /// was promised to it keeps the promise, and one item stays in the queue for good.
     pub async fn get(&self) -> Result<T, GetError> {
         match self.items.acquire(1).await {
             Ok(promised) => self.take(promised).ok_or(GetError(())),
@@ -231,8 +235,8 @@ impl<T, S: Store<T>> Queue<T, S> {
         self.finished.wait(|| (self.unfinished.get() == 0).then_some(())).await;
     }
 
-    /// Lets nothing in any more; what is in it can still be taken out. Those who wait to put are told, and
-    /// those who wait to get once it is empty.
+    /// Lets nothing in any more; what is in it can still be taken out. Those who wait to put are
+    /// told, and those who wait to get once it is empty.
     pub fn shutdown(&self) {
         self.is_shutdown.set(true);
         self.places.close();

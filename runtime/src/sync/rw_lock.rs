@@ -1,7 +1,8 @@
 //! A lock with one writer or many readers, held across awaits.
 //!
-//! Owns [`RwLock`] and its guards: a gate of which a reader takes one permit and a writer all. So the fairness
-//! of the gate is the lock's: a writer in line is not overtaken by readers, nor the other way round.
+//! Owns [`RwLock`] and its guards: a gate of which a reader takes one permit and a writer all. So
+//! the fairness of the gate is the lock's: a writer in line is not overtaken by readers, nor the
+//! other way round.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! A number of permits.
 //!
-//! Owns [`Semaphore`] and its permits, borrowed and owned: a gate, and the count of all its permits, free or
-//! held, which is what a bounded one holds its bound against.
+//! Owns [`Semaphore`] and its permits, borrowed and owned: a gate, and the count of all its
+//! permits, free or held, which is what a bounded one holds its bound against.
 
 use std::cell::Cell;
 use std::fmt;
@@ -190,8 +190,8 @@ impl Semaphore {
         Ok(())
     }
 
-    /// Lets nobody through any more: those who wait are told, and whoever asks from now on. What was handed
-    /// over before stays so.
+    /// Lets nobody through any more: those who wait are told, and whoever asks from now on. What
+    /// was handed over before stays so.
     pub fn close(&self) {
         self.gate.close();
     }

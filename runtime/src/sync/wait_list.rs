@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Invariants:
-//! - a waiting entry is in the queue, one that is to be woken is in the wake list, and no other entry is in
+//! - a waiting entry is in the queue, one that is to be woken is in the wake list, and no other
+//! entry is in
 //!   either; the queue's order is the order of arrival;
 //! - what was handed to a waiter stays in its entry until the waiter collects it or is removed, and comes
 //!   out exactly once;

@@ -1,13 +1,14 @@
 //! A wait list that may be used from anywhere on the core.
 //!
-//! Owns [`WaitRoom`], which puts a [`WaitList`] behind a cell, and [`Wait`], a stay in it. Handing something to
-//! waiters and waking them are two steps: the first changes the state in one go, the second calls one waker
-//! after the other.
+//! Owns [`WaitRoom`], which puts a [`WaitList`] behind a cell, and [`Wait`], a stay in it. Handing
+//! something to waiters and waking them are two steps: the first changes the state in one go, the
+//! second calls one waker after the other.
 //!
 //! Invariants:
 //! - the list is not borrowed while a waker is cloned, called or dropped. Such code may use the same
 //!   primitive, so whoever clones a waker looks at the state again before it enters;
-//! - a panic of a foreign waker's call or destructor is contained: it can't keep the others from being woken;
+//! - a panic of a foreign waker's call or destructor is contained: it can't keep the others from
+//! being woken;
 //! - a room is not `Send`, and so nothing that has one is.
 
 use std::cell::RefCell;
