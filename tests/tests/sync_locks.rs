@@ -205,6 +205,39 @@ fn p1_semaphore_one_release_is_enough_when_several_were_cancelled() {
 }
 
 #[test]
+fn p1_semaphore_is_taken_in_the_order_of_asking() {
+    let order = Rc::new(RefCell::new(Vec::new()));
+    coreloop::run(async {
+        let semaphore = Rc::new(Semaphore::new(1));
+        let tasks: Vec<_> = (1..=3)
+            .map(|id| {
+                let (semaphore, order) = (semaphore.clone(), order.clone());
+                spawn(async move {
+                    for round in 0..2 {
+                        let _permit = semaphore.acquire().await.unwrap();
+                        order.borrow_mut().push((round, id));
+                        turns(2).await;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    })
+    .unwrap();
+    assert_eq!(*order.borrow(), [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]);
+    // Several released at once wake as many, and whoever asks then is behind them.
+    let semaphore = Semaphore::new(0);
+    assert!(semaphore.try_acquire().is_err());
+    let line: Vec<_> = (0..3).map(|_| ByHand::pending(semaphore.acquire())).collect();
+    semaphore.add_permits(3);
+    let last = ByHand::pending(semaphore.acquire());
+    line.into_iter().for_each(|one| one.finish().unwrap().forget());
+    assert!(!last.woken());
+}
+
+#[test]
 fn p1_semaphore_closed_tells_those_who_wait() {
     let semaphore = Rc::new(Semaphore::new(1));
     let held = now(semaphore.clone().acquire_owned()).unwrap();
