@@ -353,7 +353,7 @@ fn p1_once_cell_an_initialiser_that_ends_badly_passes_the_turn_on() {
                         _ => std::future::pending().await,
                     }
                 };
-                ours.get_or_try_init(init).await.map(|value: &u8| *value)
+                ours.get_or_try_init(init).await.copied()
             });
             turns(1).await;
             let theirs = cell.clone();

@@ -1,16 +1,15 @@
 //! A point that tasks pass together.
 //!
-//! Owns [`Barrier`]. The arrival of the last one hands everyone their index in one step, and the
-//! next round begins at once: there is no phase of leaving in which others would have to be kept
-//! out.
+//! Owns [`Barrier`]. The arrival of the last one hands everyone their index in one step, and the next
+//! round begins at once: there is no phase of leaving in which others would have to be kept out.
 
 use std::cell::Cell;
 use std::fmt;
 
 use super::wait_room::WaitRoom;
 
-/// Lets a number of tasks of one core go on only when all of them have come. It can be used again
-/// and again.
+/// Lets a number of tasks of one core go on only when all of them have come. It can be used again and
+/// again.
 ///
 /// Memory: a list of those who wait, at most `parties - 1`.
 ///
@@ -63,8 +62,8 @@ impl Barrier {
     /// The result says which of them this is: 0 for the first to have come, up to `parties - 1`.
     ///
     /// # Errors
-    /// [`BrokenBarrier`] if the barrier is [aborted](Self::abort) or [reset](Self::reset)
-    /// meanwhile, or was aborted before. Not if all had come by then.
+    /// [`BrokenBarrier`] if the barrier is [aborted](Self::abort) or [reset](Self::reset) meanwhile, or
+    /// was aborted before. Not if all had come by then.
     ///
     /// # Cancel safety
     /// A dropped future counts as not having come; if all had come, the others go on without it.

@@ -1,8 +1,8 @@
 //! Every value to every receiver.
 //!
 //! Owns the two ends and the ring of the latest values between them. Invariants:
-//! - the ring has at most `capacity` values; a receiver whose next one has left it is told how many
-//! it lost;
+//! - the ring has at most `capacity` values; a receiver whose next one has left it is told how many it
+//!   lost;
 //! - a value leaves when the last receiver that was there when it was sent has had it, or has gone;
 //! - values are cloned and dropped with nothing borrowed.
 
@@ -15,9 +15,9 @@ use super::wait_room::WaitRoom;
 
 /// A channel that gives each value to every receiver, between tasks of one core.
 ///
-/// Sending never waits: of the values that a receiver has not had yet, the latest `capacity` are
-/// kept, and a receiver that is further behind is told how many it lost. Memory: at most `capacity`
-/// values, each an allocation, and the waiters.
+/// Sending never waits: of the values that a receiver has not had yet, the latest `capacity` are kept,
+/// and a receiver that is further behind is told how many it lost. Memory: at most `capacity` values,
+/// each an allocation, and the waiters.
 ///
 /// # Panics
 /// If `capacity` is zero.
@@ -129,8 +129,8 @@ pub struct Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sends a value to every receiver that there is now, and gives their number. Never waits; if
-    /// the ring is full, its oldest value is lost to those who have not had it.
+    /// Sends a value to every receiver that there is now, and gives their number. Never waits; if the
+    /// ring is full, its oldest value is lost to those who have not had it.
     ///
     /// # Errors
     /// [`SendError`] with the value if there is no receiver.
@@ -206,8 +206,8 @@ impl<T> Receiver<T> {
     /// Waits for the next value.
     ///
     /// # Errors
-    /// [`RecvError::Lagged`] if values were lost to this receiver; it goes on with the oldest that
-    /// is kept. [`RecvError::Closed`] once it has had all and every sender is gone.
+    /// [`RecvError::Lagged`] if values were lost to this receiver; it goes on with the oldest that is
+    /// kept. [`RecvError::Closed`] once it has had all and every sender is gone.
     ///
     /// # Cancel safety
     /// No value is lost: a dropped future has taken none.

@@ -1,8 +1,8 @@
 //! Waiting for a change of what a mutex holds.
 //!
 //! Owns [`Condition`]. A wait takes its place in line *before* it unlocks, so no notification falls
-//! between. It holds the notification until it has the lock again; a wait that is dropped before
-//! then passes it on.
+//! between. It holds the notification until it has the lock again; a wait that is dropped before then
+//! passes it on.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,8 +15,8 @@ use super::wait_room::WaitRoom;
 /// Lets tasks of one core wait for a change of what a [`Mutex`] holds.
 ///
 /// Those who wait are notified in the order in which they came, and lock the mutex again in that order.
-/// A wait may end without a notification meant for it (one that a cancelled task passed on), so the state
-/// is what counts: [`wait_for`](Self::wait_for) looks at it.
+/// A wait may end without a notification meant for it (one that a cancelled task passed on), so the
+/// state is what counts: [`wait_for`](Self::wait_for) looks at it.
 ///
 /// Memory: notifying allocates nothing. The list of waiters is as long as there are waiters.
 ///
@@ -60,13 +60,13 @@ impl Condition {
 
     /// Unlocks, waits for a notification, and locks again.
     ///
-    /// The place in line is taken and the mutex unlocked when the future is polled first. All waits
-    /// on one condition should be with one mutex; nothing breaks if they are not.
+    /// The place in line is taken and the mutex unlocked when the future is polled first. All waits on
+    /// one condition should be with one mutex; nothing breaks if they are not.
     ///
     /// # Cancel safety
-    /// A dropped future has given up the lock. A notification that it had received goes to the next
-    /// one in line, also if it was dropped while it waited for the lock. A future that is forgotten
-    /// keeps its place, and the notification that falls to it is lost.
+    /// A dropped future has given up the lock. A notification that it had received goes to the next one
+    /// in line, also if it was dropped while it waited for the lock. A future that is forgotten keeps
+    /// its place, and the notification that falls to it is lost.
     pub async fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let mutex: &'a Mutex<T> = MutexGuard::mutex(&guard);
         let notice = Waiting { room: &self.room, key: None, guard: Some(guard) }.await;

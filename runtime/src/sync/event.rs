@@ -1,7 +1,7 @@
 //! A flag that can be waited for.
 //!
-//! Owns [`Event`]. Setting it hands a wake-up to everyone who waits, in one step: who waited when it was
-//! set goes on, even if it is cleared before they run.
+//! Owns [`Event`]. Setting it hands a wake-up to everyone who waits, in one step: who waited when it
+//! was set goes on, even if it is cleared before they run.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,7 +10,8 @@ use super::wait_room::WaitRoom;
 
 /// A flag that tasks of one core set, clear and wait for.
 ///
-/// Memory: nothing is allocated unless a task waits. The list of waiters is as long as there are waiters.
+/// Memory: nothing is allocated unless a task waits. The list of waiters is as long as there are
+/// waiters.
 ///
 /// ```
 /// use coreloop::sync::Event;
@@ -46,8 +47,8 @@ impl Event {
         Self { set: Cell::new(false), room: WaitRoom::new() }
     }
 
-    /// Sets it. Everyone who waits goes on, in the order in which they came; who comes later need
-    /// not wait until it is [cleared](Self::clear).
+    /// Sets it. Everyone who waits goes on, in the order in which they came; who comes later need not
+    /// wait until it is [cleared](Self::clear).
     pub fn set(&self) {
         self.set.set(true);
         self.room.release_all(());
@@ -66,8 +67,8 @@ impl Event {
     /// Waits until it is set; ready at once if it is.
     ///
     /// # Cancel safety
-    /// A dropped future waits no longer; there is nothing to lose. A forgotten one keeps its entry in the
-    /// list for as long as the event lives.
+    /// A dropped future waits no longer; there is nothing to lose. A forgotten one keeps its entry in
+    /// the list for as long as the event lives.
     pub async fn wait(&self) {
         self.room.wait(|| self.is_set().then_some(())).await;
     }

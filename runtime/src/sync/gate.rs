@@ -1,12 +1,11 @@
 //! Permits in a number, taken in the order of asking.
 //!
-//! Owns [`Gate`], on which the mutex, the rw-lock, the semaphore and the queues are built: a number
-//! of free permits and the line of those who wait for some. Invariants:
+//! Owns [`Gate`], on which the mutex, the rw-lock, the semaphore and the queues are built: a number of
+//! free permits and the line of those who wait for some. Invariants:
 //! - free permits plus permits held plus permits handed to waiters is a constant that only
 //!   [`release`](Gate::release) and [`Held::forget`] change;
 //! - whoever asks goes behind those who wait, even if there is enough for it and not enough for the
-//! first of
-//!   them. So nobody starves, whatever the others ask for;
+//!   first of them. So nobody starves, whatever the others ask for;
 //! - after each step the first in line asks for more than is free, or nobody waits;
 //! - a waiter that goes away gives back what it had been handed, and its place, at once.
 //!
@@ -83,8 +82,8 @@ impl Gate {
         Acquire { gate: self, need, key: None }
     }
 
-    /// Adds permits, and wakes those who get them. Never above [`MAX_PERMITS`]: who makes permits out of
-    /// nothing looks first.
+    /// Adds permits, and wakes those who get them. Never above [`MAX_PERMITS`]: who makes permits out
+    /// of nothing looks first.
     #[inline]
     pub(super) fn release(&self, permits: usize) {
         self.free.set(self.free.get() + permits);

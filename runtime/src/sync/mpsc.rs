@@ -1,7 +1,7 @@
 //! Values from many tasks to one.
 //!
-//! Owns the two ends of a channel: a [`Queue`] that counts its senders. The last sender that goes
-//! shuts it down; the receiver that goes shuts it down and drops what is in it.
+//! Owns the two ends of a channel: a [`Queue`] that counts its senders. The last sender that goes shuts
+//! it down; the receiver that goes shuts it down and drops what is in it.
 
 use std::cell::Cell;
 use std::fmt;
@@ -80,8 +80,8 @@ impl<T> Sender<T> {
     /// [`SendError`] with the value if the receiver is gone or closed.
     ///
     /// # Cancel safety
-    /// A future that is dropped before it ends has sent nothing, and the value is dropped with it.
-    /// To keep the value, [`reserve`](Self::reserve) first.
+    /// A future that is dropped before it ends has sent nothing, and the value is dropped with it. To
+    /// keep the value, [`reserve`](Self::reserve) first.
     pub async fn send(&self, value: T) -> Result<(), SendError<T>> {
         self.channel.queue.put(value).await.map_err(|PutError(value)| SendError(value))
     }
@@ -200,8 +200,8 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Waits for the next value; none once the channel is closed (or every sender gone) and empty,
-    /// and no [`Permit`] is left.
+    /// Waits for the next value; none once the channel is closed (or every sender gone) and empty, and
+    /// no [`Permit`] is left.
     ///
     /// # Cancel safety
     /// No value is lost: a dropped future has taken none.

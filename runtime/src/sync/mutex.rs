@@ -1,7 +1,7 @@
 //! A lock that is held across awaits.
 //!
-//! Owns [`Mutex`] and its guard: a gate with one permit. The value lies in a `RefCell` that only
-//! the holder of the permit borrows, so no unsafe code is needed and the borrow never fails.
+//! Owns [`Mutex`] and its guard: a gate with one permit. The value lies in a `RefCell` that only the
+//! holder of the permit borrows, so no unsafe code is needed and the borrow never fails.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
@@ -12,8 +12,8 @@ use super::gate::{Closed, Gate, Held};
 /// A mutual exclusion lock for tasks of one core, fair in the order of asking.
 ///
 /// Needed where something must not change *across an await*; between awaits a task has its core to
-/// itself, and a `Cell` or `RefCell` will do. It is not poisoned: a panic unlocks it like any other
-/// end of a scope.
+/// itself, and a `Cell` or `RefCell` will do. It is not poisoned: a panic unlocks it like any other end
+/// of a scope.
 ///
 /// Whoever asks while others wait goes behind them. A task that unlocks and locks again at once waits
 /// behind those who were waiting.
@@ -75,8 +75,8 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Cancel safety
     /// A dropped future leaves the line; if it was its turn already, the lock goes to the next one. A
-    /// future that is forgotten (`mem::forget`) keeps its place, and with it the lock once it is
-    /// its turn.
+    /// future that is forgotten (`mem::forget`) keeps its place, and with it the lock once it is its
+    /// turn.
     pub async fn lock(&self) -> MutexGuard<'_, T> {
         match self.gate.acquire(1).await {
             Ok(held) => self.guard(held),
@@ -136,8 +136,8 @@ impl<T: ?Sized> fmt::Debug for Mutex<T> {
     }
 }
 
-/// The lock on a [`Mutex`]; its drop unlocks, also in a panic or a cancel, and wakes the next in
-/// line. One that is forgotten leaves the mutex locked for good.
+/// The lock on a [`Mutex`]; its drop unlocks, also in a panic or a cancel, and wakes the next in line.
+/// One that is forgotten leaves the mutex locked for good.
 #[must_use = "a lock that is not held protects nothing"]
 pub struct MutexGuard<'a, T: ?Sized> {
     // Fields are dropped in this order: the borrow ends before the next one has the lock.

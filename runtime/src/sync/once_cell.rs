@@ -1,6 +1,7 @@
 //! A value that is made once, by an initialiser that may wait.
 //!
-//! Owns [`OnceCell`]: a gate with one permit for the turn to initialise, closed when the value is there.
+//! Owns [`OnceCell`]: a gate with one permit for the turn to initialise, closed when the value is
+//! there.
 
 use std::cell;
 use std::convert::Infallible;
@@ -10,9 +11,9 @@ use super::gate::Gate;
 
 /// A cell that is filled once, by the first initialiser that succeeds.
 ///
-/// While one initialises, others wait. One that fails, panics or is cancelled passes the turn on to
-/// the next in line, with that one's own initialiser. One that asks for the same cell waits for
-/// itself for ever.
+/// While one initialises, others wait. One that fails, panics or is cancelled passes the turn on to the
+/// next in line, with that one's own initialiser. One that asks for the same cell waits for itself for
+/// ever.
 ///
 /// Memory: nothing is allocated unless a task waits.
 ///

@@ -1,7 +1,7 @@
 //! One value from one task to another.
 //!
-//! Owns the two ends, which share one allocation. Nothing in it is borrowed while foreign code
-//! runs: values and wakers are taken out of their cells first.
+//! Owns the two ends, which share one allocation. Nothing in it is borrowed while foreign code runs:
+//! values and wakers are taken out of their cells first.
 
 use std::cell::Cell;
 use std::fmt;
@@ -160,8 +160,8 @@ impl<T> Future for Receiver<T> {
     type Output = Result<T, RecvError>;
 
     /// # Cancel safety
-    /// `&mut receiver` may be awaited in pieces: the value stays until it is taken. After it was
-    /// taken, the answer is an error.
+    /// `&mut receiver` may be awaited in pieces: the value stays until it is taken. After it was taken,
+    /// the answer is an error.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         for look in 0..2 {
             match self.try_recv() {

@@ -3,10 +3,9 @@
 //! Owns [`Queue`]: a store of items between two gates, one for the places and one for the items.
 //! Invariants:
 //! - items in the store = items free at their gate + items that a getter was promised, until
-//! `shutdown_now`;
-//! - a promise is of *an* item, not of a certain one: the items stay in the store until a getter
-//! runs. So a
-//!   getter that is dropped changes nothing in their order;
+//!   `shutdown_now`;
+//! - a promise is of *an* item, not of a certain one: the items stay in the store until a getter runs.
+//!   So a getter that is dropped changes nothing in their order;
 //! - items in the store + places promised to putters never exceed the capacity;
 //! - no store is borrowed while an item is dropped.
 
@@ -22,20 +21,20 @@ use super::wait_room::WaitRoom;
 pub type LifoQueue<T> = Queue<T, Lifo<T>>;
 
 /// A queue that gives the least item out first, and equal ones in the order in which they came:
-/// [`Queue::bounded_priority`], [`Queue::unbounded_priority`]. A comparison that uses the same
-/// queue panics.
+/// [`Queue::bounded_priority`], [`Queue::unbounded_priority`]. A comparison that uses the same queue
+/// panics.
 pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 
-/// A queue between tasks of one core, with any number of putters and getters, each served in the order of
-/// asking; share it with an `Rc`. As asyncio's, it can be [joined](Self::join) and
-/// [shut down](Self::shutdown). For an end that notices when the other one is gone, see
+/// A queue between tasks of one core, with any number of putters and getters, each served in the order
+/// of asking; share it with an `Rc`. As asyncio's, it can be [joined](Self::join) and [shut
+/// down](Self::shutdown). For an end that notices when the other one is gone, see
 /// [`mpsc`](super::mpsc).
 ///
-/// An item that was promised to a getter which has not run yet is still counted by
-/// [`len`](Self::len), but nobody else can take it.
+/// An item that was promised to a getter which has not run yet is still counted by [`len`](Self::len),
+/// but nobody else can take it.
 ///
-/// Memory: the items that are in it, at most [`capacity`](Self::capacity), and the waiters. One without a
-/// bound grows with its items.
+/// Memory: the items that are in it, at most [`capacity`](Self::capacity), and the waiters. One without
+/// a bound grows with its items.
 ///
 /// ```
 /// use coreloop::sync::Queue;
@@ -159,8 +158,9 @@ impl<T, S: Store<T>> Queue<T, S> {
     /// [`PutError`] with the item once the queue is shut down.
     ///
     /// # Cancel safety
-    /// A future that is dropped before it ends puts nothing in, and the item is dropped with it; a place
-    /// that it had been promised goes to the next one. To keep the item, [`try_put`](Self::try_put) it.
+    /// A future that is dropped before it ends puts nothing in, and the item is dropped with it; a
+    /// place that it had been promised goes to the next one. To keep the item,
+    /// [`try_put`](Self::try_put) it.
     pub async fn put(&self, item: T) -> Result<(), PutError<T>> {
         match self.places.acquire(1).await {
             // It may have been shut down after the place was promised.
@@ -193,9 +193,9 @@ impl<T, S: Store<T>> Queue<T, S> {
     /// [`GetError`] once the queue is shut down and empty.
     ///
     /// # Cancel safety
-    /// No item is lost: a future that is dropped before it ends has taken none, and what it had
-    /// been promised goes to the next one. A future that is forgotten (`mem::forget`) after an item
-    /// was promised to it keeps the promise, and one item stays in the queue for good.
+    /// No item is lost: a future that is dropped before it ends has taken none, and what it had been
+    /// promised goes to the next one. A future that is forgotten (`mem::forget`) after an item was
+    /// promised to it keeps the promise, and one item stays in the queue for good.
     pub async fn get(&self) -> Result<T, GetError> {
         match self.items.acquire(1).await {
             Ok(promised) => self.take(promised).ok_or(GetError(())),
@@ -226,8 +226,8 @@ impl<T, S: Store<T>> Queue<T, S> {
         self.look_whether_finished();
     }
 
-    /// Waits until every item that was put in has been [reported as done](Self::task_done); ready at once
-    /// if so.
+    /// Waits until every item that was put in has been [reported as done](Self::task_done); ready at
+    /// once if so.
     ///
     /// # Cancel safety
     /// A dropped future waits no longer.
@@ -235,20 +235,20 @@ impl<T, S: Store<T>> Queue<T, S> {
         self.finished.wait(|| (self.unfinished.get() == 0).then_some(())).await;
     }
 
-    /// Lets nothing in any more; what is in it can still be taken out. Those who wait to put are
-    /// told, and those who wait to get once it is empty.
+    /// Lets nothing in any more; what is in it can still be taken out. Those who wait to put are told,
+    /// and those who wait to get once it is empty.
     pub fn shutdown(&self) {
         self.is_shutdown.set(true);
         self.places.close();
         self.look_whether_empty();
     }
 
-    /// As [`shutdown`](Self::shutdown), and drops what is in it; each item counts as done. A getter that
-    /// was promised one gets an error.
+    /// As [`shutdown`](Self::shutdown), and drops what is in it; each item counts as done. A getter
+    /// that was promised one gets an error.
     pub fn shutdown_now(&self) {
         self.is_shutdown.set(true);
         let dropped = self.store.take();
-        self.unfinished.set(self.unfinished.get().saturating_sub(dropped.len()));
+        self.unfinished.set(self.unfinished.get().saturating_sub(dropped.count()));
         self.places.close();
         self.items.close();
         self.look_whether_finished();
@@ -263,7 +263,7 @@ impl<T, S: Store<T>> Queue<T, S> {
 
     /// Items in it.
     pub fn len(&self) -> usize {
-        self.store.borrow().len()
+        self.store.borrow().count()
     }
 
     /// Whether no item is in it.
@@ -344,8 +344,8 @@ impl<T, S: Store<T>> Queue<T, S> {
         item
     }
 
-    /// After a shutdown: once nothing is left or can still come, those who wait for items are told. Until
-    /// then a promise may still fall to one of them.
+    /// After a shutdown: once nothing is left or can still come, those who wait for items are told.
+    /// Until then a promise may still fall to one of them.
     fn look_whether_empty(&self) {
         let nothing_comes = self.is_shutdown() && self.reserved.get() == 0;
         if nothing_comes && self.is_empty() && !self.items.is_closed() {

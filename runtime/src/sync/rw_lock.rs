@@ -1,8 +1,8 @@
 //! A lock with one writer or many readers, held across awaits.
 //!
-//! Owns [`RwLock`] and its guards: a gate of which a reader takes one permit and a writer all. So
-//! the fairness of the gate is the lock's: a writer in line is not overtaken by readers, nor the
-//! other way round.
+//! Owns [`RwLock`] and its guards: a gate of which a reader takes one permit and a writer all. So the
+//! fairness of the gate is the lock's: a writer in line is not overtaken by readers, nor the other way
+//! round.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::fmt;
@@ -13,8 +13,8 @@ use super::mutex::TryLockError;
 
 /// A reader-writer lock for tasks of one core, fair in the order of asking.
 ///
-/// A reader that asks while a writer waits goes behind that writer; so a task that reads must not ask to
-/// read again while it holds a guard, or both may wait for ever. It is not poisoned by a panic.
+/// A reader that asks while a writer waits goes behind that writer; so a task that reads must not ask
+/// to read again while it holds a guard, or both may wait for ever. It is not poisoned by a panic.
 ///
 /// Memory: an uncontended lock allocates nothing. The list of waiters is as long as there are waiters.
 ///
@@ -72,8 +72,8 @@ impl<T: ?Sized> RwLock<T> {
     /// Locks it for writing, when those who asked before have had their turn.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the line, and readers behind it go on; if it was its turn already, that is
-    /// given back.
+    /// A dropped future leaves the line, and readers behind it go on; if it was its turn already, that
+    /// is given back.
     pub async fn write(&self) -> RwLockWriteGuard<'_, T> {
         match self.gate.acquire(ALL).await {
             Ok(held) => self.writer(held),

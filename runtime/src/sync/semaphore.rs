@@ -1,7 +1,7 @@
 //! A number of permits.
 //!
-//! Owns [`Semaphore`] and its permits, borrowed and owned: a gate, and the count of all its
-//! permits, free or held, which is what a bounded one holds its bound against.
+//! Owns [`Semaphore`] and its permits, borrowed and owned: a gate, and the count of all its permits,
+//! free or held, which is what a bounded one holds its bound against.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,7 +14,8 @@ use super::gate::{self, Closed, Gate, NotNow};
 /// A task that asks for many permits is not overtaken by those that ask for few: while it is in front,
 /// nobody behind it gets any.
 ///
-/// Memory: a permit that is free allocates nothing. The list of waiters is as long as there are waiters.
+/// Memory: a permit that is free allocates nothing. The list of waiters is as long as there are
+/// waiters.
 ///
 /// ```
 /// use coreloop::sync::Semaphore;
@@ -88,16 +89,16 @@ impl Semaphore {
     /// [`AcquireError`] once the semaphore is closed.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the line; a permit that it had been handed goes to the next one. A future
-    /// that is forgotten (`mem::forget`) keeps its place, and the permit once it is its turn.
+    /// A dropped future leaves the line; a permit that it had been handed goes to the next one. A
+    /// future that is forgotten (`mem::forget`) keeps its place, and the permit once it is its turn.
     pub async fn acquire(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
         self.acquire_many(1).await
     }
 
     /// Waits for this many permits, and takes them all at once.
     ///
-    /// More than exist are waited for until they are [added](Self::add_permits), and everybody else waits
-    /// behind.
+    /// More than exist are waited for until they are [added](Self::add_permits), and everybody else
+    /// waits behind.
     ///
     /// # Errors
     /// [`AcquireError`] once the semaphore is closed.
@@ -190,8 +191,8 @@ impl Semaphore {
         Ok(())
     }
 
-    /// Lets nobody through any more: those who wait are told, and whoever asks from now on. What
-    /// was handed over before stays so.
+    /// Lets nobody through any more: those who wait are told, and whoever asks from now on. What was
+    /// handed over before stays so.
     pub fn close(&self) {
         self.gate.close();
     }

@@ -12,7 +12,7 @@ pub trait Store<T>: Default + private::Sealed {
     #[doc(hidden)]
     fn pop(&mut self) -> Option<T>;
     #[doc(hidden)]
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
 }
 
 mod private {
@@ -72,7 +72,7 @@ impl<T> Store<T> for Fifo<T> {
         self.0.pop_front()
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -86,7 +86,7 @@ impl<T> Store<T> for Lifo<T> {
         self.0.pop()
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -101,7 +101,7 @@ impl<T: Ord> Store<T> for Priority<T> {
         self.heap.pop().map(|ranked| ranked.item)
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.heap.len()
     }
 }

@@ -9,16 +9,15 @@
 //! ```
 //!
 //! Invariants:
-//! - a waiting entry is in the queue, one that is to be woken is in the wake list, and no other
-//! entry is in
-//!   either; the queue's order is the order of arrival;
-//! - what was handed to a waiter stays in its entry until the waiter collects it or is removed, and comes
-//!   out exactly once;
+//! - a waiting entry is in the queue, one that is to be woken is in the wake list, and no other entry
+//!   is in either; the queue's order is the order of arrival;
+//! - what was handed to a waiter stays in its entry until the waiter collects it or is removed, and
+//!   comes out exactly once;
 //! - an entry's generation goes on when it is freed; at the last one the entry is retired instead;
 //! - the slab grows only when every entry is in use: with nobody waiting it has no memory at all.
 //!
-//! It is as long as there are waiters: their futures are its bound. It runs no foreign code: wakers go in
-//! and come out as values, for the caller to clone, wake and drop. It knows no primitive.
+//! It is as long as there are waiters: their futures are its bound. It runs no foreign code: wakers go
+//! in and come out as values, for the caller to clone, wake and drop. It knows no primitive.
 
 use std::task::Waker;
 

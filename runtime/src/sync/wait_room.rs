@@ -7,8 +7,8 @@
 //! Invariants:
 //! - the list is not borrowed while a waker is cloned, called or dropped. Such code may use the same
 //!   primitive, so whoever clones a waker looks at the state again before it enters;
-//! - a panic of a foreign waker's call or destructor is contained: it can't keep the others from
-//! being woken;
+//! - a panic of a foreign waker's call or destructor is contained: it can't keep the others from being
+//!   woken;
 //! - a room is not `Send`, and so nothing that has one is.
 
 use std::cell::RefCell;
@@ -123,8 +123,8 @@ impl<R: Copy, G> WaitRoom<R, G> {
 }
 
 impl<G> WaitRoom<(), G> {
-    /// Waits until `ready` gives something, or until something is handed over. `ready` is asked when the
-    /// stay begins, not again later.
+    /// Waits until `ready` gives something, or until something is handed over. `ready` is asked when
+    /// the stay begins, not again later.
     pub(super) fn wait<F: FnMut() -> Option<G> + Unpin>(&self, ready: F) -> Wait<'_, G, F> {
         Wait { room: self, key: None, ready }
     }

@@ -1,7 +1,7 @@
 //! The latest value, for any number of tasks that watch it.
 //!
-//! Owns the two ends. The value is shared by count: who looks at it holds a snapshot, and a new
-//! value does not wait for those. A version says what a receiver has seen.
+//! Owns the two ends. The value is shared by count: who looks at it holds a snapshot, and a new value
+//! does not wait for those. A version says what a receiver has seen.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -12,8 +12,8 @@ use super::wait_room::WaitRoom;
 
 /// A channel that keeps the latest value, between tasks of one core.
 ///
-/// Receivers see the latest value, not each one. Memory: one value, those of which a [`Snapshot`]
-/// is held, and the waiters. Each value sent is an allocation.
+/// Receivers see the latest value, not each one. Memory: one value, those of which a [`Snapshot`] is
+/// held, and the waiters. Each value sent is an allocation.
 ///
 /// ```
 /// use coreloop::sync::watch;
@@ -241,7 +241,8 @@ impl<T> Receiver<T> {
         Ok(())
     }
 
-    /// Waits until `is_so` says yes of the latest value, which counts as seen then; it is asked at once.
+    /// Waits until `is_so` says yes of the latest value, which counts as seen then; it is asked at
+    /// once.
     ///
     /// # Errors
     /// [`RecvError`] if it says no of the last value and every sender is gone.
