@@ -39,6 +39,7 @@ pub mod signal;
 #[allow(unsafe_code)]
 pub mod sim;
 mod spawn;
+pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
 #[allow(unsafe_code)]

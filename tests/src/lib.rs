@@ -1,15 +1,17 @@
 //! What the behaviour tests share.
 //!
-//! Owns running a test in a process of its own ([`child`]), counting what a process holds ([`process`]),
-//! loopback sockets ([`net`]), small futures and numbers ([`drive`]), holding times to what is promised
-//! ([`trials`]), and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that `.ci/run` counts
-//! it; [`figure!`] prints a measured number, shown with `--nocapture`.
+//! Owns running a test in a process of its own ([`child`]), counting what a process holds
+//! ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]), futures polled by
+//! hand ([`by_hand`]), holding times to what is promised ([`trials`]), and the words for tests that
+//! can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that
+//! `.ci/run` counts it; [`figure!`] prints a measured number, shown with `--nocapture`.
 
 /// The guide's examples, compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/simulation.md")]
 pub struct GuideToSimulation;
 
+pub mod by_hand;
 pub mod child;
 pub mod drive;
 pub mod net;
@@ -18,6 +20,7 @@ pub mod process;
 pub mod sim_workload;
 pub mod trials;
 
+pub use by_hand::{ByHand, now};
 pub use child::{Child, in_child};
 pub use drive::{Rng, poll_once, settled, turns};
 pub use process::{fd_count, fds_settle_at, rss_bytes};
