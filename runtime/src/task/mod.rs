@@ -20,6 +20,7 @@ pub(crate) mod waker;
 use std::rc::Rc;
 
 pub use join::{JoinError, JoinHandle};
+pub(crate) use join::Canceller;
 pub(crate) use table::Tasks;
 pub use waker::TaskId;
 
