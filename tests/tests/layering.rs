@@ -319,7 +319,8 @@ fn layering_unsafe_code_stays_where_it_may_be() {
         .map(|source| source.shown())
         .filter(|shown| !homes.iter().any(|home| shown.starts_with(&format!("{home}/"))))
         .collect();
-    let known = ["combine/group.rs", "combine/race.rs", "event_loop.rs", "lib.rs", "time/timeout.rs"];
+    let known =
+        ["combine/group.rs", "combine/race.rs", "event_loop.rs", "lib.rs", "time/timeout.rs"];
     assert_eq!(items, known.into_iter().map(str::to_owned).collect(), "single items with unsafe");
     for source in sources("net") {
         assert!(!source.code().contains("unsafe"), "net has no unsafe code: {}", source.shown());

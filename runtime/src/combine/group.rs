@@ -25,8 +25,9 @@ use crate::task::{Canceller, JoinError, JoinHandle, TaskId, current};
 /// Runs `body` with a group to spawn children in, and ends when all of them have ended.
 ///
 /// If the body or a child fails, by an error or a child's panic, the body is dropped as by a cancel, the
-/// other children are cancelled, and the group waits until they are gone. A child that was cancelled by
-/// itself is no failure.
+/// other children are cancelled, and the group waits until they are gone. This takes effect at the group's
+/// next turn, so children that were due in the same turn as the one that failed still end by themselves. A
+/// child that was cancelled alone is no failure.
 ///
 /// # Errors
 /// [`GroupError`] with everything that failed, in the order in which it did.
@@ -65,7 +66,7 @@ where
 {
     let group = TaskGroup(Rc::new(State::new()));
     let _leaving = Leaving(group.0.clone());
-    let value = match race(group.0.failed(), body(&group)).await {
+    let value = match race(group.0.until(State::has_failed), body(&group)).await {
         Either::First(()) => None,
         Either::Second(Ok(value)) => Some(value),
         Either::Second(Err(e)) => {
@@ -73,7 +74,11 @@ where
             None
         }
     };
-    group.0.all_gone().await;
+    group.0.until(|state| state.has_failed() || state.live() == 0).await;
+    if group.0.has_failed() {
+        group.0.cancel();
+        group.0.until(|state| state.live() == 0).await;
+    }
     let failures = std::mem::take(&mut group.0.inner.borrow_mut().failures);
     match value {
         Some(value) if failures.is_empty() => Ok(value),
@@ -137,7 +142,7 @@ impl<E: 'static> TaskGroup<E> {
 
     /// Children that have not ended.
     pub fn len(&self) -> usize {
-        self.0.inner.borrow().live
+        self.0.live()
     }
 
     /// Whether no child is alive.
@@ -343,9 +348,21 @@ impl<E> State<E> {
         }
     }
 
+    fn has_failed(&self) -> bool {
+        !self.inner.borrow().failures.is_empty()
+    }
+
+    fn live(&self) -> usize {
+        self.inner.borrow().live
+    }
+
+    /// Notes a failure. The group's future cancels the siblings when it is polled, and not this: so those
+    /// that were due in the same turn still say how they ended.
     fn fail(&self, failure: GroupFailure<E>) {
         self.inner.borrow_mut().failures.push(failure);
-        self.cancel();
+        if self.phase.get() == Phase::Open {
+            self.phase.set(Phase::Ending);
+        }
         self.wake();
     }
 
@@ -366,14 +383,6 @@ impl<E> State<E> {
         if let Some(waker) = self.waker.take() {
             contained(|| waker.wake());
         }
-    }
-
-    async fn failed(&self) {
-        self.until(|state| !state.inner.borrow().failures.is_empty()).await;
-    }
-
-    async fn all_gone(&self) {
-        self.until(|state| state.inner.borrow().live == 0).await;
     }
 
     async fn until(&self, holds: impl Fn(&Self) -> bool) {

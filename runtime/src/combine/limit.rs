@@ -1,7 +1,8 @@
 //! A time limit on a task, which waits until the task is gone.
 //!
 //! Owns [`JoinTimeout`], the future of [`JoinHandle::timeout`]. Over the limit the task is cancelled, and the
-//! error is returned only when its destructors have run. Owns also [`Limit`], by which every set here measures.
+//! error is returned only when its destructors have run. Owns also [`Limit`], by which
+//! the sets measure.
 
 use std::fmt;
 use std::pin::Pin;

@@ -120,8 +120,7 @@ impl<T, F: Fn(&JoinHandle<T>) -> bool> Future for Wait<'_, T, F> {
         if !holds && done < this.handles.len() && !this.limit.as_mut().is_some_and(over) {
             return Poll::Pending;
         }
-        let (done, pending) =
-            (0..this.handles.len()).partition(|i| this.handles[*i].is_finished());
+        let (done, pending) = (0..this.handles.len()).partition(|i| this.handles[*i].is_finished());
         Poll::Ready(Waited { done, pending })
     }
 }

@@ -8,7 +8,8 @@
 //! ```
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
-//! the next turn), CANCELLED (it ended by a cancel), FAILED (by a panic). Knows the table only through [`Tasks`].
+//! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic). Knows the table only
+//! through [`Tasks`].
 
 use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};

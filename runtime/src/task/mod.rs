@@ -19,8 +19,8 @@ pub(crate) mod waker;
 
 use std::rc::Rc;
 
-pub use join::{JoinError, JoinHandle};
 pub(crate) use join::Canceller;
+pub use join::{JoinError, JoinHandle};
 pub(crate) use table::Tasks;
 pub use waker::TaskId;
 
