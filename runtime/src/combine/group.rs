@@ -51,7 +51,7 @@ use crate::task::{Canceller, JoinError, JoinHandle, TaskId, current};
 ///     assert_eq!(sum.await.unwrap(), 42);
 ///
 ///     let failed = group(async |g| {
-///         let _never = g.spawn(std::future::pending());
+///         let _never = g.spawn(std::future::pending::<Result<(), _>>());
 ///         let _fails = g.spawn(async { "x".parse::<u8>() });
 ///         Ok(())
 ///     });
