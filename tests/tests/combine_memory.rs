@@ -58,9 +58,17 @@ async fn allocations<F: Future>(mut make: impl FnMut() -> F) -> usize {
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
-fn g8_a_race_of_two_and_a_limit_allocate_nothing() {
+fn g8_a_race_and_a_limit_allocate_nothing() {
     coreloop::run(async {
         assert_eq!(allocations(|| race(turns(2), sleep(LONG))).await, 0);
+        let of_three = || async {
+            coreloop::select! {
+                () = sleep(LONG) => 1,
+                () = turns(2) => 2,
+                () = sleep(LONG) => 3,
+            }
+        };
+        assert_eq!(allocations(of_three).await, 0);
         assert_eq!(allocations(|| timeout(LONG, turns(2))).await, 0);
         assert_eq!(allocations(|| timeout(Duration::ZERO, sleep(LONG))).await, 0);
         let one_task = allocations(|| spawn(turns(2))).await;

@@ -160,6 +160,19 @@ fn w2_a_cancel_of_the_inner_task_is_the_shields_error() {
 }
 
 #[test]
+fn w2_what_has_ended_is_given_at_once() {
+    virtually(async || {
+        let task = spawn(async { 7 });
+        turns(2).await;
+        let mut shielded = pin!(shield(task));
+        let polled = poll_once(shielded.as_mut()).await;
+        assert!(matches!(polled, std::task::Poll::Ready(Ok(7))));
+        let task = spawn(async { 8 });
+        assert_eq!(shield(task).into_inner().await.unwrap(), 8);
+    });
+}
+
+#[test]
 fn w2_a_gather_of_shields_lets_its_tasks_run_on() {
     virtually(async || {
         let (task, drops) = after(10);

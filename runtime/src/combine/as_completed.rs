@@ -104,8 +104,6 @@ impl<T> AsCompleted<T> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Result<T, WaitError>)>> {
-        // Between two results it is held, not awaited.
-        self.awaited = Awaited::default();
         if self.left == 0 {
             return Poll::Ready(None);
         }
