@@ -1,10 +1,10 @@
 //! Waiting for more than one thing, and for things in other ways than to their end.
 //!
 //! Owns the sets: races ([`race()`], [`select!`](crate::select)), all of several ([`gather()`],
-//! [`try_gather()`]), one after the other as they end ([`as_completed()`]), a look at which have ([`wait()`]),
-//! a scope that nothing leaves ([`group()`]). Owns also what stands between a waiter and a task: a limit that
-//! waits for the task's end (`JoinHandle::timeout`), a shield ([`shield()`]), and a future that somebody else
-//! completes ([`future()`]).
+//! [`try_gather()`]), one after the other as they end ([`as_completed()`]), a look at which have
+//! ([`wait()`]), a scope that nothing leaves ([`group()`]). Owns also what stands between a waiter and a
+//! task: a limit that waits for the task's end (`JoinHandle::timeout`), a shield ([`shield()`]), and a
+//! future that somebody else completes ([`future()`]).
 //!
 //! All keep one rule: a cancel travels inwards through awaits, a drop lets go. A set that is dropped by a
 //! cancel of whoever awaits it, by a limit or by a lost race cancels its tasks; dropped otherwise it lets
