@@ -99,3 +99,38 @@ pub fn pattern_at(at: usize) -> u8 {
 pub fn pattern(from: usize, len: usize) -> Vec<u8> {
     (from..from + len).map(pattern_at).collect()
 }
+
+/// Runs `main` on a simulated core, in virtual time: a sleep takes no time, and is never late by chance.
+///
+/// # Panics
+/// If the simulation fails, or `main` panics.
+#[track_caller]
+pub fn virtually<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + 'static) {
+    let sim = coreloop::sim::Sim::builder().seed(1).build();
+    sim.client("main", main);
+    if let Err(e) = sim.run() {
+        panic!("{e}");
+    }
+}
+
+/// Milliseconds of the loop's clock since it was made, in tens, rounded: what tests in virtual time compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(coreloop::time::Instant);
+
+impl Clock {
+    /// Starts at zero.
+    #[expect(clippy::new_without_default, reason = "it reads a clock")]
+    pub fn new() -> Self {
+        Self(coreloop::time::Instant::now())
+    }
+
+    /// Tens of milliseconds since then.
+    pub fn tens(self) -> u64 {
+        (self.0.elapsed().as_millis() as u64 + 4) / 10
+    }
+}
+
+/// Ten milliseconds, so many times.
+pub fn tens(n: u64) -> Duration {
+    Duration::from_millis(10 * n)
+}

@@ -8,7 +8,8 @@
 //! ```
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
-//! the next turn). Knows the table only through [`Tasks`].
+//! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic). Knows the table only
+//! through [`Tasks`].
 
 use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
@@ -18,6 +19,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
+use super::current;
 use super::join::JoinError;
 use super::table::Tasks;
 use super::waker::Word;
@@ -27,6 +29,8 @@ pub(crate) const DONE: u8 = 1 << 0;
 pub(crate) const TAKEN: u8 = 1 << 1;
 pub(crate) const HANDLE: u8 = 1 << 2;
 pub(crate) const CANCEL: u8 = 1 << 3;
+pub(crate) const CANCELLED: u8 = 1 << 4;
+pub(crate) const FAILED: u8 = 1 << 5;
 
 pub(crate) struct Header {
     vtable: &'static VTable,
@@ -34,7 +38,8 @@ pub(crate) struct Header {
     /// The slot's generation when this task was made; part of its id.
     pub(crate) born: u32,
     pub(crate) flags: Cell<u8>,
-    /// Number of the last poll of this task; 0 before the first.
+    /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
+    /// in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
     pub(crate) joiner: Cell<Option<Waker>>,
 }
@@ -85,8 +90,8 @@ impl<F: Future + 'static> TaskCell<F> {
         poll: |h, tasks, word| unsafe { Self::poll(h.cast(), tasks, word) },
         // SAFETY: see `poll`.
         end: |h, tasks, error| unsafe { Self::finish(h.cast(), tasks, Err(error)) },
-        // SAFETY: see `poll`.
-        result: |h| unsafe { NonNull::from(&mut *h.cast::<Self>().as_ref().stage.get()).cast() },
+        // SAFETY: see `poll`; a cell's address is not null. No reference is made: others may look.
+        result: |h| unsafe { NonNull::new_unchecked(h.cast::<Self>().as_ref().stage.get()).cast() },
         // SAFETY: see `poll`; the caller knows that the stage is a result.
         drop_result: |h| unsafe {
             ManuallyDrop::drop(&mut (*h.cast::<Self>().as_ref().stage.get()).result)
@@ -163,7 +168,12 @@ impl<F: Future + 'static> TaskCell<F> {
                 Err(JoinError::panicked(payload))
             }
         };
-        tasks.note_end(result.as_ref().is_err_and(JoinError::is_panic));
+        match &result {
+            Ok(_) => {}
+            Err(e) => this.header.set(if e.is_panic() { FAILED } else { CANCELLED }),
+        }
+        tasks.note_end(this.header.has(FAILED));
+        this.header.last_poll.set(current::next_poll());
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
         this.header.set(DONE);
@@ -210,6 +220,15 @@ pub(super) unsafe fn take_result<T>(task: NonNull<Header>) -> Result<T, JoinErro
         task.as_ref().set(TAKEN);
         (task.as_ref().vtable.result)(task).cast::<Result<T, JoinError>>().read()
     }
+}
+
+/// Where the result lies.
+///
+/// # Safety
+/// As [`take_result`]; the caller bounds how long it is looked at.
+pub(super) unsafe fn peek_result<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
+    // SAFETY: the stage is a result of this type.
+    unsafe { (task.as_ref().vtable.result)(task).cast() }
 }
 
 /// Drops the result, if it is still there, and gives slot and memory back.

@@ -11,9 +11,9 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use super::cell::{self, CANCEL, DONE, HANDLE, Header, TAKEN};
+use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, TAKEN};
 use super::current;
 use super::table::Tasks;
 use super::waker::TaskId;
@@ -77,6 +77,79 @@ impl<T> JoinHandle<T> {
         self.header().has(CANCEL) && !self.is_finished()
     }
 
+    /// Whether the task has ended by a cancel: its own, its awaiter's, or that of its loop's end. Its
+    /// destructors have run then.
+    ///
+    /// ```
+    /// coreloop::run(async {
+    ///     let mut task = coreloop::spawn(std::future::pending::<()>());
+    ///     task.cancel();
+    ///     assert!(!task.is_cancelled(), "not before it is gone");
+    ///     assert!((&mut task).await.is_err());
+    ///     assert!(task.is_cancelled());
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn is_cancelled(&self) -> bool {
+        self.header().has(CANCELLED)
+    }
+
+    /// The result, without taking it: none if the task runs, or if somebody took it already.
+    ///
+    /// ```
+    /// coreloop::run(async {
+    ///     let task = coreloop::spawn(async { 7 });
+    ///     assert!(task.peek().is_none(), "it starts at the next turn");
+    ///     coreloop::yield_now().await;
+    ///     assert!(matches!(task.peek(), Some(Ok(7))));
+    ///     assert_eq!(task.await.unwrap(), 7);
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn peek(&self) -> Option<&Result<T, JoinError>> {
+        let header = self.header();
+        if !header.has(DONE) || header.has(TAKEN) {
+            return None;
+        }
+        // SAFETY: live, DONE, not TAKEN, and spawned with this output type. Taking the result needs this
+        // handle mutably or by value, and nobody else moves it while the handle lives.
+        Some(unsafe { cell::peek_result(self.task).as_ref() })
+    }
+
+    /// Whether it has ended by a panic.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.header().has(FAILED)
+    }
+
+    /// Tells in which order tasks of this thread ended; only for one that has.
+    pub(crate) fn ended_at(&self) -> u64 {
+        self.header().last_poll.get()
+    }
+
+    /// Wakes `waker` at the end of the task, instead of whoever was waiting before. Unlike an await this
+    /// passes no cancel on.
+    pub(crate) fn watch(&self, waker: &Waker) {
+        let header = self.header();
+        let known = header.joiner.take();
+        if known.as_ref().is_some_and(|w| w.will_wake(waker)) {
+            header.joiner.set(known);
+        } else {
+            let old = header.joiner.replace(Some(waker.clone()));
+            drop((known, old));
+        }
+    }
+
+    /// A cancel of whoever polled this last does not pass on.
+    pub(crate) fn forget_await(&self) {
+        self.polled_in.set(0);
+    }
+
+    /// Names the task without keeping it.
+    pub(crate) fn canceller(&self) -> Canceller {
+        let header = self.header();
+        Canceller { tasks: self.tasks.clone(), slot: header.slot, born: header.born }
+    }
+
     /// The result, if the task has ended and nobody took it yet.
     pub fn try_take(&mut self) -> Option<Result<T, JoinError>> {
         let header = self.header();
@@ -117,17 +190,10 @@ impl<T> Future for JoinHandle<T> {
         let header = this.header();
         assert!(!header.has(TAKEN), "a JoinHandle was polled after its result was taken");
         this.polled_in.set(current::poll_number());
-        let known = header.joiner.take();
-        if known.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            header.joiner.set(known);
-        } else {
-            let fresh = cx.waker().clone();
-            // Cloning a foreign waker runs its code, which may have driven the loop of this task.
-            if let Some(result) = this.try_take() {
-                return Poll::Ready(result);
-            }
-            let old = this.header().joiner.replace(Some(fresh));
-            drop((known, old));
+        this.watch(cx.waker());
+        // Cloning a foreign waker runs its code, which may have driven the loop of this task.
+        if let Some(result) = this.try_take() {
+            return Poll::Ready(result);
         }
         Poll::Pending
     }
@@ -157,6 +223,20 @@ impl<T> fmt::Debug for JoinHandle<T> {
             .field("slot", &self.header().slot)
             .field("finished", &self.is_finished())
             .finish()
+    }
+}
+
+/// Cancels a task without owning its handle.
+pub(crate) struct Canceller {
+    tasks: Rc<Tasks>,
+    slot: u32,
+    born: u32,
+}
+
+impl Canceller {
+    /// Cancels the task, unless it has ended.
+    pub(crate) fn cancel(&self) {
+        self.tasks.cancel_born(self.slot, self.born);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod waker;
 
 use std::rc::Rc;
 
+pub(crate) use join::Canceller;
 pub use join::{JoinError, JoinHandle};
 pub(crate) use table::Tasks;
 pub use waker::TaskId;

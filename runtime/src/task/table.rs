@@ -259,7 +259,7 @@ impl Tasks {
 
     /// Marks a task for its end at its next turn.
     pub(crate) fn cancel(&self, task: NonNull<Header>) -> bool {
-        // SAFETY: the caller holds the task's handle, which keeps it alive.
+        // SAFETY: a task in the table, or one whose handle the caller holds, is live.
         let header = unsafe { task.as_ref() };
         if header.has(DONE) {
             return false;
@@ -268,6 +268,16 @@ impl Tasks {
         self.inner.borrow_mut().schedule(header.slot, self.stamp.get());
         self.tell_if_idle();
         true
+    }
+
+    /// As [`cancel`](Self::cancel), of the task that was born with this generation in this slot, if it is
+    /// still there.
+    pub(crate) fn cancel_born(&self, slot: u32, born: u32) {
+        let task = self.inner.borrow().table.get(slot as usize).and_then(|e| e.task);
+        // SAFETY: a task in the table is live.
+        if let Some(task) = task.filter(|t| unsafe { t.as_ref() }.born == born) {
+            self.cancel(task);
+        }
     }
 
     /// Between the turns of a loop that is stepped by hand, whoever waits on its descriptor is told.
@@ -345,7 +355,8 @@ impl Tasks {
         inner.live -= 1;
     }
 
-    pub(super) fn note_end(&self, panicked: bool) {
+    /// Counts a panic that was a task's end.
+    pub(crate) fn note_end(&self, panicked: bool) {
         if panicked {
             self.metrics.count(Kind::TaskPanics);
         }

@@ -1,0 +1,188 @@
+//! All of several, or the first error.
+//!
+//! Owns [`TryGather`]. It listens to all its tasks; at the first error it lets go of the others.
+
+use std::error::Error;
+use std::fmt;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::slot::{Awaited, Slot};
+use crate::spawn::spawn;
+use crate::task::{JoinError, JoinHandle};
+
+/// Runs many fallible futures at once, each as a task of its own, and gives all values in order, or the
+/// first error at once.
+///
+/// After an error the other tasks are *not* cancelled: they run on, and nobody takes their results. Where
+/// they should end with the first that fails, use a [`group`](super::group()). Apart from that as
+/// [`gather`](super::gather()): made by the call, empty is ready at once, one allocation for the set.
+///
+/// # Errors
+/// [`TryGatherError`] as soon as one task returns an error, panics, or is cancelled; it says which one. Of
+/// several that ended in the same turn it is the first in the order of the inputs.
+///
+/// # Panics
+/// Outside a running loop. The future panics if it is polled after it was ready.
+///
+/// # Cancel safety
+/// A cancel travels inwards through awaits: if whoever awaits this is cancelled, all tasks that still run
+/// are. A drop lets go: dropped otherwise, they run on.
+///
+/// ```
+/// use coreloop::combine::try_gather;
+///
+/// coreloop::run(async {
+///     let all = try_gather(["1", "2"].map(|s| async move { s.parse::<u8>() })).await;
+///     assert_eq!(all.unwrap(), [1, 2]);
+///     let failed = try_gather(["1", "x"].map(|s| async move { s.parse::<u8>() })).await;
+///     assert_eq!(failed.unwrap_err().index(), 1);
+/// })
+/// .unwrap();
+/// ```
+#[track_caller]
+pub fn try_gather<I, T, E>(futures: I) -> TryGather<T, E>
+where
+    I: IntoIterator<Item: IntoFuture<Output = Result<T, E>, IntoFuture: 'static>>,
+{
+    try_gather_handles(futures.into_iter().map(|f| spawn(f.into_future())))
+}
+
+/// As [`try_gather`], of tasks that were spawned already.
+///
+/// # Panics
+/// The future panics if the result of one was taken already.
+pub fn try_gather_handles<T, E>(
+    handles: impl IntoIterator<Item = JoinHandle<Result<T, E>>>,
+) -> TryGather<T, E> {
+    let slots = handles.into_iter().map(Slot::Waiting).collect();
+    TryGather { slots, ended: false, awaited: Awaited::default() }
+}
+
+/// The future of [`try_gather`].
+#[must_use = "dropping it lets the tasks run on; await it to have their results"]
+pub struct TryGather<T, E> {
+    slots: Vec<Slot<Result<T, E>, T>>,
+    ended: bool,
+    awaited: Awaited,
+}
+
+// Handles hold no `T` in place, and values are only moved.
+impl<T, E> Unpin for TryGather<T, E> {}
+
+impl<T, E> TryGather<T, E> {
+    /// Cancels all tasks that still run.
+    pub fn cancel(&self) {
+        self.slots.iter().for_each(Slot::cancel);
+    }
+}
+
+impl<T, E> Future for TryGather<T, E> {
+    type Output = Result<Vec<T>, TryGatherError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        assert!(!this.ended, "a TryGather was polled after it was ready");
+        this.awaited.now();
+        let mut all = true;
+        for (index, slot) in this.slots.iter_mut().enumerate() {
+            match slot.poll_value(cx) {
+                Ok(done) => all &= done,
+                Err(failure) => {
+                    this.ended = true;
+                    // The others are let go of here, not cancelled.
+                    this.slots = Vec::new();
+                    return Poll::Ready(Err(TryGatherError::new(index, failure)));
+                }
+            }
+        }
+        if !all {
+            return Poll::Pending;
+        }
+        this.ended = true;
+        let slots = std::mem::take(&mut this.slots);
+        Poll::Ready(Ok(slots.into_iter().map(Slot::into_value).collect()))
+    }
+}
+
+impl<T, E> Drop for TryGather<T, E> {
+    fn drop(&mut self) {
+        if self.awaited.is_cancelled() {
+            self.cancel();
+        }
+    }
+}
+
+impl<T, E> fmt::Debug for TryGather<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryGather").field("tasks", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+/// The first error of a failing gather.
+#[derive(Debug)]
+pub struct TryGatherError<E> {
+    index: usize,
+    reason: TaskFailure<E>,
+}
+
+/// How a task of a failing gather, or a child of a group, ended without a value.
+#[derive(Debug)]
+pub enum TaskFailure<E> {
+    /// It returned this error.
+    Error(E),
+    /// It panicked or was cancelled.
+    Join(JoinError),
+}
+
+impl<E> TryGatherError<E> {
+    pub(super) fn new(index: usize, reason: TaskFailure<E>) -> Self {
+        Self { index, reason }
+    }
+
+    /// Which of the inputs it was, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How it ended.
+    pub fn reason(&self) -> &TaskFailure<E> {
+        &self.reason
+    }
+
+    /// How it ended, by value.
+    pub fn into_reason(self) -> TaskFailure<E> {
+        self.reason
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for TryGatherError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "input {}: {}", self.index, self.reason)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for TaskFailure<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(e) => e.fmt(f),
+            Self::Join(e) => e.fmt(f),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for TryGatherError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.reason.as_error())
+    }
+}
+
+impl<E: Error + 'static> TaskFailure<E> {
+    pub(super) fn as_error(&self) -> &(dyn Error + 'static) {
+        match self {
+            Self::Error(e) => e,
+            Self::Join(e) => e,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A look at which of several tasks have ended.
+//!
+//! Owns [`wait()`]. It watches handles that stay the caller's: it takes no result, fails for nothing and
+//! cancels nothing, also when it is dropped by a cancel.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::limit::Limit;
+use crate::task::JoinHandle;
+use crate::time::Instant;
+
+/// What [`wait`] waits for. With nothing to wait for each of them holds at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// All have ended, however.
+    AllCompleted,
+    /// One has.
+    FirstCompleted,
+    /// One has failed, or all have ended. A cancel is no failure.
+    FirstError,
+}
+
+/// The handles by what became of them, each by its index in the slice, in rising order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// Those that have ended.
+    pub done: Vec<usize>,
+    /// Those that run on: wait for them again, or cancel them.
+    pub pending: Vec<usize>,
+}
+
+/// Waits until `until` holds, at the longest for `limit`, and says which tasks have ended.
+///
+/// A task fails if it panics; where tasks return a `Result`, [`try_wait`] counts an `Err` too. A task whose
+/// result was taken already is done.
+///
+/// # Panics
+/// The future panics if it has to wait for a limit outside a loop.
+///
+/// # Cancel safety
+/// A cancel travels inwards through awaits, and this awaits nothing on behalf of its caller: it looks.
+/// Neither its drop nor a cancel of its awaiter reaches the tasks.
+///
+/// ```
+/// use coreloop::combine::{When, wait};
+/// use coreloop::time::sleep;
+/// use std::time::Duration;
+///
+/// coreloop::run(async {
+///     let mut tasks = [3600, 0].map(|s| coreloop::spawn(sleep(Duration::from_secs(s))));
+///     let waited = wait(&mut tasks, When::FirstCompleted, None).await;
+///     assert_eq!((waited.done, waited.pending), (vec![1], vec![0]));
+/// })
+/// .unwrap();
+/// ```
+pub async fn wait<T>(
+    handles: &mut [JoinHandle<T>],
+    until: When,
+    limit: Option<Duration>,
+) -> Waited {
+    Wait { handles, until, limit: limit_of(limit), failed: JoinHandle::has_panicked }.await
+}
+
+/// As [`wait`], of tasks that return a `Result`: under [`When::FirstError`] an `Err` is a failure too.
+///
+/// ```
+/// use coreloop::combine::{When, try_wait};
+///
+/// coreloop::run(async {
+///     let mut tasks = ["1", "x"].map(|s| coreloop::spawn(async move { s.parse::<u8>() }));
+///     let waited = try_wait(&mut tasks, When::FirstError, None).await;
+///     assert!(waited.done.contains(&1));
+/// })
+/// .unwrap();
+/// ```
+pub async fn try_wait<T, E>(
+    handles: &mut [JoinHandle<Result<T, E>>],
+    until: When,
+    limit: Option<Duration>,
+) -> Waited {
+    let failed = |h: &JoinHandle<_>| h.has_panicked() || matches!(h.peek(), Some(Ok(Err(_))));
+    Wait { handles, until, limit: limit_of(limit), failed }.await
+}
+
+fn limit_of(limit: Option<Duration>) -> Option<Limit> {
+    limit.map(|d| Limit::new(Instant::now() + d))
+}
+
+struct Wait<'a, T, F> {
+    handles: &'a mut [JoinHandle<T>],
+    until: When,
+    limit: Option<Limit>,
+    failed: F,
+}
+
+impl<T, F> Unpin for Wait<'_, T, F> {}
+
+impl<T, F: Fn(&JoinHandle<T>) -> bool> Future for Wait<'_, T, F> {
+    type Output = Waited;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Waited> {
+        let this = self.get_mut();
+        let (mut done, mut failed) = (0, false);
+        for handle in &*this.handles {
+            if handle.is_finished() {
+                done += 1;
+                failed |= (this.failed)(handle);
+            } else {
+                handle.watch(cx.waker());
+            }
+        }
+        let holds = match this.until {
+            When::AllCompleted => false,
+            When::FirstCompleted => done > 0,
+            When::FirstError => failed,
+        };
+        let over = |limit: &mut Limit| limit.poll_over(cx);
+        if !holds && done < this.handles.len() && !this.limit.as_mut().is_some_and(over) {
+            return Poll::Pending;
+        }
+        let (done, pending) = (0..this.handles.len()).partition(|i| this.handles[*i].is_finished());
+        Poll::Ready(Waited { done, pending })
+    }
+}
