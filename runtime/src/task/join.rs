@@ -136,6 +136,12 @@ impl<T> JoinHandle<T> {
         } else {
             let old = header.joiner.replace(Some(waker.clone()));
             drop((known, old));
+            // Cloning a foreign waker runs its code, which may have driven the loop to this task's end.
+            if header.has(DONE)
+                && let Some(waker) = header.joiner.take()
+            {
+                self.tasks.call(waker);
+            }
         }
     }
 
@@ -191,10 +197,6 @@ impl<T> Future for JoinHandle<T> {
         assert!(!header.has(TAKEN), "a JoinHandle was polled after its result was taken");
         this.polled_in.set(current::poll_number());
         this.watch(cx.waker());
-        // Cloning a foreign waker runs its code, which may have driven the loop of this task.
-        if let Some(result) = this.try_take() {
-            return Poll::Ready(result);
-        }
         Poll::Pending
     }
 }
