@@ -103,12 +103,20 @@ impl Plan {
             return seed.map(|s| Self::Seeds(s..s + 1)).ok_or_else(why);
         }
         let Some(text) = seeds else { return Ok(Self::Seeds(0..usual)) };
-        Self::of_text(text.trim()).ok_or_else(|| {
+        // A plan for no seeds would pass whatever the program does.
+        Self::of_text(text.trim()).filter(|plan| !plan.is_empty()).ok_or_else(|| {
             format!(
                 "CORELOOP_SEEDS={text}: not a number of seeds (`5000`), a range (`1000..2000`) or a \
-                 time (`30s`, `10m`, `8h`)"
+                 time (`30s`, `10m`, `8h`), of at least one"
             )
         })
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Seeds(seeds) => seeds.is_empty(),
+            Self::Time(limit) => limit.is_zero(),
+        }
     }
 
     fn of_text(text: &str) -> Option<Self> {
@@ -138,6 +146,9 @@ mod tests {
         assert_eq!(read(None, None), Ok(Plan::Seeds(0..100)));
         assert_eq!(read(Some("7"), Some("10m")), Ok(Plan::Seeds(7..8)));
         assert_eq!(read(None, Some("5000")), Ok(Plan::Seeds(0..5000)));
+        for none in ["0", "9..3", "0s"] {
+            assert!(read(None, Some(none)).is_err(), "{none}");
+        }
         assert_eq!(read(None, Some("10..20")), Ok(Plan::Seeds(10..20)));
         assert_eq!(read(None, Some("10m")), Ok(Plan::Time(Duration::from_secs(600))));
     }

@@ -28,7 +28,7 @@ struct Options {
     #[arg(long)]
     seconds: Option<u64>,
     /// Ends after so many seeds.
-    #[arg(long, default_value_t = u64::MAX)]
+    #[arg(long, default_value_t = u64::MAX, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
@@ -78,6 +78,9 @@ fn main() -> ExitCode {
     }
     if let Some(seed) = options.seed {
         if let Some(name) = planted {
+            if !can_plant(name) {
+                return ExitCode::FAILURE;
+            }
             plant(name);
         }
         return one(seed, options.trace);
@@ -272,19 +275,30 @@ fn plant(name: &str) {
 #[cfg(not(feature = "planted"))]
 fn plant(_: &str) {}
 
-/// A line for each fault: how many seeds it took from each starting point, and what was seen.
-fn count_planted(options: &Options, name: &str) -> ExitCode {
+fn faults_named(name: &str) -> impl Iterator<Item = Fault> {
+    Fault::ALL.into_iter().filter(move |fault| name == "all" || fault.name() == name)
+}
+
+/// Whether `name` can be planted; says why if not.
+fn can_plant(name: &str) -> bool {
     if !cfg!(feature = "planted") {
         eprintln!("faults can be planted in a build with `--features planted` only");
-        return ExitCode::FAILURE;
+        return false;
     }
-    let faults: Vec<_> =
-        Fault::ALL.into_iter().filter(|fault| name == "all" || fault.name() == name).collect();
-    if faults.is_empty() {
+    if faults_named(name).next().is_none() {
         let known: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
         eprintln!("no fault is called {name}; there are: {}", known.join(", "));
+        return false;
+    }
+    true
+}
+
+/// A line for each fault: how many seeds it took from each starting point, and what was seen.
+fn count_planted(options: &Options, name: &str) -> ExitCode {
+    if !can_plant(name) {
         return ExitCode::FAILURE;
     }
+    let faults: Vec<_> = faults_named(name).collect();
     let mut all = true;
     for fault in faults {
         let counts: Vec<_> = (0..options.starts)
