@@ -8,70 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use coreloop::op::{InFlight, LateBytes, LateSend, Nop, PollOnce, Recv, Submitter, submit};
 use coreloop::time::timeout;
 use coreloop::{EventLoop, Settings};
+use coreloop_tests::foreign::{Act, ON_CLONE, ON_DROP, ON_WAKE, acting, drive, shared, submitter};
 use coreloop_tests::turns;
 
 const SOON: Duration = Duration::from_secs(5);
-
-type Act = Box<dyn FnMut()>;
-
-thread_local! {
-    static ON_CLONE: RefCell<Option<Act>> = const { RefCell::new(None) };
-    static ON_DROP: RefCell<Option<Act>> = const { RefCell::new(None) };
-    static ON_WAKE: RefCell<Option<Act>> = const { RefCell::new(None) };
-    static WAKES: Cell<u32> = const { Cell::new(0) };
-}
-
-fn act(on: &'static std::thread::LocalKey<RefCell<Option<Act>>>) {
-    let taken = on.take();
-    if let Some(mut f) = taken {
-        f();
-    }
-}
-
-/// A waker whose clone, drop and wake each run one thing that was set for this thread.
-#[allow(unsafe_code)]
-fn acting() -> Waker {
-    static VTABLE: RawWakerVTable = RawWakerVTable::new(
-        |p| {
-            act(&ON_CLONE);
-            RawWaker::new(p, &VTABLE)
-        },
-        |_| {
-            WAKES.set(WAKES.get() + 1);
-            act(&ON_WAKE);
-        },
-        |_| {
-            WAKES.set(WAKES.get() + 1);
-            act(&ON_WAKE);
-        },
-        |_| act(&ON_DROP),
-    );
-    // SAFETY: the functions take any pointer; the waker stays on this thread.
-    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) }
-}
-
-fn shared() -> Rc<RefCell<EventLoop>> {
-    Rc::new(RefCell::new(EventLoop::new().unwrap()))
-}
-
-fn drive(event_loop: &Rc<RefCell<EventLoop>>) -> Act {
-    let event_loop = event_loop.clone();
-    Box::new(move || {
-        for _ in 0..5 {
-            event_loop.borrow_mut().turn(Some(Duration::from_millis(2)));
-        }
-    })
-}
-
-fn submitter(event_loop: &Rc<RefCell<EventLoop>>) -> Submitter {
-    event_loop.borrow_mut().block_on(async { Submitter::current() })
-}
 
 #[test]
 fn reentry_of_a_wakers_clone_and_drop_that_drive_the_loop() {

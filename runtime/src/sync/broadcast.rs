@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
+pub use super::send_error::SendError;
 use super::wait_room::WaitRoom;
 
 /// A channel that gives each value to every receiver, between tasks of one core.
@@ -286,24 +287,6 @@ impl<T> fmt::Debug for Receiver<T> {
         f.debug_struct("Receiver").field("len", &self.len()).finish_non_exhaustive()
     }
 }
-
-/// There is no receiver; the value comes back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the channel has no receiver")
-    }
-}
-
-impl<T> std::error::Error for SendError<T> {}
 
 /// Why a receiver gets no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

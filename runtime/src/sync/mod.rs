@@ -31,6 +31,7 @@ pub mod oneshot;
 mod queue;
 mod rw_lock;
 mod semaphore;
+mod send_error;
 mod store;
 mod wait_list;
 mod wait_room;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::gate::NotNow;
 use super::queue::{PutError, Queue, TryGetError, TryPutError};
+pub use super::send_error::SendError;
 
 /// A channel with room for `capacity` values, between tasks of one core.
 ///
@@ -248,24 +249,6 @@ impl<T> fmt::Debug for Receiver<T> {
         f.debug_struct("Receiver").field("len", &self.len()).finish_non_exhaustive()
     }
 }
-
-/// The receiver is gone or closed; the value comes back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the channel is closed")
-    }
-}
-
-impl<T> std::error::Error for SendError<T> {}
 
 /// Why a value could not be sent at once; it comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]

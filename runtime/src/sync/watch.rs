@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
+pub use super::send_error::SendError;
 use super::wait_room::WaitRoom;
 
 /// A channel that keeps the latest value, between tasks of one core.
@@ -285,24 +286,6 @@ impl<T> fmt::Debug for Receiver<T> {
         f.debug_struct("Receiver").field("changed", &self.has_changed()).finish_non_exhaustive()
     }
 }
-
-/// Nobody watches; the value comes back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the channel has no receiver")
-    }
-}
-
-impl<T> std::error::Error for SendError<T> {}
 
 /// Every sender is gone, and the last value was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
