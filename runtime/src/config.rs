@@ -10,6 +10,8 @@ use crate::driver::setup::StartError;
 use crate::executor::CoreConfig;
 use crate::executor::dial::Spin;
 use crate::metrics::StatsLevel;
+use crate::task::Report;
+use crate::task::report::Reporter;
 
 /// Settings of one core. [`Settings::default`] suits a server; every setter says its range.
 ///
@@ -39,6 +41,9 @@ impl Default for Settings {
                 tick_quota: Duration::from_micros(500),
                 spin: Spin::Dial,
                 stats: StatsLevel::Counters,
+                debug: false,
+                slow_poll: Duration::from_millis(100),
+                reporter: Reporter::default(),
             },
             grace: Duration::from_secs(5),
         }
@@ -109,6 +114,50 @@ impl Settings {
         self
     }
 
+    /// Debug mode (off): a poll of a task, or a closure from another thread, that keeps its core for longer
+    /// than [`slow_poll`](Self::slow_poll) is reported, with the task's name and where it was spawned; and
+    /// when the loop ends, so is each task that had not ended, with what it waits for. The environment
+    /// variable `CORELOOP_DEBUG` (`1` or `0`) counts more than this. Off, it costs one comparison a turn;
+    /// on, a clock reading for each poll.
+    ///
+    /// Using something of a loop's on another thread does not compile, so there is nothing to report.
+    #[must_use]
+    pub fn debug(mut self, on: bool) -> Self {
+        self.config.debug = on;
+        self
+    }
+
+    /// The longest that a poll may take before debug mode reports it (100 ms; from 1 µs).
+    #[must_use]
+    pub fn slow_poll(mut self, limit: Duration) -> Self {
+        self.config.slow_poll = limit;
+        self
+    }
+
+    /// Who is told what no awaiter hears of ([`Report`](crate::task::Report)): panics and errors of tasks
+    /// whose result nobody took, and what debug mode finds. By default each is a line on standard error.
+    /// The closure is called on the core's thread, between polls or while a handle is dropped; a panic of it
+    /// is contained.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use coreloop::{EventLoop, Settings, spawn, yield_now};
+    ///
+    /// let heard = Arc::new(Mutex::new(Vec::new()));
+    /// let log = heard.clone();
+    /// let settings = Settings::default().on_report(move |r| log.lock().unwrap().push(r.to_string()));
+    /// EventLoop::with(settings).unwrap().block_on(async {
+    ///     drop(spawn(async { panic!("nobody waits for me") }));
+    ///     yield_now().await;
+    /// });
+    /// assert!(heard.lock().unwrap()[0].ends_with("nobody took its result: nobody waits for me"));
+    /// ```
+    #[must_use]
+    pub fn on_report(mut self, hook: impl Fn(&Report<'_>) + Send + Sync + 'static) -> Self {
+        self.config.reporter = Reporter::new(hook);
+        self
+    }
+
     /// Does without a feature of io_uring, as if the kernel did not have it. The environment variable
     /// `CORELOOP_MASK` (names parted by commas) does the same for a whole process.
     #[must_use]
@@ -145,6 +194,10 @@ impl Settings {
                 let why = format!("{d:?} is not between 1 µs and 1 s");
                 return Err(StartError::BadSetting { name, why });
             }
+        }
+        if c.slow_poll < Duration::from_micros(1) {
+            let why = format!("{:?} is shorter than 1 µs", c.slow_poll);
+            return Err(StartError::BadSetting { name: "slow_poll", why });
         }
         if let Spin::Fixed(d) = c.spin
             && d > Duration::from_secs(1)

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::Location;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -131,7 +132,7 @@ impl EventLoop {
             let mut output = None;
             while output.is_none() {
                 let mut poll_main = || {
-                    core.tasks.begin_poll();
+                    core.tasks.begin_root_poll();
                     if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker))
                     {
                         output = Some(value);
@@ -187,8 +188,9 @@ impl EventLoop {
     }
 
     /// Makes a task of this loop; it runs when the loop is driven.
+    #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> crate::task::JoinHandle<F::Output> {
-        self.core.tasks.spawn(future)
+        self.core.tasks.spawn(future, Location::caller())
     }
 
     /// A handle for other threads.

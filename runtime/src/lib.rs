@@ -56,11 +56,12 @@ pub use driver::setup::StartError;
 pub use event_loop::{EventLoop, Turn, run};
 pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
+pub use executor::list::all_tasks;
 pub use handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
 pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
 pub use placement::{Cores, CoresError};
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
-pub use spawn::{spawn, spawn_named, try_spawn, yield_now};
+pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
 
 /// What the attributes expand to calls of; not for other use.
 #[doc(hidden)]

@@ -2,11 +2,14 @@
 //!
 //! Owns [`spawn`] and [`yield_now`]. A task starts at the loop's next turn, not inside `spawn`.
 
+use std::fmt::Display;
+use std::panic::Location;
 use std::rc::Rc;
 use std::task::Poll;
 
 use crate::executor::context;
 use crate::task::JoinHandle;
+use crate::task::cell::ErrIsFailure;
 
 /// Makes a task of the running loop. It is first polled in the next turn, and runs on if the handle is
 /// dropped. Nothing need be `Send`.
@@ -48,10 +51,52 @@ pub fn spawn_named<F: Future + 'static>(
 ///
 /// # Errors
 /// The future, outside a running loop.
+#[track_caller]
 pub fn try_spawn<F: Future + 'static>(future: F) -> Result<JoinHandle<F::Output>, F> {
+    try_spawn_at(future, Location::caller())
+}
+
+/// As [`try_spawn`], for a caller that is named by `at`.
+pub(crate) fn try_spawn_at<F: Future + 'static>(
+    future: F,
+    at: &'static Location<'static>,
+) -> Result<JoinHandle<F::Output>, F> {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => Ok(tasks.spawn(future)),
+        Some(tasks) => Ok(tasks.spawn(future, at)),
         None => Err(future),
+    }
+}
+
+/// As [`spawn`], of a future whose `Err` is a failure: if nobody takes it, it is reported when the handle
+/// has gone and the task has ended, as a panic is ([`Settings::on_report`](crate::Settings::on_report)).
+///
+/// # Panics
+/// Outside a running loop.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use coreloop::{EventLoop, Settings, spawn_fallible, yield_now};
+///
+/// static REPORTS: AtomicU32 = AtomicU32::new(0);
+/// let settings = Settings::default().on_report(|report| {
+///     assert!(report.to_string().contains("nobody took its result: invalid digit"));
+///     REPORTS.fetch_add(1, Ordering::Relaxed);
+/// });
+/// EventLoop::with(settings).unwrap().block_on(async {
+///     drop(spawn_fallible(async { "x".parse::<u8>() }));
+///     yield_now().await;
+/// });
+/// assert_eq!(REPORTS.load(Ordering::Relaxed), 1);
+/// ```
+#[track_caller]
+pub fn spawn_fallible<F, T, E>(future: F) -> JoinHandle<Result<T, E>>
+where
+    F: Future<Output = Result<T, E>> + 'static,
+    E: Display,
+{
+    match context::with_core(|core| core.tasks.clone()) {
+        Some(tasks) => tasks.spawn_judged::<F, ErrIsFailure>(future, Location::caller()),
+        None => context::no_loop("a spawn"),
     }
 }
 

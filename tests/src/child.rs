@@ -27,6 +27,7 @@ pub struct Child {
     files: Option<u64>,
     memlock: Option<u64>,
     uid: Option<u32>,
+    says: Option<&'static str>,
 }
 
 /// Runs `body` in a process of its own, for at most 120 s. `name` is the test's name.
@@ -48,6 +49,7 @@ impl Child {
             files: None,
             memlock: None,
             uid: None,
+            says: None,
         }
     }
 
@@ -93,6 +95,13 @@ impl Child {
         self
     }
 
+    /// Asks for a line of its output with this text.
+    #[must_use]
+    pub fn says(mut self, text: &'static str) -> Self {
+        self.says = Some(text);
+        self
+    }
+
     /// Whether this process is such a child.
     pub fn is_one() -> bool {
         std::env::var_os(VARIABLE).is_some()
@@ -101,13 +110,14 @@ impl Child {
     /// In the parent: starts the child and waits for its success. In the child: runs `body`.
     ///
     /// # Panics
-    /// If the child fails, hangs, or runs no test of that name.
+    /// If the child fails, hangs, runs no test of that name, or does not say what it should.
     pub fn run(self, body: impl FnOnce()) {
         if std::env::var(VARIABLE).is_ok_and(|v| v == self.name) {
             return body();
         }
         let name = self.name;
         let other_user = self.uid.is_some();
+        let says = self.says;
         let (status, output, late) = match self.start_and_wait() {
             Ok(ended) => ended,
             Err(e) if other_user && e.kind() == io::ErrorKind::PermissionDenied => {
@@ -127,6 +137,12 @@ impl Child {
         let how = status.signal().map_or_else(String::new, |s| format!(" (signal {s})"));
         assert!(status.success(), "{name}: the child failed{how}; it said:\n{output}");
         assert!(output.contains("1 passed"), "no test is called {name}; the child said:\n{output}");
+        if let Some(text) = says {
+            assert!(
+                output.contains(text),
+                "{name}: the child did not say {text:?}, but:\n{output}"
+            );
+        }
     }
 
     fn start_and_wait(self) -> io::Result<(ExitStatus, String, bool)> {

@@ -80,7 +80,8 @@ pub async fn try_wait<T, E>(
     until: When,
     limit: Option<Duration>,
 ) -> Waited {
-    let failed = |h: &JoinHandle<_>| h.has_panicked() || matches!(h.peek(), Some(Ok(Err(_))));
+    let failed =
+        |h: &JoinHandle<_>| h.has_panicked() || matches!(h.result_unseen(), Some(Ok(Err(_))));
     Wait { handles, until, limit: limit_of(limit), failed }.await
 }
 

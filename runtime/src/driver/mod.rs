@@ -217,6 +217,18 @@ impl Driver {
         self.slots.live()
     }
 
+    /// Every op that somebody waits for: by whom, what it does, on which descriptor.
+    pub(crate) fn each_waiting(&self, mut f: impl FnMut(&Waker, &'static str, Option<RawFd>)) {
+        for key in self.slots.keys() {
+            let Some(slot) = self.slots.get(key) else { continue };
+            let waker = slot.waker.take();
+            if let Some(waker) = &waker {
+                f(waker, abi::opcode::name(slot.opcode.get()), slot.fd());
+            }
+            slot.waker.set(waker);
+        }
+    }
+
     /// Sets the time that submissions of this tick are stamped with.
     pub(crate) fn set_stamp(&self, now: u64) {
         self.stamp.set(now);

@@ -17,6 +17,7 @@ use std::any::TypeId;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::task::Waker;
 
@@ -67,7 +68,8 @@ pub(crate) const INLINE_BYTES: usize = INLINE_WORDS * 8;
 
 pub(crate) struct Slot {
     generation: Cell<u32>,
-    next_free: Cell<u32>,
+    /// While it is Free: the next one that is. Else: the descriptor that its submission names, as bits.
+    link: Cell<u32>,
     pub(crate) state: Cell<State>,
     pub(crate) orphan: Cell<bool>,
     /// Its submission still waits for room in the queue.
@@ -89,6 +91,18 @@ impl Slot {
     pub(crate) fn payload(&self) -> NonNull<u8> {
         // SAFETY: the pointer of a cell within `self` is not null.
         unsafe { NonNull::new_unchecked(self.payload.get()) }.cast()
+    }
+
+    /// Notes what its submission says, for reports.
+    #[inline]
+    pub(crate) fn set_submission(&self, opcode: u8, fd: i32) {
+        self.opcode.set(opcode);
+        self.link.set(fd as u32);
+    }
+
+    /// The descriptor that its submission names, if it names one. Only while it is not Free.
+    pub(crate) fn fd(&self) -> Option<RawFd> {
+        Some(self.link.get() as i32).filter(|fd| *fd >= 0)
     }
 
     pub(crate) fn set_stamp(&self, now: u64) {
@@ -174,7 +188,7 @@ impl OpSlab {
             free => free,
         };
         let slot = self.at(index)?;
-        self.free.set(slot.next_free.get());
+        self.free.set(slot.link.get());
         self.live.set(self.live.get() + 1);
         slot.state.set(State::Queued);
         slot.orphan.set(false);
@@ -200,7 +214,7 @@ impl OpSlab {
         let slot = self.get(key)?;
         let was_done = slot.state.replace(State::Free) == State::Done;
         slot.generation.set(key.generation.wrapping_add(1));
-        slot.next_free.set(self.free.replace(key.index));
+        slot.link.set(self.free.replace(key.index));
         self.live.set(self.live.get() - 1);
         self.done.set(self.done.get() - u32::from(was_done));
         slot.waker.take()
@@ -253,7 +267,7 @@ impl OpSlab {
         }
         let slot = Slot {
             generation: Cell::new(0),
-            next_free: Cell::new(NONE),
+            link: Cell::new(NONE),
             state: Cell::new(State::Free),
             orphan: Cell::new(false),
             unsent: Cell::new(false),

@@ -155,6 +155,10 @@ impl Sqe {
     pub(crate) fn op_code(&self) -> u8 {
         self.opcode
     }
+
+    pub(crate) fn fd(&self) -> i32 {
+        self.fd
+    }
 }
 
 /// One completion: what the kernel answered to a submission.

@@ -34,7 +34,7 @@ impl Driver {
         let unprepared = Unprepared { driver: self, key };
         let sqe = prepare().with_user_data(key.to_user_data());
         mem::forget(unprepared);
-        slot.opcode.set(sqe.op_code());
+        slot.set_submission(sqe.op_code(), sqe.fd());
         self.tell_if_watched();
         if !self.anything_waits.get()
             && let Some(ring) = &mut *self.ring.borrow_mut()

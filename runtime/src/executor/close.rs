@@ -11,6 +11,7 @@ use super::Core;
 use crate::contain::contained;
 use crate::driver::close::Drain;
 use crate::metrics::Kind;
+use crate::task::report::Report;
 
 use super::context;
 
@@ -52,11 +53,22 @@ impl Core {
                 contained(|| drop(job));
             }
             let tasks_cancelled = self.tasks.live();
+            if self.slow_ns.is_some() {
+                self.report_unfinished();
+            }
             contained(|| self.tasks.cancel_all());
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
             Some(Closing { tasks_cancelled, drain: Drain::until(deadline) })
         })
+    }
+
+    /// In debug mode, names the tasks that are about to be cancelled.
+    #[cold]
+    fn report_unfinished(&self) {
+        for task in self.all_tasks().iter().filter(|task| task.spawned_at.is_some()) {
+            self.tasks.reporter().tell(&Report::Unfinished { task });
+        }
     }
 
     /// Asks the kernel for what it still has; until when its answer may be waited for, or none if there is

@@ -18,10 +18,12 @@ use crate::mailbox::queue::JobQueue;
 use crate::metrics::{Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
 use crate::task::Tasks;
+use crate::task::report::Reporter;
 
 pub(crate) mod close;
 pub(crate) mod context;
 pub(crate) mod dial;
+pub(crate) mod list;
 pub(crate) mod park;
 pub(crate) mod tick;
 pub(crate) mod timers;
@@ -42,6 +44,9 @@ pub(crate) struct CoreConfig {
     pub(crate) tick_quota: Duration,
     pub(crate) spin: Spin,
     pub(crate) stats: StatsLevel,
+    pub(crate) debug: bool,
+    pub(crate) slow_poll: Duration,
+    pub(crate) reporter: Reporter,
 }
 
 pub(crate) struct Core {
@@ -53,6 +58,8 @@ pub(crate) struct Core {
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
+    /// In debug mode: the longest that one poll may take, in ns.
+    slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
     pub(crate) place: Cell<(usize, Option<usize>)>,
 }
@@ -60,6 +67,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, config: &CoreConfig) -> Result<Rc<Self>, StartError> {
         let metrics = Rc::new(Recorder::new(config.stats));
+        let debug = debug_by_environment()?.unwrap_or(config.debug);
         let mask = config.mask.union(FeatureSet::masked_by_environment()?);
         let driver_config = DriverConfig {
             ring: RingConfig {
@@ -78,10 +86,11 @@ impl Core {
         lease.open(driver.wake_fd());
         let jobs = Arc::new(JobQueue::new(lease.cell));
         Ok(Rc::new(Self {
-            tasks: Tasks::new(lease, metrics.clone()),
+            tasks: Tasks::new(lease, metrics.clone(), config.reporter.clone(), kernel.now_ns()),
             timers: Timers::new(kernel.clone(), config.timer_resolution),
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
+            slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
             driver,
             jobs,
@@ -98,6 +107,19 @@ impl Core {
             counters: self.metrics.counters(),
             histograms: self.metrics.histograms(),
             cpu_time: Duration::from_nanos(self.kernel.thread_cpu_ns()),
+        }
+    }
+}
+
+/// What the environment variable `CORELOOP_DEBUG` says, if it is set.
+fn debug_by_environment() -> Result<Option<bool>, StartError> {
+    match std::env::var("CORELOOP_DEBUG").as_deref() {
+        Err(std::env::VarError::NotPresent) | Ok("") => Ok(None),
+        Ok("0") => Ok(Some(false)),
+        Ok("1") => Ok(Some(true)),
+        other => {
+            let why = format!("{other:?}: it takes 1 for on and 0 for off");
+            Err(StartError::BadSetting { name: "CORELOOP_DEBUG", why })
         }
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use super::Core;
 use crate::contain::contained;
 use crate::metrics::Kind;
+use crate::task::TaskInfo;
+use crate::task::report::Report;
 
 /// How long a turn may wait when it finds nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,7 @@ impl Core {
     /// A clock reading; wakes and submissions from here on are stamped with it.
     fn read_clock(&self) -> u64 {
         let now = self.kernel.now_ns();
+        self.tasks.set_time(now);
         if self.metrics.timing() {
             self.tasks.set_stamp(now);
             self.driver.set_stamp(now);
@@ -74,10 +77,21 @@ impl Core {
             return false;
         }
         for job in self.jobs.take() {
+            let began = self.slow_ns.map(|_| self.kernel.now_ns());
             // A closure reports its own panic to its sender; one that cannot must not end the core.
             contained(job);
+            if let Some(took) = began.and_then(|began| self.slow_since(began)) {
+                self.tasks.reporter().tell(&Report::SlowCall { took });
+            }
         }
         true
+    }
+
+    /// In debug mode: the time since `began`, if it is longer than a poll may take.
+    #[cold]
+    fn slow_since(&self, began: u64) -> Option<Duration> {
+        let took = self.kernel.now_ns().saturating_sub(began);
+        self.slow_ns.filter(|slow| took > *slow).map(|_| Duration::from_nanos(took))
     }
 
     pub(super) fn has_mail(&self) -> bool {
@@ -92,6 +106,7 @@ impl Core {
         if self.tasks.take_root_woken()
             && let Some(root) = root
         {
+            clock.polls(|| self.tasks.root_info());
             root();
             clock.polled(None);
         }
@@ -123,6 +138,7 @@ impl Core {
             let Some(picked) = self.tasks.pick() else { return };
             *left -= 1;
             let woken = picked.stamp;
+            clock.polls(|| self.tasks.info_of(&picked));
             self.tasks.run(picked);
             clock.polled(Some(woken));
         }
@@ -146,13 +162,22 @@ struct PollClock<'a> {
     core: &'a Core,
     last: u64,
     timing: bool,
+    /// In debug mode: whose poll is under way.
+    polling: Option<TaskInfo>,
 }
 
 impl<'a> PollClock<'a> {
     fn new(core: &'a Core, began: u64) -> Self {
-        let timing = core.metrics.timing();
+        let timing = core.metrics.timing() || core.slow_ns.is_some();
         let last = if timing { core.kernel.now_ns() } else { began };
-        Self { core, last, timing }
+        Self { core, last, timing, polling: None }
+    }
+
+    /// A poll begins, of the task that `whose` describes.
+    fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
+        if self.core.slow_ns.is_some() {
+            self.polling = Some(whose());
+        }
     }
 
     fn polled(&mut self, woken: Option<u32>) {
@@ -161,12 +186,21 @@ impl<'a> PollClock<'a> {
         }
         let began = self.last;
         self.last = self.core.read_clock();
+        let ended = self.last;
         self.core.metrics.record(|h| {
-            h.poll.record(self.last - began);
+            h.poll.record(ended - began);
             if let Some(woken) = woken {
                 h.wake_to_poll.record(since_stamp(woken, began));
             }
         });
+        if let Some(task) = self.polling.take()
+            && self.core.slow_ns.is_some_and(|slow| ended - began > slow)
+        {
+            let took = Duration::from_nanos(ended - began);
+            self.core.tasks.reporter().tell(&Report::SlowPoll { task: &task, took });
+            // What the report took is nobody's poll.
+            self.last = self.core.read_clock();
+        }
     }
 
     fn now(&self) -> u64 {

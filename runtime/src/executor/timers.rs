@@ -94,6 +94,12 @@ impl Timers {
         Some(tick.saturating_mul(self.resolution_ns))
     }
 
+    /// Every timer that is set: its deadline in ns, rounded up to the wheel's ticks, and whom it wakes.
+    pub(crate) fn each(&self, mut f: impl FnMut(u64, &Waker)) {
+        let wheel = self.wheel.borrow();
+        wheel.iter().for_each(|(tick, waker)| f(tick.saturating_mul(self.resolution_ns), waker));
+    }
+
     /// Drops all wakers; later timers never fire.
     pub(crate) fn close(&self) {
         self.closed.set(true);

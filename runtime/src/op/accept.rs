@@ -14,6 +14,8 @@ use std::task::{Context, Waker};
 
 use super::{Cqe, MultishotOp, Sqe, Submitter};
 use crate::planted::{self, Fault};
+use crate::task::current;
+use crate::task::info::Note;
 
 /// Where accepted connections wait for whoever asks.
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl AcceptQueue {
 
     /// Has the context's waker called at the next arrival.
     pub fn wake_on_arrival(&self, cx: &Context<'_>) {
+        current::note(Note::Connection);
         if self.waker.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             return;
         }

@@ -64,6 +64,24 @@ pub(crate) mod opcode {
     pub(crate) const RECV: u8 = 27;
     pub(crate) const SHUTDOWN: u8 = 34;
     pub(crate) const LAST_KNOWN: u8 = 64;
+
+    /// What it does, by the name of the system call that does the same.
+    pub(crate) fn name(opcode: u8) -> &'static str {
+        match opcode {
+            NOP => "nop",
+            POLL_ADD => "poll",
+            SENDMSG => "sendmsg",
+            ACCEPT => "accept",
+            ASYNC_CANCEL => "cancel",
+            CONNECT => "connect",
+            READ => "read",
+            WRITE => "write",
+            SEND => "send",
+            RECV => "recv",
+            SHUTDOWN => "shutdown",
+            _ => "an operation",
+        }
+    }
 }
 
 pub(crate) mod sqe_flags {

@@ -8,18 +8,22 @@
 //! ```
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
-//! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic). Knows the table only
-//! through [`Tasks`].
+//! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic), SEEN (somebody looked at
+//! the result), FALLIBLE (an `Err` is a failure too). A failure that is neither taken nor seen is reported
+//! when the task is freed. Knows the table only through [`Tasks`].
 
 use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
+use std::fmt::Display;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
 use super::current;
+use super::info::Note;
 use super::join::JoinError;
 use super::table::Tasks;
 use super::waker::Word;
@@ -31,6 +35,8 @@ pub(crate) const HANDLE: u8 = 1 << 2;
 pub(crate) const CANCEL: u8 = 1 << 3;
 pub(crate) const CANCELLED: u8 = 1 << 4;
 pub(crate) const FAILED: u8 = 1 << 5;
+pub(crate) const SEEN: u8 = 1 << 6;
+pub(crate) const FALLIBLE: u8 = 1 << 7;
 
 pub(crate) struct Header {
     vtable: &'static VTable,
@@ -38,6 +44,11 @@ pub(crate) struct Header {
     /// The slot's generation when this task was made; part of its id.
     pub(crate) born: u32,
     pub(crate) flags: Cell<u8>,
+    /// What its last poll ended at, if it said so.
+    pub(crate) note: Cell<Note>,
+    /// When it was spawned, see [`Tasks::age_of`].
+    pub(crate) spawned: u32,
+    pub(crate) spawned_at: &'static Location<'static>,
     /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
     /// in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
@@ -52,6 +63,52 @@ struct VTable {
     /// Where the result lies.
     result: unsafe fn(NonNull<Header>) -> NonNull<()>,
     drop_result: unsafe fn(NonNull<Header>),
+    /// What the result says that went wrong, for when nobody took it.
+    failure: unsafe fn(NonNull<Header>) -> Option<Failure>,
+}
+
+/// How a task went wrong, as text.
+pub(super) enum Failure {
+    Panicked(String),
+    Failed(String),
+}
+
+/// What a task is given at its birth.
+pub(super) struct Birth {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    /// In the units of [`Tasks::age_of`].
+    pub(super) time: u32,
+    pub(super) at: &'static Location<'static>,
+}
+
+/// How a result is judged when nobody took it.
+pub(crate) trait Judge<T> {
+    const FLAGS: u8;
+
+    fn error(value: &T) -> Option<String>;
+}
+
+/// A value is a value, whatever it says.
+pub(crate) struct AnyValue;
+
+impl<T> Judge<T> for AnyValue {
+    const FLAGS: u8 = 0;
+
+    fn error(_: &T) -> Option<String> {
+        None
+    }
+}
+
+/// An `Err` is a failure.
+pub(crate) struct ErrIsFailure;
+
+impl<T, E: Display> Judge<Result<T, E>> for ErrIsFailure {
+    const FLAGS: u8 = FALLIBLE;
+
+    fn error(value: &Result<T, E>) -> Option<String> {
+        value.as_ref().err().map(E::to_string)
+    }
 }
 
 #[repr(C)]
@@ -83,21 +140,37 @@ impl Header {
     }
 }
 
-impl<F: Future + 'static> TaskCell<F> {
+/// The table of a task whose result `J` judges.
+struct TableOf<F, J>(PhantomData<(F, J)>);
+
+impl<F: Future + 'static, J: Judge<F::Output>> TableOf<F, J> {
     const VTABLE: &'static VTable = &VTable {
-        layout: Layout::new::<Self>(),
+        layout: Layout::new::<TaskCell<F>>(),
         // SAFETY: a header with this table is the head of a `TaskCell<F>`, here and below.
-        poll: |h, tasks, word| unsafe { Self::poll(h.cast(), tasks, word) },
+        poll: |h, tasks, word| unsafe { TaskCell::<F>::poll(h.cast(), tasks, word) },
         // SAFETY: see `poll`.
-        end: |h, tasks, error| unsafe { Self::finish(h.cast(), tasks, Err(error)) },
+        end: |h, tasks, error| unsafe { TaskCell::<F>::finish(h.cast(), tasks, Err(error)) },
         // SAFETY: see `poll`; a cell's address is not null. No reference is made: others may look.
-        result: |h| unsafe { NonNull::new_unchecked(h.cast::<Self>().as_ref().stage.get()).cast() },
+        result: |h| unsafe { NonNull::new_unchecked(stage_of::<F>(h)).cast() },
         // SAFETY: see `poll`; the caller knows that the stage is a result.
-        drop_result: |h| unsafe {
-            ManuallyDrop::drop(&mut (*h.cast::<Self>().as_ref().stage.get()).result)
+        drop_result: |h| unsafe { ManuallyDrop::drop(&mut (*stage_of::<F>(h)).result) },
+        // SAFETY: see `drop_result`. An error's `Display` is the user's code, but nobody else has a way to
+        // this result any more.
+        failure: |h| match unsafe { &*(*stage_of::<F>(h)).result } {
+            Ok(value) => J::error(value).map(Failure::Failed),
+            Err(e) => e.is_panic().then(|| Failure::Panicked(e.message().to_owned())),
         },
     };
+}
 
+/// # Safety
+/// `task` is the head of a live `TaskCell<F>`.
+unsafe fn stage_of<F: Future>(task: NonNull<Header>) -> *mut Stage<F> {
+    // SAFETY: as the caller promises.
+    unsafe { task.cast::<TaskCell<F>>().as_ref() }.stage.get()
+}
+
+impl<F: Future + 'static> TaskCell<F> {
     pub(super) fn layout() -> Layout {
         Layout::new::<Self>()
     }
@@ -106,17 +179,19 @@ impl<F: Future + 'static> TaskCell<F> {
     ///
     /// # Safety
     /// `place` is unused memory of [`layout`](Self::layout).
-    pub(super) unsafe fn write(
+    pub(super) unsafe fn write<J: Judge<F::Output>>(
         place: NonNull<u8>,
-        slot: u32,
-        born: u32,
+        birth: &Birth,
         future: F,
     ) -> NonNull<Header> {
         let header = Header {
-            vtable: Self::VTABLE,
-            slot,
-            born,
-            flags: Cell::new(HANDLE),
+            vtable: TableOf::<F, J>::VTABLE,
+            slot: birth.slot,
+            born: birth.generation,
+            flags: Cell::new(HANDLE | J::FLAGS),
+            note: Cell::new(Note::Nothing),
+            spawned: birth.time,
+            spawned_at: birth.at,
             last_poll: Cell::new(0),
             joiner: Cell::new(None),
         };
@@ -239,6 +314,10 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live until given back in the last line.
     let header = unsafe { task.as_ref() };
     if !header.has(TAKEN) {
+        if header.has(FAILED | FALLIBLE) && !header.has(SEEN) {
+            // SAFETY: the stage is a result.
+            unsafe { report(task, tasks) };
+        }
         header.set(TAKEN);
         // A destructor that panics must not take the core down with it.
         // SAFETY: the stage is a result, dropped once.
@@ -250,4 +329,18 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     contained(|| drop(joiner));
     // SAFETY: as the caller promised; slot and layout are this task's.
     unsafe { tasks.release(task) };
+}
+
+/// Tells of a failure that nobody took.
+///
+/// # Safety
+/// As [`free`], and the stage is a result.
+#[cold]
+unsafe fn report(task: NonNull<Header>, tasks: &Tasks) {
+    // SAFETY: live, and its stage is a result.
+    let failure = contained(|| unsafe { (task.as_ref().vtable.failure)(task) }).flatten();
+    if let Some(failure) = failure {
+        // SAFETY: live.
+        tasks.report_failure(unsafe { task.as_ref() }, &failure);
+    }
 }

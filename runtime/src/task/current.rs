@@ -1,4 +1,5 @@
-//! Which loop runs on this thread: the only thread-local of the crate.
+//! Which loop runs on this thread: the only thread-local of the crate beside the values that tasks carry
+//! (`local`).
 //!
 //! Owns the pointer to the running loop's tasks and, for the layers above, to its core. Both are set while
 //! a loop runs or closes and put back afterwards, so loops nest and a simulator can swap them. It has no
@@ -7,6 +8,7 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::info::Note;
 use super::table::Tasks;
 use super::waker::Word;
 
@@ -53,6 +55,12 @@ pub(crate) fn next_poll() -> u64 {
 #[inline]
 pub(crate) fn poll_number() -> u64 {
     POLLS.get()
+}
+
+/// The task that is being polled says what it will wait for, for lists of tasks.
+#[inline]
+pub(crate) fn note(note: Note) {
+    with_tasks(|tasks| tasks.note(note));
 }
 
 /// Schedules the task if it belongs to the loop that runs on this thread.

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, TAKEN};
+use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, SEEN, TAKEN};
 use super::current;
 use super::table::Tasks;
 use super::waker::TaskId;
@@ -94,19 +94,29 @@ impl<T> JoinHandle<T> {
         self.header().has(CANCELLED)
     }
 
-    /// The result, without taking it: none if the task runs, or if somebody took it already.
+    /// The result, without taking it: none if the task runs, or if somebody took it already. A failure that
+    /// was looked at like this counts as taken, and is not reported.
     ///
     /// ```
     /// coreloop::run(async {
     ///     let task = coreloop::spawn(async { 7 });
-    ///     assert!(task.peek().is_none(), "it starts at the next turn");
+    ///     assert!(task.try_result().is_none(), "it starts at the next turn");
     ///     coreloop::yield_now().await;
-    ///     assert!(matches!(task.peek(), Some(Ok(7))));
+    ///     assert!(matches!(task.try_result(), Some(Ok(7))));
     ///     assert_eq!(task.await.unwrap(), 7);
     /// })
     /// .unwrap();
     /// ```
-    pub fn peek(&self) -> Option<&Result<T, JoinError>> {
+    pub fn try_result(&self) -> Option<&Result<T, JoinError>> {
+        let result = self.result_unseen();
+        if result.is_some() {
+            self.header().set(SEEN);
+        }
+        result
+    }
+
+    /// As [`try_result`](Self::try_result), by somebody who does not tell the user of a failure.
+    pub(crate) fn result_unseen(&self) -> Option<&Result<T, JoinError>> {
         let header = self.header();
         if !header.has(DONE) || header.has(TAKEN) {
             return None;
@@ -278,6 +288,14 @@ impl JoinError {
         match self.0 {
             Why::Cancelled => None,
             Why::Panicked(payload) => Some(payload),
+        }
+    }
+
+    /// What went wrong, for a report.
+    pub(super) fn message(&self) -> &str {
+        match &self.0 {
+            Why::Cancelled => "it was cancelled",
+            Why::Panicked(_) => self.panic_message().unwrap_or("with something else than text"),
         }
     }
 

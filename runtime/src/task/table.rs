@@ -6,15 +6,18 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::panic::resume_unwind;
+use std::panic::{Location, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::blocks::Blocks;
-use super::cell::{self, CANCEL, DONE, Header, TaskCell};
+use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Failure, Header, Judge, TaskCell};
 use super::current;
+use super::info::{Note, TaskInfo, TaskState, WaitsFor};
 use super::join::{JoinError, JoinHandle};
+use super::report::{Report, Reporter};
 use super::waker::{GENERATION_MASK, TaskId, Word};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
@@ -28,7 +31,10 @@ pub(crate) struct Tasks {
     inner: RefCell<Inner>,
     names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
     metrics: Rc<Recorder>,
+    reporter: Reporter,
     root_woken: Cell<bool>,
+    /// What the main future's last poll ended at.
+    root_note: Cell<Note>,
     /// Slot that is being polled or ended.
     running: Cell<u32>,
     /// The task whose future's `poll` is under way: the one that is to blame for a panic.
@@ -37,6 +43,8 @@ pub(crate) struct Tasks {
     cancelling: Cell<u64>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
     stamp: Cell<u32>,
+    /// When the tick began, in units of [`AGE_UNIT_NS`].
+    time: Cell<u32>,
 }
 
 struct Inner {
@@ -66,6 +74,9 @@ struct Ready {
 /// Wake stamps are kept in 4 bytes: at 64 ns a unit they wrap after 275 s.
 pub(crate) const STAMP_UNIT_NS: u64 = 64;
 
+/// Ages are kept in 4 bytes: at some 17 ms a unit they wrap after two years.
+const AGE_UNIT_NS: u64 = 1 << 24;
+
 /// Tasks that destructors may spawn while a loop closes.
 const CLOSING_SPAWNS_MAX: usize = 1_000_000;
 
@@ -78,7 +89,12 @@ pub(crate) struct Picked {
 }
 
 impl Tasks {
-    pub(crate) fn new(lease: Lease, metrics: Rc<Recorder>) -> Rc<Self> {
+    pub(crate) fn new(
+        lease: Lease,
+        metrics: Rc<Recorder>,
+        reporter: Reporter,
+        now_ns: u64,
+    ) -> Rc<Self> {
         let generation = lease.first_generation();
         let root = Entry { task: None, generation, scheduled: false };
         lease.cell.map.reserve(1);
@@ -95,11 +111,14 @@ impl Tasks {
             inner: RefCell::new(inner),
             names: RefCell::default(),
             metrics,
+            reporter,
             root_woken: Cell::new(false),
+            root_note: Cell::new(Note::Nothing),
             running: Cell::new(ROOT),
             polling: Cell::new(None),
             cancelling: Cell::new(0),
             stamp: Cell::new(0),
+            time: Cell::new(age_units(now_ns)),
         })
     }
 
@@ -132,14 +151,28 @@ impl Tasks {
     }
 
     /// Makes a task; it is polled in the next tick, after those that are ready already.
-    pub(crate) fn spawn<F: Future + 'static>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output> {
+    pub(crate) fn spawn<F: Future + 'static>(
+        self: &Rc<Self>,
+        future: F,
+        at: &'static Location<'static>,
+    ) -> JoinHandle<F::Output> {
+        self.spawn_judged::<F, AnyValue>(future, at)
+    }
+
+    /// As [`spawn`](Self::spawn); `J` says what a failure is.
+    pub(crate) fn spawn_judged<F: Future + 'static, J: Judge<F::Output>>(
+        self: &Rc<Self>,
+        future: F,
+        at: &'static Location<'static>,
+    ) -> JoinHandle<F::Output> {
         self.metrics.count(Kind::Spawns);
         let mut inner = self.inner.borrow_mut();
         let slot = inner.take_slot(&self.lease);
-        let born = inner.table[slot as usize].generation;
+        let generation = inner.table[slot as usize].generation;
+        let birth = Birth { slot, generation, time: self.time.get(), at };
         let place = inner.blocks.take(TaskCell::<F>::layout());
         // SAFETY: fresh memory of this layout.
-        let task = unsafe { TaskCell::write(place, slot, born, future) };
+        let task = unsafe { TaskCell::write::<J>(place, &birth, future) };
         inner.live += 1;
         inner.table[slot as usize].task = Some(task);
         inner.schedule(slot, self.stamp.get());
@@ -213,6 +246,7 @@ impl Tasks {
             unsafe { cell::end(picked.task, self, JoinError::cancelled()) };
         } else {
             header.last_poll.set(self.begin_poll());
+            header.note.set(Note::Nothing);
             let word = Word::new(self.lease.id, header.slot, picked.generation);
             self.polling.set(Some(picked.task));
             // SAFETY: as above.
@@ -244,6 +278,21 @@ impl Tasks {
     pub(crate) fn begin_poll(&self) -> u64 {
         self.metrics.count(Kind::Polls);
         current::next_poll()
+    }
+
+    /// As [`begin_poll`](Self::begin_poll), of the main future.
+    pub(crate) fn begin_root_poll(&self) {
+        self.root_note.set(Note::Nothing);
+        self.begin_poll();
+    }
+
+    /// The task that is being polled says what it will wait for.
+    pub(crate) fn note(&self, note: Note) {
+        match self.polling.get() {
+            // SAFETY: a task is live while it is being polled.
+            Some(task) => unsafe { task.as_ref() }.note.set(note),
+            None => self.root_note.set(note),
+        }
     }
 
     /// Marks what is dropped until the guard goes as cancelled, not merely let go of: handles that were
@@ -343,6 +392,12 @@ impl Tasks {
         self.names.borrow().get(&slot).cloned()
     }
 
+    /// Sets the time that new tasks count as theirs.
+    #[inline]
+    pub(crate) fn set_time(&self, now_ns: u64) {
+        self.time.set(age_units(now_ns));
+    }
+
     /// Sets the time with which wakes are stamped from now on, in ns; 0 for none.
     pub(crate) fn set_stamp(&self, now: u64) {
         self.stamp.set((now / STAMP_UNIT_NS) as u32);
@@ -360,6 +415,105 @@ impl Tasks {
         if panicked {
             self.metrics.count(Kind::TaskPanics);
         }
+    }
+
+    /// What is known of the task that [`pick`](Self::pick) gave.
+    pub(crate) fn info_of(&self, picked: &Picked) -> TaskInfo {
+        // SAFETY: a task in the table is live.
+        self.info(unsafe { picked.task.as_ref() }, TaskState::Running)
+    }
+
+    /// What is known of the main future.
+    pub(crate) fn root_info(&self) -> TaskInfo {
+        let inner = self.inner.borrow();
+        let running = self.running.get() == ROOT && current::is_running(self);
+        let note = self.root_note.get().name().filter(|_| !running);
+        TaskInfo {
+            id: TaskId::of(self.lease.id, ROOT, inner.table[ROOT as usize].generation),
+            name: None,
+            spawned_at: None,
+            age: Duration::ZERO,
+            state: match (running, self.root_woken.get()) {
+                (true, _) => TaskState::Running,
+                (false, true) => TaskState::Ready,
+                (false, false) => TaskState::Waiting,
+            },
+            waits_for: note.map(WaitsFor::Other).into_iter().collect(),
+        }
+    }
+
+    /// Every task that has not ended, by slot, with those that wait for its end.
+    pub(crate) fn infos(&self) -> Vec<(u32, TaskInfo)> {
+        let table = self.inner.borrow().table.clone();
+        let mut infos = Vec::new();
+        let mut joins = Vec::new();
+        for (slot, entry) in (0..).zip(&table) {
+            let Some(task) = entry.task else { continue };
+            // SAFETY: a task in the table is live, and nothing in this loop ends one.
+            let header = unsafe { task.as_ref() };
+            if header.has(DONE) {
+                continue;
+            }
+            let state = match () {
+                () if slot == self.running.get() => TaskState::Running,
+                () if entry.scheduled => TaskState::Ready,
+                () => TaskState::Waiting,
+            };
+            let info = self.info(header, state);
+            let joiner = header.joiner.take();
+            let waits = joiner.as_ref().and_then(|w| self.slot_of(w));
+            header.joiner.set(joiner);
+            joins.extend(waits.map(|joiner| (joiner, info.id)));
+            infos.push((slot, info));
+        }
+        infos.insert(0, (ROOT, self.root_info()));
+        for (joiner, task) in joins {
+            self.add_wait(&mut infos, joiner, WaitsFor::Task(task));
+        }
+        infos
+    }
+
+    /// Adds what the task in `slot` waits for to its entry in [`infos`](Self::infos), unless it is running.
+    pub(crate) fn add_wait(&self, infos: &mut [(u32, TaskInfo)], slot: u32, wait: WaitsFor) {
+        if let Ok(at) = infos.binary_search_by_key(&slot, |(slot, _)| *slot)
+            && infos[at].1.state != TaskState::Running
+        {
+            infos[at].1.waits_for.push(wait);
+        }
+    }
+
+    /// The slot of the task that a waker names, if it is a task of these as it is now.
+    pub(crate) fn slot_of(&self, waker: &Waker) -> Option<u32> {
+        let word = Word::of_waker(waker).filter(|word| word.core() == self.lease.id)?;
+        let inner = self.inner.borrow();
+        let entry = inner.table.get(word.slot() as usize)?;
+        (entry.generation & GENERATION_MASK == word.generation()).then_some(word.slot())
+    }
+
+    fn info(&self, header: &Header, state: TaskState) -> TaskInfo {
+        let units = self.time.get().wrapping_sub(header.spawned);
+        let note = header.note.get().name().filter(|_| state != TaskState::Running);
+        TaskInfo {
+            id: TaskId::of(self.lease.id, header.slot, header.born),
+            name: self.name(header.slot),
+            spawned_at: Some(header.spawned_at),
+            age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
+            state,
+            waits_for: note.map(WaitsFor::Other).into_iter().collect(),
+        }
+    }
+
+    /// Tells of a failure that nobody took.
+    pub(super) fn report_failure(&self, header: &Header, failure: &Failure) {
+        let task = &self.info(header, TaskState::Waiting);
+        self.reporter.tell(&match failure {
+            Failure::Panicked(message) => Report::Panicked { task, message },
+            Failure::Failed(error) => Report::Failed { task, error },
+        });
+    }
+
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     /// Calls a waker: one of our own without a detour, a stranger's with its panic contained.
@@ -412,6 +566,10 @@ impl Inner {
         }
         slot
     }
+}
+
+fn age_units(ns: u64) -> u32 {
+    (ns / AGE_UNIT_NS) as u32
 }
 
 impl Drop for Tasks {

@@ -7,9 +7,11 @@
 mod instant;
 mod interval;
 mod sleep;
+mod timed;
 mod timeout;
 
 pub use instant::Instant;
 pub use interval::{Interval, MissedTicks, interval, interval_at};
 pub use sleep::{Sleep, sleep, sleep_until};
+pub use timed::{Ended, Timed, Timing, TimingSink, timed, try_timed};
 pub use timeout::{Elapsed, Timeout, timeout, timeout_at};

@@ -140,6 +140,11 @@ impl<T> Wheel<T> {
         self.levels.first().map(|position| self.levels.slot(position).earliest)
     }
 
+    /// All timers that have neither fired nor been cancelled, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.slab.iter()
+    }
+
     /// How many timers are neither fired nor cancelled.
     pub(crate) fn len(&self) -> usize {
         self.slab.len()

@@ -74,6 +74,11 @@ impl<T> Slab<T> {
         self.live
     }
 
+    /// The live entries' deadlines and values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.entries.iter().filter_map(|e| Some((e.deadline, e.value.as_ref()?)))
+    }
+
     /// Makes an entry that is live but not yet in a list: the caller links it.
     pub(super) fn insert(&mut self, deadline: u64, value: T) -> TimerKey {
         self.live += 1;
