@@ -136,13 +136,12 @@ impl EventLoop {
                     if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker))
                     {
                         output = Some(value);
-                        // The turn's end must not sleep on it.
-                        core.tasks.wake_slot(ROOT);
                     }
+                    output.is_some()
                 };
                 core.tick(Some(&mut poll_main), Wait::Ever);
             }
-            core.tasks.take_root_woken();
+            core.tasks.forget_root();
             output.expect("the loop ends when it is set")
         })
     }

@@ -10,6 +10,7 @@ use std::task::Poll;
 use crate::executor::context;
 use crate::task::JoinHandle;
 use crate::task::cell::ErrIsFailure;
+use crate::task::current;
 
 /// Makes a task of the running loop. It is first polled in the next turn, and runs on if the handle is
 /// dropped. Nothing need be `Send`.
@@ -100,7 +101,8 @@ where
     }
 }
 
-/// Gives way for one turn: what other tasks asked for is in the kernel when this goes on.
+/// Gives way for one turn of the loop: whoever is ready is polled, and what they ask for in it is in the
+/// kernel when this goes on.
 ///
 /// ```
 /// coreloop::run(coreloop::yield_now()).unwrap();
@@ -112,7 +114,7 @@ pub async fn yield_now() {
             return Poll::Ready(());
         }
         yielded = true;
-        cx.waker().wake_by_ref();
+        current::give_way(cx.waker());
         Poll::Pending
     })
     .await;

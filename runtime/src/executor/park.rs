@@ -75,10 +75,7 @@ impl Core {
 
     /// Whether a tick would find something to do now.
     pub(crate) fn has_work(&self) -> bool {
-        self.tasks.ready() > 0
-            || self.tasks.root_woken()
-            || self.has_mail()
-            || self.driver.has_news()
+        self.tasks.any_ready() || self.has_mail() || self.driver.has_news()
     }
 
     /// The latest time to wait until (`u64::MAX`: for ever); none for not waiting at all.

@@ -14,6 +14,7 @@ use crate::contain::contained;
 use crate::metrics::Kind;
 use crate::task::TaskInfo;
 use crate::task::report::Report;
+use crate::task::table::Next;
 
 /// How long a turn may wait when it finds nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,9 @@ pub(crate) enum Wait {
 const POLLS_PER_LOOK: usize = 32;
 
 impl Core {
-    /// Mail, completions, timers, run queue, submit, park. `root` polls the main future.
-    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
+    /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
+    /// that has ended, which ends the turn.
+    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut() -> bool>, wait: Wait) {
         if let Some(until) = self.work(root, wait) {
             self.sleep(until);
         }
@@ -40,16 +42,17 @@ impl Core {
     /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has
     /// submitted and is to go on at once.
     #[inline]
-    pub(crate) fn work(&self, root: Option<&mut dyn FnMut()>, wait: Wait) -> Option<u64> {
+    pub(crate) fn work(&self, root: Option<&mut dyn FnMut() -> bool>, wait: Wait) -> Option<u64> {
         let began = self.read_clock();
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
         let mut worked = self.take_mail();
         worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
         self.timers.fire(began, &self.metrics);
-        worked |= self.run_ready(root, began);
+        let (ran, ended) = self.run_ready(root, began);
+        worked |= ran;
         // Who steps a loop by hand wants to look at what a step did before it sleeps.
-        self.submit_or_sleep(if stepped && worked { Wait::No } else { wait })
+        self.submit_or_sleep(if ended || stepped && worked { Wait::No } else { wait })
     }
 
     /// A clock reading; wakes and submissions from here on are stamped with it.
@@ -99,34 +102,28 @@ impl Core {
     }
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
-    /// Whether anything ran.
-    fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) -> bool {
+    /// Whether anything ran, and whether the main future has ended: then nobody else runs any more.
+    fn run_ready(&self, root: Option<&mut dyn FnMut() -> bool>, began: u64) -> (bool, bool) {
         let mut clock = PollClock::new(self, began);
-        // Without a main future its wakes are stale ones, taken all the same: they must not keep the loop up.
-        if self.tasks.take_root_woken()
-            && let Some(root) = root
-        {
-            clock.polls(|| self.tasks.root_info());
-            root();
-            clock.polled(None);
-        }
-        let ready = self.tasks.ready();
-        let mut left = ready;
+        let ready = self.tasks.begin_turn();
+        let gave_way = self.tasks.gave_way();
+        let mut turn = RunTurn { root, ready, left: ready, ended: false };
         // One catch for all polls: a task that panics is ended, and the others go on.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
-            self.poll_ready(ready, &mut left, &mut clock, began);
+            self.poll_ready(&mut turn, &mut clock, began);
         })) {
             self.tasks.end_panicked(payload);
             clock.polled(None);
         }
+        self.tasks.end_turn(gave_way);
         clock.tick_ends(began);
-        ready > 0
+        (ready > 0, turn.ended)
     }
 
-    fn poll_ready(&self, ready: usize, left: &mut usize, clock: &mut PollClock<'_>, began: u64) {
-        while *left > 0 {
+    fn poll_ready(&self, turn: &mut RunTurn<'_>, clock: &mut PollClock<'_>, began: u64) {
+        while turn.left > 0 {
             // Looked at before a poll and not after one, which may have panicked.
-            if left.is_multiple_of(POLLS_PER_LOOK) && *left < ready {
+            if turn.left.is_multiple_of(POLLS_PER_LOOK) && turn.left < turn.ready {
                 if clock.now() - began >= self.tick_quota_ns {
                     return;
                 }
@@ -135,12 +132,26 @@ impl Core {
                     self.take_mail();
                 }
             }
-            let Some(picked) = self.tasks.pick() else { return };
-            *left -= 1;
-            let woken = picked.stamp;
-            clock.polls(|| self.tasks.info_of(&picked));
-            self.tasks.run(picked);
-            clock.polled(Some(woken));
+            let Some(next) = self.tasks.pick() else { return };
+            turn.left -= 1;
+            match next {
+                Next::Task(picked) => {
+                    let woken = picked.stamp;
+                    clock.polls(|| self.tasks.info_of(&picked));
+                    self.tasks.run(picked);
+                    clock.polled(Some(woken));
+                }
+                // Without a main future its wakes are stale ones.
+                Next::Root(woken) => {
+                    let Some(root) = &mut turn.root else { continue };
+                    clock.polls(|| self.tasks.root_info());
+                    turn.ended = root();
+                    clock.polled(Some(woken));
+                    if turn.ended {
+                        return;
+                    }
+                }
+            }
         }
     }
 
@@ -155,6 +166,16 @@ impl Core {
             }
         }
     }
+}
+
+/// One turn of the run queue.
+struct RunTurn<'a> {
+    root: Option<&'a mut dyn FnMut() -> bool>,
+    /// How many were ready when it began, and how many of them are left.
+    ready: usize,
+    left: usize,
+    /// The main future has.
+    ended: bool,
 }
 
 /// Clock readings within a run of polls: one for each boundary if histograms are kept, none otherwise.

@@ -166,12 +166,9 @@ impl SimCore {
         let mut end = None;
         let until = context::enter(&core, || {
             let mut poll_main = || {
-                core.tasks.begin_poll();
+                core.tasks.begin_root_poll();
                 end = self.poll_main();
-                if end.is_some() {
-                    // As in a loop of its own: the turn's end must not sleep on it.
-                    core.tasks.wake_slot(ROOT);
-                }
+                end.is_some()
             };
             core.work(Some(&mut poll_main), Wait::Ever)
         });

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::ptr;
+use std::task::Waker;
 
 use super::info::Note;
 use super::table::Tasks;
@@ -61,6 +62,15 @@ pub(crate) fn poll_number() -> u64 {
 #[inline]
 pub(crate) fn note(note: Note) {
     with_tasks(|tasks| tasks.note(note));
+}
+
+/// Schedules the task that `waker` names behind the next turn of the loop that runs; a stranger's waker is
+/// called at once.
+pub(crate) fn give_way(waker: &Waker) {
+    let word = Word::of_waker(waker);
+    if !word.is_some_and(|word| with_tasks(|tasks| tasks.give_way(word)).unwrap_or(false)) {
+        waker.wake_by_ref();
+    }
 }
 
 /// Schedules the task if it belongs to the loop that runs on this thread.

@@ -100,6 +100,7 @@ impl fmt::Display for TaskInfo {
 macro_rules! notes {
     ($($variant:ident => $name:literal,)*) => {
         /// What a poll that ended pending waits for.
+        #[allow(dead_code, reason = "TEMP")]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(u8)]
         pub(crate) enum Note {

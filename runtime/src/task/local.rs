@@ -101,7 +101,6 @@ fn current() -> Chain {
 
 impl<T: 'static> TaskLocal<T> {
     #[doc(hidden)]
-    #[expect(clippy::new_without_default, reason = "only a static has an address to be known by")]
     pub const fn __new() -> Self {
         Self { _place: 0, value: PhantomData }
     }

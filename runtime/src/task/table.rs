@@ -1,7 +1,9 @@
 //! The slots of one core's tasks, and its run queue.
 //!
-//! Owns which task is in which slot, the generations, and the order in which tasks run. Slot 0 is the
-//! main future's: it lives with whoever drives the loop and is only told that it was woken.
+//! Owns which task is in which slot, the generations, and the order in which tasks run: who is woken goes to
+//! the end of the run queue; who gives way ([`Tasks::give_way`]) goes there when the next turn is over, so
+//! that what others ask for in that turn is in the kernel by then. Slot 0 is the main future's: it has its
+//! place in the order, but lives with whoever drives the loop.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -10,18 +12,19 @@ use std::panic::{Location, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::Waker;
-use std::time::Duration;
 
 use super::blocks::Blocks;
-use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Failure, Header, Judge, TaskCell};
+use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, TaskCell};
 use super::current;
-use super::info::{Note, TaskInfo, TaskState, WaitsFor};
+use super::info::Note;
 use super::join::{JoinError, JoinHandle};
-use super::report::{Report, Reporter};
+use super::report::Reporter;
 use super::waker::{GENERATION_MASK, TaskId, Word};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
+
+mod look;
 
 /// The main future's slot.
 pub(crate) const ROOT: u32 = 0;
@@ -32,7 +35,6 @@ pub(crate) struct Tasks {
     names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
     metrics: Rc<Recorder>,
     reporter: Reporter,
-    root_woken: Cell<bool>,
     /// What the main future's last poll ended at.
     root_note: Cell<Note>,
     /// Slot that is being polled or ended.
@@ -52,6 +54,8 @@ struct Inner {
     free: Vec<u32>,
     blocks: Blocks,
     ready: VecDeque<Ready>,
+    /// Those that gave way, in order; they are not in `ready`.
+    gave_way: VecDeque<Ready>,
     live: u32,
     reserved: u32,
 }
@@ -61,7 +65,7 @@ struct Inner {
 struct Entry {
     task: Option<NonNull<Header>>,
     generation: u32,
-    /// In the run queue.
+    /// In the run queue, or gave way.
     scheduled: bool,
 }
 
@@ -80,7 +84,14 @@ const AGE_UNIT_NS: u64 = 1 << 24;
 /// Tasks that destructors may spawn while a loop closes.
 const CLOSING_SPAWNS_MAX: usize = 1_000_000;
 
-/// A slot taken out of the run queue.
+/// What comes next in the run queue.
+pub(crate) enum Next {
+    /// The main future, woken at this stamp.
+    Root(u32),
+    Task(Picked),
+}
+
+/// A task taken out of the run queue.
 pub(crate) struct Picked {
     task: NonNull<Header>,
     generation: u32,
@@ -103,6 +114,7 @@ impl Tasks {
             free: Vec::new(),
             blocks: Blocks::new(),
             ready: VecDeque::new(),
+            gave_way: VecDeque::new(),
             live: 0,
             reserved: 1,
         };
@@ -112,7 +124,6 @@ impl Tasks {
             names: RefCell::default(),
             metrics,
             reporter,
-            root_woken: Cell::new(false),
             root_note: Cell::new(Note::Nothing),
             running: Cell::new(ROOT),
             polling: Cell::new(None),
@@ -135,19 +146,10 @@ impl Tasks {
         self.inner.borrow().live
     }
 
-    /// Slots and names of the tasks that have not ended.
-    #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn unfinished(&self) -> Vec<(u32, Option<Rc<str>>)> {
+    /// Whether anybody is to be polled.
+    pub(crate) fn any_ready(&self) -> bool {
         let inner = self.inner.borrow();
-        let slots = inner.table.iter().zip(0..).filter_map(|(e, slot)| Some((e.task?, slot)));
-        // SAFETY: a task in the table is live.
-        let live = slots.filter(|(task, _)| !unsafe { task.as_ref() }.has(DONE));
-        live.map(|(_, slot)| (slot, self.name(slot))).collect()
-    }
-
-    /// Entries in the run queue.
-    pub(crate) fn ready(&self) -> usize {
-        self.inner.borrow().ready.len()
+        !(inner.ready.is_empty() && inner.gave_way.is_empty())
     }
 
     /// Makes a task; it is polled in the next tick, after those that are ready already.
@@ -184,48 +186,80 @@ impl Tasks {
     /// Schedules the task that a waker names, unless it is gone.
     #[inline]
     pub(crate) fn wake(&self, word: Word) {
-        if word.slot() == ROOT {
-            self.root_woken.set(true);
-            return;
-        }
         let mut inner = self.inner.borrow_mut();
-        let known = inner.table.get(word.slot() as usize);
-        if known.is_some_and(|e| {
-            e.task.is_some() && e.generation & GENERATION_MASK == word.generation()
-        }) {
+        if inner.is_live(word) {
             inner.schedule(word.slot(), self.stamp.get());
         }
     }
 
     /// Schedules whatever is in `slot`, as wakes from other threads ask for.
     pub(crate) fn wake_slot(&self, slot: u32) {
-        if slot == ROOT {
-            self.root_woken.set(true);
-            return;
-        }
         let mut inner = self.inner.borrow_mut();
-        if inner.table.get(slot as usize).is_some_and(|e| e.task.is_some()) {
+        if inner.table.get(slot as usize).is_some_and(|e| e.task.is_some()) || slot == ROOT {
             inner.schedule(slot, self.stamp.get());
         }
     }
 
-    pub(crate) fn take_root_woken(&self) -> bool {
-        self.root_woken.replace(false)
+    /// Nobody drives a main future any more: its wakes are stale.
+    pub(crate) fn forget_root(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::take(&mut inner.table[ROOT as usize].scheduled) {
+            inner.ready.retain(|r| r.slot != ROOT);
+            inner.gave_way.retain(|r| r.slot != ROOT);
+        }
     }
 
-    pub(crate) fn root_woken(&self) -> bool {
-        self.root_woken.get()
+    /// Schedules the task that a waker names behind the next turn. `false` if it is none of these.
+    pub(crate) fn give_way(&self, word: Word) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let ours = word.core() == self.lease.id && inner.is_live(word);
+        if ours && !std::mem::replace(&mut inner.table[word.slot() as usize].scheduled, true) {
+            inner.gave_way.push_back(Ready { slot: word.slot(), stamp: self.stamp.get() });
+        }
+        ours
     }
 
-    /// The next task to run.
-    pub(crate) fn pick(&self) -> Option<Picked> {
+    /// How many have given way so far: for [`end_turn`](Self::end_turn).
+    #[inline]
+    pub(crate) fn gave_way(&self) -> usize {
+        self.inner.borrow().gave_way.len()
+    }
+
+    /// Begins a turn of the run queue; how many are to be polled in it. Where nobody else is ready there is
+    /// nobody to give way to, and those that did are.
+    #[inline]
+    pub(crate) fn begin_turn(&self) -> usize {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.ready.is_empty() {
+            std::mem::swap(&mut inner.ready, &mut inner.gave_way);
+        }
+        inner.ready.len()
+    }
+
+    /// Ends a turn: the first `n` of those that gave way have done so for a whole one.
+    #[inline]
+    pub(crate) fn end_turn(&self, n: usize) {
+        if n > 0 {
+            let inner = &mut *self.inner.borrow_mut();
+            let n = n.min(inner.gave_way.len());
+            inner.ready.extend(inner.gave_way.drain(..n));
+        }
+    }
+
+    /// The next to run.
+    #[inline]
+    pub(crate) fn pick(&self) -> Option<Next> {
         let mut inner = self.inner.borrow_mut();
         loop {
             let Ready { slot, stamp } = inner.ready.pop_front()?;
             let entry = &mut inner.table[slot as usize];
             entry.scheduled = false;
             if let Some(task) = entry.task {
-                return Some(Picked { task, generation: entry.generation, stamp });
+                let generation = entry.generation;
+                return Some(Next::Task(Picked { task, generation, stamp }));
+            }
+            if slot == ROOT {
+                return Some(Next::Root(stamp));
             }
         }
     }
@@ -353,8 +387,11 @@ impl Tasks {
     /// rest is given up (see `Drop`).
     pub(crate) fn end_spawned(&self) {
         for _ in 0..CLOSING_SPAWNS_MAX {
-            let Some(picked) = self.pick() else { return };
-            self.end(picked.task);
+            match self.pick() {
+                Some(Next::Task(picked)) => self.end(picked.task),
+                Some(Next::Root(_)) => {}
+                None => return,
+            }
         }
     }
 
@@ -417,105 +454,6 @@ impl Tasks {
         }
     }
 
-    /// What is known of the task that [`pick`](Self::pick) gave.
-    pub(crate) fn info_of(&self, picked: &Picked) -> TaskInfo {
-        // SAFETY: a task in the table is live.
-        self.info(unsafe { picked.task.as_ref() }, TaskState::Running)
-    }
-
-    /// What is known of the main future.
-    pub(crate) fn root_info(&self) -> TaskInfo {
-        let inner = self.inner.borrow();
-        let running = self.running.get() == ROOT && current::is_running(self);
-        let note = self.root_note.get().name().filter(|_| !running);
-        TaskInfo {
-            id: TaskId::of(self.lease.id, ROOT, inner.table[ROOT as usize].generation),
-            name: None,
-            spawned_at: None,
-            age: Duration::ZERO,
-            state: match (running, self.root_woken.get()) {
-                (true, _) => TaskState::Running,
-                (false, true) => TaskState::Ready,
-                (false, false) => TaskState::Waiting,
-            },
-            waits_for: note.map(WaitsFor::Other).into_iter().collect(),
-        }
-    }
-
-    /// Every task that has not ended, by slot, with those that wait for its end.
-    pub(crate) fn infos(&self) -> Vec<(u32, TaskInfo)> {
-        let table = self.inner.borrow().table.clone();
-        let mut infos = Vec::new();
-        let mut joins = Vec::new();
-        for (slot, entry) in (0..).zip(&table) {
-            let Some(task) = entry.task else { continue };
-            // SAFETY: a task in the table is live, and nothing in this loop ends one.
-            let header = unsafe { task.as_ref() };
-            if header.has(DONE) {
-                continue;
-            }
-            let state = match () {
-                () if slot == self.running.get() => TaskState::Running,
-                () if entry.scheduled => TaskState::Ready,
-                () => TaskState::Waiting,
-            };
-            let info = self.info(header, state);
-            let joiner = header.joiner.take();
-            let waits = joiner.as_ref().and_then(|w| self.slot_of(w));
-            header.joiner.set(joiner);
-            joins.extend(waits.map(|joiner| (joiner, info.id)));
-            infos.push((slot, info));
-        }
-        infos.insert(0, (ROOT, self.root_info()));
-        for (joiner, task) in joins {
-            self.add_wait(&mut infos, joiner, WaitsFor::Task(task));
-        }
-        infos
-    }
-
-    /// Adds what the task in `slot` waits for to its entry in [`infos`](Self::infos), unless it is running.
-    pub(crate) fn add_wait(&self, infos: &mut [(u32, TaskInfo)], slot: u32, wait: WaitsFor) {
-        if let Ok(at) = infos.binary_search_by_key(&slot, |(slot, _)| *slot)
-            && infos[at].1.state != TaskState::Running
-        {
-            infos[at].1.waits_for.push(wait);
-        }
-    }
-
-    /// The slot of the task that a waker names, if it is a task of these as it is now.
-    pub(crate) fn slot_of(&self, waker: &Waker) -> Option<u32> {
-        let word = Word::of_waker(waker).filter(|word| word.core() == self.lease.id)?;
-        let inner = self.inner.borrow();
-        let entry = inner.table.get(word.slot() as usize)?;
-        (entry.generation & GENERATION_MASK == word.generation()).then_some(word.slot())
-    }
-
-    fn info(&self, header: &Header, state: TaskState) -> TaskInfo {
-        let units = self.time.get().wrapping_sub(header.spawned);
-        let note = header.note.get().name().filter(|_| state != TaskState::Running);
-        TaskInfo {
-            id: TaskId::of(self.lease.id, header.slot, header.born),
-            name: self.name(header.slot),
-            spawned_at: Some(header.spawned_at),
-            age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
-            state,
-            waits_for: note.map(WaitsFor::Other).into_iter().collect(),
-        }
-    }
-
-    /// Tells of a failure that nobody took.
-    pub(super) fn report_failure(&self, header: &Header, failure: &Failure) {
-        let task = &self.info(header, TaskState::Waiting);
-        self.reporter.tell(&match failure {
-            Failure::Panicked(message) => Report::Panicked { task, message },
-            Failure::Failed(error) => Report::Failed { task, error },
-        });
-    }
-
-    pub(crate) fn reporter(&self) -> &Reporter {
-        &self.reporter
-    }
-
     /// Calls a waker: one of our own without a detour, a stranger's with its panic contained.
     #[inline]
     pub(crate) fn call(&self, waker: Waker) {
@@ -544,6 +482,15 @@ impl Tasks {
 }
 
 impl Inner {
+    /// Whether the word names a task that has not ended, or the main future.
+    #[inline]
+    fn is_live(&self, word: Word) -> bool {
+        word.slot() == ROOT
+            || self.table.get(word.slot() as usize).is_some_and(|e| {
+                e.task.is_some() && e.generation & GENERATION_MASK == word.generation()
+            })
+    }
+
     fn schedule(&mut self, slot: u32, stamp: u32) {
         let entry = &mut self.table[slot as usize];
         if !entry.scheduled {

@@ -12,6 +12,7 @@ use super::Instant;
 use crate::executor::context;
 use crate::executor::timers::Timers;
 use crate::planted::{self, Fault};
+use crate::task::current;
 use crate::wheel::TimerKey;
 
 /// Completes after `d`: never before, and at most one timer resolution (1 ms by default) later on an idle
@@ -89,7 +90,7 @@ impl Sleep {
         if self.deadline.ns() <= timers.now_ns() {
             // Due already: one turn is given way, without the wheel's rounding up.
             self.state = State::Done;
-            cx.waker().wake_by_ref();
+            current::give_way(cx.waker());
             return Poll::Pending;
         }
         match timers.insert(self.deadline.ns(), cx.waker().clone()) {

@@ -113,7 +113,8 @@ impl fmt::Display for Timing {
     }
 }
 
-/// Where a [`Timing`] goes. Called once, within the future's last poll or its drop: a panic of it goes through.
+/// Where a [`Timing`] goes. Called once, within the future's last poll or its drop; a panic of it goes
+/// through.
 pub trait TimingSink {
     /// Takes it.
     fn timing(self, timing: Timing);

@@ -1,0 +1,125 @@
+//! What the tasks of a core are doing, for whoever asks.
+//!
+//! Owns the look at the table that makes a [`TaskInfo`] of each task, and the report of a failure that nobody
+//! took. It changes nothing, and nothing of it is kept between two looks.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use super::{AGE_UNIT_NS, GENERATION_MASK, Picked, ROOT, Tasks};
+use crate::task::cell::{DONE, Failure, Header};
+use crate::task::current;
+use crate::task::info::{TaskInfo, TaskState, WaitsFor};
+use crate::task::report::{Report, Reporter};
+use crate::task::waker::{TaskId, Word};
+
+impl Tasks {
+    /// Slots and names of the tasks that have not ended.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn unfinished(&self) -> Vec<(u32, Option<std::rc::Rc<str>>)> {
+        let inner = self.inner.borrow();
+        let slots = inner.table.iter().zip(0..).filter_map(|(e, slot)| Some((e.task?, slot)));
+        // SAFETY: a task in the table is live.
+        let live = slots.filter(|(task, _)| !unsafe { task.as_ref() }.has(DONE));
+        live.map(|(_, slot)| (slot, self.name(slot))).collect()
+    }
+
+    /// What is known of the task that [`pick`](Self::pick) gave.
+    pub(crate) fn info_of(&self, picked: &Picked) -> TaskInfo {
+        // SAFETY: a task in the table is live.
+        self.info(unsafe { picked.task.as_ref() }, TaskState::Running)
+    }
+
+    /// What is known of the main future.
+    pub(crate) fn root_info(&self) -> TaskInfo {
+        let inner = self.inner.borrow();
+        let running = self.running.get() == ROOT && current::is_running(self);
+        let note = self.root_note.get().name().filter(|_| !running);
+        TaskInfo {
+            id: TaskId::of(self.lease.id, ROOT, inner.table[ROOT as usize].generation),
+            name: None,
+            spawned_at: None,
+            age: Duration::ZERO,
+            state: match (running, inner.table[ROOT as usize].scheduled) {
+                (true, _) => TaskState::Running,
+                (false, true) => TaskState::Ready,
+                (false, false) => TaskState::Waiting,
+            },
+            waits_for: note.map(WaitsFor::Other).into_iter().collect(),
+        }
+    }
+
+    /// Every task that has not ended, by slot, with those that wait for its end.
+    pub(crate) fn infos(&self) -> Vec<(u32, TaskInfo)> {
+        let table = self.inner.borrow().table.clone();
+        let mut infos = Vec::new();
+        let mut joins = Vec::new();
+        for (slot, entry) in (0..).zip(&table) {
+            let Some(task) = entry.task else { continue };
+            // SAFETY: a task in the table is live, and nothing in this loop ends one.
+            let header = unsafe { task.as_ref() };
+            if header.has(DONE) {
+                continue;
+            }
+            let state = match () {
+                () if slot == self.running.get() => TaskState::Running,
+                () if entry.scheduled => TaskState::Ready,
+                () => TaskState::Waiting,
+            };
+            let info = self.info(header, state);
+            let joiner = header.joiner.take();
+            let waits = joiner.as_ref().and_then(|w| self.slot_of(w));
+            header.joiner.set(joiner);
+            joins.extend(waits.map(|joiner| (joiner, info.id)));
+            infos.push((slot, info));
+        }
+        infos.insert(0, (ROOT, self.root_info()));
+        for (joiner, task) in joins {
+            self.add_wait(&mut infos, joiner, WaitsFor::Task(task));
+        }
+        infos
+    }
+
+    /// Adds what the task in `slot` waits for to its entry in [`infos`](Self::infos), unless it is running.
+    pub(crate) fn add_wait(&self, infos: &mut [(u32, TaskInfo)], slot: u32, wait: WaitsFor) {
+        if let Ok(at) = infos.binary_search_by_key(&slot, |(slot, _)| *slot)
+            && infos[at].1.state != TaskState::Running
+        {
+            infos[at].1.waits_for.push(wait);
+        }
+    }
+
+    /// The slot of the task that a waker names, if it is a task of these as it is now.
+    pub(crate) fn slot_of(&self, waker: &Waker) -> Option<u32> {
+        let word = Word::of_waker(waker).filter(|word| word.core() == self.lease.id)?;
+        let inner = self.inner.borrow();
+        let entry = inner.table.get(word.slot() as usize)?;
+        (entry.generation & GENERATION_MASK == word.generation()).then_some(word.slot())
+    }
+
+    fn info(&self, header: &Header, state: TaskState) -> TaskInfo {
+        let units = self.time.get().wrapping_sub(header.spawned);
+        let note = header.note.get().name().filter(|_| state != TaskState::Running);
+        TaskInfo {
+            id: TaskId::of(self.lease.id, header.slot, header.born),
+            name: self.name(header.slot),
+            spawned_at: Some(header.spawned_at),
+            age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
+            state,
+            waits_for: note.map(WaitsFor::Other).into_iter().collect(),
+        }
+    }
+
+    /// Tells of a failure that nobody took.
+    pub(in crate::task) fn report_failure(&self, header: &Header, failure: &Failure) {
+        let task = &self.info(header, TaskState::Waiting);
+        self.reporter.tell(&match failure {
+            Failure::Panicked(message) => Report::Panicked { task, message },
+            Failure::Failed(error) => Report::Failed { task, error },
+        });
+    }
+
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+}
