@@ -29,7 +29,7 @@ const POLLS_PER_LOOK: usize = 32;
 
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future.
-    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
+    pub(crate) fn tick(&self, root: Option<&mut Root<'_>>, wait: Wait) {
         if let Some(until) = self.work(root, wait) {
             self.sleep(until);
         }
@@ -38,7 +38,7 @@ impl Core {
     /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has
     /// submitted and is to go on at once.
     #[inline]
-    pub(crate) fn work(&self, root: Option<&mut dyn FnMut()>, wait: Wait) -> Option<u64> {
+    pub(crate) fn work(&self, root: Option<&mut Root<'_>>, wait: Wait) -> Option<u64> {
         let began = self.read_clock();
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
@@ -86,14 +86,19 @@ impl Core {
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
     /// Whether anything ran.
-    fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) -> bool {
+    fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> bool {
         let mut clock = PollClock::new(self, began);
         // Without a main future its wakes are stale ones, taken all the same: they must not keep the loop up.
         if self.tasks.take_root_woken()
             && let Some(root) = root
         {
-            root();
+            let ended = root();
             clock.polled(None);
+            if ended {
+                // The program is over: what it spawned and never gave way to does not start.
+                clock.tick_ends(began);
+                return true;
+            }
         }
         let ready = self.tasks.ready();
         let mut left = ready;
@@ -140,6 +145,9 @@ impl Core {
         }
     }
 }
+
+/// Polls a main future; whether it has ended.
+pub(crate) type Root<'a> = dyn FnMut() -> bool + 'a;
 
 /// Clock readings within a run of polls: one for each boundary if histograms are kept, none otherwise.
 struct PollClock<'a> {
