@@ -21,6 +21,7 @@ pub mod net;
 pub mod process;
 pub mod sim_workload;
 pub mod trials;
+pub mod twins;
 
 pub use by_hand::{ByHand, now};
 pub use child::{Child, in_child};

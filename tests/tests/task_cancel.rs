@@ -26,7 +26,7 @@ fn endless() -> (JoinHandle<()>, Drops) {
 }
 
 #[test]
-fn task_cancel_before_the_first_poll_never_runs() {
+fn t6_cancel_before_the_first_poll_never_runs() {
     coreloop::run(async {
         let (ran, drops) = (Rc::new(Cell::new(false)), Drops::new());
         let (seen, guard) = (ran.clone(), drops.guard());
@@ -45,7 +45,7 @@ fn task_cancel_before_the_first_poll_never_runs() {
 }
 
 #[test]
-fn task_cancel_takes_effect_at_the_next_turn() {
+fn t6_cancel_takes_effect_at_the_next_turn() {
     coreloop::run(async {
         let (task, drops) = endless();
         turns(2).await;
@@ -62,7 +62,7 @@ fn task_cancel_takes_effect_at_the_next_turn() {
 }
 
 #[test]
-fn task_cancel_of_oneself_takes_effect_after_the_poll() {
+fn t6_cancel_of_oneself_takes_effect_after_the_poll() {
     coreloop::run(async {
         let own: Rc<RefCell<Option<JoinHandle<()>>>> = Rc::default();
         let (mine, after) = (own.clone(), Rc::new(Cell::new(0)));
@@ -84,7 +84,7 @@ fn task_cancel_of_oneself_takes_effect_after_the_poll() {
 }
 
 #[test]
-fn task_cancel_comes_too_late_for_a_task_that_has_ended() {
+fn t6_cancel_comes_too_late_for_a_task_that_has_ended() {
     coreloop::run(async {
         let mut task = spawn(async { 5 });
         turns(2).await;
@@ -96,7 +96,7 @@ fn task_cancel_comes_too_late_for_a_task_that_has_ended() {
 }
 
 #[test]
-fn task_cancel_of_a_ready_task_wins_over_its_readiness() {
+fn t6_cancel_of_a_ready_task_wins_over_its_readiness() {
     coreloop::run(async {
         let (ran, task) = {
             let ran = Rc::new(Cell::new(0));
@@ -119,7 +119,7 @@ fn task_cancel_of_a_ready_task_wins_over_its_readiness() {
 }
 
 #[test]
-fn task_cancel_passes_inwards_through_an_awaited_handle() {
+fn t7_cancel_passes_inwards_through_an_awaited_handle() {
     coreloop::run(async {
         let (inner, drops) = endless();
         let outer = spawn(async move { drop(inner.await) });
@@ -135,7 +135,7 @@ fn task_cancel_passes_inwards_through_an_awaited_handle() {
 }
 
 #[test]
-fn task_cancel_does_not_pass_to_a_handle_merely_held() {
+fn t7_cancel_does_not_pass_to_a_handle_merely_held() {
     coreloop::run(async {
         let (inner, drops) = endless();
         let (awaited, awaited_drops) = endless();
@@ -153,7 +153,7 @@ fn task_cancel_does_not_pass_to_a_handle_merely_held() {
 }
 
 #[test]
-fn task_cancel_does_not_pass_to_a_handle_awaited_before() {
+fn t7_cancel_does_not_pass_to_a_handle_awaited_before() {
     coreloop::run(async {
         let (inner, drops) = endless();
         let outer = spawn(async move {
@@ -174,7 +174,7 @@ fn task_cancel_does_not_pass_to_a_handle_awaited_before() {
 }
 
 #[test]
-fn task_cancel_a_dropped_handle_lets_the_task_run_on() {
+fn t5_a_dropped_handle_lets_the_task_run_on() {
     coreloop::run(async {
         let ran = Rc::new(Cell::new(false));
         let seen = ran.clone();
@@ -196,7 +196,7 @@ fn task_cancel_a_dropped_handle_lets_the_task_run_on() {
 }
 
 #[test]
-fn task_cancel_passes_through_an_expired_timeout() {
+fn t7_cancel_passes_through_an_expired_timeout() {
     coreloop::run(async {
         let (inner, drops) = endless();
         assert!(timeout(BRIEF, inner).await.is_err());
@@ -228,7 +228,7 @@ fn task_cancel_passes_through_an_expired_timeout() {
 }
 
 #[test]
-fn task_cancel_passes_through_a_timeout_that_is_cancelled() {
+fn t7_cancel_passes_through_a_timeout_that_is_cancelled() {
     coreloop::run(async {
         let (inner, drops) = endless();
         let outer = spawn(async move { timeout(SOON, inner).await.is_ok() });
@@ -242,7 +242,7 @@ fn task_cancel_passes_through_a_timeout_that_is_cancelled() {
 }
 
 #[test]
-fn task_cancel_passes_to_a_lost_race_first_place() {
+fn t7_cancel_passes_to_a_lost_race_first_place() {
     coreloop::run(async {
         let (inner, drops) = endless();
         assert!(matches!(race(inner, sleep(BRIEF)).await, Either::Second(())));
@@ -254,7 +254,7 @@ fn task_cancel_passes_to_a_lost_race_first_place() {
 
 /// The winner stands first, so in the race's last poll the loser is not even asked.
 #[test]
-fn task_cancel_passes_to_a_lost_race_second_place() {
+fn t7_cancel_passes_to_a_lost_race_second_place() {
     coreloop::run(async {
         let (inner, drops) = endless();
         assert!(matches!(race(sleep(BRIEF), inner).await, Either::First(())));
@@ -266,7 +266,7 @@ fn task_cancel_passes_to_a_lost_race_second_place() {
 
 /// The awaited handle sits behind something else that is ready in the poll in which the limit strikes.
 #[test]
-fn task_cancel_passes_in_a_race_within_a_timeout() {
+fn t7_cancel_passes_in_a_race_within_a_timeout() {
     coreloop::run(async {
         let (one, one_drops) = endless();
         let (two, two_drops) = endless();
@@ -278,7 +278,7 @@ fn task_cancel_passes_in_a_race_within_a_timeout() {
 }
 
 #[test]
-fn task_cancel_does_not_pass_to_a_handle_held_over_a_race() {
+fn t7_cancel_does_not_pass_to_a_handle_held_over_a_race() {
     coreloop::run(async {
         let (mut outside, drops) = endless();
         assert!(matches!(race(&mut outside, sleep(BRIEF)).await, Either::Second(())));
@@ -291,7 +291,7 @@ fn task_cancel_does_not_pass_to_a_handle_held_over_a_race() {
 }
 
 #[test]
-fn task_cancel_does_not_reach_a_handle_that_a_destructor_makes() {
+fn t7_cancel_does_not_reach_a_handle_that_a_destructor_makes() {
     coreloop::run(async {
         struct Spawner(Rc<RefCell<Option<Drops>>>);
         impl Drop for Spawner {
@@ -318,7 +318,7 @@ fn task_cancel_does_not_reach_a_handle_that_a_destructor_makes() {
 }
 
 #[test]
-fn task_cancel_when_the_main_future_ends() {
+fn l1_destructors_have_run_before_run_returns() {
     let drops = Drops::new();
     let outer = drops.clone();
     coreloop::run(async move {
@@ -336,7 +336,7 @@ fn task_cancel_when_the_main_future_ends() {
 }
 
 #[test]
-fn task_cancel_shows_in_a_handle_that_outlives_its_loop() {
+fn t5_a_handle_that_outlives_its_loop_says_how_its_task_ended() {
     let mut event_loop = EventLoop::new().unwrap();
     let done = event_loop.spawn(async { 5 });
     let parked = event_loop.spawn(std::future::pending::<()>());
@@ -351,4 +351,30 @@ fn task_cancel_shows_in_a_handle_that_outlives_its_loop() {
         assert!(end.is_ok_and(|v| v == 6), "it ran while the loop did");
     })
     .unwrap();
+}
+
+/// Not even for one poll: the end of the main future is the end of the program.
+#[test]
+fn t4_what_was_never_given_way_to_never_starts() {
+    let (began, drops) = (Rc::new(Cell::new(0)), Drops::new());
+    let (count, outer) = (began.clone(), drops.clone());
+    coreloop::run(async move {
+        for _ in 0..3 {
+            let (count, guard) = (count.clone(), outer.guard());
+            drop(spawn(async move {
+                let _guard = guard;
+                count.set(count.get() + 1);
+            }));
+        }
+    })
+    .unwrap();
+    assert_eq!((began.get(), drops.count()), (0, 3));
+    // What a drive leaves unfinished begins in the next.
+    let mut event_loop = EventLoop::new().unwrap();
+    let count = began.clone();
+    let task = event_loop.spawn(async move { count.set(count.get() + 1) });
+    event_loop.block_on(async {});
+    assert_eq!(began.get(), 0);
+    event_loop.block_on(task).unwrap();
+    assert_eq!(began.get(), 1);
 }

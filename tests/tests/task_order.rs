@@ -17,7 +17,7 @@ use coreloop_tests::{figure, in_child, net, rss_bytes, settled, turns};
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn task_order_is_the_order_of_spawning() {
+fn t2_tasks_start_in_the_order_of_spawning() {
     coreloop::run(async {
         let order = Rc::new(RefCell::new(Vec::new()));
         let tasks: Vec<_> = (0..1000)
@@ -36,7 +36,7 @@ fn task_order_is_the_order_of_spawning() {
 }
 
 #[test]
-fn task_order_round_robin_between_yields() {
+fn t3_yields_go_round_robin() {
     coreloop::run(async {
         let order = Rc::new(RefCell::new(Vec::new()));
         let tasks: Vec<_> = (0..5)
@@ -59,7 +59,7 @@ fn task_order_round_robin_between_yields() {
 }
 
 #[test]
-fn task_order_a_spawned_task_waits_for_those_that_are_ready() {
+fn t2_a_spawned_task_waits_for_those_that_are_ready() {
     coreloop::run(async {
         let order = Rc::new(RefCell::new(Vec::new()));
         let (one, two) = (order.clone(), order.clone());
@@ -78,8 +78,8 @@ fn task_order_a_spawned_task_waits_for_those_that_are_ready() {
 
 /// One task that wakes itself for ever, and everything else.
 #[test]
-fn task_order_an_endless_self_waker_keeps_nobody_out() {
-    in_child("task_order_an_endless_self_waker_keeps_nobody_out", || {
+fn l6_an_endless_self_waker_keeps_nobody_out() {
+    in_child("l6_an_endless_self_waker_keeps_nobody_out", || {
         coreloop::run(async {
             for _ in 0..3 {
                 drop(spawn(async {
@@ -116,8 +116,8 @@ impl Wake for FiredAt {
 
 /// Many tasks that wake themselves and take long: the quota of a turn lets timers and posts in.
 #[test]
-fn task_order_busy_tasks_do_not_keep_timers_or_posts_out() {
-    in_child("task_order_busy_tasks_do_not_keep_timers_or_posts_out", || {
+fn l6_busy_tasks_do_not_keep_timers_or_posts_out() {
+    in_child("l6_busy_tasks_do_not_keep_timers_or_posts_out", || {
         let settings = Settings::default().tick_quota(Duration::from_micros(500));
         let mut event_loop = EventLoop::with(settings).unwrap();
         let handle = event_loop.handle();
@@ -176,7 +176,7 @@ fn task_order_busy_tasks_do_not_keep_timers_or_posts_out() {
 }
 
 #[test]
-fn task_order_the_main_future_is_not_starved() {
+fn l6_the_main_future_is_not_starved() {
     coreloop::run(async {
         let spins = Rc::new(Cell::new(0u64));
         let seen = spins.clone();
@@ -196,7 +196,7 @@ fn task_order_the_main_future_is_not_starved() {
 }
 
 #[test]
-fn task_spawn_outside_a_loop_is_refused_with_the_future() {
+fn l9_a_spawn_outside_a_loop_is_refused_with_the_future() {
     let given_back = try_spawn(async { 5 });
     let future = given_back.expect_err("no loop runs here");
     assert_eq!(coreloop::run(future).unwrap(), 5);
@@ -208,14 +208,14 @@ fn task_spawn_outside_a_loop_is_refused_with_the_future() {
 }
 
 #[test]
-fn task_spawn_from_another_loops_thread_stays_apart() {
+fn l9_each_thread_has_the_loop_that_it_runs() {
     let other = std::thread::spawn(|| coreloop::run(async { spawn(async { 2 }).await.unwrap() }));
     let here = coreloop::run(async { spawn(async { 1 }).await.unwrap() });
     assert_eq!((here.unwrap(), other.join().unwrap().unwrap()), (1, 2));
 }
 
 #[test]
-fn task_names_and_ids_are_the_tasks_own() {
+fn t10_names_and_ids_are_the_tasks_own() {
     coreloop::run(async {
         let main = current_id().expect("the main future has one");
         let named = spawn_named("worker-7", async {

@@ -35,7 +35,7 @@ async fn still_works() -> bool {
 }
 
 #[test]
-fn task_panic_is_its_awaiters_error() {
+fn t9_a_panic_is_its_awaiters_error() {
     let mut event_loop = EventLoop::new().unwrap();
     event_loop.block_on(async {
         for i in 0..100 {
@@ -59,7 +59,7 @@ fn task_panic_is_its_awaiters_error() {
 }
 
 #[test]
-fn task_panic_of_a_task_that_nobody_awaits() {
+fn t9_a_panic_that_nobody_awaits_ends_its_task_only() {
     let mut event_loop = EventLoop::new().unwrap();
     event_loop.block_on(async {
         drop(coreloop::spawn(async { panic!("unheard") }));
@@ -70,7 +70,7 @@ fn task_panic_of_a_task_that_nobody_awaits() {
 }
 
 #[test]
-fn task_panic_in_a_futures_destructor() {
+fn t9_a_panic_in_a_futures_destructor_is_an_error_too() {
     coreloop::run(async {
         // By return.
         let task = coreloop::spawn(async {

@@ -18,7 +18,7 @@ const BRIEF: Duration = Duration::from_millis(3);
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn time_limit_of_zero_still_gives_what_is_ready() {
+fn w3_a_limit_of_zero_still_gives_what_is_ready() {
     coreloop::run(async {
         let past = Instant::now() - Duration::from_secs(1);
         assert_eq!(timeout(Duration::ZERO, async { 7 }).await, Ok(7));
@@ -42,7 +42,7 @@ fn hog(d: Duration) {
 }
 
 #[test]
-fn time_limit_what_came_in_time_beats_its_limit() {
+fn w1_what_came_in_time_beats_its_limit() {
     coreloop::run(async {
         for _ in 0..20 {
             hog(BRIEF * 4);
@@ -59,7 +59,7 @@ fn time_limit_what_came_in_time_beats_its_limit() {
 
 /// As above, but the waiting task is polled in the same turn, before the loop has looked.
 #[test]
-fn time_limit_what_came_in_time_beats_its_limit_in_a_late_poll() {
+fn w1_what_came_in_time_beats_its_limit_in_a_late_poll() {
     coreloop::run(async {
         let mut late = 0;
         for _ in 0..20 {
@@ -91,7 +91,7 @@ fn time_limit_what_came_in_time_beats_its_limit_in_a_late_poll() {
 }
 
 #[test]
-fn time_limit_drops_the_future_before_it_says_so() {
+fn w1_a_limit_drops_the_future_before_it_says_so() {
     coreloop::run(async {
         let drops = Drops::new();
         let guard = drops.guard();
@@ -117,7 +117,7 @@ fn time_limit_drops_the_future_before_it_says_so() {
 }
 
 #[test]
-fn time_limits_nested_report_their_own_expiry_only() {
+fn w3_nested_limits_report_their_own_expiry_only() {
     coreloop::run(async {
         let inner_first = timeout(SOON, timeout(BRIEF, std::future::pending::<()>())).await;
         assert!(matches!(inner_first, Ok(Err(_))));
@@ -134,7 +134,7 @@ fn time_limits_nested_report_their_own_expiry_only() {
 }
 
 #[test]
-fn time_limit_can_be_moved_and_lifted() {
+fn w3_a_limit_can_be_moved_and_lifted() {
     coreloop::run(async {
         let began = StdInstant::now();
         let mut limited = pin!(timeout(BRIEF, sleep(BRIEF * 10)));
@@ -154,7 +154,7 @@ fn time_limit_can_be_moved_and_lifted() {
 }
 
 #[test]
-fn time_limit_of_an_enormous_span_means_none() {
+fn w4_a_limit_of_an_enormous_span_means_none() {
     coreloop::run(async {
         for d in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
             assert_eq!(timeout(d, sleep(BRIEF)).await, Ok(()));

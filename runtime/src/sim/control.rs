@@ -317,6 +317,31 @@ impl Sim {
         self.inner.world.rng(|rng| rng.number())
     }
 
+    /// Lets `d` of virtual time pass on the spot, as if the code that calls this computed for so long. Its
+    /// core does nothing else meanwhile; neither do the others, which then find all that has come due.
+    ///
+    /// ```
+    /// use coreloop::sim::Sim;
+    /// use coreloop::time::{Instant, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::builder().build();
+    /// let own = sim.clone();
+    /// sim.client("busy", async move || {
+    ///     let began = Instant::now();
+    ///     let task = coreloop::spawn(sleep(Duration::from_secs(5)));
+    ///     own.compute(Duration::from_secs(3));
+    ///     task.await.unwrap();
+    ///     assert!(began.elapsed() >= Duration::from_secs(8), "it began to sleep after that");
+    /// });
+    /// sim.run().unwrap();
+    /// ```
+    pub fn compute(&self, d: Duration) {
+        let world = &self.inner.world;
+        let ns = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        world.advance_to(world.now_ns().saturating_add(ns));
+    }
+
     /// Virtual time since the simulation was made.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.inner.world.now_ns() - self.inner.began_ns)
