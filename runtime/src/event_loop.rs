@@ -138,6 +138,7 @@ impl EventLoop {
                         // The turn's end must not sleep on it.
                         core.tasks.wake_slot(ROOT);
                     }
+                    output.is_some()
                 };
                 core.tick(Some(&mut poll_main), Wait::Ever);
             }

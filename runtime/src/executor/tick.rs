@@ -28,8 +28,9 @@ pub(crate) enum Wait {
 const POLLS_PER_LOOK: usize = 32;
 
 impl Core {
-    /// Mail, completions, timers, run queue, submit, park. `root` polls the main future.
-    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
+    /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
+    /// that was its end: then nothing else runs.
+    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut() -> bool>, wait: Wait) {
         if let Some(until) = self.work(root, wait) {
             self.sleep(until);
         }
@@ -38,7 +39,7 @@ impl Core {
     /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has
     /// submitted and is to go on at once.
     #[inline]
-    pub(crate) fn work(&self, root: Option<&mut dyn FnMut()>, wait: Wait) -> Option<u64> {
+    pub(crate) fn work(&self, root: Option<&mut dyn FnMut() -> bool>, wait: Wait) -> Option<u64> {
         let began = self.read_clock();
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
@@ -86,14 +87,19 @@ impl Core {
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
     /// Whether anything ran.
-    fn run_ready(&self, root: Option<&mut dyn FnMut()>, began: u64) -> bool {
+    fn run_ready(&self, root: Option<&mut dyn FnMut() -> bool>, began: u64) -> bool {
         let mut clock = PollClock::new(self, began);
         // Without a main future its wakes are stale ones, taken all the same: they must not keep the loop up.
         if self.tasks.take_root_woken()
             && let Some(root) = root
         {
-            root();
+            let ended = root();
             clock.polled(None);
+            if ended {
+                // The main future's end is the program's: what it spawned and never gave way to never starts.
+                clock.tick_ends(began);
+                return true;
+            }
         }
         let ready = self.tasks.ready();
         let mut left = ready;

@@ -172,6 +172,7 @@ impl SimCore {
                     // As in a loop of its own: the turn's end must not sleep on it.
                     core.tasks.wake_slot(ROOT);
                 }
+                end.is_some()
             };
             core.work(Some(&mut poll_main), Wait::Ever)
         });
