@@ -126,8 +126,7 @@ impl Core {
                     self.take_mail();
                 }
             }
-            let Some(picked) = self.tasks.pick() else { return };
-            *left -= 1;
+            let Some(picked) = self.tasks.pick(left) else { return };
             let woken = picked.stamp;
             self.tasks.run(picked);
             clock.polled(Some(woken));

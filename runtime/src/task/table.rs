@@ -184,17 +184,22 @@ impl Tasks {
         self.root_woken.get()
     }
 
-    /// The next task to run.
-    pub(crate) fn pick(&self) -> Option<Picked> {
+    /// The next task to run, among the first `left` entries of the run queue. Those of tasks that are gone
+    /// count too: nothing that became ready meanwhile may take their turn.
+    pub(crate) fn pick(&self, left: &mut usize) -> Option<Picked> {
         let mut inner = self.inner.borrow_mut();
-        loop {
+        while *left > 0 {
+            *left -= 1;
             let Ready { slot, stamp } = inner.ready.pop_front()?;
             let entry = &mut inner.table[slot as usize];
             entry.scheduled = false;
-            if let Some(task) = entry.task {
-                return Some(Picked { task, generation: entry.generation, stamp });
+            match entry.task {
+                Some(task) => return Some(Picked { task, generation: entry.generation, stamp }),
+                // Kept back by `release`.
+                None => inner.free.push(slot),
             }
         }
+        None
     }
 
     /// Polls it, or ends it if it was cancelled. If its future panics so does this: see
@@ -303,8 +308,9 @@ impl Tasks {
     /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
     /// rest is given up (see `Drop`).
     pub(crate) fn end_spawned(&self) {
+        let mut left = usize::MAX;
         for _ in 0..CLOSING_SPAWNS_MAX {
-            let Some(picked) = self.pick() else { return };
+            let Some(picked) = self.pick(&mut left) else { return };
             self.end(picked.task);
         }
     }
@@ -382,8 +388,13 @@ impl Tasks {
         let name = self.names.borrow_mut().remove(&slot);
         drop(name);
         let mut inner = self.inner.borrow_mut();
-        inner.table[slot as usize].task = None;
-        inner.free.push(slot);
+        let entry = &mut inner.table[slot as usize];
+        entry.task = None;
+        // One that is in the run queue waits until it comes out of it: the next task in this slot must not
+        // take the place in line of this one.
+        if !entry.scheduled {
+            inner.free.push(slot);
+        }
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
         unsafe { inner.blocks.give(task.cast(), layout) };
     }
