@@ -113,7 +113,7 @@ pub(super) struct World {
 
 /// A value that is counted; its number is the step that made it.
 #[derive(Clone)]
-pub(super) struct Item(pub(super) u32, Rc<()>);
+pub(super) struct Item(pub(super) u32, #[allow(dead_code)] Rc<()>);
 
 impl Ord for Item {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -712,8 +712,6 @@ async fn awaited(env: &Env, id: Id, expr: Expr) -> Option<Out> {
             InPlace { busy, poll }.await
         }
         Expr::Future(at) => future_end(world.futures[at].clone().await),
-        Expr::FutureShielded(at) => {
-            future_end(combine::shield(world.futures[at].clone()).await)
-        }
+        Expr::FutureShielded(at) => future_end(combine::shield(world.futures[at].clone()).await),
     })
 }

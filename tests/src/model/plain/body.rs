@@ -132,10 +132,9 @@ impl Plain {
             Ok(Kind::Acquire(gate, permits, None, then))
         };
         match expr {
-            Expr::Timeout(ms, inner) => Ok(Kind::Timeout(
-                Sleep::new(self.now + ms),
-                Box::new(Node::new(id, group, *inner)),
-            )),
+            Expr::Timeout(ms, inner) => {
+                Ok(Kind::Timeout(Sleep::new(self.now + ms), Box::new(Node::new(id, group, *inner))))
+            }
             Expr::Race(a, b) => {
                 let [a, b] = [a, b].map(|part| Box::new(Node::new(id, group, *part)));
                 Ok(Kind::Race(a, b, 0))
@@ -152,9 +151,7 @@ impl Plain {
             Expr::Lock(body) => held(MUTEX, 1, body),
             Expr::Read(body) => held(RW_LOCK, 1, body),
             Expr::Write(body) => held(RW_LOCK, ALL, body),
-            Expr::Notified(want, body) => {
-                Ok(Kind::Condition(Notice::Lock(None), want, body))
-            }
+            Expr::Notified(want, body) => Ok(Kind::Condition(Notice::Lock(None), want, body)),
             Expr::Event(at) => Ok(Kind::Room(EVENT + at, None, Then::Nothing)),
             Expr::Put(queue) => Ok(Kind::Acquire(PLACES + queue, 1, None, Then::Put(queue, id))),
             Expr::Get(queue) => Ok(Kind::Acquire(ITEMS + queue, 1, None, Then::Get(queue))),
@@ -507,9 +504,8 @@ impl Plain {
                 }
                 Step::Child(child) => {
                     self.count("group.spawn", "done");
-                    let spawned = frame.group.is_some_and(|group| {
-                        self.spawn_child(group, frame.task, child)
-                    });
+                    let spawned =
+                        frame.group.is_some_and(|group| self.spawn_child(group, frame.task, child));
                     if spawned {
                         frame.owned.push(child.id);
                     } else {

@@ -59,6 +59,8 @@ pub fn predict(program: &Program) -> Predicted {
     };
     let top = program.main.id;
     plain.spawn(top, top, Expr::Block(program.main.clone()), None, None);
+    // The main future awaits it.
+    plain.task(top).handle.held = false;
     while plain.turn() && !plain.tasks[&top].is_done() {
         if plain.ready.is_empty() {
             match plain.timers.iter().map(|timer| timer.0).min() {

@@ -87,10 +87,7 @@ impl Plain {
         }
         let task = self.task(task);
         let cancelled = matches!(task.end, Some((_, Out::Cancelled)));
-        Out::List(vec![
-            Out::Flag(task.is_done()),
-            Out::Flag(cancelled),
-        ])
+        Out::List(vec![Out::Flag(task.is_done()), Out::Flag(cancelled)])
     }
 
     pub(super) fn drop_handle(&mut self, task: Id) {
@@ -259,8 +256,8 @@ impl Plain {
                     match &self.task(*task).end {
                         Some((_, out)) => {
                             done += 1;
-                            failed |= *out == Out::Panicked
-                                || *fallible && matches!(out, Out::Failed(_));
+                            failed |=
+                                *out == Out::Panicked || *fallible && matches!(out, Out::Failed(_));
                         }
                         None => self.watch(me, *task),
                     }

@@ -55,7 +55,6 @@ pub(super) struct Gate {
 pub(super) struct Queue {
     /// In the order of putting.
     pub(super) store: Vec<u32>,
-    pub(super) capacity: usize,
     pub(super) reserved: usize,
     pub(super) unfinished: usize,
     pub(super) is_shutdown: bool,
@@ -141,13 +140,7 @@ impl Shared {
             on_value: None,
             on_close: None,
         };
-        let queue = |capacity| Queue {
-            store: Vec::new(),
-            capacity,
-            reserved: 0,
-            unfinished: 0,
-            is_shutdown: false,
-        };
+        let queue = |_| Queue { store: Vec::new(), reserved: 0, unfinished: 0, is_shutdown: false };
         Self {
             gates: free.into_iter().map(|free| Gate { free, closed: false }).collect(),
             rooms: (0..=WATCH).map(|_| Room::default()).collect(),
