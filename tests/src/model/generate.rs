@@ -18,7 +18,7 @@ pub fn generate(seed: u64) -> Program {
         topics: Vec::new(),
         ids: 0,
         tasks: Vec::new(),
-        budget: 12 + rng.below(30) as usize,
+        budget: 12 + rng.below(36) as usize,
         rng,
     };
     for _ in 0..1 + of.below(3) {
@@ -127,6 +127,9 @@ impl Generator {
                 let expr = if self.chance(40) { Expr::Yield } else { Expr::Sleep(self.ms()) };
                 steps.push(Step::Await(id, expr));
             }
+            if self.chance(25) {
+                steps.push(Step::Do(self.id(), self.act()));
+            }
             steps.push(self.step(&mut place));
         }
         // Time for the others, and a look at what has become of everything.
@@ -150,11 +153,22 @@ impl Generator {
     }
 
     /// A body within the task; what it spawns is its own, what the task has it may use.
-    fn inner(&mut self, place: &Place, in_group: bool) -> Rc<Body> {
+    fn inner(&mut self, place: &Place) -> Rc<Body> {
         let id = self.id();
-        let in_group = in_group || place.in_group;
-        let mut within = Place { depth: place.depth + 1, own: place.own.clone(), in_group };
-        self.body(id, &mut within, if in_group { 4 } else { 2 })
+        let Place { depth, in_group, .. } = *place;
+        let mut within = Place { depth: depth + 1, own: place.own.clone(), in_group };
+        self.body(id, &mut within, 2)
+    }
+
+    /// A group's body: some children, then what any body has.
+    fn group(&mut self, place: &Place) -> Rc<Body> {
+        let id = self.id();
+        let mut within = Place { depth: place.depth + 1, own: place.own.clone(), in_group: true };
+        let mut steps: Vec<_> =
+            (0..self.below(4)).map(|_| Step::Child(self.task(&mut within))).collect();
+        let rest = self.body(id, &mut within, 3);
+        steps.extend(rest.steps.iter().cloned());
+        Rc::new(Body { id, steps })
     }
 
     fn task(&mut self, place: &mut Place) -> Rc<Body> {
@@ -176,9 +190,12 @@ impl Generator {
     fn step(&mut self, place: &mut Place) -> Step {
         self.budget = self.budget.saturating_sub(1);
         let shallow = place.depth < DEPTH_MAX;
+        // The first task meddles, a group's body and children spawn.
+        let spawns = if place.in_group { 34 } else { 20 };
+        let acts = if place.depth == 0 { 60 } else { spawns + 22 };
         match self.below(100) {
-            0..16 if shallow => self.spawn(place),
-            16..24 => {
+            n if n < spawns - 8 && shallow => self.spawn(place),
+            n if n < spawns => {
                 let at = self.below(self.tasks.len());
                 let task = self.tasks[at];
                 let id = self.id();
@@ -188,7 +205,7 @@ impl Generator {
                     _ => Step::DropHandle(id, task),
                 }
             }
-            24..48 => {
+            n if n < acts => {
                 let id = self.id();
                 let act = self.act();
                 Step::Do(id, act)
@@ -211,8 +228,8 @@ impl Generator {
             }
             26..34 => Expr::Sleep(self.ms()),
             34..38 => Expr::Yield,
-            38..42 if shallow => Expr::Block(self.inner(place, false)),
-            42..62 if !place.own.is_empty() => self.handles(place),
+            38..42 if shallow => Expr::Block(self.inner(place)),
+            42..68 if !place.own.is_empty() => self.handles(place),
             _ => self.of_topic(place),
         }
     }
@@ -251,6 +268,9 @@ impl Generator {
     }
 
     fn topic(&mut self) -> Topic {
+        if self.chance(40) {
+            return self.topics[0];
+        }
         let at = self.below(self.topics.len());
         self.topics[at]
     }
@@ -263,15 +283,21 @@ impl Generator {
         match topic {
             Topic::Semaphore if shallow => {
                 let permits = 1 + self.below(2);
-                Expr::Acquire(permits, self.inner(place, false))
+                Expr::Acquire(permits, self.inner(place))
             }
             Topic::Mutex if shallow && half => {
                 let want = if self.chance(50) { Some(1 + self.below(5) as u32) } else { None };
-                Expr::Notified(want, self.inner(place, false))
+                Expr::Notified(want, self.inner(place))
             }
-            Topic::Mutex if shallow => Expr::Lock(self.inner(place, false)),
-            Topic::RwLock if shallow && half => Expr::Read(self.inner(place, false)),
-            Topic::RwLock if shallow => Expr::Write(self.inner(place, false)),
+            Topic::Mutex if shallow => {
+                let body = self.inner(place);
+                let mut steps = body.steps.clone();
+                let act = self.act_on(Topic::Mutex);
+                steps.insert(0, Step::Do(self.id(), act));
+                Expr::Lock(Rc::new(Body { id: body.id, steps }))
+            }
+            Topic::RwLock if shallow && half => Expr::Read(self.inner(place)),
+            Topic::RwLock if shallow => Expr::Write(self.inner(place)),
             Topic::Event => Expr::Event(at),
             Topic::Queue(queue) => match self.below(9) {
                 0..4 => Expr::Get(queue),
@@ -279,10 +305,10 @@ impl Generator {
                 _ => Expr::Finished(queue),
             },
             Topic::Barrier => Expr::Barrier,
-            Topic::Once if shallow => Expr::Once(self.inner(place, false)),
+            Topic::Once if shallow => Expr::Once(self.inner(place)),
             Topic::Channel => match self.below(6) {
                 0..2 => Expr::Send,
-                2 if shallow => Expr::Reserve(self.inner(place, false)),
+                2 if shallow => Expr::Reserve(self.inner(place)),
                 _ => Expr::Recv,
             },
             Topic::Broadcast => Expr::Hear(at),
@@ -292,16 +318,21 @@ impl Generator {
             Topic::Oneshot => Expr::OneshotClosed(at),
             Topic::Future if self.chance(70) => Expr::Future(at),
             Topic::Future => Expr::FutureShielded(at),
-            Topic::Groups if shallow => Expr::Group(self.inner(place, true)),
+            Topic::Groups if shallow => Expr::Group(self.group(place)),
             Topic::Tasks if !place.own.is_empty() => self.handles(place),
             _ => Expr::Sleep(self.ms()),
         }
     }
 
     fn act(&mut self) -> Act {
+        let topic = self.topic();
+        self.act_on(topic)
+    }
+
+    fn act_on(&mut self, topic: Topic) -> Act {
         let at = self.below(2);
         let n = self.below(24);
-        match self.topic() {
+        match topic {
             Topic::Semaphore => match n {
                 0..6 => Act::AddPermit,
                 6..16 => Act::TryAcquire(1 + at),

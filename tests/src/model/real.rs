@@ -38,7 +38,13 @@ pub struct Done {
 /// # Errors
 /// What the simulation says: a deadlock, a panic outside of tasks. Also if a value is lost or doubled.
 pub fn run(program: &Program) -> Result<Done, String> {
-    let settings = coreloop::Settings::default().timer_resolution(Duration::from_micros(1));
+    // Times are whole ms here; what a step takes of virtual time must not round one of them up. Nothing is
+    // received or sent, so a ring of the smallest size will do.
+    let settings = coreloop::Settings::default()
+        .timer_resolution(Duration::from_micros(1))
+        .ring_entries(8)
+        .cq_entries(16)
+        .buffers(1, 64);
     let builder = Sim::builder().seed(1).faults(Faults::none()).settings(settings);
     let sim = builder.build();
     let program = program.clone();
