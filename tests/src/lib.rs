@@ -16,6 +16,7 @@ pub mod child;
 pub mod drive;
 #[allow(unsafe_code)]
 pub mod foreign;
+pub mod model;
 pub mod net;
 #[allow(unsafe_code)]
 pub mod process;

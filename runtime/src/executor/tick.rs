@@ -33,7 +33,7 @@ const POLLS_PER_LOOK: usize = 32;
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
     /// that has ended, which ends the turn.
-    pub(crate) fn tick(&self, root: Option<&mut dyn FnMut() -> bool>, wait: Wait) {
+    pub(crate) fn tick(&self, root: Option<&mut Root<'_>>, wait: Wait) {
         if let Some(until) = self.work(root, wait) {
             self.sleep(until);
         }
@@ -42,7 +42,7 @@ impl Core {
     /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has
     /// submitted and is to go on at once.
     #[inline]
-    pub(crate) fn work(&self, root: Option<&mut dyn FnMut() -> bool>, wait: Wait) -> Option<u64> {
+    pub(crate) fn work(&self, root: Option<&mut Root<'_>>, wait: Wait) -> Option<u64> {
         let began = self.read_clock();
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
@@ -103,7 +103,7 @@ impl Core {
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
     /// Whether anything ran, and whether the main future has ended: then nobody else runs any more.
-    fn run_ready(&self, root: Option<&mut dyn FnMut() -> bool>, began: u64) -> (bool, bool) {
+    fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> (bool, bool) {
         let mut clock = PollClock::new(self, began);
         let ready = self.tasks.begin_turn();
         let gave_way = self.tasks.gave_way();
@@ -120,7 +120,7 @@ impl Core {
         (ready > 0, turn.ended)
     }
 
-    fn poll_ready(&self, turn: &mut RunTurn<'_>, clock: &mut PollClock<'_>, began: u64) {
+    fn poll_ready(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
         while turn.left > 0 {
             // Looked at before a poll and not after one, which may have panicked.
             if turn.left.is_multiple_of(POLLS_PER_LOOK) && turn.left < turn.ready {
@@ -132,8 +132,7 @@ impl Core {
                     self.take_mail();
                 }
             }
-            let Some(next) = self.tasks.pick() else { return };
-            turn.left -= 1;
+            let Some(next) = self.tasks.pick(&mut turn.left) else { return };
             match next {
                 Next::Task(picked) => {
                     let woken = picked.stamp;
@@ -168,9 +167,12 @@ impl Core {
     }
 }
 
+/// Polls a main future; whether it has ended.
+pub(crate) type Root<'a> = dyn FnMut() -> bool + 'a;
+
 /// One turn of the run queue.
-struct RunTurn<'a> {
-    root: Option<&'a mut dyn FnMut() -> bool>,
+struct RunTurn<'a, 'r> {
+    root: Option<&'a mut Root<'r>>,
     /// How many were ready when it began, and how many of them are left.
     ready: usize,
     left: usize,

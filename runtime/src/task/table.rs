@@ -246,22 +246,27 @@ impl Tasks {
         }
     }
 
-    /// The next to run.
+    /// The next to run, among the first `left` entries of the run queue. Those of tasks that are gone count
+    /// too: nothing that became ready meanwhile may take their turn.
     #[inline]
-    pub(crate) fn pick(&self) -> Option<Next> {
+    pub(crate) fn pick(&self, left: &mut usize) -> Option<Next> {
         let mut inner = self.inner.borrow_mut();
-        loop {
+        while *left > 0 {
+            *left -= 1;
             let Ready { slot, stamp } = inner.ready.pop_front()?;
             let entry = &mut inner.table[slot as usize];
             entry.scheduled = false;
-            if let Some(task) = entry.task {
-                let generation = entry.generation;
-                return Some(Next::Task(Picked { task, generation, stamp }));
-            }
-            if slot == ROOT {
-                return Some(Next::Root(stamp));
+            match entry.task {
+                Some(task) => {
+                    let generation = entry.generation;
+                    return Some(Next::Task(Picked { task, generation, stamp }));
+                }
+                None if slot == ROOT => return Some(Next::Root(stamp)),
+                // Kept back by `release`.
+                None => inner.free.push(slot),
             }
         }
+        None
     }
 
     /// Polls it, or ends it if it was cancelled. If its future panics so does this: see
@@ -386,8 +391,9 @@ impl Tasks {
     /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
     /// rest is given up (see `Drop`).
     pub(crate) fn end_spawned(&self) {
+        let mut left = usize::MAX;
         for _ in 0..CLOSING_SPAWNS_MAX {
-            match self.pick() {
+            match self.pick(&mut left) {
                 Some(Next::Task(picked)) => self.end(picked.task),
                 Some(Next::Root(_)) => {}
                 None => return,
@@ -474,8 +480,13 @@ impl Tasks {
         let name = self.names.borrow_mut().remove(&slot);
         drop(name);
         let mut inner = self.inner.borrow_mut();
-        inner.table[slot as usize].task = None;
-        inner.free.push(slot);
+        let entry = &mut inner.table[slot as usize];
+        entry.task = None;
+        // One that is in the run queue waits until it comes out of it: the next task in this slot must not
+        // take the place in line of this one.
+        if !entry.scheduled {
+            inner.free.push(slot);
+        }
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
         unsafe { inner.blocks.give(task.cast(), layout) };
     }
