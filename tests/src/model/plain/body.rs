@@ -209,7 +209,7 @@ impl Plain {
                 if std::mem::replace(yielded, true) {
                     return Ok(Some(Out::Unit));
                 }
-                self.wake(me);
+                self.give_way(me);
                 Ok(None)
             }
             Kind::Sleep(sleep) => Ok(self.poll_sleep(me, sleep).then_some(Out::Unit)),

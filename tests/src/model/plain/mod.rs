@@ -6,6 +6,8 @@
 //! runs, step by step, in `body`. The rules:
 //! - who is woken, spawned or cancelled goes to the end of the run queue, once; a turn runs what was in the
 //!   queue when it began, after the timers that are due, those of one deadline in the order of their making;
+//! - who gives way goes to the end of the queue when the next turn is over, or at once if nobody else is in it;
+//! - the main future, which awaits the first task, has its place in the queue; its end is the program's;
 //! - time moves when nothing is ready, to the next deadline;
 //! - a cancel takes effect at the task's next turn: its future is dropped from the inside outwards, and a
 //!   handle (a set of handles, a completable future) passes the cancel on if it was polled in the poll that
@@ -49,6 +51,9 @@ pub fn predict(program: &Program) -> Predicted {
         mark: 0,
         keys: 0,
         ready: VecDeque::new(),
+        gave_way: VecDeque::new(),
+        over: false,
+        top: program.main.id,
         tasks: BTreeMap::new(),
         timers: Vec::new(),
         groups: BTreeMap::new(),
@@ -61,8 +66,9 @@ pub fn predict(program: &Program) -> Predicted {
     plain.spawn(top, top, Expr::Block(program.main.clone()), None, None);
     // The main future awaits it.
     plain.task(top).handle.held = false;
-    while plain.turn() && !plain.tasks[&top].is_done() {
-        if plain.ready.is_empty() {
+    while !plain.over {
+        plain.turn();
+        if plain.ready.is_empty() && plain.gave_way.is_empty() {
             match plain.timers.iter().map(|timer| timer.0).min() {
                 Some(deadline) if deadline < LIMIT_MS => plain.now = deadline,
                 _ => break,
@@ -86,7 +92,13 @@ struct Plain {
     /// The poll whose awaits a cancel that is under way passes on to; 0 for none.
     mark: u64,
     keys: u64,
-    ready: VecDeque<Id>,
+    /// The run queue; none is the main future.
+    ready: VecDeque<Option<Id>>,
+    gave_way: VecDeque<Id>,
+    /// The main future has ended.
+    over: bool,
+    /// The task that it awaits.
+    top: Id,
     tasks: BTreeMap<Id, Task>,
     /// Deadline, key, and who is woken.
     timers: Vec<(u64, u64, Id)>,
@@ -133,16 +145,23 @@ impl Task {
 
 impl Plain {
     /// One turn of the loop.
-    fn turn(&mut self) -> bool {
+    fn turn(&mut self) {
         let mut due: Vec<_> = self.timers.iter().copied().filter(|t| t.0 <= self.now).collect();
         self.timers.retain(|t| t.0 > self.now);
         due.sort_unstable();
         due.into_iter().for_each(|(_, _, task)| self.wake(task));
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else { break };
-            self.run(id);
+        if self.ready.is_empty() {
+            self.ready.extend(self.gave_way.drain(..).map(Some));
         }
-        true
+        let gave_way = self.gave_way.len();
+        for _ in 0..self.ready.len() {
+            match self.ready.pop_front() {
+                Some(Some(id)) => self.run(id),
+                Some(None) => return self.over = true,
+                None => break,
+            }
+        }
+        self.ready.extend(self.gave_way.drain(..gave_way).map(Some));
     }
 
     fn run(&mut self, id: Id) {
@@ -184,6 +203,9 @@ impl Plain {
         task.end = Some((number, out));
         if let Some(joiner) = task.joiner.take().filter(|_| task.handle.exists) {
             self.wake(joiner);
+        }
+        if id == self.top {
+            self.ready.push_back(None);
         }
     }
 
@@ -229,7 +251,13 @@ impl Plain {
         let task = self.task(id);
         // Who has ended is woken by nobody.
         if !task.is_done() && !std::mem::replace(&mut task.scheduled, true) {
-            self.ready.push_back(id);
+            self.ready.push_back(Some(id));
+        }
+    }
+
+    fn give_way(&mut self, id: Id) {
+        if !std::mem::replace(&mut self.task(id).scheduled, true) {
+            self.gave_way.push_back(id);
         }
     }
 
@@ -270,7 +298,7 @@ impl Plain {
         if sleep.deadline <= self.now {
             // One turn is given way.
             sleep.timer = Timer::Done;
-            self.wake(me);
+            self.give_way(me);
             return false;
         }
         let key = self.key();
