@@ -24,15 +24,44 @@ pub(crate) enum Wait {
     Ever,
 }
 
-/// Polls between two looks at the clock and the mail.
+/// Polls between two looks at the clock and the mail, in one turn or in several.
 const POLLS_PER_LOOK: usize = 32;
 
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future.
     pub(crate) fn tick(&self, root: Option<&mut dyn FnMut()>, wait: Wait) {
-        if let Some(until) = self.work(root, wait) {
-            self.sleep(until);
+        let stepped = root.is_none();
+        match self.work(root, wait) {
+            Some(until) => self.sleep(until),
+            None if !stepped => self.quiet_turns(),
+            None => {}
         }
+    }
+
+    /// Goes on with turns in which there is nothing to do but to poll tasks: no mail, no completion, no
+    /// main future. Few tasks that wake each other would else pay for a look at the clock each time. The
+    /// time is looked at again, and timers with it, after as many polls as in a turn of many tasks.
+    fn quiet_turns(&self) {
+        if self.metrics.timing() {
+            return;
+        }
+        let mut left = POLLS_PER_LOOK;
+        loop {
+            let ready = self.tasks.ready();
+            if ready == 0 || ready > left || self.has_news() {
+                return;
+            }
+            left -= ready;
+            self.metrics.count(Kind::Ticks);
+            // So few polls don't ask when the turn began.
+            self.run_ready(None, 0);
+            self.submit_or_sleep(Wait::No);
+        }
+    }
+
+    /// Whether a turn would find more to do than to poll tasks.
+    fn has_news(&self) -> bool {
+        self.tasks.root_woken() || self.has_mail() || self.driver.has_news()
     }
 
     /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has
