@@ -1,8 +1,9 @@
 //! Tasks of one core: where they live, who may wake them, who waits for them.
 //!
 //! Owns the slot table and run queue (`table`), the size-classed memory (`blocks`), one task's life
-//! (`cell`) and the handle to it (`join`). A task is named by its slot and generation; a waker is that name
-//! and the core's id in one word (`waker`), without a reference count. Invariants:
+//! (`cell`), the handle to it (`join`) and sets of tasks that are waited for together (`set`). A task is
+//! named by its slot and generation; a waker is that name and the core's id in one word (`waker`),
+//! without a reference count. Invariants:
 //! - a slot is reused only when its task has ended *and* its join handle is gone;
 //! - the generation moves on before a future is dropped, so its destructor can't wake its successor;
 //! - a slot is in the run queue at most once, so the queue is bounded by the table;
@@ -14,6 +15,7 @@ pub(crate) mod blocks;
 pub(crate) mod cell;
 pub(crate) mod current;
 pub(crate) mod join;
+pub(crate) mod set;
 pub(crate) mod table;
 pub(crate) mod waker;
 
@@ -21,6 +23,7 @@ use std::rc::Rc;
 
 pub(crate) use join::Canceller;
 pub use join::{JoinError, JoinHandle};
+pub(crate) use set::Set;
 pub(crate) use table::Tasks;
 pub use waker::TaskId;
 

@@ -15,6 +15,7 @@ use super::blocks::Blocks;
 use super::cell::{self, CANCEL, DONE, Header, TaskCell};
 use super::current;
 use super::join::{JoinError, JoinHandle};
+use super::set::Sets;
 use super::waker::{GENERATION_MASK, TaskId, Word};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
@@ -26,6 +27,8 @@ pub(crate) const ROOT: u32 = 0;
 pub(crate) struct Tasks {
     lease: Lease,
     inner: RefCell<Inner>,
+    /// Sets of tasks that are waited for together.
+    pub(super) sets: Sets,
     names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
     metrics: Rc<Recorder>,
     root_woken: Cell<bool>,
@@ -93,6 +96,7 @@ impl Tasks {
         Rc::new(Self {
             lease,
             inner: RefCell::new(inner),
+            sets: Sets::default(),
             names: RefCell::default(),
             metrics,
             root_woken: Cell::new(false),
@@ -315,6 +319,11 @@ impl Tasks {
             // SAFETY: as above; nothing is being polled while the loop closes.
             unsafe { cell::end(task, self, JoinError::cancelled()) };
         }
+    }
+
+    /// The task in `slot`, if there is one.
+    pub(super) fn task_in(&self, slot: u32) -> Option<NonNull<Header>> {
+        self.inner.borrow().table.get(slot as usize).and_then(|e| e.task)
     }
 
     /// The waker word of the task in `slot`.
