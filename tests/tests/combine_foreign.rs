@@ -1,13 +1,17 @@
 //! Sets under strangers: other wakers, other combinators, values that are forgotten, loops that have gone.
 
+use std::collections::VecDeque;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use coreloop::combine::{
-    When, as_completed, future, gather, gather_handles, group, shield, try_gather, wait,
+    When, as_completed, future, gather, gather_handles, group, shield, try_gather,
+    try_gather_handles, wait,
 };
+use coreloop::sync::Event;
 use coreloop::task::JoinHandle;
 use coreloop::time::sleep;
 use coreloop::{EventLoop, spawn};
@@ -164,6 +168,153 @@ fn g_sets_outlive_their_loop() {
         assert_eq!((cancelled.count(), results.len()), (3, 4));
     })
     .unwrap();
+}
+
+/// Tasks of several loops have no list in common: all are looked at, with the same results.
+#[test]
+fn g_sets_take_tasks_of_several_loops() {
+    let (mut one, mut two) = (EventLoop::new().unwrap(), EventLoop::new().unwrap());
+    let go = Rc::new(Event::new());
+    let waits = |n: u64| {
+        let go = go.clone();
+        async move {
+            go.wait().await;
+            Ok::<_, u64>(n)
+        }
+    };
+    let tasks = |one: &EventLoop, two: &EventLoop| {
+        [one.spawn(waits(0)), two.spawn(waits(1)), two.spawn(async { Ok(2) })]
+    };
+    let mut ended = as_completed(tasks(&one, &two));
+    let mut all = pin!(try_gather_handles(tasks(&one, &two)));
+    let mut watched = tasks(&one, &two);
+    let mut waited = pin!(wait(&mut watched, When::AllCompleted, None));
+    let (count, waker) = counting();
+    let mut cx = Context::from_waker(&waker);
+    assert!(pin!(ended.next()).poll(&mut cx).is_pending());
+    assert!(all.as_mut().poll(&mut cx).is_pending());
+    assert!(waited.as_mut().poll(&mut cx).is_pending());
+    two.block_on(turns(2));
+    assert_eq!(count.0.load(Ordering::SeqCst), 3);
+    assert!(matches!(pin!(ended.next()).poll(&mut cx), Poll::Ready(Some((2, Ok(Ok(2)))))));
+    assert!(pin!(ended.next()).poll(&mut cx).is_pending());
+    go.set();
+    two.block_on(turns(2));
+    one.block_on(turns(2));
+    assert!(matches!(pin!(ended.next()).poll(&mut cx), Poll::Ready(Some((1, Ok(Ok(1)))))));
+    assert!(matches!(pin!(ended.next()).poll(&mut cx), Poll::Ready(Some((0, Ok(Ok(0)))))));
+    assert!(matches!(pin!(ended.next()).poll(&mut cx), Poll::Ready(None)));
+    let Poll::Ready(Ok(values)) = all.poll(&mut cx) else { panic!("all have ended") };
+    assert_eq!(values, [0, 1, 2]);
+    let Poll::Ready(waited) = waited.poll(&mut cx) else { panic!("all have ended") };
+    assert_eq!((waited.done, waited.pending), (vec![0, 1, 2], vec![]));
+}
+
+/// The set goes on hearing of its tasks, and nobody reads it: they are the caller's all the same.
+#[test]
+fn g6_tasks_of_a_forgotten_wait_are_as_before() {
+    virtually(async || {
+        for _ in 0..3 {
+            let mut handles = [spawn(after(1)), spawn(after(2)), spawn(after(3))];
+            let mut waits = Box::pin(wait(&mut handles, When::AllCompleted, None));
+            assert!(poll_once(waits.as_mut()).await.is_pending());
+            std::mem::forget(waits);
+            let [first, second, third] = handles;
+            sleep(tens(1)).await;
+            turns(2).await;
+            assert!(first.is_finished());
+            drop(first);
+            // Takes the slot of the first, which the forgotten set has in its list.
+            let again = spawn(after(1));
+            assert_eq!(second.await.unwrap(), Ok(2));
+            let mut ended = as_completed([again, third]);
+            for expected in [0, 1] {
+                assert_eq!(ended.next().await.unwrap().0, expected);
+            }
+        }
+    });
+}
+
+/// A set that is dropped has been told of ends that it did not give; the next one is told of its own only.
+#[test]
+fn g5_a_set_in_the_place_of_another_hears_of_its_own_tasks() {
+    virtually(async || {
+        for _ in 0..3 {
+            let mut first = as_completed([1, 1, 2, 9].map(|n| spawn(after(n))));
+            assert!(first.next().await.is_some());
+            sleep(tens(2)).await;
+            drop(first);
+            let mut second = as_completed([3, 1, 2].map(|n| spawn(after(n))));
+            let mut order = Vec::new();
+            while let Some((input, result)) = second.next().await {
+                assert_eq!(result.unwrap().unwrap(), [3, 1, 2][input]);
+                order.push(input);
+            }
+            assert_eq!(order, [1, 2, 0]);
+        }
+    });
+}
+
+/// Many sets at once on one core, ended, asked and dropped in a random order, against what each is to give.
+#[test]
+fn g5_sets_share_a_core_and_nothing_else() {
+    for seed in 1..=20_u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut below = move |n: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % n as u64) as usize
+        };
+        virtually(move || async move {
+            let mut sets = Vec::new();
+            let mut given = 0;
+            for _ in 0..400 {
+                match below(4) {
+                    0 => {
+                        let events: Vec<_> =
+                            (0..1 + below(6)).map(|_| Rc::new(Event::new())).collect();
+                        let tasks = events.iter().map(|event| {
+                            let event = event.clone();
+                            spawn(async move { event.wait().await })
+                        });
+                        let ended = as_completed(tasks);
+                        sets.push((ended, events, VecDeque::new()));
+                        turns(2).await;
+                    }
+                    1 if !sets.is_empty() => {
+                        let which = below(sets.len());
+                        let (_, events, due) = &mut sets[which];
+                        let index = below(events.len());
+                        if !events[index].is_set() {
+                            events[index].set();
+                            due.push_back(index);
+                        }
+                        turns(2).await;
+                    }
+                    2 if !sets.is_empty() => {
+                        let which = below(sets.len());
+                        let (ended, events, due) = &mut sets[which];
+                        let left = ended.remaining();
+                        match (poll_once(pin!(ended.next())).await, due.pop_front()) {
+                            (Poll::Ready(Some((input, Ok(())))), Some(expected)) => {
+                                assert_eq!(input, expected, "seed {seed}");
+                                given += 1;
+                            }
+                            (Poll::Ready(None), None) => assert_eq!(left, 0, "seed {seed}"),
+                            (Poll::Pending, None) => {
+                                assert!(0 < left && left <= events.len(), "seed {seed}");
+                            }
+                            (polled, expected) => panic!("seed {seed}: {polled:?}, {expected:?}"),
+                        }
+                    }
+                    3 if sets.len() > 4 => drop(sets.swap_remove(below(sets.len()))),
+                    _ => {}
+                }
+            }
+            assert!(given > 10, "seed {seed}");
+        });
+    }
 }
 
 #[test]

@@ -4,10 +4,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::Write;
 use std::pin::pin;
 use std::time::Duration;
 
-use coreloop::combine::{gather, gather_tuple, race, shield, try_gather};
+use coreloop::combine::{
+    When, as_completed, gather, gather_tuple, race, shield, try_gather, try_gather_tuple, wait,
+};
 use coreloop::spawn;
 use coreloop::time::{sleep, timeout};
 use coreloop_tests::{net, poll_once, turns};
@@ -61,6 +64,13 @@ const LONG: Duration = Duration::from_secs(60);
 fn g8_a_race_and_a_limit_allocate_nothing() {
     coreloop::run(async {
         assert_eq!(allocations(|| race(turns(2), sleep(LONG))).await, 0);
+        let of_two = || async {
+            coreloop::select! {
+                () = sleep(LONG) => 1,
+                () = turns(2) => 2,
+            }
+        };
+        assert_eq!(allocations(of_two).await, 0);
         let of_three = || async {
             coreloop::select! {
                 () = sleep(LONG) => 1,
@@ -77,6 +87,8 @@ fn g8_a_race_and_a_limit_allocate_nothing() {
         assert_eq!(allocations(limited).await, 0);
         assert_eq!(allocations(|| shield(spawn(turns(2)))).await, 0);
         assert_eq!(allocations(|| gather_tuple((turns(2), async { 7 }))).await, 0);
+        let failing = || try_gather_tuple((async { Ok::<_, ()>(7) }, async { Ok("seven") }));
+        assert_eq!(allocations(failing).await, 0);
     })
     .unwrap();
 }
@@ -97,6 +109,58 @@ fn w1_a_limit_around_a_read_allocates_nothing() {
             count = ASKED.get() - before;
         }
         assert_eq!(count, 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn w1_a_limit_around_a_read_that_brings_something_allocates_nothing() {
+    coreloop::run(async {
+        let (mut ours, mut theirs) = net::pair();
+        let mut buf = vec![0; 64];
+        let mut count = usize::MAX;
+        for round in 0..5 {
+            theirs.write_all(&[round; 64]).unwrap();
+            let before = ASKED.get();
+            let chunk = timeout(LONG, ours.recv()).await.unwrap().unwrap().unwrap();
+            assert!(chunk.iter().all(|b| *b == round));
+            drop(chunk);
+            count = ASKED.get() - before;
+        }
+        assert_eq!(count, 0, "a chunk");
+        for round in 0..5 {
+            theirs.write_all(&[round; 64]).unwrap();
+            let before = ASKED.get();
+            let (read, filled) = timeout(LONG, ours.read(buf)).await.unwrap().unwrap();
+            assert_eq!((read, filled[0]), (64, round));
+            buf = filled;
+            count = ASKED.get() - before;
+        }
+        assert_eq!(count, 0, "an owned buffer");
+    })
+    .unwrap();
+}
+
+#[test]
+fn g5_g6_as_completed_and_wait_allocate_what_they_give() {
+    coreloop::run(async {
+        for n in [1, 10, 1000_u64] {
+            let completed = || async {
+                let mut ended = as_completed((0..n).map(|i| spawn(async move { i })));
+                let mut sum = 0;
+                while let Some((_, result)) = ended.next().await {
+                    sum += result.unwrap();
+                }
+                assert_eq!(sum, n * (n - 1) / 2);
+            };
+            assert_eq!(allocations(completed).await, 1, "as_completed of {n}");
+            let waited = || async {
+                let mut handles: Vec<_> = (0..n).map(|_| spawn(turns(2))).collect();
+                let waited = wait(&mut handles, When::AllCompleted, None).await;
+                assert_eq!(waited.done.len() as u64, n);
+            };
+            assert_eq!(allocations(waited).await, 2, "a wait of {n}: the handles, and those done");
+        }
     })
     .unwrap();
 }

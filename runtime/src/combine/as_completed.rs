@@ -1,16 +1,17 @@
 //! One after the other, as they end.
 //!
-//! Owns [`AsCompleted`]. Tasks are numbered when they end, so those that ended while nobody asked are still
-//! given in the order in which they did. What has ended is always given before anything is said to be late.
+//! Owns [`AsCompleted`]. Tasks are numbered when they end, so those that ended before anybody asked are still
+//! given in the order in which they did; later ones come one by one, at a constant cost each. What has ended
+//! is always given before anything is said to be late.
 
 use std::error::Error;
 use std::fmt;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::limit::Limit;
 use super::slot::Awaited;
+use super::watched::Watched;
 use crate::task::{JoinError, JoinHandle};
 use crate::time::Instant;
 
@@ -36,6 +37,7 @@ use crate::time::Instant;
 pub fn as_completed<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> AsCompleted<T> {
     let handles: Vec<_> = handles.into_iter().map(Some).collect();
     AsCompleted {
+        watched: Watched::default(),
         left: handles.len(),
         handles,
         ended: Vec::new(),
@@ -52,10 +54,11 @@ pub fn as_completed<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> AsCo
 /// this, the tasks that still run are cancelled. A drop lets go: dropped otherwise, they run on.
 #[must_use = "dropping it lets the tasks run on; ask for what has ended with `next`"]
 pub struct AsCompleted<T> {
+    watched: Watched,
     /// None once its result was given.
     handles: Vec<Option<JoinHandle<T>>>,
     left: usize,
-    /// Those that were seen to have ended: (number of its end, index), the earliest last.
+    /// Those that had ended at a look at all: (number of its end, index), the earliest last.
     ended: Vec<(u64, usize)>,
     limit: Option<Limit>,
     over: bool,
@@ -107,17 +110,18 @@ impl<T> AsCompleted<T> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        if self.ended.is_empty() {
+        if self.ended.is_empty() && self.watched.begin(self.handles.iter().flatten()) {
             self.look(cx);
         }
-        if let Some((_, index)) = self.ended.pop() {
-            let mut handle = self.give(index);
-            let Poll::Ready(result) = Pin::new(&mut handle).poll(cx) else {
-                unreachable!("a task that has ended has a result");
-            };
-            return Poll::Ready(Some((index, result.map_err(WaitError::Join))));
+        if let Some(ended) = self.pop() {
+            return Poll::Ready(Some(ended));
         }
+        self.watched.arm(cx.waker());
         self.over |= self.limit.as_mut().is_some_and(|limit| limit.poll_over(cx));
+        // Both have run a stranger's code if the waker is one's: something may have ended in it.
+        if let Some(ended) = self.pop() {
+            return Poll::Ready(Some(ended));
+        }
         if !self.over {
             self.awaited.now();
             return Poll::Pending;
@@ -136,11 +140,19 @@ impl<T> AsCompleted<T> {
                 Some(handle) if handle.is_finished() => {
                     self.ended.push((handle.ended_at(), index));
                 }
-                Some(handle) => handle.watch(cx.waker()),
+                Some(handle) => self.watched.watch(handle, index, cx.waker()),
                 None => {}
             }
         }
         self.ended.sort_unstable_by(|a, b| b.cmp(a));
+    }
+
+    /// The next that has ended, with its result.
+    fn pop(&mut self) -> Option<(usize, Result<T, WaitError>)> {
+        let seen = self.ended.pop().map(|(_, index)| index);
+        let index = seen.or_else(|| self.watched.pop())?;
+        let result = self.give(index).take_ended();
+        Some((index, result.map_err(WaitError::Join)))
     }
 
     fn give(&mut self, index: usize) -> JoinHandle<T> {

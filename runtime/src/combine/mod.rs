@@ -22,6 +22,7 @@ mod slot;
 mod try_gather;
 mod tuple;
 mod wait;
+mod watched;
 
 pub use as_completed::{AsCompleted, WaitError, as_completed};
 pub use future::{Awaitable, CompleteError, Completer, FutureError, future};

@@ -21,6 +21,14 @@ pub enum Slot<T, V> {
 pub type ResultSlot<T> = Slot<T, Result<T, JoinError>>;
 
 impl<T, V> Slot<T, V> {
+    /// The handle of one that is waited for.
+    pub(super) fn handle(&self) -> Option<&JoinHandle<T>> {
+        match self {
+            Self::Waiting(handle) => Some(handle),
+            Self::Done(_) => None,
+        }
+    }
+
     pub(super) fn cancel(&self) {
         if let Self::Waiting(handle) = self {
             handle.cancel();
@@ -50,17 +58,40 @@ impl<T> ResultSlot<T> {
 }
 
 impl<T, E> Slot<Result<T, E>, T> {
+    /// Takes the value of a task that has ended.
+    pub(super) fn take_value(&mut self) -> Result<(), TaskFailure<E>> {
+        match self {
+            Self::Waiting(handle) => {
+                let result = handle.take_ended();
+                self.settle(result)
+            }
+            Self::Done(_) => Ok(()),
+        }
+    }
+
     /// Takes what came of the task: `Ok(true)` for a value, `Ok(false)` if it still runs.
     pub(super) fn poll_value(&mut self, cx: &mut Context<'_>) -> Result<bool, TaskFailure<E>> {
         let Self::Waiting(handle) = self else { return Ok(true) };
         match Pin::new(handle).poll(cx) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(Ok(value))) => {
+            Poll::Ready(result) => self.settle(result).map(|()| true),
+        }
+    }
+
+    /// Whether the task has ended without a value.
+    pub(super) fn has_failed(&self) -> bool {
+        let result = self.handle().and_then(JoinHandle::result_unseen);
+        result.is_some_and(|result| !matches!(result, Ok(Ok(_))))
+    }
+
+    fn settle(&mut self, result: Result<Result<T, E>, JoinError>) -> Result<(), TaskFailure<E>> {
+        match result {
+            Ok(Ok(value)) => {
                 *self = Self::Done(value);
-                Ok(true)
+                Ok(())
             }
-            Poll::Ready(Ok(Err(e))) => Err(TaskFailure::Error(e)),
-            Poll::Ready(Err(e)) => Err(TaskFailure::Join(e)),
+            Ok(Err(e)) => Err(TaskFailure::Error(e)),
+            Err(e) => Err(TaskFailure::Join(e)),
         }
     }
 }

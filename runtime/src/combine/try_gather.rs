@@ -1,6 +1,7 @@
 //! All of several, or the first error.
 //!
-//! Owns [`TryGather`]. It listens to all its tasks; at the first error it lets go of the others.
+//! Owns [`TryGather`]. It listens to all its tasks, which say themselves that they have ended; at the first
+//! error it lets go of the others.
 
 use std::error::Error;
 use std::fmt;
@@ -9,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::slot::{Awaited, Slot};
+use super::watched::Watched;
 use crate::spawn::spawn;
 use crate::task::{JoinError, JoinHandle};
 
@@ -56,14 +58,18 @@ where
 pub fn try_gather_handles<T, E>(
     handles: impl IntoIterator<Item = JoinHandle<Result<T, E>>>,
 ) -> TryGather<T, E> {
-    let slots = handles.into_iter().map(Slot::Waiting).collect();
-    TryGather { slots, ended: false, awaited: Awaited::default() }
+    let slots: Vec<_> = handles.into_iter().map(Slot::Waiting).collect();
+    let (watched, awaited) = (Watched::default(), Awaited::default());
+    TryGather { watched, left: slots.len(), slots, ended: false, awaited }
 }
 
 /// The future of [`try_gather`].
 #[must_use = "dropping it lets the tasks run on; await it to have their results"]
 pub struct TryGather<T, E> {
+    watched: Watched,
     slots: Vec<Slot<Result<T, E>, T>>,
+    /// How many have not given their value.
+    left: usize,
     ended: bool,
     awaited: Awaited,
 }
@@ -76,6 +82,28 @@ impl<T, E> TryGather<T, E> {
     pub fn cancel(&self) {
         self.slots.iter().for_each(Slot::cancel);
     }
+
+    /// Nothing is waited for any more.
+    fn end(&mut self) -> Vec<Slot<Result<T, E>, T>> {
+        self.ended = true;
+        self.watched = Watched::default();
+        std::mem::take(&mut self.slots)
+    }
+
+    /// Takes the value of a task that has ended. At an error the set is over: the others are let go of here,
+    /// not cancelled.
+    fn take_ended(&mut self, index: usize) -> Result<(), TryGatherError<E>> {
+        match self.slots[index].take_value() {
+            Ok(()) => {
+                self.left -= 1;
+                Ok(())
+            }
+            Err(failure) => {
+                drop(self.end());
+                Err(TryGatherError::new(index, failure))
+            }
+        }
+    }
 }
 
 impl<T, E> Future for TryGather<T, E> {
@@ -85,23 +113,35 @@ impl<T, E> Future for TryGather<T, E> {
         let this = self.get_mut();
         assert!(!this.ended, "a TryGather was polled after it was ready");
         this.awaited.now();
-        let mut all = true;
-        for (index, slot) in this.slots.iter_mut().enumerate() {
-            match slot.poll_value(cx) {
-                Ok(done) => all &= done,
-                Err(failure) => {
-                    this.ended = true;
-                    // The others are let go of here, not cancelled.
-                    this.slots = Vec::new();
-                    return Poll::Ready(Err(TryGatherError::new(index, failure)));
+        if this.watched.begin(this.slots.iter().filter_map(Slot::handle)) {
+            for index in 0..this.slots.len() {
+                match &this.slots[index] {
+                    Slot::Waiting(handle) if !handle.is_finished() => {
+                        this.watched.watch(handle, index, cx.waker());
+                    }
+                    Slot::Waiting(_) => this.take_ended(index)?,
+                    Slot::Done(_) => {}
                 }
             }
         }
-        if !all {
+        if this.left > 0 {
+            this.watched.arm(cx.waker());
+            // Of those that fail in the same turn the first in the order of the inputs counts.
+            let mut failed: Option<usize> = None;
+            while let Some(index) = this.watched.pop() {
+                match this.slots[index].has_failed() {
+                    true => failed = Some(failed.map_or(index, |first| first.min(index))),
+                    false => this.take_ended(index)?,
+                }
+            }
+            if let Some(index) = failed {
+                this.take_ended(index)?;
+            }
+        }
+        if this.left > 0 {
             return Poll::Pending;
         }
-        this.ended = true;
-        let slots = std::mem::take(&mut this.slots);
+        let slots = this.end();
         Poll::Ready(Ok(slots.into_iter().map(Slot::into_value).collect()))
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::limit::Limit;
+use super::watched::Watched;
 use crate::task::JoinHandle;
 use crate::time::Instant;
 
@@ -60,7 +61,7 @@ pub async fn wait<T>(
     until: When,
     limit: Option<Duration>,
 ) -> Waited {
-    Wait { handles, until, limit: limit_of(limit), failed: JoinHandle::has_panicked }.await
+    Wait::new(handles, until, limit, JoinHandle::has_panicked).await
 }
 
 /// As [`wait`], of tasks that return a `Result`: under [`When::FirstError`] an `Err` is a failure too.
@@ -82,18 +83,48 @@ pub async fn try_wait<T, E>(
 ) -> Waited {
     let failed =
         |h: &JoinHandle<_>| h.has_panicked() || matches!(h.result_unseen(), Some(Ok(Err(_))));
-    Wait { handles, until, limit: limit_of(limit), failed }.await
-}
-
-fn limit_of(limit: Option<Duration>) -> Option<Limit> {
-    limit.map(|d| Limit::new(Instant::now() + d))
+    Wait::new(handles, until, limit, failed).await
 }
 
 struct Wait<'a, T, F> {
+    watched: Watched,
     handles: &'a mut [JoinHandle<T>],
     until: When,
     limit: Option<Limit>,
     failed: F,
+    /// How many were seen to have ended, and whether one of them had failed.
+    ended: usize,
+    one_failed: bool,
+}
+
+impl<'a, T, F: Fn(&JoinHandle<T>) -> bool> Wait<'a, T, F> {
+    fn new(
+        handles: &'a mut [JoinHandle<T>],
+        until: When,
+        limit: Option<Duration>,
+        failed: F,
+    ) -> Self {
+        let limit = limit.map(|d| Limit::new(Instant::now() + d));
+        let watched = Watched::default();
+        Self { watched, handles, until, limit, failed, ended: 0, one_failed: false }
+    }
+
+    fn note_end(&mut self, index: usize) {
+        self.ended += 1;
+        self.one_failed |= (self.failed)(&self.handles[index]);
+    }
+
+    /// Counts those that have ended, and watches the others.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        (self.ended, self.one_failed) = (0, false);
+        for index in 0..self.handles.len() {
+            if self.handles[index].is_finished() {
+                self.note_end(index);
+            } else {
+                self.watched.watch(&self.handles[index], index, cx.waker());
+            }
+        }
+    }
 }
 
 impl<T, F> Unpin for Wait<'_, T, F> {}
@@ -103,25 +134,38 @@ impl<T, F: Fn(&JoinHandle<T>) -> bool> Future for Wait<'_, T, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Waited> {
         let this = self.get_mut();
-        let (mut done, mut failed) = (0, false);
-        for handle in &*this.handles {
-            if handle.is_finished() {
-                done += 1;
-                failed |= (this.failed)(handle);
-            } else {
-                handle.watch(cx.waker());
-            }
+        if this.watched.begin(this.handles.iter()) {
+            this.look(cx);
+        }
+        this.watched.arm(cx.waker());
+        while let Some(index) = this.watched.pop() {
+            this.note_end(index);
         }
         let holds = match this.until {
             When::AllCompleted => false,
-            When::FirstCompleted => done > 0,
-            When::FirstError => failed,
+            When::FirstCompleted => this.ended > 0,
+            When::FirstError => this.one_failed,
         };
         let over = |limit: &mut Limit| limit.poll_over(cx);
-        if !holds && done < this.handles.len() && !this.limit.as_mut().is_some_and(over) {
+        if !holds && this.ended < this.handles.len() && !this.limit.as_mut().is_some_and(over) {
             return Poll::Pending;
         }
-        let (done, pending) = (0..this.handles.len()).partition(|i| this.handles[*i].is_finished());
-        Poll::Ready(Waited { done, pending })
+        let mut waited = Waited {
+            done: Vec::with_capacity(this.ended),
+            pending: Vec::with_capacity(this.handles.len() - this.ended),
+        };
+        for (index, handle) in this.handles.iter().enumerate() {
+            // Not what was counted: a task may have ended since, while the limit took a stranger's waker.
+            let ended = handle.is_finished();
+            if ended { &mut waited.done } else { &mut waited.pending }.push(index);
+        }
+        Poll::Ready(waited)
+    }
+}
+
+impl<T, F> Drop for Wait<'_, T, F> {
+    fn drop(&mut self) {
+        // The handles are the caller's: nothing of this stays with them.
+        self.handles.iter().for_each(|handle| self.watched.unwatch(handle));
     }
 }

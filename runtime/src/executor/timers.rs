@@ -76,8 +76,11 @@ impl Timers {
 
     /// Fires what is due at `now`, at most as many as there are timers at the outset.
     pub(crate) fn fire(&self, now_ns: u64, metrics: &Recorder) {
-        let now = now_ns / self.resolution_ns;
         let bound = self.wheel.borrow().len();
+        if bound == 0 {
+            return;
+        }
+        let now = now_ns / self.resolution_ns;
         for _ in 0..bound {
             let Some((deadline, waker)) = self.wheel.borrow_mut().pop_due(now) else { return };
             metrics.count(Kind::Timers);

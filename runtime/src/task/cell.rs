@@ -52,6 +52,7 @@ pub(crate) struct Header {
     /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
     /// in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
+    /// Whom to wake at the end, or the task's place in a set (`super::set`).
     pub(crate) joiner: Cell<Option<Waker>>,
 }
 
@@ -255,7 +256,7 @@ impl<F: Future + 'static> TaskCell<F> {
         let joiner = this.header.joiner.take();
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
-            if let Some(waker) = joiner {
+            if let Some(waker) = joiner.and_then(|j| tasks.sets.ended(&this.header, j)) {
                 tasks.call(waker);
             }
         } else {

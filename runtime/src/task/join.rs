@@ -155,6 +155,29 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    /// Puts a place in a set where the waker would be.
+    pub(super) fn set_joiner(&self, place: Waker) {
+        let old = self.header().joiner.replace(Some(place));
+        drop(old);
+    }
+
+    /// Nobody waits any more, if `is_mine` says so of whoever did.
+    pub(super) fn clear_joiner_if(&self, is_mine: impl Fn(&Waker) -> bool) {
+        let known = self.header().joiner.take();
+        if !known.as_ref().is_some_and(is_mine) {
+            self.header().joiner.set(known);
+        }
+    }
+
+    pub(super) fn tasks(&self) -> &Rc<Tasks> {
+        &self.tasks
+    }
+
+    /// Whether the tasks of both are on the same loop.
+    pub(crate) fn is_on_loop_of<U>(&self, other: &JoinHandle<U>) -> bool {
+        Rc::ptr_eq(&self.tasks, &other.tasks)
+    }
+
     /// A cancel of whoever polled this last does not pass on.
     pub(crate) fn forget_await(&self) {
         self.polled_in.set(0);
@@ -174,6 +197,15 @@ impl<T> JoinHandle<T> {
         }
         // SAFETY: live, DONE, not TAKEN, and spawned with this output type.
         Some(unsafe { cell::take_result(self.task) })
+    }
+
+    /// The result of a task that has ended.
+    ///
+    /// # Panics
+    /// If it was taken already, as an await does.
+    pub(crate) fn take_ended(&mut self) -> Result<T, JoinError> {
+        assert!(!self.header().has(TAKEN), "{TAKEN_BEFORE}");
+        self.try_take().expect("the task has ended")
     }
 
     /// The task's id, the same as [`current_id`](crate::task::current_id) gives within it.
@@ -204,7 +236,7 @@ impl<T> Future for JoinHandle<T> {
             return Poll::Ready(result);
         }
         let header = this.header();
-        assert!(!header.has(TAKEN), "a JoinHandle was polled after its result was taken");
+        assert!(!header.has(TAKEN), "{TAKEN_BEFORE}");
         this.polled_in.set(current::poll_number());
         this.watch(cx.waker());
         Poll::Pending
@@ -237,6 +269,8 @@ impl<T> fmt::Debug for JoinHandle<T> {
             .finish()
     }
 }
+
+const TAKEN_BEFORE: &str = "a JoinHandle was polled after its result was taken";
 
 /// Cancels a task without owning its handle.
 pub(crate) struct Canceller {

@@ -19,6 +19,7 @@ use super::current;
 use super::info::Note;
 use super::join::{JoinError, JoinHandle};
 use super::report::Reporter;
+use super::set::Sets;
 use super::waker::{GENERATION_MASK, TaskId, Word};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
@@ -32,6 +33,8 @@ pub(crate) const ROOT: u32 = 0;
 pub(crate) struct Tasks {
     lease: Lease,
     inner: RefCell<Inner>,
+    /// Sets of tasks that are waited for together.
+    pub(super) sets: Sets,
     names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
     metrics: Rc<Recorder>,
     reporter: Reporter,
@@ -121,6 +124,7 @@ impl Tasks {
         Rc::new(Self {
             lease,
             inner: RefCell::new(inner),
+            sets: Sets::default(),
             names: RefCell::default(),
             metrics,
             reporter,
@@ -144,6 +148,13 @@ impl Tasks {
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> u32 {
         self.inner.borrow().live
+    }
+
+    /// How many are to be polled in the next turn, those that gave way included.
+    #[inline]
+    pub(crate) fn ready(&self) -> usize {
+        let inner = self.inner.borrow();
+        inner.ready.len() + inner.gave_way.len()
     }
 
     /// Whether anybody is to be polled.
@@ -407,6 +418,11 @@ impl Tasks {
             // SAFETY: as above; nothing is being polled while the loop closes.
             unsafe { cell::end(task, self, JoinError::cancelled()) };
         }
+    }
+
+    /// The task in `slot`, if there is one.
+    pub(super) fn task_in(&self, slot: u32) -> Option<NonNull<Header>> {
+        self.inner.borrow().table.get(slot as usize).and_then(|e| e.task)
     }
 
     /// The waker word of the task in `slot`.
