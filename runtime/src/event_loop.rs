@@ -193,7 +193,7 @@ impl EventLoop {
 
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
-        Handle::of(vec![self.core.jobs.clone()])
+        Handle::of(self.core.peers())
     }
 
     /// What this loop did so far.

@@ -16,6 +16,7 @@
 
 #[allow(unsafe_code)]
 pub mod buf;
+mod call;
 pub mod combine;
 mod config;
 mod contain;
@@ -50,13 +51,14 @@ mod wheel;
 #[cfg(feature = "macros")]
 pub use coreloop_macros::{main, test};
 
+pub use call::{call_at, call_later, call_soon};
 pub use config::Settings;
 pub use driver::features::{Feature, FeatureSet, Missing, RingReport, UnknownFeature};
 pub use driver::setup::StartError;
 pub use event_loop::{EventLoop, Turn, run};
 pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
-pub use handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
+pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
 pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
 pub use placement::{Cores, CoresError};
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};

@@ -16,7 +16,8 @@ use crate::config::Settings;
 use crate::driver::setup::StartError;
 use crate::event_loop::EventLoop;
 use crate::executor::close::ShutdownReport;
-use crate::handle::{Handle, Stop};
+use crate::handle::Handle;
+use crate::mailbox::peers::{Peers, Stop};
 use crate::mailbox::queue::JobQueue;
 use crate::placement::{self, Cores, CoresError};
 
@@ -393,7 +394,9 @@ impl Seat {
         let Some(queues) = gate.pass(index, event_loop.core().jobs.clone()) else {
             return Ended::NeverRan;
         };
-        let handle = Handle::with_stop(queues, stop.clone());
+        let peers = Peers::new(queues, stop.clone());
+        event_loop.core().join_peers(peers.clone());
+        let handle = Handle::of(peers);
         if let Some(on_start) = on_start {
             on_start(handle.clone());
         }

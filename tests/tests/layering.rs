@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 23] = [
+const LAYERS: [(&str, u32); 24] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
@@ -27,6 +27,8 @@ const LAYERS: [(&str, u32); 23] = [
     ("time", 5),
     ("spawn", 5),
     ("sync", 5),
+    // Plain functions as tasks.
+    ("call", 6),
     ("op", 6),
     // Sets of tasks, which are spawned and have limits.
     ("combine", 6),

@@ -4,7 +4,7 @@
 //! a tick. The tick itself is in [`tick`], the decision how to wait in [`park`] and [`dial`], the orderly
 //! end in [`close`]. Knows nothing of sockets or threads: it runs wherever it is called.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::driver::pool::PoolConfig;
 use crate::driver::setup::{RingConfig, StartError};
 use crate::driver::{Driver, DriverConfig};
 use crate::mailbox::cell::{CORES_MAX, Lease};
+use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::JobQueue;
 use crate::metrics::{Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     tick_quota_ns: u64,
     /// Place in the runtime, and CPU, for reports.
     pub(crate) place: Cell<(usize, Option<usize>)>,
+    peers: RefCell<Peers>,
 }
 
 impl Core {
@@ -83,11 +85,22 @@ impl Core {
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
             place: Cell::new((0, None)),
+            peers: RefCell::new(Peers::alone(jobs.clone())),
             driver,
             jobs,
             metrics,
             kernel,
         }))
+    }
+
+    /// All cores of its runtime, this one among them.
+    pub(crate) fn peers(&self) -> Peers {
+        self.peers.borrow().clone()
+    }
+
+    /// Makes it one of several.
+    pub(crate) fn join_peers(&self, peers: Peers) {
+        self.peers.replace(peers);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

@@ -1,7 +1,7 @@
 //! Tasks of one core: where they live, who may wake them, who waits for them.
 //!
 //! Owns the slot table and run queue (`table`), the size-classed memory (`blocks`), one task's life
-//! (`cell`) and the handle to it (`join`). A task is named by its slot and generation; a waker is that name
+//! (`cell`) and the handles to it (`join`, `call`). A task is named by its slot and generation; a waker is that name
 //! and the core's id in one word (`waker`), without a reference count. Invariants:
 //! - a slot is reused only when its task has ended *and* its join handle is gone;
 //! - the generation moves on before a future is dropped, so its destructor can't wake its successor;
@@ -11,6 +11,7 @@
 //! Knows no ring, no timer and no other core.
 
 pub(crate) mod blocks;
+mod call;
 pub(crate) mod cell;
 pub(crate) mod current;
 pub(crate) mod join;
@@ -19,6 +20,7 @@ pub(crate) mod waker;
 
 use std::rc::Rc;
 
+pub use call::Call;
 pub(crate) use join::Canceller;
 pub use join::{JoinError, JoinHandle};
 pub(crate) use table::Tasks;
