@@ -1,9 +1,10 @@
 //! Plain functions on the running loop.
 //!
-//! Owns [`call_soon`], [`call_later`] and [`call_at`]. Each makes a task: one mechanism carries all that
-//! runs on a loop, so order, cancelling, panics and reports are those of tasks. A call with a time enters
-//! the timer wheel when it is made, not at a first poll, and its task stays out of the run queue until then:
-//! so calls come in the order of their times also when the loop was busy past several of them.
+//! Owns [`call_soon`], [`call_later`] and [`call_at`]. Each makes a task: one mechanism carries all
+//! that runs on a loop, so order, cancelling, panics and reports are those of tasks. A call with a
+//! time enters the timer wheel when it is made, not at a first poll, and its task stays out of the
+//! run queue until then: so calls come in the order of their times also when the loop was busy past
+//! several of them.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,8 +18,9 @@ use crate::task::Call;
 use crate::time::Instant;
 use crate::wheel::TimerKey;
 
-/// Has the loop call `f` in its next turn, in the order of these calls and of [`spawn`](crate::spawn)s. It
-/// must be short and must not block. A panic in it stays in it, and counts as a task's.
+/// Has the loop call `f` in its next turn, in the order of these calls and of
+/// [`spawn`](crate::spawn)s. It must be short and must not block. A panic in it stays in it, and
+/// counts as a task's.
 ///
 /// From another thread: [`Handle::call_soon_threadsafe`](crate::Handle::call_soon_threadsafe).
 ///
@@ -49,8 +51,8 @@ pub fn call_soon(f: impl FnOnce() + 'static) -> Call {
     Call::new(spawn(async move { f() }))
 }
 
-/// Has the loop call `f` after `d`: never before, and at most one timer resolution (1 ms by default) later
-/// on an idle core. Otherwise as [`call_at`].
+/// Has the loop call `f` after `d`: never before, and at most one timer resolution (1 ms by
+/// default) later on an idle core. Otherwise as [`call_at`].
 ///
 /// # Panics
 /// Outside a running loop.
@@ -76,9 +78,10 @@ pub fn call_later(d: Duration, f: impl FnOnce() + 'static) -> Call {
 /// Has the loop call `f` at `when`: in its next turn if that has passed, never for
 /// [`Instant::NEVER`](crate::time::Instant::NEVER).
 ///
-/// Calls are made in the order of their times, however late the loop is; those whose times lie within one
-/// timer resolution, and those whose time had passed when they were asked for, in the order of asking. `f`
-/// must be short and must not block; a panic in it stays in it, and counts as a task's.
+/// Calls are made in the order of their times, however late the loop is; those whose times lie
+/// within one timer resolution, and those whose time had passed when they were asked for, in the
+/// order of asking. `f` must be short and must not block; a panic in it stays in it, and counts as
+/// a task's.
 ///
 /// # Panics
 /// Outside a running loop.

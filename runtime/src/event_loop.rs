@@ -207,7 +207,8 @@ impl EventLoop {
     }
 
     /// Ends the loop: tasks are cancelled (their destructors run), operations are cancelled and waited
-    /// for, at most for `grace`, then the ring is closed. Handles to its tasks say cancelled.
+    /// for, then the ring is closed, and closures that run on threads are waited for; all of it at most for
+    /// `grace`. Handles to its tasks say cancelled.
     pub fn close(self, grace: Duration) -> ShutdownReport {
         self.core.close(grace)
     }
@@ -225,6 +226,12 @@ impl Drop for EventLoop {
             eprintln!(
                 "coreloop: {} operations could not be waited for (grace {:?}); their memory is leaked",
                 report.ops_leaked, self.grace
+            );
+        }
+        if report.blocking_left > 0 {
+            eprintln!(
+                "coreloop: {} closures of spawn_blocking still run (grace {:?}); they are left behind",
+                report.blocking_left, self.grace
             );
         }
     }

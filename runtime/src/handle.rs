@@ -1,7 +1,8 @@
 //! Cores as other threads see them.
 //!
-//! Owns [`Handle`] (posts closures, asks for the runtime's end) and [`RemoteJoinHandle`], one shared cell
-//! that a task on another core fills. A core that has ended answers with an error, never with silence.
+//! Owns [`Handle`] (posts closures, asks for the runtime's end) and [`RemoteJoinHandle`], one
+//! shared cell that a task on another core fills. A core that has ended answers with an error,
+//! never with silence.
 
 use std::fmt;
 use std::pin::Pin;
@@ -26,7 +27,8 @@ impl Handle {
     }
 
     /// The loop that runs on this thread, with the other cores of its runtime if it has any: what
-    /// [`EventLoop::handle`](crate::EventLoop::handle) and [`Core::handle`](crate::Core::handle) give.
+    /// [`EventLoop::handle`](crate::EventLoop::handle) and [`Core::handle`](crate::Core::handle)
+    /// give.
     ///
     /// # Panics
     /// Outside a running loop; see [`try_current`](Self::try_current).
@@ -62,7 +64,8 @@ impl Handle {
         peers.map(Self::of).ok_or(NoLoop(()))
     }
 
-    /// The number, among the cores of [`current`](Self::current), of the one that runs on this thread.
+    /// The number, among the cores of [`current`](Self::current), of the one that runs on this
+    /// thread.
     ///
     /// # Errors
     /// [`NoLoop`], outside a running loop.
@@ -82,9 +85,10 @@ impl Handle {
         self.peers.queues.len()
     }
 
-    /// Runs `f` on core `core`, between its tasks, from any thread: a core that is parked wakes for it. It
-    /// must be short and must not block. Those of one caller run in the order of the calls; a panic in one
-    /// is contained. Within a loop, for that loop, there is [`call_soon`](crate::call_soon).
+    /// Runs `f` on core `core`, between its tasks, from any thread: a core that is parked wakes for
+    /// it. It must be short and must not block. Those of one caller run in the order of the calls;
+    /// a panic in one is contained. Within a loop, for that loop, there is
+    /// [`call_soon`](crate::call_soon).
     ///
     /// # Errors
     /// [`PostError`], with nothing run: no such core, it has ended, or 1,024 closures wait already.
@@ -114,8 +118,8 @@ impl Handle {
         })
     }
 
-    /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core; the
-    /// future never leaves it.
+    /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core;
+    /// the future never leaves it.
     ///
     /// # Errors
     /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe).
@@ -143,7 +147,8 @@ impl Handle {
     /// What core `core` did so far; asks it, and waits for the answer.
     ///
     /// # Errors
-    /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it has answered.
+    /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
+    /// has answered.
     pub async fn stats(&self, core: usize) -> Result<Snapshot, PostError> {
         let ask = || async { context::with_core(|c| c.snapshot()) };
         match self.spawn_on(core, ask)?.await {
@@ -153,8 +158,8 @@ impl Handle {
     }
 
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
-    /// [`Runtime::run`](crate::Runtime::run) then gives [`RunError::Stopped`](crate::RunError). It does
-    /// nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
+    /// [`Runtime::run`](crate::Runtime::run) then gives [`RunError::Stopped`](crate::RunError). It
+    /// does nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
     pub fn stop(&self) {
         self.peers.stop.ask();
     }
@@ -199,7 +204,8 @@ pub enum PostError {
     },
 }
 
-/// Awaits the value of a task on another core, on any loop or none. Dropping it lets the task run on.
+/// Awaits the value of a task on another core, on any loop or none. Dropping it lets the task run
+/// on.
 pub struct RemoteJoinHandle<T> {
     shared: Arc<Shared<T>>,
 }
@@ -269,7 +275,8 @@ impl<T> Shared<T> {
 }
 
 impl<T> RemoteJoinHandle<T> {
-    /// Blocks the calling thread until the task has ended. Not for use within a loop: it would stall.
+    /// Blocks the calling thread until the task has ended. Not for use within a loop: it would
+    /// stall.
     ///
     /// # Errors
     /// If the task gave no value.

@@ -14,6 +14,7 @@
 //! With `panic = "abort"` a panicking task ends the process, as that setting asks for; everything that is
 //! said here about contained panics holds with the default, `panic = "unwind"`.
 
+mod blocking;
 #[allow(unsafe_code)]
 pub mod buf;
 mod call;
@@ -40,6 +41,7 @@ pub mod signal;
 #[allow(unsafe_code)]
 pub mod sim;
 mod spawn;
+mod spawn_blocking;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
@@ -63,6 +65,7 @@ pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
 pub use placement::{Cores, CoresError};
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
 pub use spawn::{spawn, spawn_named, try_spawn, yield_now};
+pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};
 
 /// What the attributes expand to calls of; not for other use.
 #[doc(hidden)]

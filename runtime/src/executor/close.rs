@@ -1,9 +1,9 @@
 //! The orderly end of a loop.
 //!
-//! Owns the order: refuse mail, end the tasks (their destructors run, their ops are cancelled), forget the
-//! timers, wait for the kernel, close. Nothing that the kernel may still write to is freed. [`Core::close`]
-//! is all of it in one go; a simulation takes the same steps one by one, since other cores and the clock must
-//! move on while this one waits.
+//! Owns the order: refuse mail, end the tasks (their destructors run, their ops are cancelled),
+//! forget the timers, wait for the kernel, close, wait for blocking work. Nothing that the kernel
+//! may still write to is freed. [`Core::close`] is all of it in one go; a simulation takes the same
+//! steps one by one, since other cores and the clock must move on while this one waits.
 
 use std::time::Duration;
 
@@ -20,15 +20,20 @@ use super::context;
 pub struct ShutdownReport {
     /// Tasks that had not ended and were cancelled.
     pub tasks_cancelled: u32,
-    /// Ops that the kernel did not give back within the grace; their memory and descriptors are leaked on
-    /// purpose, since it may still use them.
+    /// Ops that the kernel did not give back within the grace; their memory and descriptors are
+    /// leaked on purpose, since it may still use them.
     pub ops_leaked: u32,
+    /// Closures of [`spawn_blocking`](crate::spawn_blocking) that still ran after the grace; their
+    /// threads are left behind and end with them.
+    pub blocking_left: u32,
 }
 
 /// A close under way.
 pub(crate) struct Closing {
     tasks_cancelled: u32,
     drain: Drain,
+    /// Until when the end may be waited for, in ns.
+    deadline: u64,
 }
 
 impl Core {
@@ -55,12 +60,12 @@ impl Core {
             contained(|| self.tasks.cancel_all());
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
-            Some(Closing { tasks_cancelled, drain: Drain::until(deadline) })
+            Some(Closing { tasks_cancelled, drain: Drain::until(deadline), deadline })
         })
     }
 
-    /// Asks the kernel for what it still has; until when its answer may be waited for, or none if there is
-    /// nothing to wait for any more.
+    /// Asks the kernel for what it still has; until when its answer may be waited for, or none if
+    /// there is nothing to wait for any more.
     pub(crate) fn drain_on(&self, closing: &mut Closing) -> Option<u64> {
         context::enter(self, || self.driver.drain_on(&mut closing.drain))
     }
@@ -70,7 +75,8 @@ impl Core {
         context::enter(self, || self.driver.drain_wait(&mut closing.drain, until));
     }
 
-    /// Last step: closes the ring, whatever the kernel has kept.
+    /// Last step: closes the ring, whatever the kernel has kept, and waits for what blocks on
+    /// threads.
     pub(crate) fn end_close(&self, closing: Closing) -> ShutdownReport {
         let ops_leaked = context::enter(self, || {
             let leaked = self.driver.close_drained();
@@ -82,6 +88,8 @@ impl Core {
         self.tasks.lease().close();
         self.driver.close_wake();
         self.metrics.add(Kind::OpsLeaked, u64::from(ops_leaked));
-        ShutdownReport { tasks_cancelled: closing.tasks_cancelled, ops_leaked }
+        let grace = closing.deadline.saturating_sub(self.kernel.now_ns());
+        let blocking_left = self.blocking.close(Duration::from_nanos(grace));
+        ShutdownReport { tasks_cancelled: closing.tasks_cancelled, ops_leaked, blocking_left }
     }
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::pool::{Limits, Pool};
 use crate::driver::features::FeatureSet;
 use crate::driver::pool::PoolConfig;
 use crate::driver::setup::{RingConfig, StartError};
@@ -43,6 +44,7 @@ pub(crate) struct CoreConfig {
     pub(crate) tick_quota: Duration,
     pub(crate) spin: Spin,
     pub(crate) stats: StatsLevel,
+    pub(crate) blocking: Limits,
 }
 
 pub(crate) struct Core {
@@ -57,6 +59,8 @@ pub(crate) struct Core {
     /// Place in the runtime, and CPU, for reports.
     pub(crate) place: Cell<(usize, Option<usize>)>,
     peers: RefCell<Peers>,
+    /// Threads for its tasks' blocking work.
+    pub(crate) blocking: Rc<Pool>,
 }
 
 impl Core {
@@ -85,12 +89,18 @@ impl Core {
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
             place: Cell::new((0, None)),
+            blocking: Rc::new(Pool::new(config.blocking)),
             peers: RefCell::new(Peers::alone(jobs.clone())),
             driver,
             jobs,
             metrics,
             kernel,
         }))
+    }
+
+    /// Whether tasks stand in for threads here, and what the next piece of blocking work takes.
+    pub(crate) fn stand_in_ns(&self) -> Option<u64> {
+        self.kernel.stand_in_ns()
     }
 
     /// All cores of its runtime, this one among them.

@@ -1,7 +1,7 @@
 //! Who else belongs to a core's runtime.
 //!
-//! Owns [`Peers`], the queues of all its cores in their order, and [`Stop`], the request to end that they
-//! share. A loop of its own is its only peer. Knows nothing of who asks for either.
+//! Owns [`Peers`], the queues of all its cores in their order, and [`Stop`], the request to end
+//! that they share. A loop of its own is its only peer. Knows nothing of who asks for either.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

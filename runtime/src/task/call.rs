@@ -6,8 +6,9 @@ use std::fmt;
 
 use super::join::JoinHandle;
 
-/// A function that the loop will call: what [`call_soon`](crate::call_soon), [`call_later`](crate::call_later)
-/// and [`call_at`](crate::call_at) give. Dropping it lets the call be made.
+/// A function that the loop will call: what [`call_soon`](crate::call_soon),
+/// [`call_later`](crate::call_later) and [`call_at`](crate::call_at) give. Dropping it lets the
+/// call be made.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -31,8 +32,8 @@ impl Call {
         Self(task)
     }
 
-    /// Calls it off: the function is never called, and is dropped at the loop's next turn. `false` if it
-    /// has been called already, or called off and dropped.
+    /// Calls it off: the function is never called, and is dropped at the loop's next turn. `false`
+    /// if it has been called already, or called off and dropped.
     pub fn cancel(&self) -> bool {
         self.0.cancel()
     }
