@@ -209,6 +209,12 @@ impl EventLoop {
     /// Ends the loop: tasks are cancelled (their destructors run), operations are cancelled and waited
     /// for, then the ring is closed, and closures that run on threads are waited for; all of it at most for
     /// `grace`. Handles to its tasks say cancelled.
+    ///
+    /// ```compile_fail
+    /// let mut event_loop = coreloop::EventLoop::new().unwrap();
+    /// event_loop.close(std::time::Duration::ZERO);
+    /// event_loop.block_on(async {}); // error: it was moved into `close`
+    /// ```
     pub fn close(self, grace: Duration) -> ShutdownReport {
         self.core.close(grace)
     }
