@@ -18,16 +18,18 @@ use crate::time::sleep;
 
 /// Runs `f`, which may block, on a thread beside the loop; the tasks of the loop go on meanwhile.
 ///
-/// A task stands for it, so whatever works on a [`JoinHandle`] works on this one. It waits in turn
-/// for room in the queue of the loop's pool
-/// ([`Settings::blocking_queue`](crate::Settings::blocking_queue)), and there for one of its
-/// threads ([`Settings::blocking_threads`](crate::Settings::blocking_threads)). Threads are started
-/// when there is work for them and end after ten idle seconds. They are named `coreloop-block-N`,
-/// may run on every CPU that the process had before its cores were pinned, and take no signals
-/// meant for the process.
+/// A task stands for it, so whatever works on a [`JoinHandle`] works on this one. It waits in turn for
+/// room in the queue of the loop's pool
+/// ([`Settings::blocking_queue`](crate::Settings::blocking_queue)), and there for one of its threads
+/// ([`Settings::blocking_threads`](crate::Settings::blocking_threads)). Threads are started when there is
+/// work for them and end after ten idle seconds. They are named `coreloop-block-N`, may run on every CPU
+/// that the process had before its cores were pinned, and have the loop's signal mask.
 ///
 /// What waits for a socket or a timer needs no thread: that is what the loop is for. Work that
 /// computes for long belongs on cores of its own ([`Runtime`](crate::Runtime)) rather than here.
+///
+/// Under a simulated kernel there are no threads: `f` runs on the loop's own, after a time that is drawn
+/// from the seed, and so must not wait for anything that the loop does.
 ///
 /// # Errors
 /// The handle's, as for every task. If `f` panics, the panic is its awaiter's error. If the system

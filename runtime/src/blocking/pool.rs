@@ -98,6 +98,12 @@ impl Pool {
         Submission { shared: self.shared.clone(), ticket: None, job: Some(job) }
     }
 
+    /// From now on nothing that is queued is begun; what runs goes on.
+    pub(crate) fn stop(&self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+
     /// Ends the pool: what is queued is dropped, threads end after what they run, and are waited
     /// for at most so long. How many closures still run then; they are left behind.
     pub(crate) fn close(&self, grace: Duration) -> u32 {
@@ -166,6 +172,9 @@ impl Shared {
 impl State {
     /// The closure that waits longest, for a worker, with the waker of whoever gets its place.
     pub(super) fn take(&mut self, limits: Limits) -> Option<(Job, Option<Waker>)> {
+        if self.closed {
+            return None;
+        }
         let (_, job) = self.queue.pop_first()?;
         self.running += 1;
         Some((job, self.promise(limits)))

@@ -1,10 +1,9 @@
 //! Who serves a pool's queue.
 //!
-//! Owns the threads: their start, their work, their end. A thread takes no signals that are meant
-//! for the process, so that a handler's choice of a thread stays what it was, and may run on all
-//! CPUs that the process had before its loops were pinned: work that blocks would otherwise sit on
-//! the loop's own CPU. Also the same service by one step at a time, for a simulation, where a task
-//! stands in for a thread.
+//! Owns the threads: their start, their work, their end. A thread may run on all CPUs that the process had
+//! before its loops were pinned: work that blocks would otherwise sit on the loop's own CPU. Its signal mask
+//! is the loop's, since processes that it starts inherit it. Also the same service by one step at a time, for
+//! a simulation, where a task stands in for a thread.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use super::pool::{Pool, Shared};
 use crate::contain::contained;
-use crate::sys::threads::{self, SignalsHeld};
+use crate::sys::threads;
 
 /// How long a thread without work stays.
 pub(crate) const IDLE: Duration = Duration::from_secs(10);
@@ -28,9 +27,7 @@ impl Pool {
         let (number, cpus) = (self.next_number(), self.cpus());
         let shared = self.shared().clone();
         let name = format!("coreloop-block-{number}");
-        let held = SignalsHeld::new();
         let started = thread::Builder::new().name(name).spawn(move || serve(&shared, &cpus));
-        drop(held);
         match started {
             Ok(_detached) => Ok(()),
             Err(e) if self.shared().one_less() == 0 => Err(e),

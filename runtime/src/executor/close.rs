@@ -56,6 +56,8 @@ impl Core {
             for job in self.jobs.close() {
                 contained(|| drop(job));
             }
+            // Before the tasks end, which may free a thread for what others have queued.
+            self.blocking.stop();
             let tasks_cancelled = self.tasks.live();
             contained(|| self.tasks.cancel_all());
             self.timers.close();

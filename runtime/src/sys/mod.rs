@@ -1,9 +1,9 @@
 //! Raw system calls and the kernel's own layouts.
 //!
-//! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop
-//! talks to the system ([`kernel`]) and its one real implementation ([`linux`]), and what threads
-//! beside a loop are set up with ([`threads`]). Knows nothing of ops, tasks or cores: everything
-//! here could be replaced by a simulated kernel without the layers above noticing.
+//! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop talks to
+//! the system ([`kernel`]), its one real implementation ([`linux`]), and where threads beside a loop run
+//! ([`threads`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
+//! kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod kernel;
