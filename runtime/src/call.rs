@@ -62,7 +62,7 @@ pub fn call_soon(f: impl FnOnce() + 'static) -> Call {
 ///
 /// coreloop::run(async {
 ///     let (say, said) = coreloop::sync::oneshot::channel();
-///     coreloop::call_later(Duration::from_millis(2), move || drop(say.send("now")));
+///     coreloop::call_later(Duration::from_millis(2), move || _ = say.send("now"));
 ///     assert_eq!(said.await, Ok("now"));
 /// })
 /// .unwrap();

@@ -99,14 +99,15 @@ async fn await_work<T>(pool: Rc<Pool>, mut submission: Submission, outcome: Outc
 }
 
 fn start_worker(pool: &Rc<Pool>) {
-    if context::with_core(|core| core.stand_in_ns()).flatten().is_some() {
+    let next_takes_ns = || context::with_core(|core| core.stand_in_ns()).flatten();
+    if let Some(mut takes_ns) = next_takes_ns() {
         let (pool, place) = (pool.clone(), pool.stand_in());
         drop(spawn_named("coreloop-block", async move {
             let _place = place;
             while let Some(work) = pool.serve_one() {
-                let takes = context::with_core(|core| core.stand_in_ns()).flatten();
-                sleep(Duration::from_nanos(takes.unwrap_or_default())).await;
+                sleep(Duration::from_nanos(takes_ns)).await;
                 work.run();
+                takes_ns = next_takes_ns().unwrap_or_default();
             }
         }));
     } else if let Err(e) = pool.start_thread() {

@@ -172,6 +172,12 @@ fn b1_the_end_of_the_loop_waits_for_what_runs() {
         for _ in 0..2 {
             assert!(settled(SOON, || said.try_recv().is_ok()).await);
         }
+        // A slow destructor: time enough for the thread that the first task's end frees, to begin more.
+        let slow = SlowDrop;
+        drop(spawn(async move {
+            let _slow = slow;
+            std::future::pending::<()>().await;
+        }));
         for _ in 0..5 {
             let (guard, ran) = (drops.guard(), ran.clone());
             drop(spawn_blocking(move || {
@@ -179,12 +185,35 @@ fn b1_the_end_of_the_loop_waits_for_what_runs() {
                 ran.fetch_add(1, Ordering::SeqCst);
             }));
         }
+        turns(2).await;
     });
     let report = event_loop.close(SOON);
     assert_eq!(report.blocking_left, 0);
     assert_eq!(ended.load(Ordering::SeqCst), 2, "they have ended when the close returns");
     assert_eq!(drops.count(), 5, "what was not begun is dropped");
     assert_eq!(ran.load(Ordering::SeqCst), 0, "unrun");
+}
+
+struct SlowDrop;
+
+impl Drop for SlowDrop {
+    fn drop(&mut self) {
+        std::thread::sleep(30 * MS);
+    }
+}
+
+#[test]
+fn b1_the_end_of_the_loop_does_not_wait_for_idle_threads() {
+    let mut event_loop = with(4, 8);
+    event_loop.block_on(async {
+        let work: Vec<_> = (0..8).map(|i| spawn_blocking(move || i)).collect();
+        for work in work {
+            work.await.unwrap();
+        }
+    });
+    let began = Instant::now();
+    assert_eq!(event_loop.close(2 * SOON).blocking_left, 0);
+    assert!(began.elapsed() < SOON, "they would have stayed for longer");
 }
 
 #[test]

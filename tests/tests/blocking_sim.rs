@@ -26,7 +26,7 @@ async fn b1_sim_blocking_work_is_done_by_the_thread_that_steps() {
 
 #[coreloop::test(sim, seeds = 20)]
 async fn b1_sim_panics_limits_and_cancels_are_those_of_threads() {
-    let e = spawn_blocking(|| panic!("in there")).await.map(|()| ()).unwrap_err();
+    let e = spawn_blocking(|| panic!("in there")).await.unwrap_err();
     assert_eq!(e.panic_message(), Some("in there"));
     let drops = Drops::new();
     // More than there are stand-ins for threads: some run, some wait.

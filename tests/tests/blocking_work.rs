@@ -162,10 +162,10 @@ fn b1_a_closure_that_panics_is_its_awaiters_error() {
         let value = spawn_blocking(|| std::panic::panic_any(77_u8));
         let after = spawn_blocking(|| 2);
         assert_eq!(fine.await.unwrap(), 1);
-        let e = text.await.map(|()| ()).unwrap_err();
+        let e = text.await.unwrap_err();
         assert!(e.is_panic() && !e.is_cancelled());
         assert_eq!(e.panic_message(), Some("told you"));
-        let e = value.await.map(|()| ()).unwrap_err();
+        let e = value.await.unwrap_err();
         assert_eq!(e.into_panic().unwrap().downcast_ref::<u8>(), Some(&77), "the payload itself");
         assert_eq!(after.await.unwrap(), 2, "the same thread goes on");
     });
