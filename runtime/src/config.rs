@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::blocking::pool::Limits;
 use crate::driver::features::{Feature, FeatureSet};
 use crate::driver::setup::StartError;
 use crate::executor::CoreConfig;
@@ -44,6 +45,7 @@ impl Default for Settings {
                 debug: false,
                 slow_poll: Duration::from_millis(100),
                 reporter: Reporter::default(),
+                blocking: Limits { threads: 16, queue: 1024 },
             },
             grace: Duration::from_secs(5),
         }
@@ -166,10 +168,28 @@ impl Settings {
         self
     }
 
-    /// How long a closing loop waits for the kernel to give back what it holds (5 s).
+    /// How long a closing loop waits for the kernel to give back what it holds, and for closures of
+    /// [`spawn_blocking`](crate::spawn_blocking) to end (5 s).
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Threads that may do the blocking work of this core at a time (16; 1 to 1,024): see
+    /// [`spawn_blocking`](crate::spawn_blocking). They are started when needed. What blocks mostly waits, so
+    /// they may well outnumber the CPUs; but each core has its own, and each takes a stack.
+    #[must_use]
+    pub fn blocking_threads(mut self, n: u32) -> Self {
+        self.config.blocking.threads = n;
+        self
+    }
+
+    /// Closures that may be queued for those threads (1,024; 1 to 1,048,576). Where the queue is full the
+    /// tasks that stand for further ones wait for room, in turn.
+    #[must_use]
+    pub fn blocking_queue(mut self, n: u32) -> Self {
+        self.config.blocking.queue = n;
         self
     }
 
@@ -189,6 +209,8 @@ impl Settings {
         in_range("buffers (count)", c.buffers, 1, 32_768)?;
         in_range("buffers (size)", c.buffer_size, 64, 16 << 20)?;
         in_range("chunk_quota", c.chunk_quota, 0, 32_768)?;
+        in_range("blocking_threads", c.blocking.threads, 1, 1024)?;
+        in_range("blocking_queue", c.blocking.queue, 1, 1 << 20)?;
         for (name, d) in [("timer_resolution", c.timer_resolution), ("tick_quota", c.tick_quota)] {
             if d < Duration::from_micros(1) || d > Duration::from_secs(1) {
                 let why = format!("{d:?} is not between 1 µs and 1 s");

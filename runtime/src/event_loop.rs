@@ -194,7 +194,7 @@ impl EventLoop {
 
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
-        Handle::of(vec![self.core.jobs.clone()])
+        Handle::of(self.core.peers())
     }
 
     /// What this loop did so far.
@@ -208,7 +208,14 @@ impl EventLoop {
     }
 
     /// Ends the loop: tasks are cancelled (their destructors run), operations are cancelled and waited
-    /// for, at most for `grace`, then the ring is closed. Handles to its tasks say cancelled.
+    /// for, then the ring is closed, and closures that run on threads are waited for; all of it at most for
+    /// `grace`. Handles to its tasks say cancelled.
+    ///
+    /// ```compile_fail
+    /// let mut event_loop = coreloop::EventLoop::new().unwrap();
+    /// event_loop.close(std::time::Duration::ZERO);
+    /// event_loop.block_on(async {}); // error: it was moved into `close`
+    /// ```
     pub fn close(self, grace: Duration) -> ShutdownReport {
         self.core.close(grace)
     }
@@ -226,6 +233,12 @@ impl Drop for EventLoop {
             eprintln!(
                 "coreloop: {} operations could not be waited for (grace {:?}); their memory is leaked",
                 report.ops_leaked, self.grace
+            );
+        }
+        if report.blocking_left > 0 {
+            eprintln!(
+                "coreloop: {} closures of spawn_blocking still run (grace {:?}); they are left behind",
+                report.blocking_left, self.grace
             );
         }
     }

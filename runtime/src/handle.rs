@@ -1,65 +1,94 @@
 //! Cores as other threads see them.
 //!
-//! Owns [`Handle`] (posts closures, asks for the runtime's end) and [`RemoteJoinHandle`], one shared cell
-//! that a task on another core fills. A core that has ended answers with an error, never with silence.
+//! Owns [`Handle`] (posts closures, asks for the runtime's end) and [`RemoteJoinHandle`], one
+//! shared cell that a task on another core fills. A core that has ended answers with an error,
+//! never with silence.
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::mailbox::queue::{JobQueue, Refused};
+use crate::executor::context;
+use crate::mailbox::peers::Peers;
+use crate::mailbox::queue::Refused;
 use crate::metrics::Snapshot;
 use crate::task::JoinError;
 
 /// A runtime's cores, from any thread. Clones name the same ones; it may outlive them.
 #[derive(Clone)]
 pub struct Handle {
-    cores: Arc<[Arc<JobQueue>]>,
-    stop: Arc<Stop>,
-}
-
-/// The request to end, and how to make cores look at it.
-#[derive(Default)]
-pub(crate) struct Stop {
-    asked: AtomicBool,
-    mains: Mutex<Vec<Waker>>,
-}
-
-impl Stop {
-    pub(crate) fn asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        for waker in std::mem::take(&mut *lock(&self.mains)) {
-            waker.wake();
-        }
-    }
-
-    pub(crate) fn wake_when_asked(&self, waker: &Waker) {
-        lock(&self.mains).push(waker.clone());
-    }
+    peers: Peers,
 }
 
 impl Handle {
-    pub(crate) fn of(cores: Vec<Arc<JobQueue>>) -> Self {
-        Self { cores: cores.into(), stop: Arc::default() }
+    pub(crate) fn of(peers: Peers) -> Self {
+        Self { peers }
     }
 
-    pub(crate) fn with_stop(cores: Vec<Arc<JobQueue>>, stop: Arc<Stop>) -> Self {
-        Self { cores: cores.into(), stop }
+    /// The loop that runs on this thread, with the other cores of its runtime if it has any: what
+    /// [`EventLoop::handle`](crate::EventLoop::handle) and [`Core::handle`](crate::Core::handle)
+    /// give.
+    ///
+    /// # Panics
+    /// Outside a running loop; see [`try_current`](Self::try_current).
+    ///
+    /// ```
+    /// use coreloop::Handle;
+    /// let sum = coreloop::run(async {
+    ///     let handle = Handle::current();
+    ///     handle.spawn_on(0, || async { 40 + 2 }).unwrap().await
+    /// });
+    /// assert_eq!(sum.unwrap(), Ok(42));
+    /// ```
+    #[track_caller]
+    pub fn current() -> Self {
+        match Self::try_current() {
+            Ok(handle) => handle,
+            Err(_) => context::no_loop("`Handle::current`"),
+        }
+    }
+
+    /// As [`current`](Self::current), and an error where no loop runs.
+    ///
+    /// # Errors
+    /// [`NoLoop`], outside a running loop.
+    ///
+    /// ```
+    /// use coreloop::Handle;
+    /// assert!(Handle::try_current().is_err());
+    /// assert_eq!(coreloop::run(async { Handle::current().cores() }).unwrap(), 1);
+    /// ```
+    pub fn try_current() -> Result<Self, NoLoop> {
+        let peers = context::with_core(|core| core.peers());
+        peers.map(Self::of).ok_or(NoLoop(()))
+    }
+
+    /// The number, among the cores of [`current`](Self::current), of the one that runs on this
+    /// thread.
+    ///
+    /// # Errors
+    /// [`NoLoop`], outside a running loop.
+    ///
+    /// ```
+    /// use coreloop::{Handle, Runtime};
+    /// let runtime = Runtime::builder().build().unwrap();
+    /// let same = runtime.run(|core| async move { Handle::current_core() == Ok(core.index()) });
+    /// assert!(same.unwrap().into_iter().all(|same| same));
+    /// ```
+    pub fn current_core() -> Result<usize, NoLoop> {
+        context::with_core(|core| core.place.get().0).ok_or(NoLoop(()))
     }
 
     /// How many cores there are.
     pub fn cores(&self) -> usize {
-        self.cores.len()
+        self.peers.queues.len()
     }
 
-    /// Runs `f` on core `core`, between its tasks: it must be short and must not block. A panic in it is
-    /// contained.
+    /// Runs `f` on core `core`, between its tasks, from any thread: a core that is parked wakes for
+    /// it. It must be short and must not block. Those of one caller run in the order of the calls;
+    /// a panic in one is contained. Within a loop, for that loop, there is
+    /// [`call_soon`](crate::call_soon).
     ///
     /// # Errors
     /// [`PostError`], with nothing run: no such core, it has ended, or 1,024 closures wait already.
@@ -69,25 +98,31 @@ impl Handle {
     /// let mut event_loop = coreloop::EventLoop::new().unwrap();
     /// let handle = event_loop.handle();
     /// let (tx, rx) = mpsc::channel();
-    /// std::thread::spawn(move || handle.post(0, move || tx.send(7).unwrap()).unwrap());
+    /// std::thread::spawn(move || {
+    ///     handle.call_soon_threadsafe(0, move || tx.send(7).unwrap()).unwrap();
+    /// });
     /// while rx.try_recv().is_err() {
     ///     event_loop.turn(Some(std::time::Duration::from_millis(10)));
     /// }
     /// ```
-    pub fn post(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
+    pub fn call_soon_threadsafe(
+        &self,
+        core: usize,
+        f: impl FnOnce() + Send + 'static,
+    ) -> Result<(), PostError> {
         let queue =
-            self.cores.get(core).ok_or(PostError::NoSuchCore { cores: self.cores.len() })?;
+            self.peers.queues.get(core).ok_or(PostError::NoSuchCore { cores: self.cores() })?;
         queue.push(Box::new(f)).map_err(|refused| match refused {
             Refused::Full => PostError::Full,
             Refused::Gone => PostError::CoreGone,
         })
     }
 
-    /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core; the
-    /// future never leaves it.
+    /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core;
+    /// the future never leaves it.
     ///
     /// # Errors
-    /// As for [`post`](Self::post).
+    /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe).
     pub fn spawn_on<F, Fut, T>(&self, core: usize, f: F) -> Result<RemoteJoinHandle<T>, PostError>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -97,7 +132,7 @@ impl Handle {
         let shared =
             Arc::new(Shared { state: Mutex::new(State::Running(None)), ended: Condvar::new() });
         let promise = Promise { shared: shared.clone() };
-        self.post(core, move || {
+        self.call_soon_threadsafe(core, move || {
             drop(crate::spawn(async move {
                 let value = match crate::spawn(async move { f().await }).await {
                     Ok(value) => Ok(value),
@@ -112,9 +147,10 @@ impl Handle {
     /// What core `core` did so far; asks it, and waits for the answer.
     ///
     /// # Errors
-    /// As for [`post`](Self::post), and if the core ends before it has answered.
+    /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
+    /// has answered.
     pub async fn stats(&self, core: usize) -> Result<Snapshot, PostError> {
-        let ask = || async { crate::executor::context::with_core(|c| c.snapshot()) };
+        let ask = || async { context::with_core(|c| c.snapshot()) };
         match self.spawn_on(core, ask)?.await {
             Ok(Some(snapshot)) => Ok(snapshot),
             _ => Err(PostError::CoreGone),
@@ -122,16 +158,31 @@ impl Handle {
     }
 
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
-    /// [`Runtime::run`](crate::Runtime::run) then gives [`RunError::Stopped`](crate::RunError). It does
-    /// nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
+    /// [`Runtime::run`](crate::Runtime::run) then gives [`RunError::Stopped`](crate::RunError). It
+    /// does nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
     pub fn stop(&self) {
-        self.stop.ask();
+        self.peers.stop.ask();
     }
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("cores", &self.cores.len()).finish_non_exhaustive()
+        f.debug_struct("Handle").field("cores", &self.cores()).finish_non_exhaustive()
+    }
+}
+
+/// No loop runs on the calling thread.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no loop runs on this thread: call it from a future that `coreloop::run`, \
+     `EventLoop::block_on` or `Runtime::run` drives"
+)]
+pub struct NoLoop(());
+
+/// The same text as [`Display`](fmt::Display): an `unwrap` then says what to change.
+impl fmt::Debug for NoLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -153,7 +204,8 @@ pub enum PostError {
     },
 }
 
-/// Awaits the value of a task on another core, on any loop or none. Dropping it lets the task run on.
+/// Awaits the value of a task on another core, on any loop or none. Dropping it lets the task run
+/// on.
 pub struct RemoteJoinHandle<T> {
     shared: Arc<Shared<T>>,
 }
@@ -223,7 +275,8 @@ impl<T> Shared<T> {
 }
 
 impl<T> RemoteJoinHandle<T> {
-    /// Blocks the calling thread until the task has ended. Not for use within a loop: it would stall.
+    /// Blocks the calling thread until the task has ended. Not for use within a loop: it would
+    /// stall.
     ///
     /// # Errors
     /// If the task gave no value.

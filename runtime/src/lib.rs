@@ -14,8 +14,10 @@
 //! With `panic = "abort"` a panicking task ends the process, as that setting asks for; everything that is
 //! said here about contained panics holds with the default, `panic = "unwind"`.
 
+mod blocking;
 #[allow(unsafe_code)]
 pub mod buf;
+mod call;
 pub mod combine;
 mod config;
 mod contain;
@@ -39,6 +41,7 @@ pub mod signal;
 #[allow(unsafe_code)]
 pub mod sim;
 mod spawn;
+mod spawn_blocking;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
@@ -50,6 +53,7 @@ mod wheel;
 #[cfg(feature = "macros")]
 pub use coreloop_macros::{main, test};
 
+pub use call::{call_at, call_later, call_soon};
 pub use config::Settings;
 pub use driver::features::{Feature, FeatureSet, Missing, RingReport, UnknownFeature};
 pub use driver::setup::StartError;
@@ -57,11 +61,12 @@ pub use event_loop::{EventLoop, Turn, run};
 pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
 pub use executor::list::all_tasks;
-pub use handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
+pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
 pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
 pub use placement::{Cores, CoresError};
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
 pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
+pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};
 
 /// What the attributes expand to calls of; not for other use.
 #[doc(hidden)]

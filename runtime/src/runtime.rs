@@ -16,7 +16,8 @@ use crate::config::Settings;
 use crate::driver::setup::StartError;
 use crate::event_loop::EventLoop;
 use crate::executor::close::ShutdownReport;
-use crate::handle::{Handle, Stop};
+use crate::handle::Handle;
+use crate::mailbox::peers::{Peers, Stop};
 use crate::mailbox::queue::JobQueue;
 use crate::placement::{self, Cores, CoresError};
 
@@ -379,6 +380,7 @@ impl Seat {
         Fut: Future<Output = R>,
     {
         let Seat { index, cpu, settings, pin } = self;
+        let all_cpus = placement::allowed_cpus();
         if pin && !placement::pin_to(cpu) {
             eprintln!("coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned");
         }
@@ -389,11 +391,16 @@ impl Seat {
                 return Ended::Failed(RunError::Start { core: index, source });
             }
         };
+        if pin {
+            event_loop.core().blocking.run_on(all_cpus);
+        }
         event_loop.core().place.set((index, pin.then_some(cpu)));
         let Some(queues) = gate.pass(index, event_loop.core().jobs.clone()) else {
             return Ended::NeverRan;
         };
-        let handle = Handle::with_stop(queues, stop.clone());
+        let peers = Peers::new(queues, stop.clone());
+        event_loop.core().join_peers(peers.clone());
+        let handle = Handle::of(peers);
         if let Some(on_start) = on_start {
             on_start(handle.clone());
         }
@@ -409,6 +416,12 @@ fn warn_of_leaks(index: usize, report: &ShutdownReport) {
     if report.ops_leaked > 0 {
         let n = report.ops_leaked;
         eprintln!("coreloop: core {index} ended with {n} operations still in the kernel; leaked");
+    }
+    if report.blocking_left > 0 {
+        let n = report.blocking_left;
+        eprintln!(
+            "coreloop: core {index} ended while {n} closures of spawn_blocking ran; left behind"
+        );
     }
 }
 

@@ -205,7 +205,7 @@ fn cancel_shutdown_handles_say_that_the_core_has_gone() {
     let handle = event_loop.handle();
     let task = event_loop.spawn(std::future::pending::<()>());
     drop(event_loop);
-    assert_eq!(handle.post(0, || ()), Err(PostError::CoreGone));
+    assert_eq!(handle.call_soon_threadsafe(0, || ()), Err(PostError::CoreGone));
     assert!(handle.spawn_on(0, || async { 1 }).is_err());
     assert!(task.is_finished());
     let end = coreloop::run(task).unwrap();
@@ -224,7 +224,7 @@ fn cancel_shutdown_posted_closures_run_or_are_dropped() {
             let _guard = guard;
             runs.fetch_add(1, Ordering::Relaxed);
         };
-        taken += usize::from(handle.post(0, job).is_ok());
+        taken += usize::from(handle.call_soon_threadsafe(0, job).is_ok());
     }
     let remote = handle.spawn_on(0, || async { 5 });
     assert_eq!(remote.err(), Some(PostError::Full), "the queue is bounded");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 23] = [
+const LAYERS: [(&str, u32); 26] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
@@ -20,6 +20,8 @@ const LAYERS: [(&str, u32); 23] = [
     ("driver", 2),
     ("mailbox", 2),
     ("task", 3),
+    // Threads beside a loop.
+    ("blocking", 3),
     // The loop, which brings these together.
     ("executor", 4),
     // What user code is written with.
@@ -27,6 +29,9 @@ const LAYERS: [(&str, u32); 23] = [
     ("time", 5),
     ("spawn", 5),
     ("sync", 5),
+    // Plain functions as tasks, and tasks for what blocks.
+    ("call", 6),
+    ("spawn_blocking", 6),
     ("op", 6),
     // Sets of tasks, which are spawned and have limits.
     ("combine", 6),
@@ -43,10 +48,11 @@ const LAYERS: [(&str, u32); 23] = [
 ];
 
 /// Ignorance that modules promise in their own docs, beyond what the heights say.
-const KNOWS_NOT: [(&str, &str); 8] = [
+const KNOWS_NOT: [(&str, &str); 9] = [
     ("task", "driver"),
     ("task", "wheel"),
     ("wheel", "metrics"),
+    ("blocking", "mailbox"),
     ("mailbox", "driver"),
     ("time", "driver"),
     ("combine", "executor"),

@@ -71,11 +71,15 @@ fn model_regress_a_new_task_does_not_inherit_a_place_in_the_run_queue() {
             next_turn().await;
             first.borrow_mut().push("who was there");
         });
-        let spawner =
-            spawn(async move { spawn(async move { second.borrow_mut().push("the new") }) });
-        let new = spawner.await.unwrap();
+        let new = Rc::new(Cell::new(None));
+        let handle = new.clone();
+        let spawner = spawn(async move {
+            let task = spawn(async move { second.borrow_mut().push("the new") });
+            handle.set(Some(task));
+        });
+        spawner.await.unwrap();
         waits.await.unwrap();
-        new.await.unwrap();
+        new.take().unwrap().await.unwrap();
         assert_eq!(*order.borrow(), ["who was there", "the new"]);
     })
     .unwrap();

@@ -205,7 +205,7 @@ fn memory_a_payload_that_panics_ends_neither_core_nor_task() {
     in_child("memory_a_payload_that_panics_ends_neither_core_nor_task", || {
         let mut event_loop = EventLoop::new().unwrap();
         let handle = event_loop.handle();
-        handle.post(0, || panic_any(Payload)).unwrap();
+        handle.call_soon_threadsafe(0, || panic_any(Payload)).unwrap();
         let polls = Rc::new(Cell::new(0));
         let seen = polls.clone();
         event_loop.block_on(async move {

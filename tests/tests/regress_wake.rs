@@ -67,7 +67,9 @@ fn wake_between_turns_shows_on_the_descriptor_whatever_the_kernel_has() {
         }
         let (handle, ran) = (event_loop.handle(), Arc::new(AtomicBool::new(false)));
         let runs = ran.clone();
-        let post = move || handle.post(0, move || runs.store(true, Ordering::SeqCst)).unwrap();
+        let post = move || {
+            handle.call_soon_threadsafe(0, move || runs.store(true, Ordering::SeqCst)).unwrap()
+        };
         thread::spawn(post).join().unwrap();
         assert!(readable(fd, 5000), "settings {i}: a closure");
         while event_loop.turn(Some(Duration::ZERO)).ready {}

@@ -141,7 +141,7 @@ fn sim_an_hour_of_heartbeats_takes_no_time() {
                 // To the next core, which counts it.
                 let (to, beats) = ((core.index() + 1) % core.count(), beats.clone());
                 let count = move || _ = beats.fetch_add(1, Ordering::Relaxed);
-                core.handle().post(to, count).unwrap();
+                core.handle().call_soon_threadsafe(to, count).unwrap();
             }
         }
     });
@@ -213,7 +213,7 @@ fn sim_a_crashed_core_answers_with_an_error_and_comes_back_fresh() {
             own.crash("server");
             let gone = timeout(Duration::from_secs(1), remote).await.unwrap();
             assert_eq!(gone, Err(RemoteError::Gone));
-            assert!(old.post(0, || ()).is_err(), "the core has ended");
+            assert!(old.call_soon_threadsafe(0, || ()).is_err(), "the core has ended");
             own.restart("server");
             let fresh = booted(&handles, 1).await;
             assert_eq!(fresh.spawn_on(1, || async { 9 }).unwrap().await, Ok(9));

@@ -156,7 +156,7 @@ fn l6_busy_tasks_do_not_keep_timers_or_posts_out() {
             let posted = Rc::new(Cell::new(false));
             let (tell, told) = std::sync::mpsc::channel();
             let thread = std::thread::spawn(move || {
-                handle.post(0, move || tell.send(Instant::now()).unwrap()).unwrap();
+                handle.call_soon_threadsafe(0, move || tell.send(Instant::now()).unwrap()).unwrap();
                 Instant::now()
             });
             let mut answered = None;
@@ -352,7 +352,9 @@ fn task_poll_fd_tells_of_data_wakes_and_posts() {
     assert!(until(&mut event_loop, &|| woken.is_finished()), "a wake from another thread");
     comes_to_rest(&mut event_loop, fd);
     let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || handle.post(0, move || tell.send(()).unwrap()).unwrap());
+    std::thread::spawn(move || {
+        handle.call_soon_threadsafe(0, move || tell.send(()).unwrap()).unwrap()
+    });
     assert!(until(&mut event_loop, &|| told.try_recv().is_ok()), "a post from another thread");
     assert!(
         worst < Duration::from_secs(2),

@@ -177,7 +177,7 @@ fn task_panic_in_a_foreign_waker() {
 fn task_panic_in_a_posted_closure() {
     let mut event_loop = EventLoop::new().unwrap();
     let handle = event_loop.handle();
-    handle.post(0, || panic!("in a closure")).unwrap();
+    handle.call_soon_threadsafe(0, || panic!("in a closure")).unwrap();
     event_loop.block_on(async {
         turns(3).await;
         assert!(still_works().await);
@@ -195,7 +195,7 @@ fn task_panic_with_a_payload_that_panics() {
     }
     let mut event_loop = EventLoop::new().unwrap();
     let handle = event_loop.handle();
-    handle.post(0, || std::panic::panic_any(Bomb("a closure's payload"))).unwrap();
+    handle.call_soon_threadsafe(0, || std::panic::panic_any(Bomb("a closure's payload"))).unwrap();
     event_loop.block_on(async {
         turns(3).await;
         drop(coreloop::spawn(async { std::panic::panic_any(Bomb("a task's payload")) }));

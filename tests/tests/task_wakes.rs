@@ -320,7 +320,7 @@ fn task_wake_lost_by_nobody_in_a_ping_pong_of_threads() {
             right
         });
         assert_eq!(right, ROUNDS);
-        pong_handle.post(0, move || stop.store(true, Ordering::SeqCst)).unwrap();
+        pong_handle.call_soon_threadsafe(0, move || stop.store(true, Ordering::SeqCst)).unwrap();
         pong.join().unwrap();
     });
 }

@@ -1,9 +1,9 @@
 //! The orderly end of a loop.
 //!
-//! Owns the order: refuse mail, end the tasks (their destructors run, their ops are cancelled), forget the
-//! timers, wait for the kernel, close. Nothing that the kernel may still write to is freed. [`Core::close`]
-//! is all of it in one go; a simulation takes the same steps one by one, since other cores and the clock must
-//! move on while this one waits.
+//! Owns the order: refuse mail, end the tasks (their destructors run, their ops are cancelled),
+//! forget the timers, wait for the kernel, close, wait for blocking work. Nothing that the kernel
+//! may still write to is freed. [`Core::close`] is all of it in one go; a simulation takes the same
+//! steps one by one, since other cores and the clock must move on while this one waits.
 
 use std::time::Duration;
 
@@ -21,15 +21,20 @@ use super::context;
 pub struct ShutdownReport {
     /// Tasks that had not ended and were cancelled.
     pub tasks_cancelled: u32,
-    /// Ops that the kernel did not give back within the grace; their memory and descriptors are leaked on
-    /// purpose, since it may still use them.
+    /// Ops that the kernel did not give back within the grace; their memory and descriptors are
+    /// leaked on purpose, since it may still use them.
     pub ops_leaked: u32,
+    /// Closures of [`spawn_blocking`](crate::spawn_blocking) that still ran after the grace; their
+    /// threads are left behind and end with them.
+    pub blocking_left: u32,
 }
 
 /// A close under way.
 pub(crate) struct Closing {
     tasks_cancelled: u32,
     drain: Drain,
+    /// Until when the end may be waited for, in ns.
+    deadline: u64,
 }
 
 impl Core {
@@ -52,6 +57,8 @@ impl Core {
             for job in self.jobs.close() {
                 contained(|| drop(job));
             }
+            // Before the tasks end, which may free a thread for what others have queued.
+            self.blocking.stop();
             let tasks_cancelled = self.tasks.live();
             if self.slow_ns.is_some() {
                 self.report_unfinished();
@@ -59,7 +66,7 @@ impl Core {
             contained(|| self.tasks.cancel_all());
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
-            Some(Closing { tasks_cancelled, drain: Drain::until(deadline) })
+            Some(Closing { tasks_cancelled, drain: Drain::until(deadline), deadline })
         })
     }
 
@@ -82,7 +89,8 @@ impl Core {
         context::enter(self, || self.driver.drain_wait(&mut closing.drain, until));
     }
 
-    /// Last step: closes the ring, whatever the kernel has kept.
+    /// Last step: closes the ring, whatever the kernel has kept, and waits for what blocks on
+    /// threads.
     pub(crate) fn end_close(&self, closing: Closing) -> ShutdownReport {
         let ops_leaked = context::enter(self, || {
             let leaked = self.driver.close_drained();
@@ -94,6 +102,8 @@ impl Core {
         self.tasks.lease().close();
         self.driver.close_wake();
         self.metrics.add(Kind::OpsLeaked, u64::from(ops_leaked));
-        ShutdownReport { tasks_cancelled: closing.tasks_cancelled, ops_leaked }
+        let grace = closing.deadline.saturating_sub(self.kernel.now_ns());
+        let blocking_left = self.blocking.close(Duration::from_nanos(grace));
+        ShutdownReport { tasks_cancelled: closing.tasks_cancelled, ops_leaked, blocking_left }
     }
 }

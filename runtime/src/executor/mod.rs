@@ -4,16 +4,18 @@
 //! a tick. The tick itself is in [`tick`], the decision how to wait in [`park`] and [`dial`], the orderly
 //! end in [`close`]. Knows nothing of sockets or threads: it runs wherever it is called.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::pool::{Limits, Pool};
 use crate::driver::features::FeatureSet;
 use crate::driver::pool::PoolConfig;
 use crate::driver::setup::{RingConfig, StartError};
 use crate::driver::{Driver, DriverConfig};
 use crate::mailbox::cell::{CORES_MAX, Lease};
+use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::JobQueue;
 use crate::metrics::{Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
@@ -47,6 +49,7 @@ pub(crate) struct CoreConfig {
     pub(crate) debug: bool,
     pub(crate) slow_poll: Duration,
     pub(crate) reporter: Reporter,
+    pub(crate) blocking: Limits,
 }
 
 pub(crate) struct Core {
@@ -66,6 +69,9 @@ pub(crate) struct Core {
     slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
     pub(crate) place: Cell<(usize, Option<usize>)>,
+    peers: RefCell<Peers>,
+    /// Threads for its tasks' blocking work.
+    pub(crate) blocking: Rc<Pool>,
 }
 
 impl Core {
@@ -98,11 +104,28 @@ impl Core {
             polls_to_look: Cell::new(0),
             slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
+            blocking: Rc::new(Pool::new(config.blocking)),
+            peers: RefCell::new(Peers::alone(jobs.clone())),
             driver,
             jobs,
             metrics,
             kernel,
         }))
+    }
+
+    /// Whether tasks stand in for threads here, and what the next piece of blocking work takes.
+    pub(crate) fn stand_in_ns(&self) -> Option<u64> {
+        self.kernel.stand_in_ns()
+    }
+
+    /// All cores of its runtime, this one among them.
+    pub(crate) fn peers(&self) -> Peers {
+        self.peers.borrow().clone()
+    }
+
+    /// Makes it one of several.
+    pub(crate) fn join_peers(&self, peers: Peers) {
+        self.peers.replace(peers);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

@@ -52,6 +52,15 @@ impl Timers {
         Some(self.wheel.borrow_mut().insert(tick, waker))
     }
 
+    /// As [`insert`](Self::insert); a deadline that has passed is due at the next look, without the rounding
+    /// up.
+    pub(crate) fn insert_or_due(&self, deadline_ns: u64, waker: Waker) -> Option<TimerKey> {
+        let now = self.now_ns();
+        // The present tick and no earlier one: it keeps its place behind what is due already.
+        let whole = now - now % self.resolution_ns;
+        self.insert(if deadline_ns <= now { whole } else { deadline_ns }, waker)
+    }
+
     /// Takes a timer out; its waker is dropped with nothing borrowed.
     pub(crate) fn cancel(&self, key: TimerKey) {
         let waker = self.wheel.borrow_mut().cancel(key);

@@ -13,7 +13,8 @@ use super::net::HostId;
 use super::world::World;
 use crate::config::Settings;
 use crate::driver::setup::StartError;
-use crate::handle::{Handle, Stop};
+use crate::handle::Handle;
+use crate::mailbox::peers::{Peers, Stop};
 use crate::metrics::Counters;
 use crate::runtime::{self, until_stopped};
 
@@ -78,7 +79,9 @@ impl Host {
         let mut started = started?;
         self.stop = Arc::default();
         let queues = started.iter().map(|c| c.core().jobs.clone()).collect();
-        let handle = Handle::with_stop(queues, self.stop.clone());
+        let peers = Peers::new(queues, self.stop.clone());
+        started.iter().for_each(|core| core.core().join_peers(peers.clone()));
+        let handle = Handle::of(peers);
         for (index, core) in started.iter_mut().enumerate() {
             let place = runtime::Core::new(index, index, handle.clone());
             core.begin(self.main(place));

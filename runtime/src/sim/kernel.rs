@@ -276,6 +276,13 @@ impl Kernel for SimKernel {
         self.world.advance_to(self.world.now_ns().saturating_add(ns));
     }
 
+    fn stand_in_ns(&self) -> Option<u64> {
+        let (least, most) = WORK_NS;
+        let ns = self.world.rng(|rng| rng.between(least, most));
+        self.world.note("work", &[ns as i64]);
+        Some(ns)
+    }
+
     fn eventfd(&self) -> io::Result<OwnedFd> {
         self.world.sweep();
         let (fd, twin) = event()?;
@@ -346,6 +353,9 @@ impl Kernel for SimKernel {
         })
     }
 }
+
+/// What a piece of blocking work takes, least and most.
+const WORK_NS: (u64, u64) = (10_000, 20_000_000);
 
 /// The user's share of a ring: dropping it closes the ring.
 struct SimMapping {

@@ -79,6 +79,12 @@ pub(crate) trait Kernel {
     /// Holds the calling thread up for `d`: where the kernel is short of something that only time brings.
     fn pause(&self, d: Duration);
 
+    /// None if blocking work is done by threads. Else there are none, and this is what the next piece of such
+    /// work takes, in nanoseconds of this kernel's clock.
+    fn stand_in_ns(&self) -> Option<u64> {
+        None
+    }
+
     /// A close-on-exec, non-blocking eventfd with a count of 0.
     fn eventfd(&self) -> io::Result<OwnedFd>;
 

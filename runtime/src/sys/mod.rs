@@ -1,11 +1,13 @@
 //! Raw system calls and the kernel's own layouts.
 //!
 //! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop talks to
-//! the system ([`kernel`]) and its one real implementation ([`linux`]). Knows nothing of ops, tasks or
-//! cores: everything here could be replaced by a simulated kernel without the layers above noticing.
+//! the system ([`kernel`]), its one real implementation ([`linux`]), and where threads beside a loop run
+//! ([`threads`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
+//! kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+pub(crate) mod threads;
 
 pub(crate) use kernel::{Kernel, RingMemory, WaitArg};

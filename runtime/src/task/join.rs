@@ -183,6 +183,13 @@ impl<T> JoinHandle<T> {
         self.polled_in.set(0);
     }
 
+    /// Keeps a task that was spawned just now out of the run queue, until the waker that this gives wakes it.
+    pub(crate) fn await_wake(&self) -> Waker {
+        let slot = self.header().slot;
+        self.tasks.unschedule_last(slot);
+        Waker::clone(&self.tasks.word_of(slot).waker())
+    }
+
     /// Names the task without keeping it.
     pub(crate) fn canceller(&self) -> Canceller {
         let header = self.header();

@@ -1,7 +1,7 @@
 //! Tasks of one core: where they live, who may wake them, who waits for them.
 //!
 //! Owns the slot table and run queue (`table`), the size-classed memory (`blocks`), one task's life
-//! (`cell`), the handle to it (`join`), sets of tasks that are waited for together (`set`), what can be told of
+//! (`cell`), the handles to it (`join`, `call`), sets of tasks that are waited for together (`set`), what can be told of
 //! a task (`info`, `report`) and the values that travel with one (`local`). A task is named by its slot and
 //! generation; a waker is that name and the core's id in one word (`waker`), without a reference count.
 //! Invariants:
@@ -13,6 +13,7 @@
 //! Knows no ring, no timer and no other core.
 
 pub(crate) mod blocks;
+mod call;
 pub(crate) mod cell;
 pub(crate) mod current;
 pub(crate) mod info;
@@ -25,6 +26,7 @@ pub(crate) mod waker;
 
 use std::rc::Rc;
 
+pub use call::Call;
 pub use info::{TaskInfo, TaskState, WaitsFor};
 pub(crate) use join::Canceller;
 pub use join::{JoinError, JoinHandle};

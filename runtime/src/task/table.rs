@@ -211,6 +211,15 @@ impl Tasks {
         }
     }
 
+    /// Takes the slot that was scheduled last out of the run queue, if it is this one.
+    pub(crate) fn unschedule_last(&self, slot: u32) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.ready.back().is_some_and(|last| last.slot == slot) {
+            inner.ready.pop_back();
+            inner.table[slot as usize].scheduled = false;
+        }
+    }
+
     /// Nobody drives a main future any more: its wakes are stale.
     pub(crate) fn forget_root(&self) {
         let mut inner = self.inner.borrow_mut();

@@ -100,7 +100,7 @@ async fn post(ledger: &Arc<Ledger>, here: &Place) -> Result<(), Cut> {
         let signal = Arc::new(Signal::default());
         let (sets, own) = (Sets(signal.clone()), ledger.clone());
         let later = ledger.chance(50);
-        let posted = here.handle.post(here.some(ledger), move || {
+        let posted = here.handle.call_soon_threadsafe(here.some(ledger), move || {
             let guard = own.guard();
             if !later {
                 return drop(sets);
