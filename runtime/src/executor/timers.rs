@@ -44,7 +44,7 @@ impl Timers {
         if deadline_ns == u64::MAX || self.closed.get() {
             return None;
         }
-        let tick = if planted::is(Fault::EarlyTimer) {
+        let tick = if planted::is(Fault::EarlyTimer, 1) {
             deadline_ns / self.resolution_ns // Rounded down; `Sleep` takes the wheel's word for it.
         } else {
             deadline_ns.div_ceil(self.resolution_ns)
@@ -76,7 +76,11 @@ impl Timers {
 
     /// Fires what is due at `now`, at most as many as there are timers at the outset.
     pub(crate) fn fire(&self, now_ns: u64, metrics: &Recorder) {
-        let now = now_ns / self.resolution_ns;
+        let now = if planted::is(Fault::EarlyTimer, 2) {
+            now_ns.div_ceil(self.resolution_ns)
+        } else {
+            now_ns / self.resolution_ns
+        };
         let bound = self.wheel.borrow().len();
         for _ in 0..bound {
             let Some((deadline, waker)) = self.wheel.borrow_mut().pop_due(now) else { return };
