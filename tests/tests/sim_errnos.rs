@@ -20,6 +20,7 @@ use coreloop::op::{AcceptOne, AcceptQueue, Connect, Cqe, Op, PollOnce, Read, Sqe
 use coreloop::op::{Submitter, submit};
 use coreloop::sim::{Call, Faults, Sim};
 use coreloop::time::{sleep, timeout};
+use coreloop_net::{TcpListener, TcpStream};
 
 const PORT: u16 = 7000;
 const MS: Duration = Duration::from_millis(1);
@@ -218,4 +219,44 @@ fn sim_errnos_none_comes_unless_it_is_asked_for() {
             assert!(call.own_errnos().contains(errno), "seed {seed}: {call:?} answered {errno}");
         }
     }
+}
+
+/// What a listener deals with: want of descriptors and memory by a pause, a connection that failed by the
+/// next one, as accept(2) says.
+#[test]
+fn sim_errnos_a_listener_goes_on_after_those_that_are_not_its_own() {
+    let own = [libc::ENOSR, libc::ESOCKTNOSUPPORT, libc::EPROTONOSUPPORT, libc::ETIMEDOUT];
+    let (mut drawn, mut told) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..60 {
+        let seen = Rc::new(RefCell::new(BTreeSet::new()));
+        let noted = seen.clone();
+        let sim = Sim::builder().seed(seed).faults(Faults::errors()).build();
+        let server = sim.host("server", 1, move |_core| {
+            let noted = noted.clone();
+            async move {
+                let mut listener = loop {
+                    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) {
+                        Ok(listener) => break listener,
+                        Err(_) => sleep(MS).await,
+                    }
+                };
+                loop {
+                    if let Err(e) = listener.accept().await {
+                        noted.borrow_mut().insert(e.raw_os_error().unwrap());
+                    }
+                }
+            }
+        });
+        sim.client("client", async move || {
+            for _ in 0..20 {
+                sleep(MS).await;
+                drop(TcpStream::connect((server, PORT)).await);
+            }
+        });
+        let report = sim.run().unwrap();
+        drawn.extend(report.errors.into_keys().filter(|key| key.0 == Call::Accept));
+        told.extend(seen.take());
+    }
+    assert_eq!(drawn.len(), Call::Accept.errnos().len(), "{drawn:?}");
+    assert_eq!(told, own.into());
 }

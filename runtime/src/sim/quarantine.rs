@@ -26,6 +26,7 @@ const BYTES_MAX: usize = 8 << 20;
 /// What a block that was freed is filled with; of a large one, this many bytes at either end.
 const POISON: u8 = 0xDD;
 const POISONED: usize = 16 * 1024;
+static POISON_BYTES: [u8; 2 * POISONED] = [POISON; 2 * POISONED];
 
 /// Findings that are kept.
 const FOUND_MAX: usize = 16;
@@ -163,7 +164,7 @@ impl Books {
         let intact = block.poisoned().into_iter().all(|(from, len)| {
             // SAFETY: within the block, which is the allocator's and was filled when it was freed.
             let bytes = unsafe { std::slice::from_raw_parts(at.add(from), len) };
-            bytes.iter().all(|byte| *byte == POISON)
+            *bytes == POISON_BYTES[..len]
         });
         if !intact {
             self.find(Found::Written { block: block.layout.size() });
