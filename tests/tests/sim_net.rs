@@ -17,9 +17,15 @@ const MS: Duration = Duration::from_millis(1);
 
 /// Sends back what comes, on every core of a host.
 async fn echo() -> io::Result<()> {
-    let mut listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    let mut listener = loop {
+        // Refused where the faults are so.
+        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) {
+            Ok(listener) => break listener,
+            Err(_) => sleep(MS).await,
+        }
+    };
     loop {
-        let mut stream = listener.accept().await?;
+        let Ok(mut stream) = listener.accept().await else { continue };
         drop(spawn(async move {
             while let Ok(Some(chunk)) = stream.recv().await {
                 if stream.write_all(chunk).await.is_err() {
@@ -208,26 +214,6 @@ fn sim_net_a_descriptor_left_open_fails_the_simulation() {
     assert_eq!(open.len(), 1, "{open:?}");
     assert!(open[0].contains("client") && open[0].contains("socket"), "{open:?}");
     drop(kept);
-}
-
-#[test]
-fn sim_net_an_hour_of_heartbeats_takes_no_time() {
-    let sim = Sim::builder().faults(Faults::none()).build();
-    let server = sim.host("server", 1, |_core| echo());
-    sim.client("client", async move || {
-        let mut stream = connected(server).await;
-        for beat in 0..3600u32 {
-            sleep(Duration::from_secs(1)).await;
-            let bytes = beat.to_le_bytes().to_vec();
-            assert_eq!(through(&mut stream, bytes.clone()).await.unwrap(), bytes);
-        }
-    });
-    let began = std::time::Instant::now();
-    let report = sim.run().unwrap();
-    let took = began.elapsed();
-    assert!(report.elapsed >= Duration::from_secs(3600), "{:?}", report.elapsed);
-    coreloop_tests::figure!("an hour of heartbeats took {took:?}, {} steps", report.steps);
-    assert!(report.steps < 20 * 3600, "a few steps each: {}", report.steps);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Faults put back on purpose, one at a time, are found by the workload of `sim_workload`, each within 1,000
-//! seeds; the same seeds pass without them. Needs the feature `planted`:
+//! Faults put back on purpose, one at a time, each at each of its places, are found by the workload of
+//! `sim_workload` within 1,000 seeds, as what they are; the same seeds pass without them. Needs the feature `planted`:
 //! `cargo test --release -p coreloop-tests --features planted --test sim_planted`.
 
 #![cfg(feature = "planted")]
@@ -20,7 +20,9 @@ fn sim_planted_every_fault_is_found_within_1000_seeds() {
     println!("{said}");
     assert!(found, "{said}");
     for fault in Fault::ALL {
-        assert!(said.contains(&format!("| {} | ", fault.name())), "{said}");
+        for place in 1..=fault.places().len() {
+            assert!(said.contains(&format!("| {}.{place} | ", fault.name())), "{said}");
+        }
     }
     let most = said.lines().filter_map(|line| line.split(" | ").nth(1)?.parse::<u64>().ok()).max();
     let (passed, said) = sim(&["--seeds", &most.unwrap().to_string(), "--seconds", "600"]);

@@ -1,7 +1,12 @@
 //! The workload of `sim_workload` over a few hundred seeds; `cargo run --release -p coreloop-tests --bin sim`
 //! runs as many as there is time for.
 
+use coreloop::sim::Quarantine;
 use coreloop_tests::sim_workload;
+
+/// Notices memory that is freed while the simulated kernel has it.
+#[global_allocator]
+static ALLOCATOR: Quarantine = Quarantine;
 
 #[track_caller]
 fn passes(seeds: impl Iterator<Item = u64>) {

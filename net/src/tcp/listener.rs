@@ -157,8 +157,8 @@ impl TcpListener {
     /// No connection is lost: the next call gets it.
     ///
     /// # Errors
-    /// As `accept4(2)`, but for those above and for connections that were reset while they waited, which
-    /// are passed over.
+    /// As `accept4(2)`, but for those above and for connections that failed while they waited, which are
+    /// passed over (ECONNABORTED, EPROTO, ENETDOWN and the like, as that page advises).
     pub async fn accept(&mut self) -> io::Result<TcpStream> {
         let fd = poll_fn(|cx| self.poll_accept(cx)).await?;
         Ok(TcpStream::from_fd(fd, &self.submitter))
@@ -176,7 +176,18 @@ impl TcpListener {
                         self.submitter.count_accept_pause();
                         self.paused = Some(sleep(PAUSE));
                     }
-                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => {}
+                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPERM) => {}
+                    // Errors of the connection and not of the listener: accept(2) says to go on.
+                    Some(
+                        libc::ENETDOWN
+                        | libc::EPROTO
+                        | libc::ENOPROTOOPT
+                        | libc::EHOSTDOWN
+                        | libc::ENONET
+                        | libc::EHOSTUNREACH
+                        | libc::EOPNOTSUPP
+                        | libc::ENETUNREACH,
+                    ) => {}
                     _ => return Poll::Ready(Err(e)),
                 },
                 None => {

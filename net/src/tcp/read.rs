@@ -259,6 +259,19 @@ impl Future for Recv<'_> {
     }
 }
 
+#[cfg(feature = "planted")]
+impl Drop for Recv<'_> {
+    fn drop(&mut self) {
+        use coreloop::planted::{Fault, is};
+
+        if is(Fault::DroppedReceive, 2) {
+            // The op goes with its future, and what it brings with the op.
+            let armed = self.half.sock.armed.take();
+            drop(armed);
+        }
+    }
+}
+
 /// The future of [`ReadHalf::read`].
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Read<'a, B: IoBufMut> {

@@ -174,7 +174,7 @@ impl<'a, F: Form> Writing<'a, F> {
             match &mut self.step {
                 Step::Begin(_) => {
                     let earlier =
-                        self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends);
+                        self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends, 1);
                     if earlier {
                         ready!(self.half.sock.poll_send_quiet(cx));
                     }

@@ -21,6 +21,9 @@ impl Driver {
         slot.cancelled.set(true);
         self.tell_if_watched();
         if slot.unsent.get() {
+            if planted::is(Fault::LostCancel, 2) {
+                return slot.cancelled.set(false); // It is sent when its turn comes.
+            }
             // Its entry in the line is passed over when its turn comes.
             self.waiting.borrow_mut().never_sent.push_back(key);
             self.any_never_sent.set(true);
@@ -32,7 +35,7 @@ impl Driver {
     fn queue_cancel(&self, target: u64) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.cancels.is_empty() || !self.push_cancel(target) {
-            if planted::is(Fault::LostCancel) {
+            if planted::is(Fault::LostCancel, 1) {
                 return; // The op stays in the kernel, and whoever waits for its end waits for ever.
             }
             waiting.cancels.push_back(target);
@@ -56,7 +59,7 @@ impl Driver {
         for key in self.slots.keys() {
             let Some(slot) = self.slots.get(key) else { continue };
             // One that the kernel never saw is asked once: what ends it stands in line already.
-            if !slot.unsent.get() {
+            if !slot.unsent.get() || planted::is(Fault::CancelAgain, 1) {
                 slot.cancelled.set(false);
             }
             self.cancel(key);

@@ -43,7 +43,7 @@ impl Driver {
             self.cancel_all();
             drain.next_cancel = now + CANCEL_AGAIN_NS;
         }
-        if planted::is(Fault::DrainWithoutWait) {
+        if planted::is(Fault::DrainWithoutWait, 1) {
             return None; // The cancels are asked for, and nobody waits for their end.
         }
         self.queue_waiting();

@@ -15,10 +15,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Driver;
-use super::op_slab::{INLINE_BYTES, Key, NO_OP, State, VTable};
+use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
 use crate::planted::{self, Fault};
-use crate::sys::abi::opcode;
 
 /// One operation with one completion.
 ///
@@ -253,9 +252,10 @@ impl<O: Op> Drop for InFlight<O> {
         }
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         if slot.state.get() != State::Done {
-            let poll = slot.opcode.get() == opcode::POLL_ADD; // Names no memory, so none is freed.
-            if planted::is(Fault::CloseBeforeSubmission) && poll {
-                // What the op holds goes with its handle, though its submission may not have gone out.
+            if planted::is(Fault::CloseBeforeSubmission, 1) {
+                give_up_early(slot, &NO_OP);
+            }
+            if planted::is(Fault::FreedInFlight, 1) {
                 slot.vtable.set(&NO_OP);
                 // SAFETY: none: this is the mistake, which a simulation is to find.
                 drop(unsafe { take::<O>(slot.payload()) });
@@ -320,6 +320,11 @@ impl Armed {
 
 impl Drop for Armed {
     fn drop(&mut self) {
+        if planted::is(Fault::CloseBeforeSubmission, 2)
+            && let Some(slot) = self.driver.slots.get(self.key)
+        {
+            give_up_early(slot, &NO_OP_MANY);
+        }
         self.driver.cancel(self.key);
     }
 }
@@ -328,6 +333,14 @@ impl fmt::Debug for Armed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Armed").field("key", &self.key).finish_non_exhaustive()
     }
+}
+
+/// A planted fault: what an op holds goes with its handle, though its submission may not have gone out.
+/// Its memory stays: this one is about descriptors.
+fn give_up_early(slot: &Slot, nothing: &'static VTable) {
+    let vtable = slot.vtable.replace(nothing);
+    // SAFETY: none: this is the mistake, which a simulation is to find.
+    planted::keeping_memory(|| unsafe { (vtable.discard)(slot.payload()) });
 }
 
 /// The driver's own way to end an op in `place`, for slots whose handle is gone.

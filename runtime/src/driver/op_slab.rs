@@ -128,6 +128,9 @@ pub(super) static NO_OP: VTable = VTable {
     multishot: false,
 };
 
+/// The same, in the place of an op with many completions.
+pub(super) static NO_OP_MANY: VTable = VTable { multishot: true, ..NO_OP };
+
 /// Slots come in pages, each twice the size of the one before: an index finds its page by its highest bit,
 /// and no table of pages has to grow while somebody looks at a slot.
 const FIRST_PAGE: u32 = 64;
@@ -203,7 +206,7 @@ impl OpSlab {
     pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
         let slot = self.at(key.index)?;
         // Without the generation, a key that was kept too long names whoever took the place.
-        let generation = slot.generation.get() == key.generation || planted::is(Fault::StaleKey);
+        let generation = slot.generation.get() == key.generation || planted::is(Fault::StaleKey, 1);
         let same = generation && slot.state.get() != State::Free;
         same.then_some(slot)
     }

@@ -218,7 +218,7 @@ impl Pool {
         let bytes = unsafe { std::slice::from_raw_parts(self.address(bid).as_ptr(), len as usize) };
         let copy = Chunk::copy_of(bytes);
         self.provide(bid);
-        if planted::is(Fault::BufferTwice) {
+        if planted::is(Fault::BufferTwice, 1) {
             self.provide(bid); // Two receives get the same buffer.
         }
         copy
@@ -239,6 +239,9 @@ impl Pool {
         drop(members);
         if self.open.get() {
             self.provide(bid);
+            if planted::is(Fault::BufferTwice, 2) {
+                self.provide(bid);
+            }
         }
     }
 

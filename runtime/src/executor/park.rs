@@ -153,7 +153,7 @@ impl Core {
     #[inline]
     pub(crate) fn mail_before_park(&self) -> bool {
         // Without this look, mail between the turn's own one and the announcement wakes nobody.
-        let mail = !planted::is(Fault::MissingWakeFence) && self.has_mail();
+        let mail = !planted::is(Fault::MissingWakeFence, 1) && self.has_mail();
         if mail {
             self.tasks.lease().cell.unparked();
             self.submit();

@@ -44,7 +44,7 @@ impl Timers {
         if deadline_ns == u64::MAX || self.closed.get() {
             return None;
         }
-        let tick = if planted::is(Fault::EarlyTimer) {
+        let tick = if planted::is(Fault::EarlyTimer, 1) {
             deadline_ns / self.resolution_ns // Rounded down; `Sleep` takes the wheel's word for it.
         } else {
             deadline_ns.div_ceil(self.resolution_ns)
@@ -89,7 +89,11 @@ impl Timers {
         if bound == 0 {
             return;
         }
-        let now = now_ns / self.resolution_ns;
+        let now = if planted::is(Fault::EarlyTimer, 2) {
+            now_ns.div_ceil(self.resolution_ns)
+        } else {
+            now_ns / self.resolution_ns
+        };
         for _ in 0..bound {
             let Some((deadline, waker)) = self.wheel.borrow_mut().pop_due(now) else { return };
             metrics.count(Kind::Timers);

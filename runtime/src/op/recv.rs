@@ -127,7 +127,7 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
     unsafe fn orphaned(mut self, cqe: Cqe) {
         match cqe.result() {
             // The bytes are dropped with their buffer, and the stream has a hole.
-            Ok(_) if planted::is(Fault::DroppedReceive) => {}
+            Ok(_) if planted::is(Fault::DroppedReceive, 1) => {}
             Ok(n) => {
                 let n = (n as usize).min(self.buf.capacity());
                 // SAFETY: the kernel wrote `n` bytes, at most the capacity.
@@ -135,7 +135,12 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
                 self.socket.late_bytes(bytes);
             }
             // Both only say that our cancel reached it; the second, that it had gone to a worker.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ECANCELED | libc::EINTR)) => {}
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {
+                if planted::is(Fault::LateInterrupt, 1) {
+                    self.socket.late_error(e);
+                }
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ECANCELED) => {}
             Err(e) => self.socket.late_error(e),
         }
     }

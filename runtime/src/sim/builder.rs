@@ -21,6 +21,7 @@ enum Extent {
     #[default]
     Hidden,
     All,
+    Errors,
 }
 
 impl Faults {
@@ -36,20 +37,43 @@ impl Faults {
         Self(Extent::Hidden)
     }
 
-    /// That, and the errors that its calls may answer with: connections reset or timed out, connects and
-    /// accepts that fail. A program must deal with these, and so must the test.
+    /// That, and every error that the manual pages of its calls allow: see [`Call::errnos`](super::Call). A
+    /// program must deal with these, and so must the test. A host whose loops can't be started is started
+    /// again, as a supervisor would; [`Report::starts_failed`](super::Report::starts_failed) says how often.
     pub fn all() -> Self {
         Self(Extent::All)
     }
 
+    /// Those errors alone, and often: any call that may fail does so one time in a few dozen. For tests of
+    /// what a program does then. Bytes and completions come whole, in order and at once.
+    pub fn errors() -> Self {
+        Self(Extent::Errors)
+    }
+
     pub(super) fn drawn(self, seed: u64) -> faults::Faults {
+        let mut rng = Rng::new(!seed);
         let mut mix = match self.0 {
             Extent::None => faults::Faults::none(),
-            Extent::Hidden | Extent::All => faults::Faults::default().drawn(&mut Rng::new(!seed)),
+            Extent::Errors => faults::Faults {
+                enter_pressed: 200,
+                enter_interrupted: 200,
+                accept_fails: 2_000,
+                connect_fails: 1_000,
+                stream_fails: 400,
+                call_fails: 400,
+                start_fails: 500,
+                ..faults::Faults::none()
+            },
+            Extent::Hidden | Extent::All => faults::Faults::default().drawn(&mut rng),
         };
         mix.mixed = false;
-        if self.0 == Extent::Hidden {
-            (mix.accept_fails, mix.connect_fails, mix.stream_fails) = (0, 0, 0);
+        match self.0 {
+            Extent::Hidden => (mix.accept_fails, mix.connect_fails, mix.stream_fails) = (0, 0, 0),
+            Extent::All => {
+                mix.call_fails = rng.pick(&[0, 0, 20, 100, 300]);
+                mix.start_fails = rng.pick(&[0, 0, 20, 200]);
+            }
+            Extent::None | Extent::Errors => {}
         }
         mix
     }

@@ -21,6 +21,10 @@ pub(crate) enum Mistake {
     ReceiveTouched,
     /// Memory that the kernel was given is not mapped any more.
     MemoryGone,
+    /// Memory was freed or moved while the kernel had it, or before it was given to the kernel.
+    MemoryFreed,
+    /// Memory was written to after it had been freed, by whomever.
+    FreedTouched,
     /// A provided buffer was written to while the kernel had it.
     ProvidedTouched,
     /// A buffer id was provided while the kernel had it already.

@@ -9,14 +9,19 @@ use std::rc::Rc;
 use super::check::Mistake;
 use super::faults::Faults;
 use super::kernel::SimKernel;
+use super::quarantine::Quarantine;
 use super::world::World;
 use crate::driver::features::FeatureSet;
 use crate::driver::ring::Ring;
 use crate::driver::setup::{RingConfig, negotiate};
 use crate::driver::sqe::Sqe;
 use crate::sys::Kernel;
-use crate::sys::abi::{BufEntry, BufReg, register};
+use crate::sys::abi::{BufEntry, BufReg, Params, enter, register, setup};
+use crate::sys::kernel::RingMemory;
 use crate::sys::linux::Map;
+
+#[global_allocator]
+static ALLOCATOR: Quarantine = Quarantine;
 
 struct Bare {
     world: Rc<World>,
@@ -154,6 +159,96 @@ fn sim_memory_that_is_gone_is_found() {
     bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
     assert_eq!(bare.enter().len(), 2);
     assert_eq!(bare.found()[0], Mistake::MemoryGone);
+}
+
+#[test]
+fn sim_memory_that_is_freed_in_flight_is_found() {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let mut into = vec![0u8; 4096];
+    bare.push(Sqe::recv(b.as_fd(), into.as_mut_ptr(), 4096, 0), 3);
+    assert_eq!(bare.enter(), []);
+    drop(into);
+    // Freed, mapped, and as it was: nothing but the free itself shows.
+    assert_eq!(bare.world.violations()[0].mistake, Mistake::MemoryFreed);
+    bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
+    assert_eq!(bare.enter(), [1, 1]);
+    assert_eq!(bare.found(), [Mistake::MemoryFreed]);
+}
+
+#[test]
+fn sim_memory_that_is_moved_in_flight_is_found() {
+    let mut bare = Bare::new();
+    let (a, b) = bare.pair();
+    let mut out = vec![7u8; 1 << 20];
+    bare.push(Sqe::send(a.as_fd(), out.as_ptr(), 1 << 20, libc::MSG_WAITALL), 3);
+    assert_eq!(bare.enter(), []);
+    out.shrink_to(0);
+    out.reserve_exact(1);
+    drop(b);
+    assert_eq!(bare.enter().len(), 1);
+    assert_eq!(bare.found(), [Mistake::MemoryFreed]);
+}
+
+#[test]
+fn sim_memory_that_is_freed_before_the_enter_is_found() {
+    let mut bare = Bare::new();
+    let (_a, b) = bare.pair();
+    let mut into = vec![0u8; 4096];
+    bare.push(Sqe::recv(b.as_fd(), into.as_mut_ptr(), 4096, libc::MSG_DONTWAIT), 3);
+    drop(into);
+    assert_eq!(bare.enter(), [-libc::EAGAIN]);
+    assert_eq!(bare.found(), [Mistake::MemoryFreed]);
+}
+
+/// A ring of 8 entries without the driver's half of it, which never writes nonsense there.
+fn raw_ring(flags: u32) -> (Rc<World>, Rc<SimKernel>, RingMemory, Params) {
+    let world = World::new(1, Faults::none());
+    let kernel = world.kernel(world.add_host(Vec::new()));
+    let mut params = Params { flags, ..Params::default() };
+    let memory = kernel.setup(8, &mut params).unwrap();
+    (world, kernel, memory, params)
+}
+
+fn poke(memory: &RingMemory, at: u32, value: u32) {
+    // SAFETY: an offset that the set-up gave, within the ring's memory.
+    unsafe { memory.sq.add(at as usize).cast::<u32>().write(value) };
+}
+
+fn mistakes(world: &World) -> Vec<Mistake> {
+    world.violations().iter().map(|violation| violation.mistake).collect()
+}
+
+#[test]
+fn sim_a_tail_that_lies_beyond_the_queue_is_found() {
+    let (world, kernel, memory, params) = raw_ring(setup::NO_SQARRAY);
+    poke(&memory, params.sq_off.tail, 9);
+    // SAFETY: the ring's own descriptor, with nothing in its queue that is ever read.
+    let entered = unsafe { kernel.enter(memory.fd, 9, 0, enter::GETEVENTS, None) };
+    assert_eq!(entered.unwrap(), 0);
+    assert_eq!(mistakes(&world), [Mistake::BadRing]);
+}
+
+#[test]
+fn sim_an_index_that_names_no_entry_is_found() {
+    let (world, kernel, memory, params) = raw_ring(0);
+    poke(&memory, params.sq_off.array, 8);
+    poke(&memory, params.sq_off.tail, 1);
+    // SAFETY: as above.
+    let entered = unsafe { kernel.enter(memory.fd, 1, 0, enter::GETEVENTS, None) };
+    assert_eq!(entered.unwrap(), 1);
+    assert_eq!(mistakes(&world), [Mistake::BadRing]);
+}
+
+#[test]
+fn sim_an_enter_on_a_ring_that_was_closed_is_found() {
+    let (world, kernel, memory, _) = raw_ring(0);
+    let fd = memory.fd;
+    drop(memory);
+    // SAFETY: nothing is named by a ring that is gone.
+    let entered = unsafe { kernel.enter(fd, 0, 0, enter::GETEVENTS, None) };
+    assert_eq!(entered.unwrap_err().raw_os_error(), Some(libc::EBADF));
+    assert_eq!(mistakes(&world), [Mistake::BadRing]);
 }
 
 #[test]

@@ -377,8 +377,8 @@ impl State {
             let Some(id) = self.pick_work(ring) else { break };
             let at = OpRef { ring, op: id };
             let Some(op) = self.rings.take_op(at) else { continue };
-            if op.cancelled {
-                let result = if op.done > 0 { op.done as i32 } else { -libc::ECANCELED };
+            if let Some(errno) = op.cancelled {
+                let result = if op.done > 0 { op.done as i32 } else { -errno };
                 self.complete(at, &op, result, 0);
             } else {
                 self.go_on(at, op);
@@ -479,11 +479,12 @@ impl State {
             return -libc::EINVAL;
         }
         let Some(sim) = self.rings.get(ring) else { return -libc::ENOENT };
-        let found = sim.ops.iter().find(|(_, op)| op.user_data == sqe.addr && !op.cancelled);
+        let found =
+            sim.ops.iter().find(|(_, op)| op.user_data == sqe.addr && op.cancelled.is_none());
         let Some((&op, target)) = found else { return -libc::ENOENT };
         let (at, going) = (OpRef { ring, op }, target.going);
         if !self.rng.chance(self.faults.cancel_loses) {
-            self.interrupt(at);
+            self.interrupt(at, libc::ECANCELED);
             return 0;
         }
         if going == Going::Waiting {
@@ -503,15 +504,22 @@ impl State {
         if self.rings.op_mut(at).is_none() {
             return -libc::ENOENT;
         }
-        self.interrupt(at);
+        self.interrupt(at, libc::ECANCELED);
         0
     }
 
     /// Ends an op that is in flight, as soon as its ring looks at its work.
-    pub(super) fn interrupt(&mut self, at: OpRef) {
+    fn interrupt(&mut self, at: OpRef, errno: i32) {
         if let Some(op) = self.rings.op_mut(at) {
-            op.cancelled = true;
+            op.cancelled = Some(errno);
             self.queue(at);
         }
+    }
+
+    /// The worker that does an op notices that it was cancelled: before its next call, or by a signal in it.
+    pub(super) fn interrupt_worker(&mut self, at: OpRef) {
+        let by_signal = self.rings.op_mut(at).is_some_and(|op| op.may_be_interrupted());
+        let signal = by_signal && self.rng.chance(5_000);
+        self.interrupt(at, if signal { libc::EINTR } else { libc::ECANCELED });
     }
 }

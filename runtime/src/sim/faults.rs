@@ -15,6 +15,8 @@ pub(crate) struct Faults {
 
     /// An enter that submits is turned away: EAGAIN, ENOMEM or EBUSY.
     pub(crate) enter_pressed: u32,
+    /// For how long the kernel goes on to turn away, at most.
+    pub(crate) pressed_for_ns: u64,
     /// An enter that would wait answers EINTR.
     pub(crate) enter_interrupted: u32,
     /// An enter consumes only some of the submissions.
@@ -46,12 +48,16 @@ pub(crate) struct Faults {
     /// A parked core wakes for nothing.
     pub(crate) spurious_wake: u32,
 
-    /// An accept answers an error that the man page allows.
+    /// An accept answers an error of the table in `errnos`.
     pub(crate) accept_fails: u32,
     /// A connect does.
     pub(crate) connect_fails: u32,
     /// A receive or send finds its connection reset or timed out.
     pub(crate) stream_fails: u32,
+    /// Any other op or call on sockets does.
+    pub(crate) call_fails: u32,
+    /// A call that a loop makes when it starts does.
+    pub(crate) start_fails: u32,
     /// A segment is lost, and sent again 200 ms later.
     pub(crate) segment_lost: u32,
 
@@ -91,7 +97,10 @@ impl Faults {
             accept_fails: 0,
             connect_fails: 0,
             stream_fails: 0,
+            call_fails: 0,
+            start_fails: 0,
             segment_lost: 0,
+            pressed_for_ns: 0,
             loopback_ns: (0, 0),
             network_ns: (100_000, 100_000),
             segment_bytes: 64 * 1024,
@@ -131,6 +140,7 @@ impl Faults {
         f.connect_fails = draw(100);
         f.stream_fails = draw(20);
         f.segment_lost = draw(200);
+        f.pressed_for_ns = rng.pick(&[0, 0, 100_000, 3_000_000, 200_000_000]);
         f.late_ns = rng.pick(&[1_000, 50_000, 2_000_000, 30_000_000]);
         f.loopback_ns = rng.pick(&[(0, 0), (1_000, 20_000), (0, 500_000)]);
         f.network_ns = rng.pick(&[(50_000, 50_000), (20_000, 400_000), (1_000_000, 60_000_000)]);

@@ -164,6 +164,24 @@ impl State {
         asked.revents as u16 as u32
     }
 
+    /// Passes on what a real call gave; notes that it failed for want of descriptors.
+    pub(super) fn owned<T>(&mut self, made: io::Result<T>) -> io::Result<T> {
+        if let Err(e) = &made
+            && let Some(errno @ (libc::EMFILE | libc::ENFILE)) = e.raw_os_error()
+        {
+            let open = self.descriptors();
+            self.starved.get_or_insert((errno, open));
+        }
+        made
+    }
+
+    /// Real descriptors that this world has open.
+    pub(super) fn descriptors(&self) -> usize {
+        let files = self.files.all.values();
+        let files: usize = files.map(|f| usize::from(f.open) + usize::from(f.twin.is_some())).sum();
+        files + self.open_rings().count()
+    }
+
     pub(super) fn open_files(&self) -> Vec<OpenFile> {
         let files = self.files.all.values().filter(|file| file.open).map(|file| OpenFile {
             host: file.host,

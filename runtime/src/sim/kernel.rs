@@ -13,6 +13,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::check::Mistake;
+use super::errnos::Call;
 use super::files::{FileKind, event, eventfd, option, placeholder};
 use super::net::socket::{Phase, Socket};
 use super::net::{HostId, SockId, unspecified};
@@ -112,6 +114,7 @@ impl SimKernel {
                 return Ok(consumed);
             }
             if consumed == 0 && state.rng.chance(state.faults.enter_interrupted) {
+                state.handed_out(Call::Enter, libc::EINTR);
                 return Err(libc::EINTR);
             }
             if self.advancing.get() {
@@ -133,6 +136,12 @@ impl SimKernel {
             Some(_) => Err(libc::ENOTSOCK),
             None => Err(libc::EBADF),
         }
+    }
+
+    /// A plain call fails this time, if it is to.
+    fn may_fail(&self, call: Call) -> io::Result<()> {
+        let drawn = self.world.with(|state| state.draw_error(call));
+        drawn.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 
     /// A call on a socket: what it answers, as an errno or 0.
@@ -165,9 +174,15 @@ impl State {
         if most == 0 {
             return Ok(0);
         }
-        if self.rng.chance(self.faults.enter_pressed) {
+        let now = self.now_ns();
+        let begins = self.rng.chance(self.faults.enter_pressed);
+        if begins && self.faults.pressed_for_ns > 0 {
+            // What is short of memory stays so for a while, for all cores.
+            self.pressed_until = now + self.rng.below(self.faults.pressed_for_ns);
+        }
+        if begins || now < self.pressed_until {
             let errno = self.rng.pick(&[libc::EAGAIN, libc::ENOMEM, libc::EBUSY]);
-            self.note("pressed", &[ring as i64, i64::from(errno)]);
+            self.handed_out(Call::Enter, errno);
             return Err(errno);
         }
         let cut = self.rng.chance(self.faults.enter_partial);
@@ -205,10 +220,18 @@ impl Kernel for SimKernel {
     fn setup(&self, entries: u32, params: &mut Params) -> io::Result<RingMemory> {
         let sizes = self.shape.sizes(entries, params.cq_entries, params.flags);
         let (sq_entries, cq_entries) = sizes.map_err(io::Error::from_raw_os_error)?;
-        if self.world.with(|state| state.rng.chance(state.faults.setup_no_memory)) {
+        self.may_fail(Call::Setup)?;
+        let no_memory = self.world.with(|state| {
+            let no_memory = state.rng.chance(state.faults.setup_no_memory);
+            if no_memory {
+                state.handed_out(Call::Setup, libc::ENOMEM);
+            }
+            no_memory
+        });
+        if no_memory {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
-        let fd = eventfd()?;
+        let fd = self.world.owned(eventfd())?;
         let with_array = params.flags & setup::NO_SQARRAY == 0;
         let queues = Rc::new(Queues::new(sq_entries, cq_entries, with_array));
         (params.sq_off, params.cq_off) = queues.offsets();
@@ -243,7 +266,12 @@ impl Kernel for SimKernel {
         if flags & !self.shape.enter_flags != 0 {
             return Err(fail(libc::EINVAL));
         }
-        let ring = self.ring_of(fd, flags & enter::REGISTERED_RING != 0).map_err(fail)?;
+        let ring = self.ring_of(fd, flags & enter::REGISTERED_RING != 0).map_err(|errno| {
+            self.world.with(|state| {
+                state.blame(Mistake::BadRing, || "an enter on a ring that is not open".into());
+            });
+            fail(errno)
+        })?;
         let until = wait.map(|wait| {
             let ns = wait.timeout.sec as u64 * 1_000_000_000 + wait.timeout.nsec as u64;
             if flags & enter::ABS_TIMER != 0 { ns } else { ns.saturating_add(self.now_ns()) }
@@ -284,8 +312,9 @@ impl Kernel for SimKernel {
     }
 
     fn eventfd(&self) -> io::Result<OwnedFd> {
+        self.may_fail(Call::EventFd)?;
         self.world.sweep();
-        let (fd, twin) = event()?;
+        let (fd, twin) = self.world.owned(event())?;
         self.world.with(|state| state.install(&fd, self.host, FileKind::Event, Some(twin)))?;
         Ok(fd)
     }
@@ -298,9 +327,10 @@ impl Kernel for SimKernel {
         if family != libc::AF_INET && family != libc::AF_INET6 {
             return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         }
+        self.may_fail(Call::Socket)?;
         // What was closed is noticed before its number can be taken again.
         self.world.sweep();
-        let fd = placeholder(family)?;
+        let fd = self.world.owned(placeholder(family))?;
         self.world.with(|state| {
             let sock = state.add_socket(Socket::new(self.host, family));
             state.note("socket", &[i64::from(sock.0)]);
@@ -310,6 +340,7 @@ impl Kernel for SimKernel {
     }
 
     fn bind(&self, fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+        self.may_fail(Call::Bind)?;
         let raw = fd.as_raw_fd();
         let is_set = |name| option(raw, libc::SOL_SOCKET, name) != 0;
         let reuse = (is_set(libc::SO_REUSEADDR), is_set(libc::SO_REUSEPORT));
@@ -317,10 +348,12 @@ impl Kernel for SimKernel {
     }
 
     fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+        self.may_fail(Call::Listen)?;
         self.on_socket(fd, |state, sock| state.listen_on(sock, backlog))
     }
 
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        self.may_fail(Call::LocalAddr)?;
         self.world.with(|state| {
             let sock = self.sock_of(state, fd).map_err(io::Error::from_raw_os_error)?;
             let gone = || io::Error::from_raw_os_error(libc::EBADF);
@@ -330,6 +363,7 @@ impl Kernel for SimKernel {
     }
 
     fn peer_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+        self.may_fail(Call::PeerAddr)?;
         self.world.with(|state| {
             let sock = self.sock_of(state, fd).map_err(io::Error::from_raw_os_error)?;
             let socket = state.socket(sock).filter(|s| matches!(s.phase, Phase::Open));
@@ -339,7 +373,7 @@ impl Kernel for SimKernel {
     }
 
     fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
-        self.on_socket(fd, |state, sock| state.shut_down(sock, how))
+        self.on_socket(fd, |state, sock| state.shut_down_or_fail(sock, how))
     }
 
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {

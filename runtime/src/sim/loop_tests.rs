@@ -166,7 +166,12 @@ async fn talk(to: SocketAddr, salt: u8, len: usize, piece: usize) -> (usize, io:
         let mut at = 0;
         while at < len {
             let n = piece.min(len - at);
-            out.send_all((at..at + n).map(pattern).collect()).await?;
+            let sent = out.send_all((at..at + n).map(pattern).collect()).await;
+            if sent.is_err() {
+                // Some errors leave the connection as it was: who receives would wait for ever.
+                let _ = out.submitter.shutdown(&out.fd, std::net::Shutdown::Both);
+                return sent;
+            }
             at += n;
         }
         out.submitter.shutdown(&out.fd, std::net::Shutdown::Write)
@@ -186,7 +191,11 @@ async fn talk(to: SocketAddr, salt: u8, len: usize, piece: usize) -> (usize, io:
         }
     };
     drop(stream);
-    let _ = sender.await.unwrap();
+    if result.is_err() {
+        // Some errors leave the connection as it was: who sends would go on for ever.
+        sender.cancel();
+    }
+    drop(sender.await);
     (got, result)
 }
 

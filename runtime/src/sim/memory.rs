@@ -10,6 +10,8 @@
 use std::ptr;
 use std::sync::OnceLock;
 
+use super::quarantine::Held;
+
 /// Memory that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault;
@@ -24,9 +26,10 @@ pub(super) struct Span {
     pub(super) len: usize,
 }
 
-/// Memory that the kernel has until a completion.
-#[derive(Clone, Debug)]
+/// Memory that the kernel has until a completion, or until this is dropped.
+#[derive(Debug)]
 pub(super) struct Hold {
+    _held: Held,
     pub(super) span: Span,
     /// The kernel will write there.
     pub(super) writes: bool,
@@ -36,7 +39,7 @@ pub(super) struct Hold {
 impl Hold {
     /// Notes how the memory looks now.
     pub(super) fn of(span: Span, writes: bool) -> Result<Self, Fault> {
-        Ok(Self { span, writes, sum: look(span)? })
+        Ok(Self { _held: Held::new(span), span, writes, sum: look(span)? })
     }
 
     /// Whether it still looks so.
@@ -138,7 +141,7 @@ fn vectors(ours: *mut u8, theirs: u64, len: usize) -> (libc::iovec, libc::iovec)
 }
 
 /// Whether to go there ourselves: asked for, or the system does not allow the other way.
-fn is_direct() -> bool {
+pub(super) fn is_direct() -> bool {
     static DIRECT: OnceLock<bool> = OnceLock::new();
     *DIRECT.get_or_init(|| {
         let (mut here, there) = (0u8, 1u8);

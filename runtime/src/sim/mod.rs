@@ -34,12 +34,14 @@ mod buffers;
 pub(crate) mod check;
 mod clock;
 mod enter;
+mod errnos;
 pub(crate) mod faults;
 pub(crate) mod files;
 pub(crate) mod kernel;
 mod memory;
 pub(crate) mod net;
 mod ops;
+mod quarantine;
 mod register;
 mod ring;
 pub(crate) mod rng;
@@ -58,6 +60,8 @@ mod seeds;
 
 pub use builder::{Builder, Faults};
 pub use control::{Outcome, Sim};
+pub use errnos::Call;
+pub use quarantine::Quarantine;
 pub use report::{Failure, Report, SimError};
 pub use seeds::check;
 

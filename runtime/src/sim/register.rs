@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::buffers::Group;
+use super::errnos::Call;
 use super::kernel::SimKernel;
 use super::memory::{Fault, read, write};
 use crate::sys::abi::{BufReg, OP_SUPPORTED, Probe, ProbeOp, RsrcUpdate, opcode, register};
@@ -41,6 +42,10 @@ impl SimKernel {
     ) -> Result<u32, i32> {
         let addr = arg.addr() as u64;
         let ring = self.ring_of(fd, false)?;
+        let undoes = matches!(op, register::UNREGISTER_RING_FDS | register::UNREGISTER_PBUF_RING);
+        if !undoes && let Some(errno) = self.world.with(|s| s.draw_error(Call::Register)) {
+            return Err(errno);
+        }
         match op {
             register::PROBE => self.probe(addr, count),
             register::RING_FDS if self.shape.ring_fds => self.register_ring(addr, ring),

@@ -2,9 +2,11 @@
 //!
 //! Owns [`Report`] and [`SimError`], and the words in which a failure says how to see it again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::errnos::Call;
 use crate::driver::setup::StartError;
 use crate::metrics::Counters;
 
@@ -25,6 +27,10 @@ pub struct Report {
     /// Receive buffers that had not been given back when their core was closed: [`Chunk`](crate::buf::Chunk)s
     /// that are held by something that outlives the tasks.
     pub buffers_out: i64,
+    /// Errors that calls answered with because the seed said so: how often each, by call and errno.
+    pub errors: BTreeMap<(Call, i32), u64>,
+    /// Hosts that could not be started at once because of one, and were started again.
+    pub starts_failed: u64,
 }
 
 /// A simulation that failed: with which seed, how, and what happened last.
@@ -105,12 +111,37 @@ pub enum Failure {
         /// How many.
         ops: u32,
     },
+    /// The process has no descriptor left for the simulation, each of whose sockets, rings and cores stands
+    /// on one or two real ones. Nothing is simulated about this one.
+    #[error(
+        "descriptors are short on this machine, outside of the simulation: {}; it has {open} open, and needs \
+         at least {} of them beside the {} that the process had open for other things. Raise the limit, as \
+         with `ulimit -n {}`",
+        limit_text(*.errno, *.limit), open + 2, .limit.saturating_sub(*.open as u64),
+        (.limit * 2).max(4096)
+    )]
+    Starved {
+        /// EMFILE or ENFILE.
+        errno: i32,
+        /// RLIMIT_NOFILE, the soft limit.
+        limit: u64,
+        /// Real descriptors that the simulation has open.
+        open: usize,
+    },
     /// Descriptors were open when every loop had been closed.
     #[error("descriptors are open after the end:\n  {}", .open.join("\n  "))]
     DescriptorsLeft {
         /// A line for each.
         open: Vec<String>,
     },
+}
+
+fn limit_text(errno: i32, limit: u64) -> String {
+    if errno == libc::EMFILE {
+        format!("RLIMIT_NOFILE (`ulimit -n`) is {limit}")
+    } else {
+        "the whole system has no more (ENFILE, `sysctl fs.file-max`)".to_owned()
+    }
 }
 
 impl SimError {

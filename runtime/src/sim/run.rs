@@ -5,7 +5,7 @@
 //! the end. Bounded by steps and by virtual time. Nothing of the simulation is borrowed while a core is
 //! stepped, so that user code may call back into it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +18,14 @@ use super::rng::Rng;
 /// Runs a simulation to its end, and its hosts to theirs.
 pub(super) fn run(sim: &Inner) -> Result<Report, SimError> {
     let rng = sim.world.rng(Rng::fork);
-    let mut run = Run { sim, rng, cores: Vec::new(), steps: 0, began_ns: sim.world.now_ns() };
+    let mut run = Run {
+        sim,
+        rng,
+        cores: Vec::new(),
+        steps: 0,
+        starts_failed: Cell::new(0),
+        began_ns: sim.world.now_ns(),
+    };
     let ended = run.start().and_then(|()| run.drive(Run::clients_ended)).and_then(|()| {
         sim.hosts.borrow().iter().for_each(|host| host.ask_to_stop());
         run.drive(Run::all_ended)
@@ -43,6 +50,7 @@ struct Run<'a> {
     /// Every core that is stepped; gathered anew when hosts come or go.
     cores: Vec<Rc<RefCell<SimCore>>>,
     steps: u64,
+    starts_failed: Cell<u64>,
     began_ns: u64,
 }
 
@@ -66,8 +74,31 @@ impl Run<'_> {
         self.sim.world.note("start", &[at as i64]);
         let mut hosts = self.sim.hosts.borrow_mut();
         let host = &mut hosts[at];
-        let started = host.start(&self.sim.world, &self.sim.settings);
+        let world = &self.sim.world;
+        for _ in 0..STARTS_MAX {
+            let drawn = world.errors_drawn();
+            let started = host.start(world, &self.sim.settings);
+            // A supervisor tries again where an error was drawn; any other is the settings' own.
+            match started {
+                Ok(()) => return Ok(()),
+                Err(_) if world.errors_drawn() > drawn => {
+                    self.starts_failed.set(self.starts_failed.get() + 1);
+                }
+                Err(source) => {
+                    self.check_descriptors()?;
+                    return Err(Failure::Start { host: host.name.to_string(), source });
+                }
+            }
+        }
+        // It has been unlucky too often: this once nothing goes wrong.
+        let started = world.without_errors(|| host.start(world, &self.sim.settings));
         started.map_err(|source| Failure::Start { host: host.name.to_string(), source })
+    }
+
+    /// Whether the process itself has run out of descriptors, which nothing of the simulation can mend.
+    fn check_descriptors(&self) -> Result<(), Failure> {
+        let Some((errno, open)) = self.sim.world.starved() else { return Ok(()) };
+        Err(Failure::Starved { errno, limit: descriptor_limit(), open })
     }
 
     fn gather(&mut self) {
@@ -165,6 +196,7 @@ impl Run<'_> {
 
     /// What the kernel has seen fails a run at once: whatever comes of it later is only its consequence.
     fn check_misuse(&self) -> Result<(), Failure> {
+        self.check_descriptors()?;
         if !self.sim.world.any_violation() {
             return Ok(());
         }
@@ -236,7 +268,8 @@ impl Run<'_> {
         let trace_hash = self.sim.world.trace_hash();
         let (seed, elapsed, steps) = (self.sim.seed, self.elapsed(), self.steps);
         let buffers_out = self.sim.hosts.borrow().iter().map(|host| host.buffers_out()).sum();
-        Report { seed, trace_hash, elapsed, steps, counters, buffers_out }
+        let (errors, starts_failed) = (self.sim.world.drawn(), self.starts_failed.get());
+        Report { seed, trace_hash, elapsed, steps, counters, buffers_out, errors, starts_failed }
     }
 
     fn error(&self, failure: Failure) -> SimError {
@@ -270,6 +303,17 @@ impl Run<'_> {
 /// Time that a step takes, at most: what user code does costs something, and whoever waits by yielding sees
 /// the clock move.
 const STEP_NS_MAX: u64 = 1_000;
+
+/// Attempts to start a host whose loops meet errors.
+const STARTS_MAX: u32 = 20;
+
+/// The soft limit of descriptors.
+fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live rlimit that the call fills.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur
+}
 
 /// Steps that the loops of a failed simulation get to close.
 const TEAR_DOWN_STEPS_MAX: u32 = 100_000;

@@ -3,12 +3,16 @@
 //! Owns [`State`]: the parts side by side, and how time passes. What the parts do is in the files that are
 //! named for them, each with an `impl State` of its own.
 
+use std::collections::BTreeMap;
+
 use super::check::{Mistake, VIOLATIONS_MAX, Violation};
 use super::clock::Clock;
 use super::enter::Rings;
+use super::errnos::Call;
 use super::faults::Faults;
 use super::files::Files;
 use super::net::{Event, Net};
+use super::quarantine::{self, Found};
 use super::rng::Rng;
 use super::trace::Trace;
 
@@ -21,6 +25,13 @@ pub(super) struct State {
     pub(super) files: Files,
     pub(super) net: Net,
     pub(super) rings: Rings,
+    /// Errors that were handed out, by call and errno.
+    pub(super) drawn: BTreeMap<(Call, i32), u64>,
+    /// Until when enters are turned away.
+    pub(super) pressed_until: u64,
+    /// The process itself had no descriptor left for what is simulated: the errno, and how many real ones
+    /// this world had open then.
+    pub(super) starved: Option<(i32, usize)>,
 }
 
 impl State {
@@ -36,6 +47,9 @@ impl State {
             files: Files::default(),
             net: Net::default(),
             rings: Rings::default(),
+            drawn: BTreeMap::new(),
+            pressed_until: 0,
+            starved: None,
         }
     }
 
@@ -47,6 +61,23 @@ impl State {
         self.trace.note(self.clock.now_ns(), what, numbers);
     }
 
+    /// Enters what the allocator has noticed, if it is one that notices; see `quarantine`.
+    pub(super) fn look_at_memory(&mut self) {
+        for found in quarantine::take_found() {
+            match found {
+                Found::Freed { block, held } => self.blame(Mistake::MemoryFreed, || {
+                    format!("a block of {block} bytes, {held} of which the kernel had")
+                }),
+                Found::Named { len } => self.blame(Mistake::MemoryFreed, || {
+                    format!("{len} bytes, before they were submitted")
+                }),
+                Found::Written { block } => {
+                    self.blame(Mistake::FreedTouched, || format!("a block of {block} bytes"))
+                }
+            }
+        }
+    }
+
     pub(super) fn blame(&mut self, mistake: Mistake, detail: impl FnOnce() -> String) {
         self.note("mistake", &[mistake as i64]);
         if self.violations.len() < VIOLATIONS_MAX {
@@ -55,8 +86,34 @@ impl State {
         }
     }
 
+    /// The error that a call answers with this time, if it is to: one of those that its table lists.
+    pub(super) fn draw_error(&mut self, call: Call) -> Option<i32> {
+        let f = &self.faults;
+        let chance = match call {
+            Call::Accept => f.accept_fails,
+            Call::Connect => f.connect_fails,
+            Call::Receive | Call::Send => f.stream_fails,
+            Call::EventFd | Call::Setup | Call::Register => f.start_fails,
+            Call::Enter => 0,
+            _ => f.call_fails,
+        };
+        if !self.rng.chance(chance) {
+            return None;
+        }
+        let errno = self.rng.pick(call.errnos());
+        self.handed_out(call, errno);
+        Some(errno)
+    }
+
+    /// Counts an error that was drawn.
+    pub(super) fn handed_out(&mut self, call: Call, errno: i32) {
+        self.note("error", &[call as i64, i64::from(errno)]);
+        *self.drawn.entry((call, errno)).or_default() += 1;
+    }
+
     pub(super) fn calm(&mut self) {
         let old = self.faults.clone();
+        self.pressed_until = 0;
         self.faults = Faults {
             loopback_ns: old.loopback_ns,
             network_ns: old.network_ns,

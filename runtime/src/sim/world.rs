@@ -5,10 +5,13 @@
 //! is noticed afterwards ([`World::sweep`]) and completions wait in memory until a loop reaps them.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::check::Violation;
+use super::errnos::Call;
 use super::faults::Faults;
 use super::files::OpenFile;
 use super::kernel::SimKernel;
@@ -16,9 +19,12 @@ use super::net::{HostId, Link};
 use super::rng::Rng;
 use super::state::State;
 use super::trace::Line;
+use super::{memory, quarantine};
 
 /// Hosts, links, sockets, time and chance. Shared by its kernels, on one thread.
 pub(crate) struct World {
+    /// Whether freed memory is looked at.
+    watched: bool,
     state: RefCell<State>,
 }
 
@@ -26,7 +32,12 @@ impl World {
     /// A world without hosts. Everything that will happen in it follows from `seed` and from what its users
     /// do.
     pub(crate) fn new(seed: u64, faults: Faults) -> Rc<Self> {
-        Rc::new(Self { state: RefCell::new(State::new(seed, faults)) })
+        // Where the sanitizer is asked, blocks are freed at once: it keeps books of its own.
+        let watched = !memory::is_direct();
+        if watched {
+            quarantine::enter();
+        }
+        Rc::new(Self { watched, state: RefCell::new(State::new(seed, faults)) })
     }
 
     /// A host with these addresses, beside its loopback ones.
@@ -109,12 +120,18 @@ impl World {
 
     /// Whether they saw anything that no correct program does.
     pub(crate) fn any_violation(&self) -> bool {
-        self.with(|state| !state.violations.is_empty())
+        self.with(|state| {
+            state.look_at_memory();
+            !state.violations.is_empty()
+        })
     }
 
     /// What the kernels saw that no correct program does.
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        self.with(|state| state.violations.clone())
+        self.with(|state| {
+            state.look_at_memory();
+            state.violations.clone()
+        })
     }
 
     /// Descriptors of this world that are open, in the order of their making.
@@ -125,7 +142,52 @@ impl World {
         })
     }
 
+    /// How often each error was handed out, by call and errno.
+    pub(crate) fn drawn(&self) -> BTreeMap<(Call, i32), u64> {
+        self.with(|state| state.drawn.clone())
+    }
+
+    /// How many errors were handed out.
+    pub(crate) fn errors_drawn(&self) -> u64 {
+        self.with(|state| state.drawn.values().sum())
+    }
+
+    /// Runs `f` with no call of a loop's start failing.
+    pub(crate) fn without_errors<R>(&self, f: impl FnOnce() -> R) -> R {
+        let swap = |by: (u32, u32)| {
+            self.with(|state| {
+                let faults = &mut state.faults;
+                let was = (faults.start_fails, faults.setup_no_memory);
+                (faults.start_fails, faults.setup_no_memory) = by;
+                was
+            })
+        };
+        let was = swap((0, 0));
+        let result = f();
+        swap(was);
+        result
+    }
+
+    /// Passes on what a real call gave that makes descriptors for the simulation; one that failed for want
+    /// of them is noted, since nothing of it is simulated.
+    pub(super) fn owned<T>(&self, made: io::Result<T>) -> io::Result<T> {
+        self.with(|state| state.owned(made))
+    }
+
+    /// The errno for which the process itself could not make a descriptor, and how many this world had.
+    pub(crate) fn starved(&self) -> Option<(i32, usize)> {
+        self.with(|state| state.starved)
+    }
+
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.state.borrow_mut())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.watched {
+            quarantine::leave();
+        }
     }
 }

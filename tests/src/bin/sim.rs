@@ -12,7 +12,12 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use coreloop::planted::Fault;
+use coreloop::sim::Quarantine;
 use coreloop_tests::sim_workload;
+
+/// Notices memory that is freed while the simulated kernel has it.
+#[global_allocator]
+static ALLOCATOR: Quarantine = Quarantine;
 
 const EXAMPLES: &str = "Examples:
   sim --seconds 600
@@ -42,7 +47,8 @@ struct Options {
     /// Worker processes [one for each CPU].
     #[arg(long)]
     jobs: Option<u64>,
-    /// Plants a fault and counts the seeds until it is found: a name, or `all`.
+    /// Plants a fault and counts the seeds until it shows as what it is: a name, one place of it such as
+    /// `early-timer.2`, or `all`.
     #[arg(long)]
     planted: Option<String>,
     /// With --planted: so many counts, each from another seed.
@@ -66,6 +72,9 @@ const PLANTED_MAX: u64 = 1_000;
 
 /// Distance between the starting points of counts.
 const STARTS_APART: u64 = 2_000;
+
+/// How long one seed with a planted fault may take.
+const PLANTED_SEED_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long one seed may take before its process is ended.
 const SEED_LIMIT: Duration = Duration::from_secs(60);
@@ -267,17 +276,38 @@ fn search(options: &Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A fault at one of its places, counted from 1.
+#[derive(Clone, Copy)]
+struct Planted {
+    fault: Fault,
+    place: u8,
+}
+
+impl Planted {
+    fn all() -> impl Iterator<Item = Self> {
+        Fault::ALL.into_iter().flat_map(|fault| {
+            (1..=fault.places().len() as u8).map(move |place| Self { fault, place })
+        })
+    }
+
+    /// What it is called on a command line; a fault's name alone is all of its places.
+    fn name(self) -> String {
+        format!("{}.{}", self.fault.name(), self.place)
+    }
+
+    fn is_named(self, name: &str) -> bool {
+        name == "all" || name == self.fault.name() || name == self.name()
+    }
+}
+
 #[cfg(feature = "planted")]
 fn plant(name: &str) {
-    coreloop::planted::plant(Fault::ALL.into_iter().find(|fault| fault.name() == name));
+    let first = Planted::all().find(|planted| planted.is_named(name));
+    coreloop::planted::plant(first.map(|planted| (planted.fault, planted.place)));
 }
 
 #[cfg(not(feature = "planted"))]
 fn plant(_: &str) {}
-
-fn faults_named(name: &str) -> impl Iterator<Item = Fault> {
-    Fault::ALL.into_iter().filter(move |fault| name == "all" || fault.name() == name)
-}
 
 /// Whether `name` can be planted; says why if not.
 fn can_plant(name: &str) -> bool {
@@ -285,56 +315,79 @@ fn can_plant(name: &str) -> bool {
         eprintln!("faults can be planted in a build with `--features planted` only");
         return false;
     }
-    if faults_named(name).next().is_none() {
-        let known: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+    if !Planted::all().any(|planted| planted.is_named(name)) {
+        let known: Vec<_> = Planted::all().map(Planted::name).collect();
         eprintln!("no fault is called {name}; there are: {}", known.join(", "));
         return false;
     }
     true
 }
 
-/// A line for each fault: how many seeds it took from each starting point, and what was seen.
+/// A line for each place of a fault: how many seeds it took from each starting point, and what was seen.
 fn count_planted(options: &Options, name: &str) -> ExitCode {
     if !can_plant(name) {
         return ExitCode::FAILURE;
     }
-    let faults: Vec<_> = faults_named(name).collect();
     let mut all = true;
-    for fault in faults {
+    for planted in Planted::all().filter(|planted| planted.is_named(name)) {
         let counts: Vec<_> = (0..options.starts)
-            .map(|start| until_found(fault.name(), options.from + start * STARTS_APART))
+            .map(|start| until_found(planted, options.from + start * STARTS_APART))
             .collect();
-        all &= counts.iter().all(Result::is_ok);
+        all &= counts.iter().all(Option::is_some);
         let numbers: Vec<_> = counts
             .iter()
-            .map(|count| count.as_ref().map_or("none".to_owned(), |(n, _)| n.to_string()))
+            .map(|count| count.as_ref().map_or("none".to_owned(), |found| found.seeds.to_string()))
             .collect();
-        let seen = counts.iter().find_map(|count| count.as_ref().ok()).map(|(_, text)| text);
-        let seen = seen.map_or("nothing", |text| text.as_str());
-        println!("| {} | {} | {seen} |", fault.name(), numbers.join(", "));
+        let others: u64 = counts.iter().flatten().map(|found| found.others).sum();
+        let seen = counts.iter().flatten().next().map_or("nothing", |found| found.seen.as_str());
+        let place = planted.fault.places()[usize::from(planted.place) - 1];
+        println!("| {} | {} | {place} | {others} | {seen} |", planted.name(), numbers.join(", "));
     }
     if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Seeds until the fault was found, and the first words of what was seen.
-fn until_found(name: &str, from: u64) -> Result<(u64, String), ()> {
-    let (sender, news) = mpsc::channel();
-    let args = [
-        ("--seconds", u32::MAX.to_string()),
-        ("--seeds", PLANTED_MAX.to_string()),
-        ("--planted", name.to_owned()),
-    ];
-    let _worker = worker(&args, from, 1, sender);
-    let mut seeds = 0;
-    loop {
-        seeds += 1;
-        match news.recv_timeout(SEED_LIMIT) {
-            Ok(News::Passed { .. }) => {}
-            Ok(News::Failed { text, .. }) => {
-                return Ok((seeds, text.replace('\n', " ").chars().take(150).collect()));
+/// A planted fault that showed as what it is.
+struct Found {
+    /// Seeds until then, that one included.
+    seeds: u64,
+    /// Seeds among them that failed with something else.
+    others: u64,
+    /// The finding.
+    seen: String,
+}
+
+/// Runs seeds until one of them shows the fault. One that fails otherwise, ends its process or does not end
+/// is no finding, and the next one follows.
+fn until_found(planted: Planted, from: u64) -> Option<Found> {
+    let (mut next, mut others) = (from, 0);
+    let end = from + PLANTED_MAX;
+    while next < end {
+        let (sender, news) = mpsc::channel();
+        let args = [
+            ("--seconds", u32::MAX.to_string()),
+            ("--seeds", (end - next).to_string()),
+            ("--planted", planted.name()),
+        ];
+        let _worker = worker(&args, next, 1, sender);
+        loop {
+            match news.recv_timeout(PLANTED_SEED_LIMIT) {
+                Ok(News::Passed { .. }) => next += 1,
+                Ok(News::Failed { text, .. }) => {
+                    next += 1;
+                    if let Some(seen) = sim_workload::finding(planted.fault, &text) {
+                        let seen = seen.chars().take(120).collect();
+                        return Some(Found { seeds: next - from, others, seen });
+                    }
+                    others += 1;
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    (next, others) = (next + 1, others + 1);
+                    break;
+                }
+                Ok(News::Done) | Err(RecvTimeoutError::Disconnected) => return None,
             }
-            Ok(News::Done) | Err(RecvTimeoutError::Disconnected) => return Err(()),
-            Err(RecvTimeoutError::Timeout) => return Ok((seeds, "a seed did not end".to_owned())),
         }
     }
+    None
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coreloop::sim::Sim;
+use coreloop::sim::{Call, Sim};
 use coreloop::spawn;
 use coreloop::task::JoinHandle;
 use coreloop::time::timeout;
@@ -19,6 +19,7 @@ use coreloop_net::TcpStream;
 use super::chores::ask;
 use super::ledger::{Hold, Ledger, Way};
 use super::line::{Cut, Incoming, Outgoing, Receiver, Sender};
+use super::ops;
 use super::server::PORT;
 
 /// Conversations of a client at a time.
@@ -31,6 +32,7 @@ const CONNECTS_MAX: u32 = 100;
 const CHAOS_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn converse(ledger: Arc<Ledger>, conversations: u64) -> Result<(), String> {
+    let _parting = ops::Parting(ledger.clone());
     let mut pending = VecDeque::new();
     for _ in 0..conversations {
         let task = conversation(&ledger);
@@ -221,14 +223,29 @@ async fn connect(ledger: &Arc<Ledger>, server: IpAddr) -> Option<TcpStream> {
             _ => Some(TcpStream::connect((server, PORT)).await),
         };
         match made {
-            Some(Ok(stream)) => return Some(stream),
+            Some(Ok(stream)) => {
+                check_addresses(ledger, &stream, server);
+                return Some(stream);
+            }
             Some(Err(e)) if may_refuse(&e) => {}
-            Some(Err(e)) => ledger.failed(None, &e, "a connect"),
+            Some(Err(e)) => ledger.failed(None, &e, "a connect", &[Call::Socket, Call::Connect]),
             None => {}
         }
         ledger.sleep(Duration::from_millis(1)).await;
     }
     None
+}
+
+/// A connection knows its ends, unless it has broken already.
+fn check_addresses(ledger: &Ledger, stream: &TcpStream, server: IpAddr) {
+    match stream.peer_addr() {
+        Ok(peer) if peer == (server, PORT).into() => {}
+        Ok(peer) => ledger.found(format!("a connection to {server} has {peer} for a peer")),
+        Err(e) => ledger.failed(None, &e, "a peer's address", &[Call::PeerAddr]),
+    }
+    if let Err(e) = stream.local_addr() {
+        ledger.failed(None, &e, "an own address", &[Call::LocalAddr]);
+    }
 }
 
 fn may_refuse(e: &io::Error) -> bool {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use coreloop::combine::{Either, race};
+use coreloop::sim::Call;
 use coreloop::time::{Instant, sleep, timeout};
 
 use super::shape::Shape;
@@ -26,7 +27,7 @@ pub(super) enum Way {
 
 pub(super) struct Ledger {
     state: Mutex<State>,
-    /// Whether calls may answer with errors on lines that nobody broke off.
+    /// Whether calls answer with errors that are drawn.
     errors: bool,
     /// Whether connections may be gone without a word.
     pub(super) chaos: bool,
@@ -72,8 +73,8 @@ impl Ledger {
             servers: Vec::new(),
             frames: 0,
         };
-        let errors = shape.errors || shape.chaos;
-        Arc::new(Self { state: Mutex::new(state), errors, chaos: shape.chaos })
+        let (errors, chaos) = (shape.errors, shape.chaos);
+        Arc::new(Self { state: Mutex::new(state), errors, chaos })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,26 +196,23 @@ impl Ledger {
     /// Whether something other than an orderly end may come of a line.
     pub(super) fn may_fail(&self, line: u32) -> bool {
         let line = &self.lock().lines[line as usize];
-        self.errors || line.broken || !line.taken
+        self.errors || self.chaos || line.broken || !line.taken
+    }
+
+    /// Whether one of these calls may answer so: with what comes about by itself, or with one of the errors
+    /// that are drawn, unless the sockets deal with it.
+    pub(super) fn may_answer(&self, e: &io::Error, calls: &[Call]) -> bool {
+        let Some(errno) = e.raw_os_error() else { return false };
+        let may = |call: &Call| {
+            call.own_errnos().contains(&errno) || self.errors && call.errnos().contains(&errno)
+        };
+        calls.iter().any(|call| may(call) && !is_dealt_with(*call, errno))
     }
 
     /// An error on a line: it may come only of what somebody did or the network does.
-    pub(super) fn failed(&self, line: Option<u32>, e: &io::Error, what: &str) {
-        let of_network = [
-            libc::ECONNRESET,
-            libc::EPIPE,
-            libc::ETIMEDOUT,
-            libc::ECONNABORTED,
-            libc::ENOTCONN,
-            libc::EHOSTUNREACH,
-            libc::ENETUNREACH,
-            libc::ENETDOWN,
-            libc::ENOBUFS,
-            libc::ENOMEM,
-        ];
-        let known = e.raw_os_error().is_some_and(|errno| of_network.contains(&errno));
+    pub(super) fn failed(&self, line: Option<u32>, e: &io::Error, what: &str, calls: &[Call]) {
         let may = line.is_none_or(|line| self.may_fail(line));
-        if !known || !may {
+        if !may || !self.may_answer(e, calls) {
             self.found(format!("{what}, line {line:?}: {e:?}"));
         }
         if let Some(line) = line {
@@ -250,6 +248,21 @@ impl Ledger {
         if began.elapsed() < d {
             self.found(format!("{what} of {d:?} was over after {:?}", began.elapsed()));
         }
+    }
+}
+
+/// The calls of a connection: what one direction meets may be told to the other.
+pub(super) const STREAM: &[Call] = &[Call::Receive, Call::Send];
+
+/// Errors that listeners and streams deal with by themselves, so that nobody is told.
+fn is_dealt_with(call: Call, errno: i32) -> bool {
+    match call {
+        Call::Receive | Call::Send => errno == libc::EINTR,
+        Call::Accept => !matches!(
+            errno,
+            libc::ENOSR | libc::ESOCKTNOSUPPORT | libc::EPROTONOSUPPORT | libc::ETIMEDOUT
+        ),
+        _ => false,
     }
 }
 

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coreloop::buf::Chunk;
+use coreloop::sim::Call;
 use coreloop_net::tcp::{ReadHalf, WriteHalf};
 
-use super::ledger::{Ledger, Way};
+use super::ledger::{Ledger, STREAM, Way};
 use super::tracked::Tracked;
 
 /// The conversation cannot go on; the ledger knows why.
@@ -178,7 +179,7 @@ impl Receiver {
                     return if self.incoming.spoilt { Err(Cut) } else { Ok(None) };
                 }
                 Err(e) => {
-                    ledger.failed(self.incoming.line, &e, "a receive");
+                    ledger.failed(self.incoming.line, &e, "a receive", STREAM);
                     return Err(Cut);
                 }
             }
@@ -194,7 +195,7 @@ impl Receiver {
         let got = ledger.limit(limit, self.read.recv()).await;
         match got.map(|chunk| self.took_chunk(ledger, chunk)) {
             Some(Err(e)) => {
-                ledger.failed(self.incoming.line, &e, "a receive");
+                ledger.failed(self.incoming.line, &e, "a receive", STREAM);
                 Err(Cut)
             }
             _ => Ok(()),
@@ -321,6 +322,13 @@ impl Sender {
             return Ok(first.number);
         }
         self.doubt(ledger, first);
+        if ledger.chance(6) {
+            // Given up: what was sent of the frame is what comes of it, and then the end.
+            ledger.break_off(self.out.line);
+            self.shut_down(ledger)?;
+            ledger.sleep(ledger.micros(3_000)).await;
+            return Err(Cut);
+        }
         if ledger.chance(30) {
             ledger.sleep(ledger.micros(300)).await;
         }
@@ -360,7 +368,7 @@ impl Sender {
         e: &io::Error,
     ) -> Result<u32, Cut> {
         let Some(torn) = self.write.take_torn_write() else {
-            ledger.failed(Some(self.out.line), e, "a write after one that was dropped");
+            ledger.failed(Some(self.out.line), e, "a write after one that was dropped", STREAM);
             return Err(Cut);
         };
         if torn.len != bytes.len() || torn.sent == 0 || torn.sent >= torn.len {
@@ -406,7 +414,7 @@ impl Sender {
                 Ok(true)
             }
             Some(Err(e)) => {
-                ledger.failed(Some(self.out.line), &e, "a write");
+                ledger.failed(Some(self.out.line), &e, "a write", STREAM);
                 Err(Cut)
             }
         }
@@ -428,7 +436,7 @@ impl Sender {
     /// No more comes.
     pub(super) fn shut_down(&self, ledger: &Ledger) -> Result<(), Cut> {
         self.write.shutdown().map_err(|e| {
-            ledger.failed(Some(self.out.line), &e, "a shutdown");
+            ledger.failed(Some(self.out.line), &e, "a shutdown", &[Call::Shutdown]);
             Cut
         })
     }

@@ -9,6 +9,7 @@
 
 mod chores;
 mod client;
+mod expected;
 mod ledger;
 mod line;
 mod ops;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use coreloop::sim::{Report, Sim};
 
+pub use self::expected::{finding, findings_of};
 use self::ledger::Ledger;
 use self::shape::Shape;
 
@@ -64,6 +66,7 @@ pub fn run(seed: u64) -> Result<Outcome, Failed> {
     let ledger = Ledger::new(seed, &shape);
     add_hosts(&sim, &shape, &ledger);
     let ended = sim.run();
+    ops::let_go_of_kept();
     drop(sim);
     let mut wrong = ledger.findings();
     match &ended {

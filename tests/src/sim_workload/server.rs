@@ -7,16 +7,19 @@
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coreloop::combine::{Either, race};
+use coreloop::sim::Call;
 use coreloop::time::sleep;
 use coreloop::{Core, spawn};
 use coreloop_net::{TcpListener, TcpStream};
 
 use super::chores::{self, Place, ask};
 use super::client;
-use super::ledger::{Hold, Ledger, Way};
+use super::ledger::{Hold, Ledger, STREAM, Way};
 use super::line::{Cut, Frame, Incoming, Outgoing, Receiver, Sender};
+use super::ops;
 
 pub(super) const PORT: u16 = 7000;
 
@@ -27,6 +30,8 @@ const LISTENERS_MAX: u64 = 4;
 const RACES_MAX: u32 = 20;
 
 pub(super) async fn serve(core: Core, ledger: Arc<Ledger>) {
+    // What a core leaves behind when it ends, whoever ends it.
+    let _parting = ops::Parting(ledger.clone());
     let here = Place { handle: core.handle().clone(), index: core.index() };
     let (listeners, mut races) = (ledger.below(LISTENERS_MAX), 0);
     for _ in 0..listeners {
@@ -37,7 +42,7 @@ pub(super) async fn serve(core: Core, ledger: Arc<Ledger>) {
         }
     }
     // Some cores end before the others, with everything in flight.
-    if here.index > 0 && ledger.chance(10) {
+    if here.index > 0 && ledger.chance(15) {
         return;
     }
     loop {
@@ -49,7 +54,10 @@ pub(super) async fn serve(core: Core, ledger: Arc<Ledger>) {
 async fn listen(ledger: &Arc<Ledger>, here: &Place, accepts: u64, races: &mut u32) {
     let mut listener = match TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) {
         Ok(listener) => listener,
-        Err(e) => return ledger.found(format!("a listener: {e}")),
+        Err(e) => {
+            ledger.failed(None, &e, "a listener", &[Call::Socket, Call::Bind, Call::Listen]);
+            return ledger.sleep(Duration::from_millis(1)).await;
+        }
     };
     let mut accepted = 0;
     while accepted < accepts {
@@ -67,7 +75,7 @@ async fn listen(ledger: &Arc<Ledger>, here: &Place, accepts: u64, races: &mut u3
         accepted += 1;
         match stream {
             Ok(stream) => begin(ledger, here, stream),
-            Err(e) => ledger.failed(None, &e, "an accept"),
+            Err(e) => ledger.failed(None, &e, "an accept", &[Call::Accept]),
         }
     }
 }
@@ -173,7 +181,7 @@ async fn move_on(
     state: Answering,
 ) -> Result<(), Cut> {
     let detached = stream.detach().await.map_err(|e| {
-        ledger.failed(state.incoming.line, &e, "a detach");
+        ledger.failed(state.incoming.line, &e, "a detach", STREAM);
         Cut
     })?;
     let there = here.at(here.some(ledger));

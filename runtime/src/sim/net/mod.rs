@@ -85,7 +85,7 @@ impl State {
             Event::Window { to } => self.transmit(to),
             Event::Reset { to } => self.reset(to),
             Event::Late(op) => self.news_arrive(op),
-            Event::Interrupt(op) => self.interrupt(op),
+            Event::Interrupt(op) => self.interrupt_worker(op),
         }
     }
 

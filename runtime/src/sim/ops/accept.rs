@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 
 use super::{Attempt, Op};
 use crate::sim::enter::OpRef;
+use crate::sim::errnos::Call;
 use crate::sim::files::{FileKind, option, placeholder, set_option};
 use crate::sim::net::SockId;
 use crate::sim::state::State;
@@ -43,14 +44,11 @@ impl State {
 
     fn accept_one(&mut self, listener: SockId, op: &Op) -> Result<i32, i32> {
         let child = self.take_connection(listener)?;
-        if self.rng.chance(self.faults.accept_fails) {
-            let errnos =
-                [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ECONNABORTED];
-            let errno = self.rng.pick(&errnos);
-            if errno == libc::ECONNABORTED {
-                self.give_up(child);
-            } else {
+        if let Some(errno) = self.draw_error(Call::Accept) {
+            if Call::leaves_queue(errno) {
                 self.return_connection(listener, child);
+            } else {
+                self.give_up(child);
             }
             return Err(errno);
         }
@@ -71,7 +69,7 @@ impl State {
             Some(socket) => (socket.family, socket.host),
             None => return Err(std::io::Error::from_raw_os_error(libc::EBADF)),
         };
-        let fd = placeholder(family)?;
+        let fd = self.owned(placeholder(family))?;
         // Options are inherited from the listening socket; this is the one that matters.
         if let Some(of) = op.file.and_then(|file| self.descriptor_of(file)) {
             let nodelay = option(of, libc::IPPROTO_TCP, libc::TCP_NODELAY);

@@ -12,6 +12,7 @@ use super::files::{FileId, FileKind};
 use super::memory::{Fault, Hold, Span, copy_in, read};
 use super::net::SockId;
 use super::net::socket::Phase;
+use super::quarantine;
 use super::state::State;
 use crate::sys::abi::{self, opcode};
 
@@ -53,8 +54,8 @@ pub(super) struct Op {
     /// Bytes moved so far.
     pub(super) done: usize,
     pub(super) going: Going,
-    /// It ends without another attempt.
-    pub(super) cancelled: bool,
+    /// It ends without another attempt, with this errno.
+    pub(super) cancelled: Option<i32>,
 }
 
 /// Where an op stands.
@@ -140,6 +141,14 @@ impl Op {
         }
     }
 
+    /// Whether a signal to its worker ends it with EINTR.
+    pub(super) fn may_be_interrupted(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Recv { .. } | Kind::Send { .. } | Kind::Accept { .. } | Kind::Connect { .. }
+        )
+    }
+
     pub(super) fn is_send(&self) -> bool {
         matches!(self.kind, Kind::Send { .. })
     }
@@ -190,7 +199,7 @@ impl State {
         };
         let holds = holds_of(&kind).map_err(|Fault| libc::EFAULT)?;
         let (user_data, going) = (sqe.user_data, Going::Waiting);
-        Ok(Op { user_data, file, sock, kind, holds, done: 0, going, cancelled: false })
+        Ok(Op { user_data, file, sock, kind, holds, done: 0, going, cancelled: None })
     }
 
     fn file_of(
@@ -324,7 +333,11 @@ fn vectors_of(addr: u64) -> Result<Vec<Span>, i32> {
     if count > VECTORS_MAX {
         return Err(libc::EMSGSIZE);
     }
-    let bytes = copy_in(Span { addr: vectors, len: count * 16 }).map_err(|Fault| libc::EFAULT)?;
+    let header = Span { addr, len: size_of::<libc::msghdr>() };
+    let vectors = Span { addr: vectors, len: count * 16 };
+    quarantine::look_at(header);
+    quarantine::look_at(vectors);
+    let bytes = copy_in(vectors).map_err(|Fault| libc::EFAULT)?;
     let word =
         |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("within the vectors"));
     Ok((0..count).map(|n| Span { addr: word(n * 16), len: word(n * 16 + 8) as usize }).collect())
@@ -348,6 +361,7 @@ fn address_of(addr: u64, len: u64) -> Result<SocketAddr, i32> {
     if !(2..=size_of::<libc::sockaddr_storage>()).contains(&len) {
         return Err(libc::EINVAL);
     }
+    quarantine::look_at(Span { addr, len });
     let bytes = copy_in(Span { addr, len }).map_err(|Fault| libc::EFAULT)?;
     let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
     let port = |b: &[u8]| u16::from_be_bytes([b[2], b[3]]);

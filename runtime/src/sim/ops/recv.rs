@@ -5,6 +5,7 @@
 
 use super::{Attempt, Into, Op};
 use crate::sim::enter::OpRef;
+use crate::sim::errnos::Call;
 use crate::sim::memory::{Fault, Span, copy_out};
 use crate::sim::net::SockId;
 use crate::sim::net::socket::Phase;
@@ -14,8 +15,9 @@ use crate::sys::abi::cqe_flags;
 impl State {
     pub(super) fn recv(&mut self, at: OpRef, op: &mut Op, into: Into, flags: i32) -> Attempt {
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
-        if self.rng.chance(self.faults.stream_fails) {
-            self.break_connection(sock);
+        if let Some(errno) = self.stream_error(sock, Call::Receive) {
+            let done = op.done as i32;
+            return Attempt::Done(if done > 0 { done } else { -errno }, 0);
         }
         match into {
             Into::Own(span) => self.recv_own(sock, op, span, flags),
@@ -111,14 +113,25 @@ impl State {
         Ok(n)
     }
 
+    /// A receive or a send meets an error, if it is to: one of the call's, which it ends with, or one of the
+    /// connection's, which breaks and tells whoever asks it next.
+    pub(super) fn stream_error(&mut self, sock: SockId, call: Call) -> Option<i32> {
+        let open = self.net.socks.get(&sock).is_some_and(|s| matches!(s.phase, Phase::Open));
+        let errno = self.draw_error(call).filter(|_| open)?;
+        if Call::leaves_connection(errno) {
+            return Some(errno);
+        }
+        self.break_connection(sock, errno);
+        None
+    }
+
     /// A connection breaks, as both ends will find.
-    pub(super) fn break_connection(&mut self, sock: SockId) {
+    pub(in crate::sim) fn break_connection(&mut self, sock: SockId, errno: i32) {
         let Some(socket) = self.net.socks.get(&sock) else { return };
         if !matches!(socket.phase, Phase::Open) {
             return;
         }
         let peer = socket.peer;
-        let errno = self.rng.pick(&[libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH]);
         self.fail(sock, errno);
         if let Some(peer) = peer {
             self.reset(peer);

@@ -4,6 +4,7 @@
 //! error of the connection first, then EPIPE.
 
 use super::{Attempt, Op};
+use crate::sim::errnos::Call;
 use crate::sim::memory::{Fault, Span, copy_in};
 use crate::sim::net::socket::Phase;
 use crate::sim::state::State;
@@ -11,8 +12,9 @@ use crate::sim::state::State;
 impl State {
     pub(super) fn send(&mut self, op: &mut Op, from: &[Span], flags: i32) -> Attempt {
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
-        if self.rng.chance(self.faults.stream_fails) {
-            self.break_connection(sock);
+        if let Some(errno) = self.stream_error(sock, Call::Send) {
+            let done = op.done as i32;
+            return Attempt::Done(if done > 0 { done } else { -errno }, 0);
         }
         let asked: usize = from.iter().map(|span| span.len).sum();
         let all = flags & libc::MSG_WAITALL != 0;

@@ -5,6 +5,7 @@
 use std::net::{Shutdown, SocketAddr};
 
 use super::{Attempt, Kind, Op, POLL_ALWAYS};
+use crate::sim::errnos::Call;
 use crate::sim::memory::{Span, write};
 use crate::sim::net::SockId;
 use crate::sim::net::socket::Phase;
@@ -13,10 +14,8 @@ use crate::sim::state::State;
 impl State {
     pub(super) fn connect(&mut self, op: &mut Op, to: SocketAddr, begun: bool) -> Attempt {
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
-        if !begun && self.rng.chance(self.faults.connect_fails) {
-            let errnos =
-                [libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::EHOSTUNREACH, libc::ENOBUFS];
-            return Attempt::failed(self.rng.pick(&errnos));
+        if !begun && let Some(errno) = self.draw_error(Call::Connect) {
+            return Attempt::failed(errno);
         }
         // As `io_connect` does it: a connect that was begun and found an error is told that; any other
         // asks (again), and learns how things stand.
@@ -59,12 +58,24 @@ impl State {
 
     pub(super) fn shutdown_op(&mut self, op: &Op, how: Shutdown) -> Attempt {
         match op.sock {
-            Some(sock) => Attempt::failed(self.shut_down(sock, how)),
+            Some(sock) => Attempt::failed(self.shut_down_or_fail(sock, how)),
             None => Attempt::failed(libc::ENOTSOCK),
         }
     }
 
+    /// `shutdown(2)`: 0 or an errno. One that is to fail finds that the peer has just reset the connection.
+    pub(in crate::sim) fn shut_down_or_fail(&mut self, sock: SockId, how: Shutdown) -> i32 {
+        let open = self.socket(sock).is_some_and(|s| matches!(s.phase, Phase::Open));
+        if open && self.draw_error(Call::Shutdown).is_some() {
+            self.break_connection(sock, libc::ECONNRESET);
+        }
+        self.shut_down(sock, how)
+    }
+
     pub(super) fn poll(&mut self, op: &Op, events: u32, woke: u32) -> Attempt {
+        if let Some(errno) = self.draw_error(Call::Poll) {
+            return Attempt::failed(errno);
+        }
         match woke | self.mask_of(op) & (events | POLL_ALWAYS) {
             0 => Attempt::Wait,
             mask => Attempt::Done(mask as i32, 0),
@@ -72,6 +83,9 @@ impl State {
     }
 
     pub(super) fn read_count(&mut self, op: &mut Op, span: Span) -> Attempt {
+        if let Some(errno) = self.draw_error(Call::ReadEvent) {
+            return Attempt::failed(errno);
+        }
         let Some(count) = op.file.and_then(|file| self.take_count(file)) else {
             return Attempt::Wait;
         };

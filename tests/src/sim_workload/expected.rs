@@ -1,0 +1,40 @@
+//! What each planted fault must show as.
+//!
+//! Owns the table from a fault to the findings that it causes. Another failure of a seed with the fault is
+//! no finding of that fault: a mistake may well be seen first by what comes of it, but then it was not
+//! recognised.
+
+use coreloop::planted::Fault;
+
+/// A hole, a repetition or other bytes in a stream, as the ends of a line report it.
+const BYTES: [&str; 3] = [" is another one", " came instead of ", "where frame "];
+
+/// Words of the findings that `fault` causes; any one will do.
+pub fn findings_of(fault: Fault) -> &'static [&'static str] {
+    match fault {
+        Fault::CloseBeforeSubmission => &["ClosedBeforeSubmission at "],
+        Fault::FreedInFlight => &["MemoryFreed at "],
+        Fault::LostCancel => &["a deadlock: "],
+        Fault::CancelAgain => &[" completed twice"],
+        Fault::DroppedReceive => &BYTES,
+        Fault::LateInterrupt => &["a receive, line ", "a detach, line "],
+        Fault::MissingWakeFence => &["a deadlock: "],
+        Fault::TwoSends => &["TwoSends at "],
+        Fault::AcceptNotClosed => &["descriptors are open after the end"],
+        Fault::BufferTwice => &["ProvidedTwice at "],
+        Fault::StaleKey => &[
+            "an operation that has ended is armed",
+            "another operation was ended by a handle that is none of its",
+        ],
+        Fault::EarlyTimer => &[" was over after "],
+        Fault::DrainWithoutWait => &["ClosedInFlight at ", "operations still in the kernel"],
+    }
+}
+
+/// The line of a failure that shows `fault`, if there is one.
+pub fn finding(fault: Fault, failure: &str) -> Option<&str> {
+    let shows = |line: &&str| findings_of(fault).iter().any(|words| line.contains(words));
+    // The last events of a run are no findings.
+    let found = failure.lines().take_while(|line| !line.starts_with("the last events"));
+    found.map(str::trim).find(shows)
+}
