@@ -155,7 +155,7 @@ fn l8_debug_mode_reports_a_poll_that_keeps_its_core() {
         let lines = heard.take();
         assert!(lines.iter().any(|l| l.contains("\"loud\" (")), "{lines:?}");
         assert!(lines.iter().any(|l| l.starts_with("main future")), "{lines:?}");
-        handle.post(0, || std::thread::sleep(Duration::from_millis(100))).unwrap();
+        handle.call_soon_threadsafe(0, || std::thread::sleep(Duration::from_millis(100))).unwrap();
         turns(2).await;
         let lines = heard.take();
         assert!(
