@@ -16,6 +16,7 @@
 
 #[allow(unsafe_code)]
 pub mod buf;
+pub mod cancel;
 pub mod combine;
 mod config;
 mod contain;
