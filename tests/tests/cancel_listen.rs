@@ -259,8 +259,10 @@ fn t8_a_listening_connect_closes_its_socket() {
                 println!("SKIPPED: this system's loopback never lets a connect wait");
                 return;
             }
+            turns(20).await;
             let before = fd_count();
             for n in [0, 1, 2, 5] {
+                turns(20).await;
                 let token = Token::new();
                 cancel_after(n, &token);
                 let e = TcpStream::connect(addr).cancel_on(&token).await.unwrap_err();

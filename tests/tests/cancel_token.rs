@@ -119,6 +119,9 @@ fn t8_children_leave_nothing_in_a_long_lived_parent() {
         drop(token.child());
     }
     assert!(HELD.get() - before < 4096, "{} bytes more", HELD.get() - before);
+    let cancelled = token.child();
+    cancelled.cancel();
+    assert!(format!("{token:?}").contains("children: 0"), "one that is kept is off the list");
     // The first in time is the first in the list, also where places were used again.
     let (a, b) = (token.child(), token.child());
     drop(a);
