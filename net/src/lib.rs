@@ -1,7 +1,9 @@
 //! Sockets for the `coreloop` runtime.
 //!
 //! [`TcpListener`] and [`TcpStream`] stay on the core on which they were made; a [`DetachedStream`] is a
-//! connection on its way to another one. Built on the public API of `coreloop` alone.
+//! connection on its way to another one. Every operation can be called off by a token or a deadline and then
+//! gives its buffer back: see [`coreloop::cancel::Interruptible`]. Built on the public API of `coreloop`
+//! alone.
 
 pub mod tcp;
 

@@ -18,6 +18,7 @@ mod blocking;
 #[allow(unsafe_code)]
 pub mod buf;
 mod call;
+pub mod cancel;
 pub mod combine;
 mod config;
 mod contain;

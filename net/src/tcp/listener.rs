@@ -10,7 +10,6 @@
 //! ```
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use coreloop::Feature;
+use coreloop::cancel::{Interrupted, Interruptible};
 use coreloop::op::{AcceptMany, AcceptOne, AcceptQueue, Armed, Submitter};
 use coreloop::time::{Sleep, sleep};
 
@@ -154,14 +154,14 @@ impl TcpListener {
     /// tries again: the connections wait in the kernel's backlog meanwhile.
     ///
     /// # Cancel safety
-    /// No connection is lost: the next call gets it.
+    /// No connection is lost: the next call gets it. That holds for a drop and for an accept that was
+    /// called off by a token or a deadline ([`Interruptible`]), which ends at once.
     ///
     /// # Errors
     /// As `accept4(2)`, but for those above and for connections that failed while they waited, which are
     /// passed over (ECONNABORTED, EPROTO, ENETDOWN and the like, as that page advises).
-    pub async fn accept(&mut self) -> io::Result<TcpStream> {
-        let fd = poll_fn(|cx| self.poll_accept(cx)).await?;
-        Ok(TcpStream::from_fd(fd, &self.submitter))
+    pub fn accept(&mut self) -> Accept<'_> {
+        Accept { listener: self }
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
@@ -247,5 +247,28 @@ impl Drop for TcpListener {
 impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpListener").field("fd", &self.sock.0).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`TcpListener::accept`].
+#[must_use = "an accept does nothing until it is awaited"]
+#[derive(Debug)]
+pub struct Accept<'a> {
+    listener: &'a mut TcpListener,
+}
+
+impl Future for Accept<'_> {
+    type Output = io::Result<TcpStream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let accepted = ready!(self.listener.poll_accept(cx));
+        Poll::Ready(accepted.map(|fd| TcpStream::from_fd(fd, &self.listener.submitter)))
+    }
+}
+
+impl Interruptible for Accept<'_> {
+    fn poll_end(self: Pin<&mut Self>, _: &mut Context<'_>, why: Interrupted) -> Poll<Self::Output> {
+        // The listener goes on accepting; what arrives is for the next call.
+        Poll::Ready(Err(why.into()))
     }
 }

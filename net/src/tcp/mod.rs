@@ -10,8 +10,9 @@ mod read;
 mod stream;
 mod write;
 
+pub use connect::Connect;
 pub use detach::DetachedStream;
-pub use listener::{ListenOptions, TcpListener};
-pub use read::{Read, ReadHalf, Recv};
+pub use listener::{Accept, ListenOptions, TcpListener};
+pub use read::{Read, ReadExact, ReadHalf, Recv};
 pub use stream::{ReuniteError, TcpStream};
 pub use write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
+use coreloop::cancel::{Interrupted, Interruptible, Settle};
 use coreloop::op::{self, BufferTurn, InFlight};
 
 use crate::sock::{Held, Sock};
@@ -41,7 +42,8 @@ impl ReadHalf {
     /// it no longer than needed.
     ///
     /// # Cancel safety
-    /// Nothing is lost: what arrives after the future was dropped goes to the next receive.
+    /// Nothing is lost: what arrives after the future was dropped, or called off by a token or a deadline
+    /// ([`Interruptible`]), goes to the next receive. Calling it off needs no word with the kernel.
     ///
     /// # Errors
     /// As `recv(2)`: a reset connection and the like; ECANCELED once the loop is closed.
@@ -53,7 +55,9 @@ impl ReadHalf {
     /// stream. What the buffer held is overwritten, and its length becomes the count.
     ///
     /// # Cancel safety
-    /// No byte of the stream is lost when the future is dropped; the buffer is.
+    /// No byte of the stream is lost when the future is dropped; the buffer is. Called off by a token or a
+    /// deadline ([`Interruptible`]) it waits until the kernel lets go of the buffer and gives it back, with
+    /// the bytes if some had arrived by then.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), with the buffer; a buffer without capacity is refused with EINVAL.
@@ -64,45 +68,14 @@ impl ReadHalf {
     /// Reads as many bytes as `buf` is long, over what it held: `read_exact(vec![0; 16])`.
     ///
     /// # Cancel safety
-    /// What was read into `buf` before the drop is lost with it; use [`recv`](Self::recv) where that
-    /// matters.
+    /// What was read into `buf` before a drop is lost with it: call it off by a token or a deadline
+    /// ([`Interruptible`]) where that matters, or use [`recv`](Self::recv).
     ///
     /// # Errors
     /// `UnexpectedEof` if the stream ends before; else as [`recv`](Self::recv). The buffer comes back
     /// with what it got, cut to that.
-    pub async fn read_exact(&mut self, mut buf: Vec<u8>) -> BufResult<usize, Vec<u8>> {
-        let want = buf.len();
-        let mut got = 0;
-        while got < want {
-            match self.recv_at_most(want - got).await {
-                Ok(Some(chunk)) => {
-                    buf[got..got + chunk.len()].copy_from_slice(&chunk);
-                    got += chunk.len();
-                }
-                Ok(None) => {
-                    buf.truncate(got);
-                    let why = format!("the stream ended after {got} of {want} bytes");
-                    let e = io::Error::new(io::ErrorKind::UnexpectedEof, why);
-                    return Err(BufError::new(e, buf));
-                }
-                Err(e) => {
-                    buf.truncate(got);
-                    return Err(BufError::new(e, buf));
-                }
-            }
-        }
-        Ok((want, buf))
-    }
-
-    /// As [`recv`](Self::recv), at most `most` bytes; the rest stays for the next receive.
-    async fn recv_at_most(&mut self, most: usize) -> io::Result<Option<Chunk>> {
-        let Some(chunk) = self.recv().await? else { return Ok(None) };
-        if chunk.len() <= most {
-            return Ok(Some(chunk));
-        }
-        let first = Chunk::copy_of(&chunk[..most]);
-        self.keep_after(chunk, most);
-        Ok(Some(first))
+    pub fn read_exact(&mut self, buf: Vec<u8>) -> ReadExact<'_> {
+        ReadExact { half: self, turn: None, buf, got: 0 }
     }
 
     fn keep_after(&mut self, mut chunk: Chunk, consumed: usize) {
@@ -272,6 +245,67 @@ impl Drop for Recv<'_> {
     }
 }
 
+impl Interruptible for Recv<'_> {
+    fn poll_end(self: Pin<&mut Self>, _: &mut Context<'_>, why: Interrupted) -> Poll<Self::Output> {
+        // The receive stays armed: what it brings is for the next one.
+        Poll::Ready(Err(why.into()))
+    }
+}
+
+/// The future of [`ReadHalf::read_exact`].
+#[must_use = "a read does nothing until it is awaited"]
+pub struct ReadExact<'a> {
+    half: &'a mut ReadHalf,
+    turn: Option<BufferTurn>,
+    buf: Vec<u8>,
+    got: usize,
+}
+
+impl ReadExact<'_> {
+    /// The buffer's end, with what it got and no more.
+    fn fail(&mut self, e: io::Error) -> Poll<BufResult<usize, Vec<u8>>> {
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.truncate(self.got);
+        Poll::Ready(Err(BufError::after(self.got, e, buf)))
+    }
+}
+
+impl Future for ReadExact<'_> {
+    type Output = BufResult<usize, Vec<u8>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let want = this.buf.len();
+        while this.got < want {
+            let (half, got) = (&mut *this.half, this.got);
+            match ready!(half.poll_recv(cx, &mut this.turn)) {
+                Ok(Some(chunk)) => {
+                    let n = chunk.len().min(want - got);
+                    this.buf[got..got + n].copy_from_slice(&chunk[..n]);
+                    this.got += n;
+                    half.keep_after(chunk, n);
+                }
+                Ok(None) => {
+                    let why = format!("the stream ended after {got} of {want} bytes");
+                    return this.fail(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+                }
+                Err(e) => return this.fail(e),
+            }
+        }
+        Poll::Ready(Ok((want, std::mem::take(&mut this.buf))))
+    }
+}
+
+impl Interruptible for ReadExact<'_> {
+    fn poll_end(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        why: Interrupted,
+    ) -> Poll<Self::Output> {
+        self.fail(why.into())
+    }
+}
+
 /// The future of [`ReadHalf::read`].
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Read<'a, B: IoBufMut> {
@@ -347,6 +381,32 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                 }
                 Step::Ended => panic!("a Read was polled after it had ended"),
             }
+        }
+    }
+}
+
+impl<B: IoBufMut> Interruptible for Read<'_, B> {
+    /// # Panics
+    /// If polled after it was ready.
+    fn poll_end(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        why: Interrupted,
+    ) -> Poll<Self::Output> {
+        match std::mem::replace(&mut self.step, Step::Ended) {
+            // Not begun, or waiting for a receive that belongs to the socket and stays armed.
+            Step::Begin(buf) | Step::Chunk(buf, _) => {
+                Poll::Ready(Err(BufError::new(why.into(), buf)))
+            }
+            Step::Direct(mut op) => {
+                op.cancel();
+                let Poll::Ready(out) = op.poll(cx) else {
+                    self.step = Step::Direct(op);
+                    return Poll::Pending;
+                };
+                Poll::Ready(out.settle(why))
+            }
+            Step::Ended => panic!("a Read was polled after it had ended"),
         }
     }
 }

@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coreloop::buf::{BufResult, IoBuf, IoBufMut};
+use coreloop::buf::{IoBuf, IoBufMut};
 use coreloop::op::Submitter;
 
-use super::read::{Read, ReadHalf, Recv};
+use super::read::{Read, ReadExact, ReadHalf, Recv};
 use super::write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};
 use crate::sock::Sock;
 
@@ -71,11 +71,8 @@ impl TcpStream {
     }
 
     /// See [`ReadHalf::read_exact`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn read_exact(&mut self, buf: Vec<u8>) -> BufResult<usize, Vec<u8>> {
-        self.read.read_exact(buf).await
+    pub fn read_exact(&mut self, buf: Vec<u8>) -> ReadExact<'_> {
+        self.read.read_exact(buf)
     }
 
     /// See [`WriteHalf::write`].

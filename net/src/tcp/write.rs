@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{BufError, BufResult, IoBuf};
+use coreloop::cancel::{Interrupted, Interruptible, Settle};
 use coreloop::op::{InFlight, Op, Send, SendMany};
 use coreloop::planted::{self, Fault};
 
@@ -60,8 +61,13 @@ impl WriteHalf {
     /// settled. If it had been half done, writes fail until [`take_torn_write`](Self::take_torn_write)
     /// was called.
     ///
+    /// Called off by a token or a deadline ([`Interruptible`]) it waits until the kernel lets go, and gives
+    /// the buffer back with how much of it was sent ([`BufError::transferred`]): the next write may go on
+    /// exactly there, nothing is torn.
+    ///
     /// # Errors
-    /// As `send(2)`, with the buffer; ECANCELED once the loop is closed. SIGPIPE is never raised.
+    /// As `send(2)`, with the buffer and how much of it was sent; ECANCELED once the loop is closed.
+    /// SIGPIPE is never raised.
     pub fn write_all<B: IoBuf>(&mut self, buf: B) -> WriteAll<'_, B> {
         WriteAll(Writing::new(self, buf, true))
     }
@@ -202,7 +208,7 @@ impl<'a, F: Form> Writing<'a, F> {
                             }
                             if n == 0 {
                                 let e = io::Error::from(io::ErrorKind::WriteZero);
-                                return Poll::Ready(Err(BufError::new(e, buf)));
+                                return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
                             }
                             if let Err(out) = self.send(buf) {
                                 return Poll::Ready(out);
@@ -213,7 +219,7 @@ impl<'a, F: Form> Writing<'a, F> {
                                 return Poll::Ready(out);
                             }
                         }
-                        Err(e) => return Poll::Ready(Err(e)),
+                        Err(e) => return Poll::Ready(Err(self.sent_before(e))),
                     }
                 }
                 Step::Ended => panic!("a write was polled after it had ended"),
@@ -221,14 +227,56 @@ impl<'a, F: Form> Writing<'a, F> {
         }
     }
 
+    /// Ends the write: what the kernel has of it is cancelled and waited for.
+    fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        why: Interrupted,
+    ) -> Poll<BufResult<usize, F::Buf>> {
+        let out = match &mut self.step {
+            Step::Begin(_) => {
+                let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
+                    unreachable!("it is Begin in this arm")
+                };
+                return Poll::Ready(Err(BufError::new(why.into(), buf)));
+            }
+            Step::Flying(op) => {
+                op.cancel();
+                ready!(op.poll(cx))
+            }
+            Step::Ended => panic!("a write was polled after it had ended"),
+        };
+        self.step = Step::Ended;
+        Poll::Ready(match out {
+            Ok((n, buf)) => {
+                self.sent += n;
+                if !self.all || self.sent >= self.len {
+                    Ok((self.sent, buf))
+                } else {
+                    Err(BufError::after(self.sent, why.into(), buf))
+                }
+            }
+            Err(e) => Err(self.sent_before(e)).settle(why),
+        })
+    }
+
     fn send(&mut self, buf: F::Buf) -> Result<(), BufResult<usize, F::Buf>> {
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
         let op = F::op(Held(self.half.sock.clone()), buf, self.sent, flags);
-        self.step = Step::Flying(self.half.sock.submitter.start(op)?);
+        let started = self.half.sock.submitter.start(op);
+        self.step = Step::Flying(started.map_err(|out| out.map_err(|e| self.sent_before(e)))?);
         // Until the op's end, also if this future is dropped or forgotten.
         self.half.sock.sending.set(true);
         Ok(())
+    }
+}
+
+impl<F: Form> Writing<'_, F> {
+    /// The error of an op, with what the ops before it had sent.
+    fn sent_before(&self, e: BufError<F::Buf>) -> BufError<F::Buf> {
+        let (e, buf) = e.into_parts();
+        BufError::after(self.sent, e, buf)
     }
 }
 
@@ -286,5 +334,35 @@ impl<B: IoBuf> Future for WriteMany<'_, B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.poll(cx)
+    }
+}
+
+impl<B: IoBuf> Interruptible for Write<'_, B> {
+    fn poll_end(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        why: Interrupted,
+    ) -> Poll<Self::Output> {
+        self.0.poll_end(cx, why)
+    }
+}
+
+impl<B: IoBuf> Interruptible for WriteAll<'_, B> {
+    fn poll_end(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        why: Interrupted,
+    ) -> Poll<Self::Output> {
+        self.0.poll_end(cx, why)
+    }
+}
+
+impl<B: IoBuf> Interruptible for WriteMany<'_, B> {
+    fn poll_end(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        why: Interrupted,
+    ) -> Poll<Self::Output> {
+        self.0.poll_end(cx, why)
     }
 }

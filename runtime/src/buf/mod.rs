@@ -171,12 +171,24 @@ pub type BufResult<T, B> = Result<(T, B), BufError<B>>;
 pub struct BufError<B> {
     error: io::Error,
     buf: B,
+    transferred: usize,
 }
 
 impl<B> BufError<B> {
-    /// An error with its buffer.
+    /// An error with its buffer, before any byte was transferred.
     pub fn new(error: io::Error, buf: B) -> Self {
-        Self { error, buf }
+        Self::after(0, error, buf)
+    }
+
+    /// An error that came after so many bytes of the buffer had been transferred.
+    pub fn after(transferred: usize, error: io::Error, buf: B) -> Self {
+        Self { error, buf, transferred }
+    }
+
+    /// Bytes that had been transferred before: from the buffer's start, exactly. A write that was called
+    /// off goes on with the rest.
+    pub fn transferred(&self) -> usize {
+        self.transferred
     }
 
     /// The error.

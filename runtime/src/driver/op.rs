@@ -234,6 +234,27 @@ impl<O: Op> InFlight<O> {
     }
 
     /// Asks the kernel to end the op soon; its end still comes through [`poll`](Self::poll).
+    ///
+    /// This is how an op is called off by somebody who wants what it holds back: cancel, then poll on until
+    /// it is ready. The completion says how it ended: as if nothing had been asked, if it was faster; in
+    /// part, as a send may; or with ECANCELED, or EINTR if it had gone to a worker of the kernel's. An op
+    /// that was not submitted yet ends with ECANCELED and never reaches the kernel. Asking twice, or after
+    /// the end, does nothing. Neither waits nor parks; the cancel is submitted with the tick.
+    ///
+    /// ```
+    /// use coreloop::op::{PollOnce, Submitter};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// coreloop::run(async {
+    ///     let (ours, _theirs) = UnixStream::pair().unwrap();
+    ///     let readable = PollOnce::new(ours, libc::POLLIN as u32);
+    ///     let mut op = Submitter::current().start(readable).unwrap();
+    ///     op.cancel();
+    ///     let ended = std::future::poll_fn(|cx| op.poll(cx)).await;
+    ///     assert_eq!(ended.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+    /// })
+    /// .unwrap();
+    /// ```
     pub fn cancel(&self) {
         self.driver.cancel(self.key);
     }

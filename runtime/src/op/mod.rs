@@ -139,6 +139,8 @@ impl fmt::Debug for Submitter {
 
 /// Submits one op to the running loop and waits for its end.
 ///
+/// To call it off and get its end all the same, see [`Interruptible`](crate::cancel::Interruptible).
+///
 /// # Cancel safety
 /// Dropping it before the end cancels the op in the kernel; what it brings too late goes to
 /// [`Op::orphaned`].
@@ -181,6 +183,27 @@ impl<O: Op + Unpin> Future for Submit<O> {
                 Err(out) => return Poll::Ready(out),
             }
         }
+        self.poll_flying(cx)
+    }
+}
+
+impl<O: Op + Unpin> Submit<O> {
+    /// Ends the op: one that has not begun ends with ECANCELED, any other is cancelled in the kernel and
+    /// waited for.
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<O::Out> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            // SAFETY: the op was not submitted, and this is the error made up for that.
+            State::New(op) => Poll::Ready(unsafe { op.finish(Cqe::error(libc::ECANCELED)) }),
+            State::Flying(flying) => {
+                flying.cancel();
+                self.state = State::Flying(flying);
+                self.poll_flying(cx)
+            }
+            State::Ended => self.poll_flying(cx),
+        }
+    }
+
+    fn poll_flying(&mut self, cx: &mut Context<'_>) -> Poll<O::Out> {
         let State::Flying(flying) = &mut self.state else {
             panic!("a Submit was polled after it had ended");
         };

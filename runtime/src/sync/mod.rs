@@ -48,3 +48,7 @@ pub use semaphore::{
     AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, TooManyPermits, TryAcquireError,
 };
 pub use store::{Fifo, Lifo, Priority, Store};
+
+// For the tokens of `cancel`, which wait in the same way.
+pub(crate) use wait_list::Key as WaitKey;
+pub(crate) use wait_room::{WaitRoom, let_go};

@@ -23,7 +23,7 @@ use std::task::Waker;
 
 /// Names one waiter of one list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Key {
+pub(crate) struct Key {
     index: u32,
     generation: u32,
 }

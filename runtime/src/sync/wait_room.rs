@@ -21,18 +21,18 @@ use super::wait_list::{Key, Left, WaitList};
 use crate::contain::contained;
 
 /// Waiters that ask for an `R` each and are handed a `G`.
-pub(super) struct WaitRoom<R, G> {
+pub(crate) struct WaitRoom<R, G> {
     list: RefCell<WaitList<R, G>>,
     one_core: PhantomData<*const ()>,
 }
 
 impl<R: Copy, G> WaitRoom<R, G> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { list: RefCell::new(WaitList::new()), one_core: PhantomData }
     }
 
     /// How many wait and were not handed anything yet.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.list.borrow().waiting()
     }
 
@@ -43,7 +43,7 @@ impl<R: Copy, G> WaitRoom<R, G> {
 
     /// Takes the last place in the queue. Between the clone of the waker and this call the caller looks
     /// whether it still has to wait.
-    pub(super) fn enter(&self, waker: Waker, request: R) -> Key {
+    pub(crate) fn enter(&self, waker: Waker, request: R) -> Key {
         self.list.borrow_mut().push_back(waker, request)
     }
 
@@ -53,13 +53,13 @@ impl<R: Copy, G> WaitRoom<R, G> {
     }
 
     /// Hands something to everyone who waits, without waking them yet.
-    pub(super) fn hand_all(&self, mut grant: impl FnMut() -> G) {
+    pub(crate) fn hand_all(&self, mut grant: impl FnMut() -> G) {
         let mut list = self.list.borrow_mut();
         while list.waiting() > 0 && list.hand_front(grant()).is_ok() {}
     }
 
     /// Wakes all who were handed something, in the order in which they were.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         loop {
             let next = self.list.borrow_mut().next_to_wake();
             match next {
@@ -79,7 +79,7 @@ impl<R: Copy, G> WaitRoom<R, G> {
     }
 
     /// What the waiter was handed, which ends it; else it waits on, with the waker of this poll.
-    pub(super) fn poll(&self, key: Key, cx: &mut Context<'_>) -> Poll<G> {
+    pub(crate) fn poll(&self, key: Key, cx: &mut Context<'_>) -> Poll<G> {
         if let Some(grant) = self.collect(key) {
             return Poll::Ready(grant);
         }
@@ -105,7 +105,7 @@ impl<R: Copy, G> WaitRoom<R, G> {
     }
 
     /// Ends a waiter; gives what it had been handed.
-    pub(super) fn leave(&self, key: Key) -> Option<G> {
+    pub(crate) fn leave(&self, key: Key) -> Option<G> {
         let left = self.list.borrow_mut().remove(key);
         match left {
             Left::Waiting(waker) => {
@@ -178,6 +178,6 @@ impl<G, F> Drop for Wait<'_, G, F> {
 }
 
 /// Drops a waker, whose destructor may be foreign code.
-pub(super) fn let_go(waker: Waker) {
+pub(crate) fn let_go(waker: Waker) {
     contained(|| drop(waker));
 }
