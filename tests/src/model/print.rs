@@ -49,6 +49,7 @@ fn expression(f: &mut fmt::Formatter<'_>, expr: &Expr, depth: usize) -> fmt::Res
     let (bodies, parts) = expr.parts();
     match expr {
         Expr::Timeout(ms, _) => write!(f, "timeout {ms} ")?,
+        Expr::LetGo(ms, _) => write!(f, "{ms} ms at the most, of foreign make, ")?,
         Expr::Acquire(permits, _) => write!(f, "acquire {permits}")?,
         Expr::Notified(want, _) => write!(f, "condition {want:?}")?,
         expr if bodies.is_empty() && parts.is_empty() => write!(f, "{expr:?}")?,
@@ -65,11 +66,15 @@ fn expression(f: &mut fmt::Formatter<'_>, expr: &Expr, depth: usize) -> fmt::Res
     if let Some(part) = parts.first() {
         return expression(f, part, depth);
     }
-    match bodies.first() {
-        None => writeln!(f),
-        Some(inner) => {
-            writeln!(f, " body {}", inner.id)?;
-            body(f, inner, depth + 1)
-        }
+    if bodies.is_empty() {
+        return writeln!(f);
     }
+    for (i, inner) in bodies.iter().enumerate() {
+        match i {
+            0 => writeln!(f, " body {}", inner.id)?,
+            _ => writeln!(f, "{:pad$}and body {}", "", inner.id, pad = depth * 2)?,
+        }
+        body(f, inner, depth + 1)?;
+    }
+    Ok(())
 }

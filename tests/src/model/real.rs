@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use coreloop::combine::{
@@ -18,11 +18,11 @@ use coreloop::combine::{
 use coreloop::sim::{Faults, Sim};
 use coreloop::sync::{self, broadcast, mpsc, oneshot, watch};
 use coreloop::task::{JoinError, JoinHandle};
-use coreloop::time::{Instant, sleep_until, timeout_at};
+use coreloop::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::acts;
 use super::plain::LIMIT_MS;
-use super::program::{Body, End, Event, Expr, Id, Out, PAIR, Program, QUEUES, Step, Until};
+use super::program::{Body, End, Event, Expr, Id, Out, PAIR, Program, QUEUES, Start, Step, Until};
 
 /// What a program did.
 #[derive(Debug)]
@@ -317,6 +317,26 @@ impl<F> Drop for InPlace<'_, F> {
     }
 }
 
+/// A limit that knows nothing of cancels.
+struct LetGo {
+    inner: Option<Pin<Box<dyn Future<Output = Out>>>>,
+    limit: Sleep,
+}
+
+impl Future for LetGo {
+    type Output = Out;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Out> {
+        let inner = self.inner.as_mut().expect("not polled after its end");
+        if let Poll::Ready(out) = inner.as_mut().poll(cx) {
+            return Poll::Ready(out);
+        }
+        ready!(Pin::new(&mut self.limit).poll(cx));
+        self.inner = None;
+        Poll::Ready(Out::Elapsed)
+    }
+}
+
 /// A body that runs: what it holds goes at its end.
 struct Frame {
     env: Env,
@@ -471,6 +491,30 @@ fn future_end(end: Result<u32, FutureError>) -> Out {
     }
 }
 
+async fn started(env: &Env, start: Start, parts: Vec<Rc<Body>>) -> Out {
+    let run = |part: &Rc<Body>| body(Env { task: part.id, ..env.clone() }, part.clone());
+    let values = |values: Vec<u32>| Out::List(values.into_iter().map(Out::Value).collect());
+    let first =
+        |e: combine::TryGatherError<u32>| Out::At(e.index() as u32, Box::new(failed(e.reason())));
+    match start {
+        Start::Gather => {
+            let all = combine::gather(parts.iter().map(run)).await;
+            Out::List(all.into_iter().map(joined).collect())
+        }
+        Start::TryGather => {
+            combine::try_gather(parts.iter().map(run)).await.map_or_else(first, values)
+        }
+        Start::Pair => {
+            let (a, b) = combine::gather_tuple((run(&parts[0]), run(&parts[1]))).await;
+            Out::List(vec![joined(a), joined(b)])
+        }
+        Start::TryPair => {
+            let both = combine::try_gather_tuple((run(&parts[0]), run(&parts[1]))).await;
+            both.map(|(a, b)| vec![a, b]).map_or_else(first, values)
+        }
+    }
+}
+
 /// What a step awaits; nothing is done before the first poll.
 fn eval(env: Env, id: Id, expr: Expr) -> Pin<Box<dyn Future<Output = Out>>> {
     Box::pin(async move { awaited(&env, id, expr).await.unwrap_or(Out::Absent) })
@@ -492,6 +536,11 @@ async fn awaited(env: &Env, id: Id, expr: Expr) -> Option<Out> {
                 Either::Second(out) => Out::Second(Box::new(out)),
             }
         }
+        Expr::LetGo(ms, inner) => {
+            let inner = Some(eval(env.clone(), id, *inner));
+            LetGo { inner, limit: sleep_until(world.after(ms)) }.await
+        }
+        Expr::Started(start, parts) => started(env, start, parts).await,
         Expr::Block(part) => Out::of(run(part).await),
         Expr::Group(part) => {
             let grouped = combine::group(async |group: &TaskGroup<u32>| {

@@ -28,7 +28,8 @@ pub(super) enum Kind {
     Over,
     Yield(bool),
     Sleep(Sleep),
-    Timeout(Sleep, Box<Node>),
+    /// A limit, and whether its end is a cancel.
+    Timeout(Sleep, Box<Node>, bool),
     /// With the poll in which both were polled last.
     Race(Box<Node>, Box<Node>, u64),
     Block(Frame),
@@ -133,7 +134,15 @@ impl Plain {
         };
         match expr {
             Expr::Timeout(ms, inner) => {
-                Ok(Kind::Timeout(Sleep::new(self.now + ms), Box::new(Node::new(id, group, *inner))))
+                let inner = Box::new(Node::new(id, group, *inner));
+                Ok(Kind::Timeout(Sleep::new(self.now + ms), inner, true))
+            }
+            Expr::LetGo(ms, inner) => {
+                let inner = Box::new(Node::new(id, group, *inner));
+                Ok(Kind::Timeout(Sleep::new(self.now + ms), inner, false))
+            }
+            Expr::Started(start, bodies) => {
+                Ok(Kind::Set(self.begin_started(me, group, start, &bodies)))
             }
             Expr::Race(a, b) => {
                 let [a, b] = [a, b].map(|part| Box::new(Node::new(id, group, *part)));
@@ -213,16 +222,20 @@ impl Plain {
                 Ok(None)
             }
             Kind::Sleep(sleep) => Ok(self.poll_sleep(me, sleep).then_some(Out::Unit)),
-            Kind::Timeout(limit, inner) => {
+            Kind::Timeout(limit, inner, cancels) => {
                 let polled = self.poll(me, inner)?;
                 if polled.is_some() {
                     self.drop_sleep(limit);
                     return Ok(polled);
                 }
-                if !self.poll_limit(me, limit) {
+                let over = match *cancels {
+                    true => self.poll_limit(me, limit),
+                    false => self.poll_sleep(me, limit),
+                };
+                if !over {
                     return Ok(None);
                 }
-                let mark = self.polls;
+                let mark = if *cancels { self.polls } else { 0 };
                 self.dropped(inner, mark);
                 Ok(Some(Out::Elapsed))
             }
@@ -578,7 +591,7 @@ impl Plain {
         match kind {
             Kind::New(..) | Kind::Over | Kind::Yield(_) => {}
             Kind::Sleep(sleep) => self.drop_sleep(&sleep),
-            Kind::Timeout(limit, mut inner) => {
+            Kind::Timeout(limit, mut inner, _) => {
                 self.drop_node(&mut inner);
                 self.drop_sleep(&limit);
             }

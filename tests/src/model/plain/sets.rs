@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::body::{Kind, Node};
 use super::{Plain, Polled, Sleep};
-use crate::model::program::{Body, Expr, Id, Out, Until};
+use crate::model::program::{Body, Expr, Id, Out, Start, Until};
 
 pub(super) enum Set {
     /// By value (it goes with the await), by `&mut`, or shielded.
@@ -16,7 +16,8 @@ pub(super) enum Set {
     JoinTimeout(Id, Sleep, bool),
     /// Inputs with what came of them, and the poll in which it was polled last.
     Gather(Vec<(Id, Option<Out>)>, u64),
-    TryGather(Vec<(Id, Option<Out>)>, u64),
+    /// The same, looking at all each time, and whether an error ends it.
+    TryGather(Vec<(Id, Option<Out>)>, u64, bool),
     AsCompleted(Ended),
     Wait(Vec<Id>, Until, Option<Sleep>, bool),
 }
@@ -145,7 +146,7 @@ impl Plain {
             }
             Expr::TryGather(tasks) => {
                 self.lend(me, &tasks)?;
-                Ok(Set::TryGather(tasks.into_iter().map(|task| (task, None)).collect(), 0))
+                Ok(Set::TryGather(tasks.into_iter().map(|task| (task, None)).collect(), 0, true))
             }
             Expr::AsCompleted(tasks, ms, take) => {
                 self.lend(me, &tasks)?;
@@ -159,6 +160,26 @@ impl Plain {
                 Ok(Set::Wait(tasks, until, limit, fallible))
             }
             _ => unreachable!("begun elsewhere"),
+        }
+    }
+
+    /// Spawns tasks whose handles nobody else sees.
+    pub(super) fn begin_started(
+        &mut self,
+        me: Id,
+        group: Option<Id>,
+        start: Start,
+        bodies: &[Rc<Body>],
+    ) -> Set {
+        for body in bodies {
+            self.spawn(body.id, me, Expr::Block(body.clone()), group, None);
+            self.task(body.id).handle.held = false;
+        }
+        let inputs = bodies.iter().map(|body| (body.id, None)).collect();
+        match start {
+            Start::Gather => Set::Gather(inputs, 0),
+            Start::Pair => Set::TryGather(inputs, 0, false),
+            Start::TryGather | Start::TryPair => Set::TryGather(inputs, 0, true),
         }
     }
 
@@ -223,7 +244,7 @@ impl Plain {
                 let outs = inputs.iter_mut().filter_map(|input| input.1.take());
                 Ok(Some(Out::List(outs.collect())))
             }
-            Set::TryGather(inputs, polled_in) => {
+            Set::TryGather(inputs, polled_in, failing) => {
                 *polled_in = self.polls;
                 let mut all = true;
                 for at in 0..inputs.len() {
@@ -236,7 +257,7 @@ impl Plain {
                     };
                     inputs[at].1 = Some(out.clone());
                     self.drop_handle(inputs[at].0);
-                    if !matches!(out, Out::Value(_)) {
+                    if *failing && !matches!(out, Out::Value(_)) {
                         // The others are let go of.
                         let left: Vec<_> = inputs.iter().filter(|i| i.1.is_none()).collect();
                         left.iter().for_each(|input| self.drop_handle(input.0));
@@ -334,7 +355,7 @@ impl Plain {
                 self.drop_sleep(&limit);
                 self.put_back(task);
             }
-            Set::Gather(inputs, polled_in) | Set::TryGather(inputs, polled_in) => {
+            Set::Gather(inputs, polled_in) | Set::TryGather(inputs, polled_in, _) => {
                 let waiting = inputs.iter().filter(|input| input.1.is_none()).map(|input| input.0);
                 self.drop_handles(waiting.collect(), polled_in);
             }
