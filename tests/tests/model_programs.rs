@@ -72,7 +72,7 @@ const AWAITED: [&str; 54] = [
 /// What never waits is done at least so often.
 const DONE_MIN: u64 = 10;
 
-const DONE: [&str; 44] = [
+const DONE: [&str; 45] = [
     "a panic",
     "an error",
     "awaitable.cancel",
@@ -94,6 +94,7 @@ const DONE: [&str; 44] = [
     "handle asked",
     "handle dropped",
     "handle.cancel",
+    "in a destructor",
     "look at everything",
     "mpsc receiver dropped",
     "mpsc sender dropped",

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::program::{Act, Body, CHANNEL, End, Expr, Id, Program, Start, Step, Until};
+use super::program::{Act, Body, CHANNEL, Deferred, End, Expr, Id, Program, Start, Step, Until};
 use crate::drive::Rng;
 
 /// The program of a seed.
@@ -96,6 +96,14 @@ struct Place {
     in_group: bool,
     /// What is held around it: asked for again, it would wait for itself.
     holds: Vec<Topic>,
+}
+
+impl Place {
+    /// Within a task that is started here.
+    fn fresh(&self) -> Self {
+        let (own, holds) = (Vec::new(), Vec::new());
+        Self { depth: self.depth + 1, own, in_group: self.in_group, holds }
+    }
 }
 
 impl Generator {
@@ -192,12 +200,7 @@ impl Generator {
 
     fn task(&mut self, place: &mut Place) -> Rc<Body> {
         let id = self.id();
-        let mut within = Place {
-            depth: place.depth + 1,
-            own: Vec::new(),
-            in_group: place.in_group,
-            holds: Vec::new(),
-        };
+        let mut within = place.fresh();
         let body = self.body(id, &mut within, 4);
         place.own.push(id);
         self.tasks.push(id);
@@ -228,6 +231,15 @@ impl Generator {
                     _ => Step::DropHandle(id, task),
                 }
             }
+            n if n < acts && self.chance(12) => {
+                let id = self.id();
+                let deferred = match self.below(4) {
+                    0 => Deferred::Spawn(self.body(id, &mut place.fresh(), 2)),
+                    1 => Deferred::Cancel(self.tasks[self.ids as usize % self.tasks.len()]),
+                    _ => Deferred::Do(self.act()),
+                };
+                Step::Defer(id, deferred)
+            }
             n if n < acts => {
                 let id = self.id();
                 let act = self.act();
@@ -254,7 +266,7 @@ impl Generator {
             34..38 => Expr::Yield,
             38..42 if shallow => Expr::Block(self.inner(place, None)),
             42..46 if shallow => self.started(place),
-            46..70 if !place.own.is_empty() => self.handles(place),
+            46..72 if !place.own.is_empty() => self.handles(place),
             _ => self.of_topic(place),
         }
     }
@@ -288,11 +300,11 @@ impl Generator {
         let few = if self.chance(50) { several.len() } else { self.below(several.len() + 1) };
         several.truncate(few);
         let limit = if self.chance(40) { Some(self.ms()) } else { None };
-        if self.chance(8) {
+        if self.chance(6) {
             // Polled, let go of, and held on.
             return Expr::LetGo(self.ms(), Box::new(Expr::JoinRef(one)));
         }
-        match self.below(21) {
+        match self.below(22) {
             0..3 => Expr::Join(one),
             3..5 => Expr::JoinRef(one),
             5..7 => Expr::Shield(one),

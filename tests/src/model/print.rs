@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::program::{Body, Expr, Program, Step};
+use super::program::{Body, Deferred, Expr, Program, Step};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +35,11 @@ fn body(f: &mut fmt::Formatter<'_>, of: &Body, depth: usize) -> fmt::Result {
             Step::DropHandle(id, task) => writeln!(f, "{id}: drop the handle of {task}")?,
             Step::Ask(id, task) => writeln!(f, "{id}: ask about {task}")?,
             Step::Do(id, act) => writeln!(f, "{id}: {act:?}")?,
+            Step::Defer(id, Deferred::Spawn(task)) => {
+                writeln!(f, "{id}: in the destructor: spawn task {}", task.id)?;
+                body(f, task, depth + 1)?;
+            }
+            Step::Defer(id, deferred) => writeln!(f, "{id}: in the destructor: {deferred:?}")?,
             Step::End(id, end) => writeln!(f, "{id}: end: {end:?}")?,
             Step::Await(id, expr) => {
                 write!(f, "{id}: await ")?;

@@ -56,10 +56,23 @@ pub enum Step {
     Ask(Id, Id),
     /// Does something that never waits.
     Do(Id, Act),
+    /// Leaves something to the body's destructor, in the order of these steps.
+    Defer(Id, Deferred),
     /// Awaits.
     Await(Id, Expr),
     /// Ends the body.
     End(Id, End),
+}
+
+/// What a destructor does.
+#[derive(Clone, Debug)]
+pub enum Deferred {
+    /// Something that never waits.
+    Do(Act),
+    /// Cancels a task by its handle.
+    Cancel(Id),
+    /// Starts a task, whose handle it drops.
+    Spawn(Rc<Body>),
 }
 
 /// How a body ends itself.

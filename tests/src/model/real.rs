@@ -22,7 +22,9 @@ use coreloop::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::acts;
 use super::plain::LIMIT_MS;
-use super::program::{Body, End, Event, Expr, Id, Out, PAIR, Program, QUEUES, Start, Step, Until};
+use super::program::{
+    Body, Deferred, End, Event, Expr, Id, Out, PAIR, Program, QUEUES, Start, Step, Until,
+};
 
 /// What a program did.
 #[derive(Debug)]
@@ -69,10 +71,12 @@ pub fn run(program: &Program) -> Result<Done, String> {
     let ended_at = world.ended_at.get().ok_or("the main future did not end")?;
     let mut left = Vec::new();
     for event in events.drain(ended_at..) {
-        if event.2 != Out::Dropped {
-            return Err(format!("after the main future's end: {event:?}"));
+        match event.2 {
+            Out::Dropped => left.push(event.1),
+            Out::Entered => return Err(format!("after the main future's end: {event:?}")),
+            // What destructors do.
+            _ => {}
         }
-        left.push(event.1);
     }
     left.sort_unstable();
     let values = world.values.clone();
@@ -244,6 +248,20 @@ impl Env {
         self.world.slot(id).filter(|slot| slot.owner == self.task && !slot.busy.get())
     }
 
+    fn spawn(&self, part: &Rc<Body>) -> JoinHandle<Result<u32, u32>> {
+        let env = Env { task: part.id, ..self.clone() };
+        coreloop::spawn(body(env, part.clone()))
+    }
+
+    fn cancel(&self, id: Id, task: Id) {
+        let cancelled = self.world.slot(task).map(|slot| match &*slot.handle.borrow() {
+            Some(Kept::Task(handle)) => handle.cancel(),
+            Some(Kept::Child(child)) => child.cancel(),
+            None => unreachable!("just seen"),
+        });
+        self.world.note(id, cancelled.map_or(Out::Absent, Out::Flag));
+    }
+
     /// Takes handles of plain tasks out of their slots: all, or none.
     fn lend(&self, ids: &[Id]) -> Option<Lent> {
         let slots: Option<Vec<_>> = ids.iter().map(|id| self.own(*id)).collect();
@@ -342,11 +360,19 @@ struct Frame {
     env: Env,
     id: Id,
     owned: Vec<Id>,
+    deferred: Vec<(Id, Deferred)>,
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
         self.env.world.note(self.id, Out::Dropped);
+        for (id, deferred) in std::mem::take(&mut self.deferred) {
+            match deferred {
+                Deferred::Do(act) => self.env.world.note(id, acts::act(&self.env, id, act)),
+                Deferred::Cancel(task) => self.env.cancel(id, task),
+                Deferred::Spawn(part) => drop(self.env.spawn(&part)),
+            }
+        }
         for id in &self.owned {
             let slot = self.env.world.slot(*id);
             let handle = slot.and_then(|slot| slot.handle.take());
@@ -360,7 +386,7 @@ type Ending = Pin<Box<dyn Future<Output = Result<u32, u32>>>>;
 fn body(env: Env, body: Rc<Body>) -> Ending {
     Box::pin(async move {
         env.world.note(body.id, Out::Entered);
-        let mut frame = Frame { env, id: body.id, owned: Vec::new() };
+        let mut frame = Frame { env, id: body.id, owned: Vec::new(), deferred: Vec::new() };
         for step in &body.steps {
             if let Some(end) = frame.step(step).await {
                 return end;
@@ -375,8 +401,7 @@ impl Frame {
         let Env { world, task, group } = self.env.clone();
         match step {
             Step::Spawn(child) => {
-                let env = Env { world: world.clone(), task: child.id, group };
-                let handle = coreloop::spawn(body(env, child.clone()));
+                let handle = self.env.spawn(child);
                 world.keep(child.id, task, Kept::Task(handle));
                 self.owned.push(child.id);
             }
@@ -391,14 +416,8 @@ impl Frame {
                     None => world.note(child.id, Out::Closed),
                 }
             }
-            Step::Cancel(id, task) => {
-                let cancelled = world.slot(*task).map(|slot| match &*slot.handle.borrow() {
-                    Some(Kept::Task(handle)) => handle.cancel(),
-                    Some(Kept::Child(child)) => child.cancel(),
-                    None => unreachable!("just seen"),
-                });
-                world.note(*id, cancelled.map_or(Out::Absent, Out::Flag));
-            }
+            Step::Cancel(id, task) => self.env.cancel(*id, *task),
+            Step::Defer(id, deferred) => self.deferred.push((*id, deferred.clone())),
             Step::DropHandle(id, task) => {
                 let slot = self.env.own(*task);
                 world.note(*id, if slot.is_some() { Out::Unit } else { Out::Absent });

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::program::{Body, Expr, Program, Start, Step};
+use super::program::{Body, Deferred, Expr, Program, Start, Step};
 
 /// Programs that are tried at the most.
 const TRIES_MAX: usize = 20_000;
@@ -77,6 +77,9 @@ fn edit_body(body: &Body, at: &mut usize) -> Option<Body> {
                     Step::Spawn(_) => Step::Spawn(task),
                     _ => Step::Child(task),
                 })
+            }
+            Step::Defer(id, Deferred::Spawn(task)) => {
+                edit_body(task, at).map(|task| Step::Defer(*id, Deferred::Spawn(Rc::new(task))))
             }
             Step::Await(id, expr) => {
                 // The steps of a body in the place of what held it.

@@ -12,7 +12,7 @@ use super::shared::{
     RW_LOCK, SEMAPHORE, WATCH,
 };
 use super::{Panic, Plain, Polled, Sleep};
-use crate::model::program::{Body, CHANNEL, End, Expr, Id, Out, Step};
+use crate::model::program::{Body, CHANNEL, Deferred, End, Expr, Id, Out, Step};
 
 /// An await.
 pub(super) struct Node {
@@ -91,6 +91,8 @@ pub(super) struct Frame {
     awaits: Option<(Id, Box<Node>)>,
     /// Tasks whose handles it holds.
     owned: Vec<Id>,
+    /// What its destructor does.
+    deferred: Vec<(Id, Deferred)>,
 }
 
 impl Node {
@@ -119,9 +121,14 @@ impl Plain {
             }
         }
         let polled = self.look(me, node);
-        if let Ok(Some(_)) = polled {
-            self.count(node.label, "ready");
-            node.kind = Kind::Over;
+        match polled {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                self.count(node.label, "ready");
+                node.kind = Kind::Over;
+            }
+            // On its way out a panic drops what it passes, from the inside outwards.
+            Err(Panic) => self.drop_node(node),
         }
         polled
     }
@@ -151,8 +158,16 @@ impl Plain {
             Expr::Block(body) => {
                 self.note(body.id, Out::Entered);
                 self.live.insert(body.id);
-                let owned = Vec::new();
-                Ok(Kind::Block(Frame { task: me, group, body, at: 0, awaits: None, owned }))
+                let (owned, deferred) = (Vec::new(), Vec::new());
+                Ok(Kind::Block(Frame {
+                    task: me,
+                    group,
+                    body,
+                    at: 0,
+                    awaits: None,
+                    owned,
+                    deferred,
+                }))
             }
             Expr::Sleep(ms) => Ok(Kind::Sleep(Sleep::new(self.now + ms))),
             Expr::Yield => Ok(Kind::Yield(false)),
@@ -525,14 +540,8 @@ impl Plain {
                         self.note(child.id, Out::Closed);
                     }
                 }
-                Step::Cancel(id, task) => {
-                    let out = match self.held(*task) {
-                        true => Out::Flag(self.cancel(*task)),
-                        false => Out::Absent,
-                    };
-                    self.count("handle.cancel", how(&out));
-                    self.note(*id, out);
-                }
+                Step::Cancel(id, task) => self.cancel_by_handle(*id, *task),
+                Step::Defer(id, deferred) => frame.deferred.push((*id, deferred.clone())),
                 Step::DropHandle(id, task) => {
                     let own = self.own(frame.task, *task);
                     self.count("handle dropped", if own { "done" } else { "refused" });
@@ -569,13 +578,38 @@ impl Plain {
         }
     }
 
-    /// What it awaits first, then itself, then its handles in the order of spawning.
+    fn cancel_by_handle(&mut self, id: Id, task: Id) {
+        let out = if self.held(task) { Out::Flag(self.cancel(task)) } else { Out::Absent };
+        self.count("handle.cancel", how(&out));
+        self.note(id, out);
+    }
+
+    fn defer(&mut self, frame: &Frame, id: Id, deferred: Deferred) {
+        self.count("in a destructor", "done");
+        match deferred {
+            Deferred::Do(act) => {
+                let out = self.act(id, frame.group, act);
+                self.note(id, out);
+            }
+            Deferred::Cancel(task) => self.cancel_by_handle(id, task),
+            Deferred::Spawn(body) => {
+                self.spawn(body.id, frame.task, Expr::Block(body.clone()), frame.group, None);
+                self.task(body.id).handle.held = false;
+                self.drop_handle(body.id);
+            }
+        }
+    }
+
+    /// What it awaits first, then itself, then what its destructor does, then its handles in the order of spawning.
     fn drop_frame(&mut self, frame: &mut Frame) {
         if let Some((_, mut awaits)) = frame.awaits.take() {
             self.drop_node(&mut awaits);
         }
         self.note(frame.body.id, Out::Dropped);
         self.live.remove(&frame.body.id);
+        for (id, deferred) in std::mem::take(&mut frame.deferred) {
+            self.defer(frame, id, deferred);
+        }
         for task in std::mem::take(&mut frame.owned) {
             if std::mem::replace(&mut self.task(task).handle.held, false) {
                 self.drop_handle(task);
