@@ -12,7 +12,7 @@ const BEGUN_MIN: u64 = 30;
 const READY_MIN: u64 = 8;
 const CANCELLED_MIN: u64 = 1;
 
-const AWAITED: [&str; 54] = [
+const AWAITED: [&str; 55] = [
     "&mut handle",
     "a foreign limit",
     "as_completed",
@@ -50,6 +50,7 @@ const AWAITED: [&str; 54] = [
     "semaphore.acquire_many",
     "shield(&mut handle)",
     "shield(future)",
+    "shield(handle)",
     "sleep",
     "timeout",
     "try_gather",

@@ -301,13 +301,18 @@ impl Generator {
         several.truncate(few);
         let limit = if self.chance(40) { Some(self.ms()) } else { None };
         if self.chance(6) {
+            // Over before the task is, as likely as not: it goes on.
+            return Expr::Timeout(self.ms(), Box::new(Expr::Shield(one)));
+        }
+        if self.chance(6) {
             // Polled, let go of, and held on.
             return Expr::LetGo(self.ms(), Box::new(Expr::JoinRef(one)));
         }
         match self.below(22) {
             0..3 => Expr::Join(one),
             3..5 => Expr::JoinRef(one),
-            5..7 => Expr::Shield(one),
+            5 => Expr::ShieldRef(one),
+            6 => Expr::Shield(one),
             7..9 => Expr::JoinTimeout(one, self.ms()),
             9..11 => Expr::Gather(several),
             11..13 => Expr::TryGather(several),

@@ -1,7 +1,7 @@
 //! Random programs against a plain model.
 //!
 //! Owns [`check`], which is one seed: a random program (`generate`) of tasks that spawn, cancel, drop, wait and
-//! hand things to each other is run on a simulated core in virtual time (`real`, `acts`), and a plain model
+//! hand things to each other is run on a simulated core in virtual time (`real`), and a plain model
 //! (`plain`) says beforehand what will happen, event by event: who gets what and when, in which order, which
 //! errors, which destructors. The two books must be equal. Where they are not, the program is made smaller
 //! for as long as they differ (`shrink`), and printed (`print`).
@@ -14,7 +14,6 @@
 //! It has been seen to find, put into the runtime on purpose and one at a time:
 //! MUTATIONS
 
-mod acts;
 mod generate;
 mod plain;
 mod print;

@@ -110,6 +110,8 @@ pub enum Expr {
     /// A handle by `&mut`.
     JoinRef(Id),
     /// `combine::shield(&mut handle)`.
+    ShieldRef(Id),
+    /// `combine::shield(handle)`.
     Shield(Id),
     /// `handle.timeout(d)`.
     JoinTimeout(Id, u64),
@@ -325,7 +327,8 @@ impl Expr {
             Self::Yield => "yield_now",
             Self::Join(_) => "handle",
             Self::JoinRef(_) => "&mut handle",
-            Self::Shield(_) => "shield(&mut handle)",
+            Self::ShieldRef(_) => "shield(&mut handle)",
+            Self::Shield(_) => "shield(handle)",
             Self::JoinTimeout(..) => "handle.timeout",
             Self::Gather(_) => "gather",
             Self::TryGather(_) => "try_gather",

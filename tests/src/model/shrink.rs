@@ -178,8 +178,8 @@ fn edit_expr(expr: &Expr, at: &mut usize) -> Option<Expr> {
 
 fn shorter(ms: u64, at: &mut usize) -> Option<u64> {
     let tries = [0, 1, ms / 2, ms.saturating_sub(1)];
-    let shorter = tries.into_iter().filter(|less| *less < ms);
-    shorter.filter(|_| is_it(at)).next()
+    let mut shorter = tries.into_iter().filter(|less| *less < ms);
+    shorter.find(|_| is_it(at))
 }
 
 fn fewer(tasks: &[u32], at: &mut usize) -> Option<Vec<u32>> {

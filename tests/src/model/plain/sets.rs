@@ -22,11 +22,12 @@ pub(super) enum Set {
     Wait(Vec<Id>, Until, Option<Sleep>, bool),
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub(super) enum How {
     Value,
     Reference,
-    Shielded,
+    ShieldedReference,
+    ShieldedValue,
 }
 
 pub(super) struct Ended {
@@ -132,10 +133,9 @@ impl Plain {
             Expr::Join(task) => single(self, task, How::Value),
             Expr::JoinRef(task) => single(self, task, How::Reference),
             // A child's handle can't be shielded, nor put into a set.
-            Expr::Shield(task) => match self.is_child(task) {
-                true => Err(Out::Absent),
-                false => single(self, task, How::Shielded),
-            },
+            Expr::Shield(task) | Expr::ShieldRef(task) if self.is_child(task) => Err(Out::Absent),
+            Expr::Shield(task) => single(self, task, How::ShieldedValue),
+            Expr::ShieldRef(task) => single(self, task, How::ShieldedReference),
             Expr::JoinTimeout(task, ms) => {
                 self.lend(me, &[task])?;
                 Ok(Set::JoinTimeout(task, Sleep::new(self.now + ms), false))
@@ -204,7 +204,7 @@ impl Plain {
         match set {
             Set::Join(task, how) => {
                 let out = self.poll_handle(me, *task);
-                if *how == How::Shielded {
+                if matches!(how, How::ShieldedReference | How::ShieldedValue) {
                     self.task(*task).handle.polled_in = 0;
                 }
                 if out.is_some() {
@@ -346,7 +346,7 @@ impl Plain {
         match set {
             Set::Join(task, how) => {
                 self.task(task).handle.busy = false;
-                if how == How::Value {
+                if matches!(how, How::Value | How::ShieldedValue) {
                     self.task(task).handle.held = false;
                     self.drop_handle(task);
                 }
