@@ -60,11 +60,12 @@ fn model_regress_a_new_task_does_not_inherit_a_place_in_the_run_queue() {
             yield_now().await;
             first.borrow_mut().push("who was there");
         });
-        let spawner =
-            spawn(async move { spawn(async move { second.borrow_mut().push("the new") }) });
-        let new = spawner.await.unwrap();
+        let spawner = spawn(async move {
+            drop(spawn(async move { second.borrow_mut().push("the new") }));
+        });
+        spawner.await.unwrap();
         waits.await.unwrap();
-        new.await.unwrap();
+        yield_now().await;
         assert_eq!(*order.borrow(), ["who was there", "the new"]);
     })
     .unwrap();
