@@ -126,7 +126,8 @@ impl Core {
                     self.take_mail();
                 }
             }
-            let Some(picked) = self.tasks.pick(left) else { return };
+            *left -= 1;
+            let Some(picked) = self.tasks.pick() else { continue };
             let woken = picked.stamp;
             self.tasks.run(picked);
             clock.polled(Some(woken));

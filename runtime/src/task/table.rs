@@ -184,21 +184,18 @@ impl Tasks {
         self.root_woken.get()
     }
 
-    /// The next task to run, among the first `left` entries of the run queue. Those of tasks that are gone
-    /// count too: nothing that became ready meanwhile may take their turn.
-    pub(crate) fn pick(&self, left: &mut usize) -> Option<Picked> {
+    /// Takes the first entry out of the run queue: the task to run next, or none if that one is gone. Its
+    /// turn is over then, too: nothing that became ready meanwhile may take it.
+    pub(crate) fn pick(&self) -> Option<Picked> {
         let mut inner = self.inner.borrow_mut();
-        while *left > 0 {
-            *left -= 1;
-            let Ready { slot, stamp } = inner.ready.pop_front()?;
-            let entry = &mut inner.table[slot as usize];
-            entry.scheduled = false;
-            match entry.task {
-                Some(task) => return Some(Picked { task, generation: entry.generation, stamp }),
-                // Kept back by `release`.
-                None => inner.free.push(slot),
-            }
+        let Ready { slot, stamp } = inner.ready.pop_front()?;
+        let entry = &mut inner.table[slot as usize];
+        entry.scheduled = false;
+        if let Some(task) = entry.task {
+            return Some(Picked { task, generation: entry.generation, stamp });
         }
+        // Kept back by `release`.
+        inner.free.push(slot);
         None
     }
 
@@ -308,10 +305,13 @@ impl Tasks {
     /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
     /// rest is given up (see `Drop`).
     pub(crate) fn end_spawned(&self) {
-        let mut left = usize::MAX;
         for _ in 0..CLOSING_SPAWNS_MAX {
-            let Some(picked) = self.pick(&mut left) else { return };
-            self.end(picked.task);
+            if self.ready() == 0 {
+                return;
+            }
+            if let Some(picked) = self.pick() {
+                self.end(picked.task);
+            }
         }
     }
 
