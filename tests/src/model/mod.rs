@@ -7,9 +7,14 @@
 //! for as long as they differ (`shrink`), and printed (`print`).
 //!
 //! What happens after the main future's end (destructors of all that is left) is compared without its order,
-//! which nothing promises. Two orders are those of the implementation, though nothing promises them either:
-//! that in which a failing group cancels its children, and that in which those who wait for a completable
-//! future are woken (both by place, and a place that came free is used again, the last one first).
+//! which nothing promises. Elsewhere the order follows from the rules in `plain`, but for three things that are
+//! as they are, and may change with the model:
+//! - the order in which a group that fails or is left cancels its children (`Group` in `plain::sets`), and that
+//!   in which those who wait for a completable future are woken (`Future` in `plain::shared`): by place, and of
+//!   the places that came free the last one is used again first;
+//! - who is woken without need, which puts it into the run queue earlier than the wake-up that counts: by each
+//!   task that `try_gather`, `wait` and the like look at, by the first that is left of a `gather`, by what a
+//!   task once looked at and does not await any more (`joiner` in `plain`, `on_value` in `plain::shared`).
 //!
 //! What it has found in the runtime is in `tests/tests/model_regress.rs`. It has been seen to find these too, put
 //! into the runtime on purpose, one at a time:
