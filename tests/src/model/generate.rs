@@ -267,8 +267,26 @@ impl Generator {
             38..42 if shallow => Expr::Block(self.inner(place, None)),
             42..46 if shallow => self.started(place),
             46..72 if !place.own.is_empty() => self.handles(place),
+            72..74 if shallow => self.once_awaited(place),
             _ => self.of_topic(place),
         }
+    }
+
+    /// A task that was awaited, let go of, and is merely held when the limit is over.
+    fn once_awaited(&mut self, place: &Place) -> Expr {
+        let (id, mut within) = (self.id(), place.fresh());
+        let mut task = vec![Step::Await(self.id(), Expr::Sleep(3 + self.ms()))];
+        let own = self.id();
+        if self.budget > 0 {
+            task.push(self.step(&mut within));
+        }
+        let awaited = Box::new(Expr::JoinRef(own));
+        let steps = vec![
+            Step::Spawn(Rc::new(Body { id: own, steps: task })),
+            Step::Await(self.id(), Expr::LetGo(self.ms() / 2, awaited)),
+            Step::Await(self.id(), Expr::Sleep(self.ms())),
+        ];
+        Expr::Timeout(self.ms(), Box::new(Expr::Block(Rc::new(Body { id, steps }))))
     }
 
     fn started(&mut self, place: &mut Place) -> Expr {
