@@ -2,7 +2,8 @@
 //!
 //! Owns running a test in a process of its own ([`child`]), counting what a process holds
 //! ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]), futures polled by
-//! hand ([`by_hand`]), wakers that come back ([`foreign`]), holding times to what is promised ([`trials`]), and the words for tests that
+//! hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
+//! ([`model`]), holding times to what is promised ([`trials`]), and the words for tests that
 //! can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that
 //! `.ci/run` counts it; [`figure!`] prints a measured number, shown with `--nocapture`.
 

@@ -62,8 +62,8 @@ impl Core {
         self.submit_or_sleep(if ended || stepped && worked { Wait::No } else { wait })
     }
 
-    /// Whether this turn has nothing to do but to poll a few tasks that the one before has left ready: then it
-    /// counts as a part of that one. A few tasks that wake each other would else pay for a look at the clock
+    /// Whether this turn has nothing to do but to poll a few tasks that the one before has left ready: then
+    /// it counts as a part of that one. A few tasks that wake each other would else pay for a look at the clock
     /// each time, which costs more than they do. The time is looked at again, and timers with it, after as
     /// many polls as within a turn of many tasks.
     #[inline]
@@ -159,7 +159,8 @@ impl Core {
                     self.take_mail();
                 }
             }
-            let Some(next) = self.tasks.pick(&mut turn.left) else { return };
+            turn.left -= 1;
+            let Some(next) = self.tasks.pick() else { return };
             match next {
                 Next::Task(picked) => {
                     let woken = picked.stamp;
@@ -167,6 +168,7 @@ impl Core {
                     self.tasks.run(picked);
                     clock.polled(Some(woken));
                 }
+                Next::Gone => {}
                 // Without a main future its wakes are stale ones.
                 Next::Root(woken) => {
                     let Some(root) = &mut turn.root else { continue };

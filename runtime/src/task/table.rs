@@ -92,6 +92,8 @@ pub(crate) enum Next {
     /// The main future, woken at this stamp.
     Root(u32),
     Task(Picked),
+    /// A task that has ended meanwhile. Its turn is over, too: nothing that became ready since may take it.
+    Gone,
 }
 
 /// A task taken out of the run queue.
@@ -266,27 +268,23 @@ impl Tasks {
         }
     }
 
-    /// The next to run, among the first `left` entries of the run queue. Those of tasks that are gone count
-    /// too: nothing that became ready meanwhile may take their turn.
+    /// Takes the first entry out of the run queue.
     #[inline]
-    pub(crate) fn pick(&self, left: &mut usize) -> Option<Next> {
-        let mut inner = self.inner.borrow_mut();
-        while *left > 0 {
-            *left -= 1;
-            let Ready { slot, stamp } = inner.ready.pop_front()?;
-            let entry = &mut inner.table[slot as usize];
-            entry.scheduled = false;
-            match entry.task {
-                Some(task) => {
-                    let generation = entry.generation;
-                    return Some(Next::Task(Picked { task, generation, stamp }));
-                }
-                None if slot == ROOT => return Some(Next::Root(stamp)),
+    pub(crate) fn pick(&self) -> Option<Next> {
+        let inner = &mut *self.inner.borrow_mut();
+        let Ready { slot, stamp } = inner.ready.pop_front()?;
+        let entry = &mut inner.table[slot as usize];
+        entry.scheduled = false;
+        let generation = entry.generation;
+        Some(match entry.task {
+            Some(task) => Next::Task(Picked { task, generation, stamp }),
+            None if slot == ROOT => Next::Root(stamp),
+            None => {
                 // Kept back by `release`.
-                None => inner.free.push(slot),
+                inner.free.push(slot);
+                Next::Gone
             }
-        }
-        None
+        })
     }
 
     /// Polls it, or ends it if it was cancelled. If its future panics so does this: see
@@ -411,11 +409,10 @@ impl Tasks {
     /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
     /// rest is given up (see `Drop`).
     pub(crate) fn end_spawned(&self) {
-        let mut left = usize::MAX;
         for _ in 0..CLOSING_SPAWNS_MAX {
-            match self.pick(&mut left) {
+            match self.pick() {
                 Some(Next::Task(picked)) => self.end(picked.task),
-                Some(Next::Root(_)) => {}
+                Some(Next::Root(_) | Next::Gone) => {}
                 None => return,
             }
         }

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::program::{Act, Body, CHANNEL, End, Expr, Id, Program, Step, Until};
+use super::program::{Act, Body, CHANNEL, Deferred, End, Expr, Id, Program, Start, Step, Until};
 use crate::drive::Rng;
 
 /// The program of a seed.
@@ -18,7 +18,7 @@ pub fn generate(seed: u64) -> Program {
         topics: Vec::new(),
         ids: 0,
         tasks: Vec::new(),
-        budget: 12 + rng.below(36) as usize,
+        budget: 14 + rng.below(40) as usize,
         rng,
     };
     for _ in 0..1 + of.below(3) {
@@ -40,6 +40,7 @@ pub fn generate(seed: u64) -> Program {
 enum Topic {
     Semaphore,
     Mutex,
+    Condition,
     RwLock,
     Event,
     Queue(usize),
@@ -55,9 +56,10 @@ enum Topic {
     Groups,
 }
 
-const TOPICS: [Topic; 16] = [
+const TOPICS: [Topic; 17] = [
     Topic::Semaphore,
     Topic::Mutex,
+    Topic::Condition,
     Topic::RwLock,
     Topic::Event,
     Topic::Queue(0),
@@ -92,6 +94,16 @@ struct Place {
     /// Tasks that this one has spawned.
     own: Vec<Id>,
     in_group: bool,
+    /// What is held around it: asked for again, it would wait for itself.
+    holds: Vec<Topic>,
+}
+
+impl Place {
+    /// Within a task that is started here.
+    fn fresh(&self) -> Self {
+        let (own, holds) = (Vec::new(), Vec::new());
+        Self { depth: self.depth + 1, own, in_group: self.in_group, holds }
+    }
 }
 
 impl Generator {
@@ -116,9 +128,9 @@ impl Generator {
     fn main(&mut self) -> Rc<Body> {
         let id = self.id();
         self.tasks.push(id);
-        let mut place = Place { depth: 0, own: Vec::new(), in_group: false };
+        let mut place = Place { depth: 0, own: Vec::new(), in_group: false, holds: Vec::new() };
         let mut steps = Vec::new();
-        for _ in 0..1 + self.below(4) {
+        for _ in 0..1 + self.below(5) {
             steps.push(self.spawn(&mut place));
         }
         while self.budget > 0 {
@@ -131,6 +143,11 @@ impl Generator {
                 steps.push(Step::Do(self.id(), self.act()));
             }
             steps.push(self.step(&mut place));
+            if self.chance(20) {
+                // What was just handed over may not have been taken yet.
+                let at = self.below(self.tasks.len());
+                steps.push(Step::Cancel(self.id(), self.tasks[at]));
+            }
         }
         // Time for the others, and a look at what has become of everything.
         steps.push(Step::Await(self.id(), Expr::Sleep(30)));
@@ -153,17 +170,27 @@ impl Generator {
     }
 
     /// A body within the task; what it spawns is its own, what the task has it may use.
-    fn inner(&mut self, place: &Place) -> Rc<Body> {
+    fn inner(&mut self, place: &Place, topic: Option<Topic>) -> Rc<Body> {
         let id = self.id();
         let Place { depth, in_group, .. } = *place;
-        let mut within = Place { depth: depth + 1, own: place.own.clone(), in_group };
+        let (own, mut holds) = (place.own.clone(), place.holds.clone());
+        holds.extend(topic.map(|topic| match topic {
+            Topic::Condition => Topic::Mutex,
+            topic => topic,
+        }));
+        let mut within = Place { depth: depth + 1, own, in_group, holds };
         self.body(id, &mut within, 2)
     }
 
     /// A group's body: some children, then what any body has.
     fn group(&mut self, place: &Place) -> Rc<Body> {
         let id = self.id();
-        let mut within = Place { depth: place.depth + 1, own: place.own.clone(), in_group: true };
+        let mut within = Place {
+            depth: place.depth + 1,
+            own: place.own.clone(),
+            in_group: true,
+            holds: place.holds.clone(),
+        };
         let mut steps: Vec<_> =
             (0..self.below(4)).map(|_| Step::Child(self.task(&mut within))).collect();
         let rest = self.body(id, &mut within, 3);
@@ -173,8 +200,7 @@ impl Generator {
 
     fn task(&mut self, place: &mut Place) -> Rc<Body> {
         let id = self.id();
-        let mut within =
-            Place { depth: place.depth + 1, own: Vec::new(), in_group: place.in_group };
+        let mut within = place.fresh();
         let body = self.body(id, &mut within, 4);
         place.own.push(id);
         self.tasks.push(id);
@@ -205,6 +231,15 @@ impl Generator {
                     _ => Step::DropHandle(id, task),
                 }
             }
+            n if n < acts && self.chance(12) => {
+                let id = self.id();
+                let deferred = match self.below(4) {
+                    0 => Deferred::Spawn(self.body(id, &mut place.fresh(), 2)),
+                    1 => Deferred::Cancel(self.tasks[self.ids as usize % self.tasks.len()]),
+                    _ => Deferred::Do(self.act()),
+                };
+                Step::Defer(id, deferred)
+            }
             n if n < acts => {
                 let id = self.id();
                 let act = self.act();
@@ -221,17 +256,51 @@ impl Generator {
     fn expr(&mut self, place: &mut Place, wrapped: usize) -> Expr {
         let shallow = place.depth < DEPTH_MAX;
         match self.below(100) {
-            0..15 if wrapped < 2 => Expr::Timeout(self.ms(), self.boxed(place, wrapped)),
+            0..12 if wrapped < 2 => Expr::Timeout(self.ms(), self.boxed(place, wrapped)),
+            12..15 if wrapped < 2 => Expr::LetGo(self.ms(), self.boxed(place, wrapped)),
             15..26 if wrapped < 2 => {
                 let a = self.boxed(place, wrapped);
                 Expr::Race(a, self.boxed(place, wrapped))
             }
             26..34 => Expr::Sleep(self.ms()),
             34..38 => Expr::Yield,
-            38..42 if shallow => Expr::Block(self.inner(place)),
-            42..68 if !place.own.is_empty() => self.handles(place),
+            38..42 if shallow => Expr::Block(self.inner(place, None)),
+            42..46 if shallow => self.started(place),
+            46..72 if !place.own.is_empty() => self.handles(place),
+            72..74 if shallow => self.once_awaited(place),
             _ => self.of_topic(place),
         }
+    }
+
+    /// A task that was awaited, let go of, and is merely held when the limit is over.
+    fn once_awaited(&mut self, place: &Place) -> Expr {
+        let (id, mut within) = (self.id(), place.fresh());
+        let mut task = vec![Step::Await(self.id(), Expr::Sleep(3 + self.ms()))];
+        let own = self.id();
+        if self.budget > 0 {
+            task.push(self.step(&mut within));
+        }
+        let awaited = Box::new(Expr::JoinRef(own));
+        let steps = vec![
+            Step::Spawn(Rc::new(Body { id: own, steps: task })),
+            Step::Await(self.id(), Expr::LetGo(self.ms() / 2, awaited)),
+            Step::Await(self.id(), Expr::Sleep(self.ms())),
+        ];
+        Expr::Timeout(self.ms(), Box::new(Expr::Block(Rc::new(Body { id, steps }))))
+    }
+
+    fn started(&mut self, place: &mut Place) -> Expr {
+        let start = [Start::Gather, Start::TryGather, Start::Pair, Start::TryPair][self.below(4)];
+        let tasks = match start {
+            Start::Pair | Start::TryPair => 2,
+            _ => self.below(4),
+        };
+        // Nobody can name them.
+        let (own, known) = (place.own.len(), self.tasks.len());
+        let bodies = (0..tasks).map(|_| self.task(place)).collect();
+        place.own.truncate(own);
+        self.tasks.truncate(known);
+        Expr::Started(start, bodies)
     }
 
     fn boxed(&mut self, place: &mut Place, wrapped: usize) -> Box<Expr> {
@@ -249,10 +318,19 @@ impl Generator {
         let few = if self.chance(50) { several.len() } else { self.below(several.len() + 1) };
         several.truncate(few);
         let limit = if self.chance(40) { Some(self.ms()) } else { None };
-        match self.below(18) {
+        if self.chance(6) {
+            // Over before the task is, as likely as not: it goes on.
+            return Expr::Timeout(self.ms(), Box::new(Expr::Shield(one)));
+        }
+        if self.chance(6) {
+            // Polled, let go of, and held on.
+            return Expr::LetGo(self.ms(), Box::new(Expr::JoinRef(one)));
+        }
+        match self.below(22) {
             0..3 => Expr::Join(one),
             3..5 => Expr::JoinRef(one),
-            5..7 => Expr::Shield(one),
+            5 => Expr::ShieldRef(one),
+            6 => Expr::Shield(one),
             7..9 => Expr::JoinTimeout(one, self.ms()),
             9..11 => Expr::Gather(several),
             11..13 => Expr::TryGather(several),
@@ -261,7 +339,7 @@ impl Generator {
                 Expr::AsCompleted(several, limit, take)
             }
             n => {
-                let until = [Until::All, Until::First, Until::Error][n - 15];
+                let until = [Until::All, Until::First, Until::Error][n % 3];
                 Expr::Wait(several, until, limit, self.chance(50))
             }
         }
@@ -280,24 +358,33 @@ impl Generator {
         let topic = self.topic();
         let shallow = place.depth < DEPTH_MAX;
         let half = self.chance(50);
+        let held = |of: &Topic| *of == topic || *of == Topic::Mutex && topic == Topic::Condition;
+        if place.holds.iter().any(held) && self.chance(85) {
+            return Expr::Sleep(self.ms());
+        }
         match topic {
             Topic::Semaphore if shallow => {
                 let permits = 1 + self.below(2);
-                Expr::Acquire(permits, self.inner(place))
+                Expr::Acquire(permits, self.inner(place, Some(topic)))
             }
-            Topic::Mutex if shallow && half => {
+            Topic::Condition if shallow && half => {
                 let want = if self.chance(50) { Some(1 + self.below(5) as u32) } else { None };
-                Expr::Notified(want, self.inner(place))
+                Expr::Notified(want, self.inner(place, Some(topic)))
             }
-            Topic::Mutex if shallow => {
-                let body = self.inner(place);
+            Topic::Mutex if shallow && half => Expr::Lock(self.inner(place, Some(topic))),
+            Topic::Mutex | Topic::Condition if shallow => {
+                let body = self.inner(place, Some(topic));
                 let mut steps = body.steps.clone();
-                let act = self.act_on(Topic::Mutex);
+                let act = self.act_on(Topic::Condition);
                 steps.insert(0, Step::Do(self.id(), act));
+                if self.chance(50) {
+                    // Whoever was notified waits for the lock meanwhile.
+                    steps.insert(1, Step::Await(self.id(), Expr::Sleep(self.ms())));
+                }
                 Expr::Lock(Rc::new(Body { id: body.id, steps }))
             }
-            Topic::RwLock if shallow && half => Expr::Read(self.inner(place)),
-            Topic::RwLock if shallow => Expr::Write(self.inner(place)),
+            Topic::RwLock if shallow && half => Expr::Read(self.inner(place, Some(topic))),
+            Topic::RwLock if shallow => Expr::Write(self.inner(place, Some(topic))),
             Topic::Event => Expr::Event(at),
             Topic::Queue(queue) => match self.below(9) {
                 0..4 => Expr::Get(queue),
@@ -305,10 +392,10 @@ impl Generator {
                 _ => Expr::Finished(queue),
             },
             Topic::Barrier => Expr::Barrier,
-            Topic::Once if shallow => Expr::Once(self.inner(place)),
+            Topic::Once if shallow => Expr::Once(self.inner(place, Some(topic))),
             Topic::Channel => match self.below(6) {
                 0..2 => Expr::Send,
-                2 if shallow => Expr::Reserve(self.inner(place)),
+                2 if shallow => Expr::Reserve(self.inner(place, Some(topic))),
                 _ => Expr::Recv,
             },
             Topic::Broadcast => Expr::Hear(at),
@@ -339,9 +426,9 @@ impl Generator {
                 16 => Act::CloseSemaphore,
                 _ => Act::Probe,
             },
-            Topic::Mutex => match n {
-                0..3 => Act::TryLock,
-                3..15 => Act::Notify(1),
+            Topic::Mutex => Act::TryLock,
+            Topic::Condition => match n {
+                0..15 => Act::Notify(1),
                 15..18 => Act::Notify(2),
                 _ => Act::NotifyAll,
             },

@@ -1,20 +1,38 @@
 //! Random programs against a plain model.
 //!
 //! Owns [`check`], which is one seed: a random program (`generate`) of tasks that spawn, cancel, drop, wait and
-//! hand things to each other is run on a simulated core in virtual time (`real`, `acts`), and a plain model
+//! hand things to each other is run on a simulated core in virtual time (`real`), and a plain model
 //! (`plain`) says beforehand what will happen, event by event: who gets what and when, in which order, which
 //! errors, which destructors. The two books must be equal. Where they are not, the program is made smaller
 //! for as long as they differ (`shrink`), and printed (`print`).
 //!
 //! What happens after the main future's end (destructors of all that is left) is compared without its order,
-//! which nothing promises. Two orders are those of the implementation, though nothing promises them either:
-//! that in which a failing group cancels its children, and that in which those who wait for a completable
-//! future are woken (both by place, and a place that came free is used again, the last one first).
+//! which nothing promises. Elsewhere the order follows from the rules in `plain`, but for three things that are
+//! as they are, and may change with the model:
+//! - the order in which a group that fails or is left cancels its children (`Group` in `plain::sets`), and that
+//!   in which those who wait for a completable future are woken (`Future` in `plain::shared`): by place, and of
+//!   the places that came free the last one is used again first;
+//! - who is woken without need, which puts it into the run queue earlier than the wake-up that counts: by each
+//!   task that `try_gather`, `wait` and the like look at, by the first that is left of a `gather`, by what a
+//!   task once looked at and does not await any more (`joiner` in `plain`, `on_value` in `plain::shared`).
 //!
-//! It has been seen to find, put into the runtime on purpose and one at a time:
-//! MUTATIONS
+//! What it has found in the runtime is in `tests/tests/model_regress.rs`. It has been seen to find these too, put
+//! into the runtime on purpose, one at a time:
+//! - **locks and queues**: a permit kept by a cancelled waiter that was handed it, or given back in part; a
+//!   waiter that leaves the line and keeps it closed behind it; a small request that overtakes; the last one
+//!   served first; a notification lost with its waiter; an item lost with its getter; equal items out of
+//!   order; a barrier that counts who was cancelled; a turn of a once-cell kept after an error; a channel's
+//!   room kept by a permit that was dropped; a broadcast that loses one value more; a watch that misses one;
+//! - **sets**: a cancelled gather that lets its tasks run on, a failing one that cancels the others; results
+//!   as they end in the order of the inputs, or late before those that have ended; a wait that overlooks
+//!   panics, or cancels what is late;
+//! - **groups**: siblings that are not cancelled, or not waited for;
+//! - **limits and cancels**: a limit that is early, beats what is ready, passes no cancel on, or drops late;
+//!   `handle.timeout` without the wait for the end; a race's loser that is merely let go of; an await that
+//!   passes no cancel on, to a task or a completable future; a shield that does; a handle that does though it
+//!   was merely held;
+//! - **the loop**: a woken task at the front of the run queue.
 
-mod acts;
 mod generate;
 mod plain;
 mod print;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::program::{Body, Expr, Program, Step};
+use super::program::{Body, Deferred, Expr, Program, Step};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +35,11 @@ fn body(f: &mut fmt::Formatter<'_>, of: &Body, depth: usize) -> fmt::Result {
             Step::DropHandle(id, task) => writeln!(f, "{id}: drop the handle of {task}")?,
             Step::Ask(id, task) => writeln!(f, "{id}: ask about {task}")?,
             Step::Do(id, act) => writeln!(f, "{id}: {act:?}")?,
+            Step::Defer(id, Deferred::Spawn(task)) => {
+                writeln!(f, "{id}: in the destructor: spawn task {}", task.id)?;
+                body(f, task, depth + 1)?;
+            }
+            Step::Defer(id, deferred) => writeln!(f, "{id}: in the destructor: {deferred:?}")?,
             Step::End(id, end) => writeln!(f, "{id}: end: {end:?}")?,
             Step::Await(id, expr) => {
                 write!(f, "{id}: await ")?;
@@ -49,6 +54,7 @@ fn expression(f: &mut fmt::Formatter<'_>, expr: &Expr, depth: usize) -> fmt::Res
     let (bodies, parts) = expr.parts();
     match expr {
         Expr::Timeout(ms, _) => write!(f, "timeout {ms} ")?,
+        Expr::LetGo(ms, _) => write!(f, "{ms} ms at the most, of foreign make, ")?,
         Expr::Acquire(permits, _) => write!(f, "acquire {permits}")?,
         Expr::Notified(want, _) => write!(f, "condition {want:?}")?,
         expr if bodies.is_empty() && parts.is_empty() => write!(f, "{expr:?}")?,
@@ -65,11 +71,15 @@ fn expression(f: &mut fmt::Formatter<'_>, expr: &Expr, depth: usize) -> fmt::Res
     if let Some(part) = parts.first() {
         return expression(f, part, depth);
     }
-    match bodies.first() {
-        None => writeln!(f),
-        Some(inner) => {
-            writeln!(f, " body {}", inner.id)?;
-            body(f, inner, depth + 1)
-        }
+    if bodies.is_empty() {
+        return writeln!(f);
     }
+    for (i, inner) in bodies.iter().enumerate() {
+        match i {
+            0 => writeln!(f, " body {}", inner.id)?,
+            _ => writeln!(f, "{:pad$}and body {}", "", inner.id, pad = depth * 2)?,
+        }
+        body(f, inner, depth + 1)?;
+    }
+    Ok(())
 }

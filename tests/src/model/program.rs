@@ -56,10 +56,23 @@ pub enum Step {
     Ask(Id, Id),
     /// Does something that never waits.
     Do(Id, Act),
+    /// Leaves something to the body's destructor, in the order of these steps.
+    Defer(Id, Deferred),
     /// Awaits.
     Await(Id, Expr),
     /// Ends the body.
     End(Id, End),
+}
+
+/// What a destructor does.
+#[derive(Clone, Debug)]
+pub enum Deferred {
+    /// Something that never waits.
+    Do(Act),
+    /// Cancels a task by its handle.
+    Cancel(Id),
+    /// Starts a task, whose handle it drops.
+    Spawn(Rc<Body>),
 }
 
 /// How a body ends itself.
@@ -80,6 +93,10 @@ pub enum Expr {
     Timeout(u64, Box<Expr>),
     /// `combine::race`.
     Race(Box<Expr>, Box<Expr>),
+    /// A limit of foreign make: over it, it drops what it holds, and no cancel passes.
+    LetGo(u64, Box<Expr>),
+    /// Bodies that are started as tasks by the set that awaits them.
+    Started(Start, Vec<Rc<Body>>),
     /// A future of its own.
     Block(Rc<Body>),
     /// `combine::group`.
@@ -93,6 +110,8 @@ pub enum Expr {
     /// A handle by `&mut`.
     JoinRef(Id),
     /// `combine::shield(&mut handle)`.
+    ShieldRef(Id),
+    /// `combine::shield(handle)`.
     Shield(Id),
     /// `handle.timeout(d)`.
     JoinTimeout(Id, u64),
@@ -146,6 +165,19 @@ pub enum Expr {
     Future(usize),
     /// The same, shielded.
     FutureShielded(usize),
+}
+
+/// Which set starts tasks itself.
+#[derive(Clone, Copy, Debug)]
+pub enum Start {
+    /// `combine::gather`.
+    Gather,
+    /// `combine::try_gather`.
+    TryGather,
+    /// `combine::gather_tuple`, of two.
+    Pair,
+    /// `combine::try_gather_tuple`, of two.
+    TryPair,
 }
 
 /// What `wait` waits for.
@@ -284,21 +316,32 @@ impl Expr {
         match self {
             Self::Timeout(..) => "timeout",
             Self::Race(..) => "race",
+            Self::LetGo(..) => "a foreign limit",
+            Self::Started(Start::Gather, _) => "gather of futures",
+            Self::Started(Start::TryGather, _) => "try_gather of futures",
+            Self::Started(Start::Pair, _) => "gather_tuple",
+            Self::Started(Start::TryPair, _) => "try_gather_tuple",
             Self::Block(_) => "block",
             Self::Group(_) => "group",
             Self::Sleep(_) => "sleep",
             Self::Yield => "yield_now",
             Self::Join(_) => "handle",
             Self::JoinRef(_) => "&mut handle",
-            Self::Shield(_) => "shield(&mut handle)",
+            Self::ShieldRef(_) => "shield(&mut handle)",
+            Self::Shield(_) => "shield(handle)",
             Self::JoinTimeout(..) => "handle.timeout",
             Self::Gather(_) => "gather",
             Self::TryGather(_) => "try_gather",
             Self::AsCompleted(_, None, _) => "as_completed",
             Self::AsCompleted(..) => "as_completed within",
-            Self::Wait(_, Until::All, ..) => "wait AllCompleted",
-            Self::Wait(_, Until::First, ..) => "wait FirstCompleted",
-            Self::Wait(_, Until::Error, _, false) => "wait FirstError",
+            Self::Wait(_, Until::All, None, false) => "wait AllCompleted",
+            Self::Wait(_, Until::First, None, false) => "wait FirstCompleted",
+            Self::Wait(_, Until::Error, None, false) => "wait FirstError",
+            Self::Wait(_, Until::All, Some(_), false) => "wait AllCompleted within",
+            Self::Wait(_, Until::First, Some(_), false) => "wait FirstCompleted within",
+            Self::Wait(_, Until::Error, Some(_), false) => "wait FirstError within",
+            Self::Wait(_, Until::All, _, true) => "try_wait AllCompleted",
+            Self::Wait(_, Until::First, _, true) => "try_wait FirstCompleted",
             Self::Wait(_, Until::Error, _, true) => "try_wait FirstError",
             Self::Acquire(..) => "semaphore.acquire_many",
             Self::Lock(_) => "mutex.lock",
@@ -332,7 +375,8 @@ impl Expr {
     /// Bodies and expressions that it holds.
     pub fn parts(&self) -> (Vec<&Rc<Body>>, Vec<&Expr>) {
         match self {
-            Self::Timeout(_, inner) => (Vec::new(), vec![inner]),
+            Self::Timeout(_, inner) | Self::LetGo(_, inner) => (Vec::new(), vec![inner]),
+            Self::Started(_, bodies) => (bodies.iter().collect(), Vec::new()),
             Self::Race(a, b) => (Vec::new(), vec![a, b]),
             Self::Block(body)
             | Self::Group(body)

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::program::{Body, Expr, Program, Step};
+use super::program::{Body, Deferred, Expr, Program, Start, Step};
 
 /// Programs that are tried at the most.
 const TRIES_MAX: usize = 20_000;
@@ -78,6 +78,9 @@ fn edit_body(body: &Body, at: &mut usize) -> Option<Body> {
                     _ => Step::Child(task),
                 })
             }
+            Step::Defer(id, Deferred::Spawn(task)) => {
+                edit_body(task, at).map(|task| Step::Defer(*id, Deferred::Spawn(Rc::new(task))))
+            }
             Step::Await(id, expr) => {
                 // The steps of a body in the place of what held it.
                 let (bodies, _) = expr.parts();
@@ -115,6 +118,25 @@ fn edit_expr(expr: &Expr, at: &mut usize) -> Option<Expr> {
             Some(a) => Some(Expr::Race(a, b.clone())),
             None => boxed(b, at).map(|b| Expr::Race(a.clone(), b)),
         },
+        Expr::LetGo(ms, inner) => match shorter(*ms, at) {
+            Some(ms) => Some(Expr::LetGo(ms, inner.clone())),
+            None => boxed(inner, at).map(|inner| Expr::LetGo(*ms, inner)),
+        },
+        Expr::Started(start, bodies) => {
+            let removable = matches!(start, Start::Gather | Start::TryGather);
+            for (i, body) in bodies.iter().enumerate() {
+                let mut others = bodies.clone();
+                if removable && is_it(at) {
+                    others.remove(i);
+                    return Some(Expr::Started(*start, others));
+                }
+                if let Some(body) = in_body(body, at) {
+                    others[i] = body;
+                    return Some(Expr::Started(*start, others));
+                }
+            }
+            None
+        }
         Expr::Sleep(ms) => shorter(*ms, at).map(Expr::Sleep),
         Expr::JoinTimeout(task, ms) => shorter(*ms, at).map(|ms| Expr::JoinTimeout(*task, ms)),
         Expr::Gather(tasks) => fewer(tasks, at).map(Expr::Gather),
@@ -169,4 +191,43 @@ fn fewer(tasks: &[u32], at: &mut usize) -> Option<Vec<u32>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::generate;
+    use crate::model::program::Act;
+
+    fn any_step(body: &Body, is_it: &dyn Fn(&Step) -> bool) -> bool {
+        body.steps.iter().any(|step| {
+            let inner = match step {
+                Step::Spawn(task) | Step::Child(task) => any_step(task, is_it),
+                Step::Await(_, expr) => any_in(expr, is_it),
+                _ => false,
+            };
+            inner || is_it(step)
+        })
+    }
+
+    fn any_in(expr: &Expr, is_it: &dyn Fn(&Step) -> bool) -> bool {
+        let (bodies, parts) = expr.parts();
+        bodies.into_iter().any(|body| any_step(body, is_it))
+            || parts.into_iter().any(|part| any_in(part, is_it))
+    }
+
+    #[test]
+    fn shrink_leaves_what_the_failure_needs_and_nothing_else() {
+        let fails = |program: &Program| {
+            let sleeps = |step: &Step| matches!(step, Step::Await(_, Expr::Sleep(ms)) if *ms > 1);
+            let looks = |step: &Step| matches!(step, Step::Do(_, Act::Probe));
+            any_step(&program.main, &sleeps) && any_step(&program.main, &looks)
+        };
+        for seed in 0..20 {
+            // Each ends with a sleep and a look.
+            let small = shrink(generate(seed), fails);
+            assert!(fails(&small));
+            assert_eq!(small.main.steps.len(), 2, "seed {seed}: {small}");
+        }
+    }
 }

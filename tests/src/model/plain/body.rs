@@ -1,22 +1,22 @@
-//! How a body runs, and what each await does when it is looked at and when it is dropped.
+//! How a body runs, and what each await does when it is looked at.
 //!
 //! Owns [`Node`], an await that was begun: a tree, since limits, races and bodies hold others. `poll` looks at
-//! one and at what it holds; `drop_node` lets go of one, from the inside outwards. What concerns handles and
-//! groups is in `sets`.
+//! one and at what it holds. What is in line is in `waits`, the drop of an await in `leave`, and what concerns
+//! handles and groups in `sets`.
 
 use std::rc::Rc;
 
 use super::sets::{Set, Stage};
 use super::shared::{
-    ALL, BARRIER, BROADCAST, CONDITION, EVENT, FINISHED, Grant, ITEMS, MUTEX, ONCE, PLACES, Place,
-    RW_LOCK, SEMAPHORE, WATCH,
+    ALL, BARRIER, BROADCAST, EVENT, FINISHED, Grant, ITEMS, MUTEX, ONCE, PLACES, Place, RW_LOCK,
+    SEMAPHORE, WATCH,
 };
 use super::{Panic, Plain, Polled, Sleep};
-use crate::model::program::{Body, CHANNEL, End, Expr, Id, Out, Step};
+use crate::model::program::{Body, CHANNEL, Deferred, End, Expr, Id, Out, Step};
 
 /// An await.
 pub(super) struct Node {
-    label: &'static str,
+    pub(super) label: &'static str,
     group: Option<Id>,
     pub(super) kind: Kind,
 }
@@ -28,7 +28,8 @@ pub(super) enum Kind {
     Over,
     Yield(bool),
     Sleep(Sleep),
-    Timeout(Sleep, Box<Node>),
+    /// A limit, and whether its end is a cancel.
+    Timeout(Sleep, Box<Node>, bool),
     /// With the poll in which both were polled last.
     Race(Box<Node>, Box<Node>, u64),
     Block(Frame),
@@ -83,13 +84,15 @@ pub(super) enum Grip {
 
 /// A body that runs.
 pub(super) struct Frame {
-    task: Id,
-    group: Option<Id>,
-    body: Rc<Body>,
+    pub(super) task: Id,
+    pub(super) group: Option<Id>,
+    pub(super) body: Rc<Body>,
     at: usize,
-    awaits: Option<(Id, Box<Node>)>,
+    pub(super) awaits: Option<(Id, Box<Node>)>,
     /// Tasks whose handles it holds.
-    owned: Vec<Id>,
+    pub(super) owned: Vec<Id>,
+    /// What its destructor does.
+    pub(super) deferred: Vec<(Id, Deferred)>,
 }
 
 impl Node {
@@ -118,9 +121,14 @@ impl Plain {
             }
         }
         let polled = self.look(me, node);
-        if let Ok(Some(_)) = polled {
-            self.count(node.label, "ready");
-            node.kind = Kind::Over;
+        match polled {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                self.count(node.label, "ready");
+                node.kind = Kind::Over;
+            }
+            // On its way out a panic drops what it passes, from the inside outwards.
+            Err(Panic) => self.drop_node(node),
         }
         polled
     }
@@ -133,7 +141,15 @@ impl Plain {
         };
         match expr {
             Expr::Timeout(ms, inner) => {
-                Ok(Kind::Timeout(Sleep::new(self.now + ms), Box::new(Node::new(id, group, *inner))))
+                let inner = Box::new(Node::new(id, group, *inner));
+                Ok(Kind::Timeout(Sleep::new(self.now + ms), inner, true))
+            }
+            Expr::LetGo(ms, inner) => {
+                let inner = Box::new(Node::new(id, group, *inner));
+                Ok(Kind::Timeout(Sleep::new(self.now + ms), inner, false))
+            }
+            Expr::Started(start, bodies) => {
+                Ok(Kind::Set(self.begin_started(me, group, start, &bodies)))
             }
             Expr::Race(a, b) => {
                 let [a, b] = [a, b].map(|part| Box::new(Node::new(id, group, *part)));
@@ -142,8 +158,16 @@ impl Plain {
             Expr::Block(body) => {
                 self.note(body.id, Out::Entered);
                 self.live.insert(body.id);
-                let owned = Vec::new();
-                Ok(Kind::Block(Frame { task: me, group, body, at: 0, awaits: None, owned }))
+                let (owned, deferred) = (Vec::new(), Vec::new());
+                Ok(Kind::Block(Frame {
+                    task: me,
+                    group,
+                    body,
+                    at: 0,
+                    awaits: None,
+                    owned,
+                    deferred,
+                }))
             }
             Expr::Sleep(ms) => Ok(Kind::Sleep(Sleep::new(self.now + ms))),
             Expr::Yield => Ok(Kind::Yield(false)),
@@ -213,16 +237,20 @@ impl Plain {
                 Ok(None)
             }
             Kind::Sleep(sleep) => Ok(self.poll_sleep(me, sleep).then_some(Out::Unit)),
-            Kind::Timeout(limit, inner) => {
+            Kind::Timeout(limit, inner, cancels) => {
                 let polled = self.poll(me, inner)?;
                 if polled.is_some() {
                     self.drop_sleep(limit);
                     return Ok(polled);
                 }
-                if !self.poll_limit(me, limit) {
+                let over = match *cancels {
+                    true => self.poll_limit(me, limit),
+                    false => self.poll_sleep(me, limit),
+                };
+                if !over {
                     return Ok(None);
                 }
-                let mark = self.polls;
+                let mark = if *cancels { self.polls } else { 0 };
                 self.dropped(inner, mark);
                 Ok(Some(Out::Elapsed))
             }
@@ -373,114 +401,9 @@ impl Plain {
         }
     }
 
-    fn hold(&mut self, me: Id, node: &mut Node, grip: Grip, body: &Rc<Body>) -> Polled {
+    pub(super) fn hold(&mut self, me: Id, node: &mut Node, grip: Grip, body: &Rc<Body>) -> Polled {
         node.kind = Kind::Held(grip, Box::new(Node::block(node.group, body)));
         self.look(me, node)
-    }
-
-    /// Looks at a wait for a condition: the lock, the notification, the lock again.
-    fn look_at_condition(&mut self, me: Id, node: &mut Node) -> Polled {
-        let Kind::Condition(stage, want, body) = &mut node.kind else {
-            unreachable!("called for a condition")
-        };
-        if let Notice::InLine(key) = *stage {
-            let Some(grant) = self.collect(CONDITION, key) else { return Ok(None) };
-            *stage = Notice::Again(grant, None);
-        }
-        let (waited, key) = match stage {
-            Notice::Lock(key) => (false, key),
-            Notice::Again(_, key) => (true, key),
-            Notice::InLine(_) => unreachable!("went on above"),
-        };
-        if self.poll_acquire(me, MUTEX, 1, key).is_none() {
-            return Ok(None);
-        }
-        let value = self.shared.value;
-        let enough = want.map_or(waited, |least| value >= least);
-        if !enough {
-            // In line first, then unlocked: no notification falls between.
-            *stage = Notice::InLine(self.enter(me, CONDITION, 0));
-            self.release(MUTEX, 1);
-            return Ok(None);
-        }
-        let body = body.clone();
-        self.note(body.id, Out::Value(value));
-        self.hold(me, node, Grip::Permits(MUTEX, 1), &body)
-    }
-
-    fn look_in_room(&mut self, me: Id, node: &mut Node) -> Polled {
-        let Kind::Room(room, key, then) = &mut node.kind else { unreachable!("called for a room") };
-        let room = *room;
-        // Until there is something to say: the channels look again after each wake-up.
-        loop {
-            if let Then::Hear(at) = then
-                && key.is_none()
-            {
-                let out = self.try_hear(*at);
-                if out != Out::Empty {
-                    self.shared.broadcast.ends[*at] = Place::Here;
-                    return Ok(Some(out));
-                }
-            }
-            if let Then::Watched(least) = then
-                && key.is_none()
-            {
-                self.shared.watch.seen = self.shared.watch.version;
-                let value = self.shared.watch.value;
-                if value >= *least {
-                    self.shared.watch.end = Place::Here;
-                    return Ok(Some(Out::Value(value)));
-                }
-            }
-            let grant = match *key {
-                Some(known) => self.collect(room, known),
-                None => self.ready(room),
-            };
-            let Some(grant) = grant else {
-                if key.is_none() {
-                    *key = Some(self.enter(me, room, 0));
-                }
-                return Ok(None);
-            };
-            *key = None;
-            let watch = &mut self.shared.watch;
-            match then {
-                Then::Hear(_) => {}
-                Then::Watched(_) | Then::Changed => {
-                    if watch.seen == watch.version && !watch.sender {
-                        watch.end = Place::Here;
-                        return Ok(Some(Out::Closed));
-                    }
-                    watch.seen = watch.version;
-                    if let Then::Changed = then {
-                        watch.end = Place::Here;
-                        return Ok(Some(Out::Value(watch.value)));
-                    }
-                }
-                _ => {
-                    return Ok(Some(match grant {
-                        Grant::Index(index) => Out::Value(index),
-                        Grant::Closed => Out::Broken,
-                        _ => Out::Unit,
-                    }));
-                }
-            }
-        }
-    }
-
-    /// What need not be waited for.
-    fn ready(&mut self, room: usize) -> Option<Grant> {
-        let yes = match room {
-            BARRIER => return self.arrive(),
-            BROADCAST => false,
-            WATCH => {
-                let watch = &self.shared.watch;
-                watch.seen != watch.version || !watch.sender
-            }
-            _ if room >= FINISHED => self.shared.queues[room - FINISHED].unfinished == 0,
-            _ => self.shared.events[room - EVENT],
-        };
-        yes.then_some(Grant::Ok)
     }
 
     fn run_frame(&mut self, frame: &mut Frame) -> Polled {
@@ -512,14 +435,8 @@ impl Plain {
                         self.note(child.id, Out::Closed);
                     }
                 }
-                Step::Cancel(id, task) => {
-                    let out = match self.held(*task) {
-                        true => Out::Flag(self.cancel(*task)),
-                        false => Out::Absent,
-                    };
-                    self.count("handle.cancel", how(&out));
-                    self.note(*id, out);
-                }
+                Step::Cancel(id, task) => self.cancel_by_handle(*id, *task),
+                Step::Defer(id, deferred) => frame.deferred.push((*id, deferred.clone())),
                 Step::DropHandle(id, task) => {
                     let own = self.own(frame.task, *task);
                     self.count("handle dropped", if own { "done" } else { "refused" });
@@ -555,111 +472,9 @@ impl Plain {
             }
         }
     }
-
-    /// What it awaits first, then itself, then its handles in the order of spawning.
-    fn drop_frame(&mut self, frame: &mut Frame) {
-        if let Some((_, mut awaits)) = frame.awaits.take() {
-            self.drop_node(&mut awaits);
-        }
-        self.note(frame.body.id, Out::Dropped);
-        self.live.remove(&frame.body.id);
-        for task in std::mem::take(&mut frame.owned) {
-            if std::mem::replace(&mut self.task(task).handle.held, false) {
-                self.drop_handle(task);
-            }
-        }
-    }
-
-    pub(super) fn drop_node(&mut self, node: &mut Node) {
-        let kind = std::mem::replace(&mut node.kind, Kind::Over);
-        if !matches!(kind, Kind::New(..) | Kind::Over) {
-            self.count(node.label, if self.mark == 0 { "let go" } else { "cancelled" });
-        }
-        match kind {
-            Kind::New(..) | Kind::Over | Kind::Yield(_) => {}
-            Kind::Sleep(sleep) => self.drop_sleep(&sleep),
-            Kind::Timeout(limit, mut inner) => {
-                self.drop_node(&mut inner);
-                self.drop_sleep(&limit);
-            }
-            Kind::Race(mut a, mut b, _) => {
-                self.drop_node(&mut a);
-                self.drop_node(&mut b);
-            }
-            Kind::Block(mut frame) => self.drop_frame(&mut frame),
-            Kind::Held(grip, mut body) => {
-                self.drop_node(&mut body);
-                self.let_go(grip);
-            }
-            Kind::Acquire(gate, need, key, then) => {
-                self.drop_acquire(gate, need, key);
-                match then {
-                    Then::Put(CHANNEL, _) | Then::Hold(Grip::Room(_), _) => self.drop_sender(),
-                    Then::Get(CHANNEL) => self.shared.receiver = Place::Here,
-                    _ => {}
-                }
-            }
-            Kind::Condition(stage, ..) => {
-                let notice = match stage {
-                    Notice::Lock(key) => {
-                        self.drop_acquire(MUTEX, 1, key);
-                        None
-                    }
-                    Notice::InLine(key) => self.leave(CONDITION, key),
-                    Notice::Again(notice, key) => {
-                        self.drop_acquire(MUTEX, 1, key);
-                        Some(notice)
-                    }
-                };
-                if notice == Some(Grant::One) {
-                    self.hand(CONDITION, Grant::One);
-                }
-            }
-            Kind::Room(room, key, then) => {
-                if let Some(key) = key {
-                    self.leave(room, key);
-                }
-                match then {
-                    Then::Hear(at) => self.shared.broadcast.ends[at] = Place::Here,
-                    Then::Changed | Then::Watched(_) => self.shared.watch.end = Place::Here,
-                    _ => {}
-                }
-            }
-            Kind::Oneshot(at) => self.shared.oneshots[at].receiver = Place::Here,
-            Kind::OneshotClosed(at) => self.shared.oneshots[at].sender = Place::Here,
-            Kind::Future(at, place, polled_in, _) => {
-                let future = &mut self.shared.futures[at];
-                if future.end.is_some() {
-                    return;
-                }
-                if let Some(place) = place {
-                    future.places[place] = None;
-                    future.free.push(place);
-                }
-                if self.passes_cancel_to(polled_in) {
-                    self.end_future(at, Out::Cancelled);
-                }
-            }
-            Kind::Set(set) => self.drop_set(set),
-            Kind::Group(id, stage) => self.drop_group(id, stage),
-        }
-    }
-
-    fn let_go(&mut self, grip: Grip) {
-        match grip {
-            Grip::Permits(gate, permits) => self.release(gate, permits),
-            Grip::Turn => self.release(ONCE, 1),
-            Grip::Room(_) => {
-                self.shared.queues[CHANNEL].reserved -= 1;
-                self.release(PLACES + CHANNEL, 1);
-                self.look_whether_empty(CHANNEL);
-                self.drop_sender();
-            }
-        }
-    }
 }
 
-fn how(out: &Out) -> &'static str {
+pub(super) fn how(out: &Out) -> &'static str {
     if *out == Out::Absent { "refused" } else { "done" }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the run queue, time, and the life of tasks. There are no wakers and no futures here: a task that
 //! waits is written into the list of what it waits for, and whoever hands it something puts it at the end of
 //! the run queue. What the primitives do is in `shared`, what handles and groups do in `sets`, and how a body
-//! runs, step by step, in `body`. The rules:
+//! runs, step by step, in `body`, with `acts`, `waits` and `leave`. The rules:
 //! - who is woken, spawned or cancelled goes to the end of the run queue, once; a turn runs what was in the
 //!   queue when it began, after the timers that are due, those of one deadline in the order of their making;
 //! - who gives way goes to the end of the queue when the next turn is over, or at once if nobody else is in it;
@@ -16,9 +16,12 @@
 //!
 //! Every poll of a task looks at all that the task awaits, from the outside inwards.
 
+mod acts;
 mod body;
+mod leave;
 mod sets;
 mod shared;
+mod waits;
 
 pub(super) use self::shared::priority;
 

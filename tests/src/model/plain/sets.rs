@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::body::{Kind, Node};
 use super::{Plain, Polled, Sleep};
-use crate::model::program::{Body, Expr, Id, Out, Until};
+use crate::model::program::{Body, Expr, Id, Out, Start, Until};
 
 pub(super) enum Set {
     /// By value (it goes with the await), by `&mut`, or shielded.
@@ -16,16 +16,18 @@ pub(super) enum Set {
     JoinTimeout(Id, Sleep, bool),
     /// Inputs with what came of them, and the poll in which it was polled last.
     Gather(Vec<(Id, Option<Out>)>, u64),
-    TryGather(Vec<(Id, Option<Out>)>, u64),
+    /// The same, looking at all each time, and whether an error ends it.
+    TryGather(Vec<(Id, Option<Out>)>, u64, bool),
     AsCompleted(Ended),
     Wait(Vec<Id>, Until, Option<Sleep>, bool),
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub(super) enum How {
     Value,
     Reference,
-    Shielded,
+    ShieldedReference,
+    ShieldedValue,
 }
 
 pub(super) struct Ended {
@@ -131,10 +133,9 @@ impl Plain {
             Expr::Join(task) => single(self, task, How::Value),
             Expr::JoinRef(task) => single(self, task, How::Reference),
             // A child's handle can't be shielded, nor put into a set.
-            Expr::Shield(task) => match self.is_child(task) {
-                true => Err(Out::Absent),
-                false => single(self, task, How::Shielded),
-            },
+            Expr::Shield(task) | Expr::ShieldRef(task) if self.is_child(task) => Err(Out::Absent),
+            Expr::Shield(task) => single(self, task, How::ShieldedValue),
+            Expr::ShieldRef(task) => single(self, task, How::ShieldedReference),
             Expr::JoinTimeout(task, ms) => {
                 self.lend(me, &[task])?;
                 Ok(Set::JoinTimeout(task, Sleep::new(self.now + ms), false))
@@ -145,7 +146,7 @@ impl Plain {
             }
             Expr::TryGather(tasks) => {
                 self.lend(me, &tasks)?;
-                Ok(Set::TryGather(tasks.into_iter().map(|task| (task, None)).collect(), 0))
+                Ok(Set::TryGather(tasks.into_iter().map(|task| (task, None)).collect(), 0, true))
             }
             Expr::AsCompleted(tasks, ms, take) => {
                 self.lend(me, &tasks)?;
@@ -159,6 +160,26 @@ impl Plain {
                 Ok(Set::Wait(tasks, until, limit, fallible))
             }
             _ => unreachable!("begun elsewhere"),
+        }
+    }
+
+    /// Spawns tasks whose handles nobody else sees.
+    pub(super) fn begin_started(
+        &mut self,
+        me: Id,
+        group: Option<Id>,
+        start: Start,
+        bodies: &[Rc<Body>],
+    ) -> Set {
+        for body in bodies {
+            self.spawn(body.id, me, Expr::Block(body.clone()), group, None);
+            self.task(body.id).handle.held = false;
+        }
+        let inputs = bodies.iter().map(|body| (body.id, None)).collect();
+        match start {
+            Start::Gather => Set::Gather(inputs, 0),
+            Start::Pair => Set::TryGather(inputs, 0, false),
+            Start::TryGather | Start::TryPair => Set::TryGather(inputs, 0, true),
         }
     }
 
@@ -183,7 +204,7 @@ impl Plain {
         match set {
             Set::Join(task, how) => {
                 let out = self.poll_handle(me, *task);
-                if *how == How::Shielded {
+                if matches!(how, How::ShieldedReference | How::ShieldedValue) {
                     self.task(*task).handle.polled_in = 0;
                 }
                 if out.is_some() {
@@ -223,7 +244,7 @@ impl Plain {
                 let outs = inputs.iter_mut().filter_map(|input| input.1.take());
                 Ok(Some(Out::List(outs.collect())))
             }
-            Set::TryGather(inputs, polled_in) => {
+            Set::TryGather(inputs, polled_in, failing) => {
                 *polled_in = self.polls;
                 let mut all = true;
                 for at in 0..inputs.len() {
@@ -236,7 +257,7 @@ impl Plain {
                     };
                     inputs[at].1 = Some(out.clone());
                     self.drop_handle(inputs[at].0);
-                    if !matches!(out, Out::Value(_)) {
+                    if *failing && !matches!(out, Out::Value(_)) {
                         // The others are let go of.
                         let left: Vec<_> = inputs.iter().filter(|i| i.1.is_none()).collect();
                         left.iter().for_each(|input| self.drop_handle(input.0));
@@ -325,7 +346,7 @@ impl Plain {
         match set {
             Set::Join(task, how) => {
                 self.task(task).handle.busy = false;
-                if how == How::Value {
+                if matches!(how, How::Value | How::ShieldedValue) {
                     self.task(task).handle.held = false;
                     self.drop_handle(task);
                 }
@@ -334,7 +355,7 @@ impl Plain {
                 self.drop_sleep(&limit);
                 self.put_back(task);
             }
-            Set::Gather(inputs, polled_in) | Set::TryGather(inputs, polled_in) => {
+            Set::Gather(inputs, polled_in) | Set::TryGather(inputs, polled_in, _) => {
                 let waiting = inputs.iter().filter(|input| input.1.is_none()).map(|input| input.0);
                 self.drop_handles(waiting.collect(), polled_in);
             }

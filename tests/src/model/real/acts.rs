@@ -4,8 +4,9 @@
 
 use coreloop::sync::{self, TryAcquireError, TryGetError, TryPutError, broadcast, mpsc, oneshot};
 
-use super::program::{Act, CHANNEL, Id, Out};
-use super::real::{Env, Item, World};
+use super::Env;
+use super::world::{Item, World};
+use crate::model::program::{Act, CHANNEL, Id, Out};
 
 /// Does it, and says what came of it.
 pub(super) fn act(env: &Env, id: Id, act: Act) -> Out {
