@@ -17,6 +17,9 @@ use crate::time::Instant;
 
 /// Gives the results of tasks in the order in which they end.
 ///
+/// Memory: one allocation for the set. Each task is looked at once, when the first result is asked for, and
+/// says itself that it has ended; only tasks of several loops in one set are all looked at each time.
+///
 /// ```
 /// use coreloop::combine::as_completed;
 /// use coreloop::time::sleep;

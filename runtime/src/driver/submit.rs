@@ -6,6 +6,7 @@
 use std::io;
 use std::mem;
 
+use super::features::Feature;
 use super::op::drop_unsent;
 use super::op_slab::{Key, Slot, VTable};
 use super::ring::{Entered, Ring};
@@ -125,6 +126,19 @@ impl Driver {
     pub(crate) fn needs_enter(&self) -> bool {
         let ring = self.ring.borrow();
         ring.as_ref().is_some_and(|r| r.unsubmitted() > 0 || r.wants_enter())
+    }
+
+    /// Whether the end of a turn would find nothing to submit and nobody to give a buffer to, and the next
+    /// turn no completion.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let ring = self.ring.borrow();
+        let nothing = |r: &Ring| r.unsubmitted() == 0 && !r.has_completions() && !r.wants_enter();
+        // Without TASKRUN_FLAG only an enter shows whether completions are pending.
+        ring.as_ref().is_some_and(nothing)
+            && self.has(Feature::TaskrunFlag)
+            && !self.anything_waits.get()
+            && !self.any_never_sent.get()
+            && !self.pool.has_waiters()
     }
 
     /// Whether completions lie in the queue, or the kernel says that an enter would bring some.

@@ -61,10 +61,6 @@ pub(crate) struct Core {
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
-    /// When the turn began, at the last look at the clock.
-    began_ns: Cell<u64>,
-    /// Polls that may pass before the next one.
-    polls_to_look: Cell<usize>,
     /// In debug mode: the longest that one poll may take, in ns.
     slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
@@ -100,8 +96,6 @@ impl Core {
             timers: Timers::new(kernel.clone(), config.timer_resolution),
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
-            began_ns: Cell::new(0),
-            polls_to_look: Cell::new(0),
             slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
             blocking: Rc::new(Pool::new(config.blocking)),

@@ -34,8 +34,71 @@ impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
     /// that has ended, which ends the turn.
     pub(crate) fn tick(&self, root: Option<&mut Root<'_>>, wait: Wait) {
-        if let Some(until) = self.work(root, wait) {
-            self.sleep(until);
+        let Some(root) = root else {
+            if let Some(until) = self.work(None, wait) {
+                self.sleep(until);
+            }
+            return;
+        };
+        let mut ended = false;
+        let mut poll_root = || {
+            ended = root();
+            ended
+        };
+        match self.work(Some(&mut poll_root), wait) {
+            Some(until) => self.sleep(until),
+            None if ended => {}
+            None => self.quiet_turns(root),
+        }
+    }
+
+    /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit, no
+    /// completion, no mail. Tasks that wake each other would else pay for a look at everything each time,
+    /// which costs more than they do. Clock and timers are looked at again after as many polls as in a turn
+    /// of many tasks. Who steps a loop, such as a simulation, takes turns one by one.
+    fn quiet_turns(&self, root: &mut Root<'_>) {
+        if self.metrics.timing() || self.slow_ns.is_some() {
+            return;
+        }
+        let mut turn = RunTurn { root: Some(root), ready: POLLS_PER_LOOK, left: 0, ended: false };
+        let mut gave_way = 0;
+        while let Err(payload) =
+            catch_unwind(AssertUnwindSafe(|| self.poll_quietly(&mut turn, &mut gave_way)))
+        {
+            self.tasks.end_panicked(payload);
+        }
+        if !self.driver.is_quiet() {
+            // What was asked for in the last turn is in the kernel before the next one.
+            self.submit_or_sleep(Wait::No);
+        }
+    }
+
+    /// `turn.ready` counts the polls down that are left until the next look at the clock.
+    fn poll_quietly(&self, turn: &mut RunTurn<'_, '_>, gave_way: &mut usize) {
+        while !turn.ended {
+            while turn.left > 0 {
+                turn.left -= 1;
+                match self.tasks.pick() {
+                    Some(Next::Task(picked)) => self.tasks.run(picked),
+                    Some(Next::Root(_)) => {
+                        turn.ended = turn.root.as_mut().is_some_and(|root| root());
+                        if turn.ended {
+                            break;
+                        }
+                    }
+                    Some(Next::Gone) => {}
+                    None => turn.left = 0,
+                }
+            }
+            self.tasks.end_turn(std::mem::take(gave_way));
+            let ready = self.tasks.ready();
+            if !(1..=turn.ready).contains(&ready) || !self.driver.is_quiet() || self.has_mail() {
+                return;
+            }
+            turn.ready -= ready;
+            self.metrics.count(Kind::Ticks);
+            turn.left = self.tasks.begin_turn();
+            *gave_way = self.tasks.gave_way();
         }
     }
 
@@ -45,41 +108,14 @@ impl Core {
     pub(crate) fn work(&self, root: Option<&mut Root<'_>>, wait: Wait) -> Option<u64> {
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
-        let mut worked = false;
-        let began = if self.may_skip_clock() {
-            self.began_ns.get()
-        } else {
-            let began = self.read_clock();
-            self.began_ns.set(began);
-            worked |= self.take_mail();
-            worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
-            self.timers.fire(began, &self.metrics);
-            began
-        };
+        let began = self.read_clock();
+        let mut worked = self.take_mail();
+        worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
+        self.timers.fire(began, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
         // Who steps a loop by hand wants to look at what a step did before it sleeps.
         self.submit_or_sleep(if ended || stepped && worked { Wait::No } else { wait })
-    }
-
-    /// Whether this turn has nothing to do but to poll a few tasks that the one before has left ready: then
-    /// it counts as a part of that one. A few tasks that wake each other would else pay for a look at the clock
-    /// each time, which costs more than they do. The time is looked at again, and timers with it, after as
-    /// many polls as within a turn of many tasks.
-    #[inline]
-    fn may_skip_clock(&self) -> bool {
-        let (ready, left) = (self.tasks.ready(), self.polls_to_look.get());
-        if (1..=left).contains(&ready)
-            && !self.metrics.timing()
-            && self.slow_ns.is_none()
-            && !self.has_mail()
-            && !self.driver.has_news()
-        {
-            self.polls_to_look.set(left - ready);
-            return true;
-        }
-        self.polls_to_look.set(POLLS_PER_LOOK);
-        false
     }
 
     /// A clock reading; wakes and submissions from here on are stamped with it.
