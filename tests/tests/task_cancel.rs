@@ -77,6 +77,7 @@ fn t6_cancel_of_oneself_takes_effect_after_the_poll() {
         turns(5).await;
         assert_eq!(after.get(), 1, "to the next await, and no further");
         let task = own.borrow_mut().take().unwrap();
+        assert!(task.is_cancelled() && !task.cancel());
         let end = task.await;
         assert!(end.expect_err("cancelled").is_cancelled());
     })
