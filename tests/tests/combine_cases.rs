@@ -12,7 +12,7 @@ use coreloop::combine::{
 };
 use coreloop::spawn;
 use coreloop::time::sleep;
-use coreloop_tests::drive::{Clock, Drops, tens, virtually};
+use coreloop_tests::drive::{Clock, Drops, tens, virtually, virtually_with};
 use coreloop_tests::turns;
 
 async fn fails(n: u64, why: &'static str) -> Result<u64, &'static str> {
@@ -119,17 +119,35 @@ fn g6_what_ended_before_the_waiter_goes_on_is_done_too() {
     });
 }
 
-/// A task that is due at the limit was spawned before the wait began: its timer comes first.
+/// For a waiter that is a task and for the main future, whichever timer was set first.
 #[test]
 fn g6_a_task_that_ends_as_the_limit_does_is_done() {
     virtually(async || {
-        let looked = spawn(async {
-            let mut tasks = [1, 2].map(|n| spawn(sleep(tens(n))));
-            turns(1).await;
-            wait(&mut tasks, When::AllCompleted, Some(tens(1))).await
-        });
-        let waited = looked.await.unwrap();
-        assert_eq!((waited.done, waited.pending), (vec![0], vec![1]));
+        for turns_before in [0, 1] {
+            let look = move || async move {
+                let mut tasks = [1, 2].map(|n| spawn(sleep(tens(n))));
+                turns(turns_before).await;
+                let waited = wait(&mut tasks, When::AllCompleted, Some(tens(1))).await;
+                (waited.done, waited.pending)
+            };
+            assert_eq!(look().await, (vec![0], vec![1]), "in main, {turns_before}");
+            assert_eq!(spawn(look()).await.unwrap(), (vec![0], vec![1]), "{turns_before}");
+        }
+    });
+}
+
+/// Three times were over while the core was busy: those before the limit are given, the last is late.
+#[test]
+fn g5_what_was_due_in_time_is_given_though_the_core_was_busy() {
+    virtually_with(async |sim| {
+        let handles = [1, 2, 8].map(|n| spawn(sleep(tens(n))));
+        let mut ended = as_completed(handles).within(tens(3));
+        let mut given = Vec::new();
+        while let Some((input, result)) = ended.next().await {
+            given.push((input, result.is_ok()));
+            sim.compute(tens(3));
+        }
+        assert_eq!(given, [(0, true), (1, true), (2, false)]);
     });
 }
 

@@ -198,6 +198,26 @@ fn w3_no_time_and_one_yield_is_too_late() {
     });
 }
 
+/// A task whose time came before the limit has ended in time, though the core was busy until after both:
+/// for a limit in the main future as for one in a task.
+#[test]
+fn w1_what_a_task_did_in_time_beats_the_limit_on_it() {
+    virtually_with(async |sim| {
+        let in_time = |sim: coreloop::sim::Sim| async move {
+            let mut task = spawn(async {
+                sleep(tens(1)).await;
+                7
+            });
+            turns(1).await;
+            drop(spawn(async move { sim.compute(tens(9)) }));
+            task.timeout(tens(5)).await
+        };
+        let in_task = spawn(in_time(sim.clone())).await.unwrap();
+        assert_eq!(in_task.expect("in a task").unwrap(), 7);
+        assert_eq!(in_time(sim).await.expect("in main").unwrap(), 7);
+    });
+}
+
 /// The outer limit runs out while the core is busy, before the inner one's wait begins.
 #[test]
 fn w3_the_limit_that_ran_out_while_busy_reports() {
