@@ -322,7 +322,6 @@ fn b3_a_future_sent_to_a_loop_gives_its_value_or_says_why_not() {
             inner.await.unwrap_err().is_cancelled()
         });
         let cancelled = cancelled.unwrap().join();
-        handle.post(0, || ()).unwrap();
         (sum, failed.unwrap_err().to_string(), limited.is_err(), cancelled)
     });
     event_loop.block_on(async {
