@@ -106,8 +106,20 @@ pub fn pattern(from: usize, len: usize) -> Vec<u8> {
 /// If the simulation fails, or `main` panics.
 #[track_caller]
 pub fn virtually<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + 'static) {
+    virtually_with(|_| main());
+}
+
+/// As [`virtually`], with the simulation in hand.
+///
+/// # Panics
+/// As there.
+#[track_caller]
+pub fn virtually_with<F: Future<Output = ()> + 'static>(
+    main: impl FnOnce(coreloop::sim::Sim) -> F + 'static,
+) {
     let sim = coreloop::sim::Sim::builder().seed(1).build();
-    sim.client("main", main);
+    let own = sim.clone();
+    sim.client("main", move || main(own));
     if let Err(e) = sim.run() {
         panic!("{e}");
     }

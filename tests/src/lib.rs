@@ -1,11 +1,11 @@
 //! What the behaviour tests share.
 //!
-//! Owns running a test in a process of its own ([`child`]), counting what a process holds
-//! ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]), futures polled by
-//! hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
-//! ([`model`]), holding times to what is promised ([`trials`]), and the words for tests that
-//! can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's capture, so that
-//! `.ci/run` counts it; [`figure!`] prints a measured number, shown with `--nocapture`.
+//! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
+//! what a process holds ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]),
+//! futures polled by hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
+//! ([`model`]), holding times to what is promised ([`trials`]), programs with a twin in Python ([`twins`]),
+//! and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's
+//! capture, so that `.ci/run` counts it; [`figure!`] prints a measured number, shown with `--nocapture`.
 
 /// The guide's examples, compiled and run.
 #[cfg(doctest)]
@@ -13,6 +13,7 @@
 pub struct GuideToSimulation;
 
 pub mod by_hand;
+pub mod catalog;
 pub mod child;
 pub mod drive;
 #[allow(unsafe_code)]

@@ -77,6 +77,7 @@ fn t6_cancel_of_oneself_takes_effect_after_the_poll() {
         turns(5).await;
         assert_eq!(after.get(), 1, "to the next await, and no further");
         let task = own.borrow_mut().take().unwrap();
+        assert!(task.is_cancelled() && !task.cancel());
         let end = task.await;
         assert!(end.expect_err("cancelled").is_cancelled());
     })
@@ -369,12 +370,14 @@ fn t4_what_was_never_given_way_to_never_starts() {
     })
     .unwrap();
     assert_eq!((began.get(), drops.count()), (0, 3));
-    // What a drive leaves unfinished begins in the next.
+    // What a drive leaves behind begins in the next.
     let mut event_loop = EventLoop::new().unwrap();
-    let count = began.clone();
-    let task = event_loop.spawn(async move { count.set(count.get() + 1) });
-    event_loop.block_on(async {});
+    let (count, left) = (began.clone(), Rc::new(Cell::new(None)));
+    let leave = left.clone();
+    event_loop.block_on(async move {
+        leave.set(Some(spawn(async move { count.set(count.get() + 1) })));
+    });
     assert_eq!(began.get(), 0);
-    event_loop.block_on(task).unwrap();
+    event_loop.block_on(left.take().unwrap()).unwrap();
     assert_eq!(began.get(), 1);
 }

@@ -245,7 +245,7 @@ fn task_panic_of_the_main_future_leaves_the_loop_usable() {
 }
 
 #[test]
-fn task_panic_nested_block_on_is_refused_and_the_outer_loop_goes_on() {
+fn l2_a_nested_block_on_is_refused_and_the_outer_loop_goes_on() {
     coreloop::run(async {
         let task = coreloop::spawn(async { coreloop::run(async { 1 }).unwrap() });
         let e = task.await.expect_err("a loop within a loop");

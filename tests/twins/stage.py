@@ -1,19 +1,45 @@
 """What the Python twins share: units of time, and events printed with the time at which they came.
 
-A unit is TWIN_UNIT_MS milliseconds (50). Times are rounded to half units.
+Time is virtual: the loop's clock jumps to the next timer instead of waiting for it, and computing moves it
+on. With TWIN_UNIT_MS set, time is real, in units of so many milliseconds. Times are rounded to half units.
 """
 
 import asyncio
 import os
+import selectors
 import time
 
-UNIT = float(os.environ.get("TWIN_UNIT_MS", "50")) / 1000
-CLOCK = {"began": 0.0}
+UNIT_MS = os.environ.get("TWIN_UNIT_MS")
+UNIT = float(UNIT_MS) / 1000 if UNIT_MS else 1.0
+CLOCK = {"now": 1000.0, "began": 0.0}
+
+
+def now():
+    return time.monotonic() if UNIT_MS else CLOCK["now"]
+
+
+class Jumping(selectors.DefaultSelector):
+    """Waits by moving the clock."""
+
+    def select(self, timeout=None):
+        ready = super().select(0)
+        if not ready and timeout:
+            CLOCK["now"] += timeout
+        if not ready and timeout is None:
+            raise RuntimeError("nothing would ever happen")
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        super().__init__(Jumping())
+
+    def time(self):
+        return CLOCK["now"]
 
 
 def say(event):
-    now = (time.monotonic() - CLOCK["began"]) / UNIT
-    print(f"{round(now * 2) / 2:.1f} {event}", flush=True)
+    print(f"{round((now() - CLOCK['began']) / UNIT * 2) / 2:.1f} {event}", flush=True)
 
 
 def yes(truth):
@@ -22,7 +48,10 @@ def yes(truth):
 
 def compute(units):
     """Keeps the loop busy."""
-    time.sleep(units * UNIT)
+    if UNIT_MS:
+        time.sleep(units * UNIT)
+    else:
+        CLOCK["now"] += units
 
 
 async def sleep(units, result=None):
@@ -67,7 +96,8 @@ def act(title, main):
     print(f"-- {title}", flush=True)
 
     async def begin():
-        CLOCK["began"] = time.monotonic()
+        CLOCK["began"] = now()
         return await main()
 
-    return asyncio.run(begin())
+    with asyncio.Runner(loop_factory=None if UNIT_MS else VirtualLoop) as runner:
+        return runner.run(begin())

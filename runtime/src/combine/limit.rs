@@ -71,7 +71,7 @@ impl<T> JoinTimeout<'_, T> {
 
     /// Moves the limit, or lifts it with [`Instant::NEVER`]. Once it was over this changes nothing.
     pub fn reset(&mut self, deadline: Instant) {
-        self.limit.0.reset(deadline);
+        self.limit.reset(deadline);
     }
 }
 
@@ -106,17 +106,45 @@ impl<T> fmt::Debug for JoinTimeout<'_, T> {
 
 /// A limit that is asked beside something else.
 #[derive(Debug)]
-pub(super) struct Limit(Sleep, bool);
+pub(super) struct Limit(Sleep, Asked);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asked {
+    Never,
+    /// Before the time was over.
+    Before,
+    /// Once after it: whoever was due by then has had a turn at the next time.
+    After,
+}
 
 impl Limit {
     pub(super) fn new(deadline: Instant) -> Self {
-        Self(sleep_until(deadline), false)
+        Self(sleep_until(deadline), Asked::Never)
     }
 
-    /// Whether the time is over. At first the clock says whether there is any; later the wheel does, which
-    /// speaks only after the loop has looked for completions, so that what came in time beats its limit.
+    /// Whether the time is over. At first the clock says whether there is any; later the wheel does, and
+    /// then it takes one more turn: a task that was due in time, while the core was busy, fires with the
+    /// limit and may stand behind the one who asks. So what came in time beats its limit.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
-        let by_clock = !std::mem::replace(&mut self.1, true);
-        (by_clock && self.0.deadline() <= Instant::now()) || self.0.poll_sleep(cx).is_ready()
+        match self.1 {
+            Asked::After => true,
+            Asked::Never if self.0.deadline() <= Instant::now() => true,
+            _ => {
+                self.1 = Asked::Before;
+                if self.0.poll_sleep(cx).is_ready() {
+                    self.1 = Asked::After;
+                    cx.waker().wake_by_ref();
+                }
+                false
+            }
+        }
+    }
+
+    /// Moves it.
+    fn reset(&mut self, deadline: Instant) {
+        self.0.reset(deadline);
+        if self.1 == Asked::After {
+            self.1 = Asked::Before;
+        }
     }
 }

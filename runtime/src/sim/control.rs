@@ -329,7 +329,7 @@ impl Sim {
     /// let own = sim.clone();
     /// sim.client("busy", async move || {
     ///     let began = Instant::now();
-    ///     let task = coreloop::spawn(sleep(Duration::from_secs(5)));
+    ///     let task = coreloop::spawn(async { sleep(Duration::from_secs(5)).await });
     ///     own.compute(Duration::from_secs(3));
     ///     task.await.unwrap();
     ///     assert!(began.elapsed() >= Duration::from_secs(8), "it began to sleep after that");

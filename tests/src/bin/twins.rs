@@ -26,6 +26,9 @@ enum What {
     Show {
         /// As `list` has it.
         name: String,
+        /// Runs the Python side in real time, in units of so many milliseconds.
+        #[arg(long)]
+        unit_ms: Option<u32>,
     },
     /// Records the transcripts of all twins, or of those named.
     Record {
@@ -33,9 +36,6 @@ enum What {
         names: Vec<String>,
     },
 }
-
-/// Long enough for a busy machine.
-const UNIT_MS: u32 = 150;
 
 fn main() -> ExitCode {
     match act(&Options::parse().what) {
@@ -50,11 +50,11 @@ fn main() -> ExitCode {
 fn act(what: &What) -> Result<(), String> {
     match what {
         What::List => twins::all().iter().for_each(|twin| println!("{}", twin.name)),
-        What::Show { name } => {
+        What::Show { name, unit_ms } => {
             let twin = twins::all().into_iter().find(|t| t.name == name);
             let twin = twin.ok_or_else(|| format!("there is no twin {name}"))?;
             println!("Rust:\n{}", twin.transcript());
-            println!("Python:\n{}", Interpreter::find()?.play(name, UNIT_MS)?);
+            println!("Python:\n{}", Interpreter::find()?.play(name, *unit_ms)?);
         }
         What::Record { names } => {
             let python = Interpreter::find()?;
@@ -70,7 +70,7 @@ fn act(what: &What) -> Result<(), String> {
 
 fn record(python: &Interpreter, twin: Twin) -> Result<(), String> {
     let (name, ours) = (twin.name, twin.transcript());
-    let theirs = python.play(name, UNIT_MS)?;
+    let theirs = python.play(name, None)?;
     let write = |file: String, text: &str| {
         fs::write(folder().join(&file), text).map_err(|e| format!("{file}: {e}"))
     };

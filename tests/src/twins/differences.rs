@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use coreloop::combine::{When, future, group, wait};
+use coreloop::combine::{When, as_completed, future, group, wait};
 use coreloop::spawn;
 use coreloop::task::JoinHandle;
 use coreloop::time::{Instant, sleep, timeout, timeout_at};
@@ -21,6 +21,7 @@ twins! {
     d_w3_a_zero_limit_on_what_is_ready,
     d_w3_two_limits_at_the_same_moment,
     d_f1_nobody_will_complete_it,
+    d_g5_what_was_due_in_time,
     d_g6_nothing_to_wait_for,
     d_g7_a_clean_up_fails_in_a_cancelled_group,
 }
@@ -165,6 +166,22 @@ fn d_f1_nobody_will_complete_it(play: &mut Play) {
             Ok(Ok(value)) => stage.say(format_args!("value: {value}")),
             Ok(Err(e)) => stage.say(e),
             Err(_) => stage.say("still nothing"),
+        }
+    });
+}
+
+fn d_g5_what_was_due_in_time(play: &mut Play) {
+    play.act("busy until after the limit", async |stage: Stage| {
+        let tasks = [("a", 1), ("b", 2), ("c", 8)].map(|(name, n)| {
+            spawn(async move {
+                sleep(units(n)).await;
+                name
+            })
+        });
+        let mut ended = as_completed(tasks).within(units(3));
+        while let Some((_, result)) = ended.next().await {
+            stage.say(result.unwrap_or("late"));
+            stage.compute(3.0);
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The Python side of the twins: the files in `tests/twins`, and the interpreter if there is one.
 //!
-//! Owns finding an interpreter that is new enough, running a twin in scaled-down real time, and telling apart
-//! what two transcripts differ in: the order of events, or only their times.
+//! Owns finding an interpreter that is new enough, running a twin on it, in virtual time or in scaled-down real
+//! time, and telling apart what two transcripts differ in: the order of events, or only their times.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -49,16 +49,17 @@ impl Interpreter {
         Self::text_of(output.map_err(|e| e.to_string())?)
     }
 
-    /// Plays the Python side of a twin, with units of so many milliseconds.
+    /// Plays the Python side of a twin: in virtual time, or in real time with units of so many milliseconds.
     ///
     /// # Errors
     /// What it wrote to stderr, if it failed.
-    pub fn play(&self, name: &str, unit_ms: u32) -> Result<String, String> {
-        let output = Command::new(&self.program)
-            .arg("-B")
-            .arg(folder().join(format!("{name}.py")))
-            .env("TWIN_UNIT_MS", unit_ms.to_string())
-            .output();
+    pub fn play(&self, name: &str, unit_ms: Option<u32>) -> Result<String, String> {
+        let mut command = Command::new(&self.program);
+        command.arg("-B").arg(folder().join(format!("{name}.py"))).env_remove("TWIN_UNIT_MS");
+        if let Some(unit_ms) = unit_ms {
+            command.env("TWIN_UNIT_MS", unit_ms.to_string());
+        }
+        let output = command.output();
         Self::text_of(output.map_err(|e| e.to_string())?)
     }
 

@@ -316,6 +316,23 @@ impl Plain {
         (first && sleep.deadline <= self.now) || self.poll_sleep(me, sleep)
     }
 
+    /// As a limit of a set, or on a task: when it strikes it takes one more turn, in which those that were
+    /// due in time still count.
+    fn poll_late_limit(&mut self, me: Id, sleep: &mut Sleep) -> bool {
+        if sleep.struck {
+            return true;
+        }
+        let first = !std::mem::replace(&mut sleep.begun, true);
+        if first && sleep.deadline <= self.now {
+            return true;
+        }
+        if self.poll_sleep(me, sleep) {
+            sleep.struck = true;
+            self.wake(me);
+        }
+        false
+    }
+
     fn drop_sleep(&mut self, sleep: &Sleep) {
         if let Timer::Set(key) = sleep.timer {
             self.timers.retain(|timer| timer.1 != key);
@@ -327,6 +344,7 @@ struct Sleep {
     deadline: u64,
     timer: Timer,
     begun: bool,
+    struck: bool,
 }
 
 enum Timer {
@@ -337,6 +355,6 @@ enum Timer {
 
 impl Sleep {
     fn new(deadline: u64) -> Self {
-        Self { deadline, timer: Timer::New, begun: false }
+        Self { deadline, timer: Timer::New, begun: false, struck: false }
     }
 }

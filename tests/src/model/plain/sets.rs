@@ -17,7 +17,7 @@ pub(super) enum Set {
     /// Inputs with what came of them, and the poll in which it was polled last.
     Gather(Vec<(Id, Option<Out>)>, u64),
     /// The same, looking at all each time, and whether an error ends it.
-    TryGather(Vec<(Id, Option<Out>)>, u64, bool),
+    TryGather(Vec<(Id, Option<Out>)>, u64),
     AsCompleted(Ended),
     Wait(Vec<Id>, Until, Option<Sleep>, bool),
 }
@@ -146,7 +146,7 @@ impl Plain {
             }
             Expr::TryGather(tasks) => {
                 self.lend(me, &tasks)?;
-                Ok(Set::TryGather(tasks.into_iter().map(|task| (task, None)).collect(), 0, true))
+                Ok(Set::TryGather(tasks.into_iter().map(|task| (task, None)).collect(), 0))
             }
             Expr::AsCompleted(tasks, ms, take) => {
                 self.lend(me, &tasks)?;
@@ -177,9 +177,8 @@ impl Plain {
         }
         let inputs = bodies.iter().map(|body| (body.id, None)).collect();
         match start {
-            Start::Gather => Set::Gather(inputs, 0),
-            Start::Pair => Set::TryGather(inputs, 0, false),
-            Start::TryGather | Start::TryPair => Set::TryGather(inputs, 0, true),
+            Start::Gather | Start::Pair => Set::Gather(inputs, 0),
+            Start::TryGather | Start::TryPair => Set::TryGather(inputs, 0),
         }
     }
 
@@ -226,7 +225,7 @@ impl Plain {
                     self.drop_handle(task);
                     return Ok(Some(out));
                 }
-                if !*over && self.poll_limit(me, limit) {
+                if !*over && self.poll_late_limit(me, limit) {
                     *over = true;
                     self.cancel(task);
                 }
@@ -244,7 +243,7 @@ impl Plain {
                 let outs = inputs.iter_mut().filter_map(|input| input.1.take());
                 Ok(Some(Out::List(outs.collect())))
             }
-            Set::TryGather(inputs, polled_in, failing) => {
+            Set::TryGather(inputs, polled_in) => {
                 *polled_in = self.polls;
                 let mut all = true;
                 for at in 0..inputs.len() {
@@ -257,7 +256,7 @@ impl Plain {
                     };
                     inputs[at].1 = Some(out.clone());
                     self.drop_handle(inputs[at].0);
-                    if *failing && !matches!(out, Out::Value(_)) {
+                    if !matches!(out, Out::Value(_)) {
                         // The others are let go of.
                         let left: Vec<_> = inputs.iter().filter(|i| i.1.is_none()).collect();
                         left.iter().for_each(|input| self.drop_handle(input.0));
@@ -289,7 +288,7 @@ impl Plain {
                     Until::Error => failed,
                 };
                 let all = done == tasks.len();
-                if !holds && !all && !limit.as_mut().is_some_and(|l| self.poll_limit(me, l)) {
+                if !holds && !all && !limit.as_mut().is_some_and(|l| self.poll_late_limit(me, l)) {
                     return Ok(None);
                 }
                 if let Some(limit) = limit {
@@ -327,7 +326,7 @@ impl Plain {
             } else {
                 let tasks: Vec<_> = ended.tasks.iter().flatten().copied().collect();
                 tasks.into_iter().for_each(|task| self.watch(me, task));
-                ended.over |= ended.limit.as_mut().is_some_and(|l| self.poll_limit(me, l));
+                ended.over |= ended.limit.as_mut().is_some_and(|l| self.poll_late_limit(me, l));
                 if !ended.over {
                     ended.polled_in = self.polls;
                     return Ok(None);
@@ -355,7 +354,7 @@ impl Plain {
                 self.drop_sleep(&limit);
                 self.put_back(task);
             }
-            Set::Gather(inputs, polled_in) | Set::TryGather(inputs, polled_in, _) => {
+            Set::Gather(inputs, polled_in) | Set::TryGather(inputs, polled_in) => {
                 let waiting = inputs.iter().filter(|input| input.1.is_none()).map(|input| input.0);
                 self.drop_handles(waiting.collect(), polled_in);
             }
