@@ -235,7 +235,8 @@ fn l5_calls_outside_a_loop_are_refused_with_a_message() {
         move || called.set(true)
     };
     let (one, two, three) = (f(), f(), f());
-    let calls: [(&str, Box<dyn FnOnce() -> Call>); 3] = [
+    type Refused = Box<dyn FnOnce() -> Call>;
+    let calls: [(&str, Refused); 3] = [
         ("call_soon", Box::new(|| call_soon(one))),
         ("call_later", Box::new(|| call_later(MS, two))),
         ("call_at", Box::new(|| call_at(Instant::now(), three))),
