@@ -84,6 +84,26 @@ fn t6_cancel_of_oneself_takes_effect_after_the_poll() {
     .unwrap();
 }
 
+/// A task that is cancelled before its end does not finish in spite of it, though no await comes any more.
+#[test]
+fn t6_cancel_of_oneself_in_the_last_poll_takes_the_value() {
+    coreloop::run(async {
+        let drops = Drops::new();
+        let own: Rc<RefCell<Option<JoinHandle<_>>>> = Rc::default();
+        let (mine, guard) = (own.clone(), drops.guard());
+        *own.borrow_mut() = Some(spawn(async move {
+            assert!(mine.borrow().as_ref().unwrap().cancel());
+            guard
+        }));
+        turns(1).await;
+        let task = own.borrow_mut().take().unwrap();
+        assert!(task.is_cancelled());
+        assert_eq!(drops.count(), 1, "the value is gone");
+        assert!(task.await.expect_err("cancelled").is_cancelled());
+    })
+    .unwrap();
+}
+
 #[test]
 fn t6_cancel_comes_too_late_for_a_task_that_has_ended() {
     coreloop::run(async {

@@ -3,6 +3,7 @@
 //! Owns the life of a task:
 //! ```text
 //! Future --poll: ready-----> dropped -> Result(Ok)        --taken or dropped--> Empty
+//!                      (but Result(Cancelled) if it was cancelled in that poll)
 //!        --poll: panics----> dropped -> Result(Panicked)
 //!        --cancel, next turn-> dropped -> Result(Cancelled)
 //! ```
@@ -215,8 +216,19 @@ impl<F: Future + 'static> TaskCell<F> {
         let polled = future.poll(&mut Context::from_waker(&waker));
         tasks.polled();
         if let Poll::Ready(value) = polled {
+            let cancelled = this.header.has(CANCEL);
+            let result = if cancelled { Self::refused(value) } else { Ok(value) };
             // SAFETY: as the caller promised.
-            unsafe { Self::finish(cell, tasks, Ok(value)) };
+            unsafe { Self::finish(cell, tasks, result) };
+        }
+    }
+
+    /// The result of a task that was cancelled in its last poll: nobody finishes in spite of a cancel.
+    #[cold]
+    fn refused(value: F::Output) -> Result<F::Output, JoinError> {
+        match catch_unwind(AssertUnwindSafe(|| drop(value))) {
+            Ok(()) => Err(JoinError::cancelled()),
+            Err(payload) => Err(JoinError::panicked(payload)),
         }
     }
 

@@ -13,7 +13,6 @@ use super::{Play, Stage, twins, units, yes};
 twins! {
     d_t4_never_given_way,
     d_t6_a_cancelled_task_is_awaited,
-    d_t6_cancelled_in_its_last_poll,
     d_t7_a_cancel_is_caught,
     d_t7_from_the_inside_out,
     d_t7_goodbyes_with_awaits,
@@ -48,20 +47,6 @@ fn d_t6_a_cancelled_task_is_awaited(play: &mut Play) {
         inner.borrow().cancel();
         sleep(units(1)).await;
         stage.say(format_args!("outer cancelled: {}", yes(outer.is_cancelled())));
-    });
-}
-
-fn d_t6_cancelled_in_its_last_poll(play: &mut Play) {
-    play.act("in its last poll", async |stage: Stage| {
-        let own: Rc<RefCell<Option<JoinHandle<u32>>>> = Rc::default();
-        let handle = own.clone();
-        *own.borrow_mut() = Some(spawn(async move {
-            handle.borrow().as_ref().unwrap().cancel();
-            7
-        }));
-        sleep(units(1)).await;
-        let task = own.take().unwrap();
-        stage.say(format_args!("cancelled: {}", yes(task.is_cancelled())));
     });
 }
 

@@ -184,7 +184,11 @@ impl Plain {
         self.task(id).future = Some(future);
         match polled {
             Ok(None) => {}
-            Ok(Some(out)) => self.end(id, out, 0),
+            // Cancelled in its last poll, its value goes; a group has heard of an error by then.
+            Ok(Some(out)) => match self.task(id).cancel {
+                true => self.end(id, out, number),
+                false => self.end(id, out, 0),
+            },
             Err(Panic) => self.end(id, Out::Panicked, 0),
         }
     }
@@ -200,6 +204,7 @@ impl Plain {
             Some((group, place, number)) => self.child_ends(group, place, number, out),
             None => out,
         };
+        let out = if mark == 0 { out } else { Out::Cancelled };
         self.polls += 1;
         let number = self.polls;
         let task = self.task(id);

@@ -41,7 +41,9 @@ pub struct Done {
 pub fn run(program: &Program) -> Result<Done, String> {
     // Times are whole ms here; what a step takes of virtual time must not round one of them up. Nothing is
     // received or sent, so a ring of the smallest size will do.
+    // Programs panic on purpose, and let go of it.
     let settings = coreloop::Settings::default()
+        .on_report(|_| ())
         .timer_resolution(Duration::from_micros(1))
         .ring_entries(8)
         .cq_entries(16)
