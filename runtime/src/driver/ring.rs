@@ -201,10 +201,24 @@ impl Ring {
                 // The wait's limit passed; a signal came. Neither says anything of the submissions, which
                 // the head shows to be consumed or not.
                 Some(libc::ETIME | libc::EINTR) => Ok(Entered::Fine),
-                Some(libc::EAGAIN | libc::ENOMEM | libc::EBUSY) => Ok(Entered::Pressed),
+                Some(libc::EAGAIN | libc::ENOMEM | libc::EBUSY) => {
+                    if to_submit > 0 {
+                        self.enter_for_completions();
+                    }
+                    Ok(Entered::Pressed)
+                }
                 _ => Err(e),
             },
         }
+    }
+
+    /// Has the kernel bring what has completed, where it takes no submissions: an enter that submits nothing
+    /// brings nothing either, and ops that have ended are what gives the kernel its memory back.
+    #[cold]
+    fn enter_for_completions(&self) {
+        let flags = self.enter_flags | abi::enter::GETEVENTS;
+        // SAFETY: the ring is ours, and nothing is submitted. What fails here fails again in the next enter.
+        let _ = unsafe { self.kernel.enter(self.enter_fd, 0, 0, flags, None) };
     }
 
     #[inline]

@@ -205,6 +205,11 @@ fn echo(seed: u64, faults: Faults) -> (u64, usize) {
     let errs = faults.accept_fails + faults.connect_fails + faults.stream_fails > 0;
     let must_work = !faults.mixed && !errs;
     let mut alone = Alone::new(seed, faults);
+    let good = echo_on(&mut alone, must_work);
+    (alone.end(), good)
+}
+
+fn echo_on(alone: &mut Alone, must_work: bool) -> usize {
     let world = alone.world.clone();
     let good = Rc::new(Cell::new(0));
     let counted = good.clone();
@@ -228,7 +233,7 @@ fn echo(seed: u64, faults: Faults) -> (u64, usize) {
             }
         }
     });
-    (alone.end(), good.get())
+    good.get()
 }
 
 #[test]
@@ -340,4 +345,28 @@ fn sim_the_same_seed_is_the_same_trace() {
         hashes.insert(hash);
     }
     assert_eq!(hashes.len(), 20, "different seeds, different traces");
+}
+
+#[test]
+fn sim_a_kernel_without_memory_is_not_asked_all_the_time() {
+    // Completions are pending all the while, which only an enter brings: one that submits nothing.
+    let faults = Faults {
+        loopback_ns: (1_000, 20_000),
+        enter_pressed: 300,
+        pressed_for_ns: 5_000_000,
+        ..Faults::none()
+    };
+    let (mut pressed, mut passed) = (0, 0);
+    for seed in 0..20 {
+        let mut alone = Alone::new(seed, faults.clone());
+        let (world, began) = (alone.world.clone(), alone.world.now_ns());
+        assert_eq!(echo_on(&mut alone, true), 4);
+        pressed += world.drawn().values().sum::<u64>();
+        passed += (world.now_ns() - began) / 1_000;
+        alone.end();
+    }
+    assert!(pressed > 100, "{pressed}");
+    // A pause of 500 us between one refusal and the next, but for those within one turn.
+    assert!(pressed < passed / 50, "{pressed} refusals in {passed} us");
+    println!("{pressed} refusals in {passed} us");
 }

@@ -176,7 +176,12 @@ impl Line {
             let _guard = own.guard();
             for _ in 0..2 + own.below(6) {
                 let ask = if own.chance(80) { ask::NOTHING } else { own.below(ask::ALL) as u8 };
-                sender.send(&own, ask, 0, own.below(1_500) as u16).await?;
+                let sent = sender.send(&own, ask, 0, own.below(1_500) as u16).await;
+                if let Err(cut) = sent {
+                    // Some errors leave the connection as it was: who reads would wait for ever.
+                    sender.give_up();
+                    return Err(cut);
+                }
             }
             sender.shut_down(&own)?;
             Ok::<_, Cut>(sender)
@@ -193,7 +198,17 @@ impl Line {
             return Err(Cut);
         }
         let mut receiver = receiver;
-        while receiver.frame(ledger).await?.is_some() {}
+        loop {
+            match receiver.frame(ledger).await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(cut) => {
+                    // Nobody reads any more, and who writes would wait for that.
+                    writer.cancel();
+                    return Err(cut);
+                }
+            }
+        }
         receiver.let_go(ledger, usize::MAX);
         match writer.await {
             Ok(Ok(sender)) => Line { receiver, sender, held }.read_to_the_end(ledger).await,

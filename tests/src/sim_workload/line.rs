@@ -433,6 +433,12 @@ impl Sender {
         Ok(sent)
     }
 
+    /// No more comes, after an error: whether the connection still is or not.
+    pub(super) fn give_up(&self) {
+        // One that is gone says so, and needs no end.
+        let _ = self.write.shutdown();
+    }
+
     /// No more comes.
     pub(super) fn shut_down(&self, ledger: &Ledger) -> Result<(), Cut> {
         self.write.shutdown().map_err(|e| {

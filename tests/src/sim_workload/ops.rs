@@ -50,7 +50,11 @@ pub(super) async fn ops(ledger: &Arc<Ledger>) {
     };
     match ledger.below(3) {
         0 => never_ready(ledger, listens).await,
-        1 => burst(ledger, &listens).await,
+        1 => {
+            for _ in 0..1 + ledger.below(4) {
+                burst(ledger, &listens).await;
+            }
+        }
         _ => long_held(ledger, listens).await,
     }
 }
@@ -99,13 +103,13 @@ async fn never_ready(ledger: &Arc<Ledger>, listens: Rc<OwnedFd>) {
 /// More operations than the queue has room for, all dropped before they can end, and each one's end.
 async fn burst(ledger: &Arc<Ledger>, listens: &Rc<OwnedFd>) {
     let submitter = Submitter::current();
-    let (flying, ends): (Vec<_>, Vec<_>) = (0..4 + ledger.below(30))
+    let (flying, ends): (Vec<_>, Vec<_>) = (0..4 + ledger.below(50))
         .map(|_| {
             let (watched, end) = Watched::new(ledger, listens);
             (submitter.start(PollOnce::new(watched, libc::POLLIN as u32)), end)
         })
         .unzip();
-    if ledger.chance(60) {
+    if ledger.chance(50) {
         ledger.sleep(ledger.micros(300)).await;
     }
     drop(flying);

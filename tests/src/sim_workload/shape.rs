@@ -48,7 +48,7 @@ impl Shape {
             .seed(seed)
             .faults(faults)
             .settings(settings)
-            .steps_max(3_000_000)
+            .steps_max(500_000)
             .time_max(Duration::from_secs(3600));
         Self {
             builder,
