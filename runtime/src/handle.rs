@@ -14,6 +14,8 @@ use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::Refused;
 use crate::metrics::Snapshot;
 use crate::task::JoinError;
+use crate::task::current;
+use crate::task::info::Note;
 
 /// A runtime's cores, from any thread. Clones name the same ones; it may outlive them.
 #[derive(Clone)]
@@ -306,6 +308,7 @@ impl<T> Future for RemoteJoinHandle<T> {
                 let old = waker.replace(new);
                 drop(state);
                 drop(old);
+                current::note(Note::RemoteTask);
                 return Poll::Pending;
             }
             State::Taken => panic!("a RemoteJoinHandle was polled after it was ready"),

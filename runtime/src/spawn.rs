@@ -28,10 +28,7 @@ use crate::task::current;
 /// ```
 #[track_caller]
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
-    match try_spawn(future) {
-        Ok(handle) => handle,
-        Err(_) => context::no_loop("a spawn"),
-    }
+    spawn_at(future, Location::caller())
 }
 
 /// As [`spawn`], under a name that reports show.
@@ -55,6 +52,18 @@ pub fn spawn_named<F: Future + 'static>(
 #[track_caller]
 pub fn try_spawn<F: Future + 'static>(future: F) -> Result<JoinHandle<F::Output>, F> {
     try_spawn_at(future, Location::caller())
+}
+
+/// As [`spawn`], for a caller that is named by `at`.
+#[track_caller]
+pub(crate) fn spawn_at<F: Future + 'static>(
+    future: F,
+    at: &'static Location<'static>,
+) -> JoinHandle<F::Output> {
+    match try_spawn_at(future, at) {
+        Ok(handle) => handle,
+        Err(_) => context::no_loop("a spawn"),
+    }
 }
 
 /// As [`try_spawn`], for a caller that is named by `at`.

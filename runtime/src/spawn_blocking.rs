@@ -14,6 +14,8 @@ use crate::blocking::pool::{Handed, Pool, Submission};
 use crate::executor::context;
 use crate::spawn::{spawn, spawn_named};
 use crate::task::JoinHandle;
+use crate::task::current;
+use crate::task::info::Note;
 use crate::time::sleep;
 
 /// Runs `f`, which may block, on a thread beside the loop; the tasks of the loop go on meanwhile.
@@ -88,10 +90,10 @@ where
 }
 
 async fn await_work<T>(pool: Rc<Pool>, mut submission: Submission, outcome: Outcome<T>) -> T {
-    if (&mut submission).await == Handed::WantsWorker {
+    if current::noted(Note::BlockingRoom, &mut submission).await == Handed::WantsWorker {
         start_worker(&pool);
     }
-    match outcome.await {
+    match current::noted(Note::Blocking, outcome).await {
         Ok(value) => value,
         // Told on the thread already: it only passes through here.
         Err(payload) => resume_unwind(payload),

@@ -373,31 +373,3 @@ fn t5_a_handle_that_outlives_its_loop_says_how_its_task_ended() {
     })
     .unwrap();
 }
-
-/// Not even for one poll: the end of the main future is the end of the program.
-#[test]
-fn t4_what_was_never_given_way_to_never_starts() {
-    let (began, drops) = (Rc::new(Cell::new(0)), Drops::new());
-    let (count, outer) = (began.clone(), drops.clone());
-    coreloop::run(async move {
-        for _ in 0..3 {
-            let (count, guard) = (count.clone(), outer.guard());
-            drop(spawn(async move {
-                let _guard = guard;
-                count.set(count.get() + 1);
-            }));
-        }
-    })
-    .unwrap();
-    assert_eq!((began.get(), drops.count()), (0, 3));
-    // What a drive leaves behind begins in the next.
-    let mut event_loop = EventLoop::new().unwrap();
-    let (count, left) = (began.clone(), Rc::new(Cell::new(None)));
-    let leave = left.clone();
-    event_loop.block_on(async move {
-        leave.set(Some(spawn(async move { count.set(count.get() + 1) })));
-    });
-    assert_eq!(began.get(), 0);
-    event_loop.block_on(left.take().unwrap()).unwrap();
-    assert_eq!(began.get(), 1);
-}

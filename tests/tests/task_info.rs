@@ -1,8 +1,11 @@
 //! Tasks can be named, asked for and listed, each with what it waits for (T10).
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use coreloop::combine::race;
+use coreloop::cancel::Token;
+use coreloop::combine::{self, as_completed, race};
+use coreloop::sync::{self, Event, Mutex, Semaphore};
 use coreloop::task::{TaskInfo, TaskState, WaitsFor, current_id, current_name};
 use coreloop::time::sleep;
 use coreloop::{all_tasks, spawn, spawn_named};
@@ -83,6 +86,53 @@ fn t10_each_says_what_it_waits_for() {
         assert!(matches!(timer[..], [WaitsFor::Timer { left }] if left > HOUR / 2), "{timer:?}");
         assert_eq!(named("joins").waits_for, [WaitsFor::Task(target)]);
         assert_eq!(named("either").waits_for.len(), 2);
+    })
+    .unwrap();
+}
+
+/// What neither the ring nor the timers know of.
+#[test]
+fn t10_waits_for_locks_channels_and_sets_are_told_too() {
+    coreloop::run(async {
+        let mutex = Rc::new(Mutex::new(()));
+        let held = mutex.clone();
+        let _held = held.lock().await;
+        let (sender, receiver) = sync::oneshot::channel::<u8>();
+        let (_completer, future) = combine::future::<u8>();
+        let (event, semaphore) = (Event::new(), Semaphore::new(0));
+        let never = || spawn(std::future::pending::<()>());
+        let _tasks = [
+            spawn_named("a mutex", async move { drop(mutex.lock().await) }),
+            spawn_named("a one-shot value", async move { _ = receiver.await }),
+            spawn_named("a future to be completed", async move { _ = future.await }),
+            spawn_named("an event", async move { event.wait().await }),
+            spawn_named("permits of a semaphore", async move { drop(semaphore.acquire().await) }),
+            spawn_named("its group", async {
+                let group = combine::group(async |g| {
+                    drop(g.spawn(std::future::pending::<Result<(), ()>>()));
+                    Ok(())
+                });
+                drop(group.await);
+            }),
+            spawn_named("the end of one of several tasks", async move {
+                drop(as_completed([never(), never()]).next().await);
+            }),
+            spawn_named("a cancel", async { Token::new().cancelled().await }),
+        ];
+        turns(3).await;
+        let listed = all_tasks();
+        let mut told = 0;
+        for task in listed.iter().filter(|task| task.name.is_some()) {
+            let name = task.name.as_deref().unwrap();
+            let waits: Vec<_> = task.waits_for.iter().map(WaitsFor::to_string).collect();
+            assert_eq!(waits, [name]);
+            told += 1;
+        }
+        assert_eq!(told, 8);
+        // Sets and groups make their tasks where they were called, not in their own code.
+        let here = |task: &&TaskInfo| task.spawned_at.is_none_or(|at| at.file() == file!());
+        assert!(listed.iter().all(|task| here(&task)), "{listed:#?}");
+        drop(sender);
     })
     .unwrap();
 }

@@ -1,6 +1,6 @@
 //! When tasks run: at which turn, in which order, and what the kernel has by then (L6, T1 to T4).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::rc::Rc;
 use std::time::Duration;
@@ -208,4 +208,32 @@ fn l6_the_main_future_has_its_place_in_the_order() {
         assert_eq!(log.take(), ["completes", "woken before the main future", "main"]);
     })
     .unwrap();
+}
+
+/// Not even for one poll: the end of the main future is the end of the program.
+#[test]
+fn t4_what_was_never_given_way_to_never_starts() {
+    let (began, drops) = (Rc::new(Cell::new(0)), Drops::new());
+    let (count, outer) = (began.clone(), drops.clone());
+    coreloop::run(async move {
+        for _ in 0..3 {
+            let (count, guard) = (count.clone(), outer.guard());
+            drop(spawn(async move {
+                let _guard = guard;
+                count.set(count.get() + 1);
+            }));
+        }
+    })
+    .unwrap();
+    assert_eq!((began.get(), drops.count()), (0, 3));
+    // What a drive leaves behind begins in the next.
+    let mut event_loop = EventLoop::new().unwrap();
+    let (count, left) = (began.clone(), Rc::new(Cell::new(None)));
+    let leave = left.clone();
+    event_loop.block_on(async move {
+        leave.set(Some(spawn(async move { count.set(count.get() + 1) })));
+    });
+    assert_eq!(began.get(), 0);
+    event_loop.block_on(left.take().unwrap()).unwrap();
+    assert_eq!(began.get(), 1);
 }

@@ -20,6 +20,7 @@ use std::task::{Context, Poll};
 
 use super::children::Children;
 use crate::sync::{WaitKey, WaitRoom, let_go};
+use crate::task::info::Note;
 
 /// Says that something is to end. Tasks look at it, wait for it, or have their operations listen to it.
 ///
@@ -171,7 +172,7 @@ impl Node {
     fn new(parent: Option<Rc<Node>>) -> Self {
         Self {
             cancelled: Cell::new(false),
-            room: WaitRoom::new(),
+            room: WaitRoom::new(Note::Token),
             children: RefCell::new(Children::new()),
             parent,
             place: Cell::new(None),

@@ -12,6 +12,8 @@ use std::time::Duration;
 use super::limit::Limit;
 use super::slot::Awaited;
 use super::watched::Watched;
+use crate::task::current;
+use crate::task::info::Note;
 use crate::task::{JoinError, JoinHandle};
 use crate::time::Instant;
 
@@ -127,6 +129,7 @@ impl<T> AsCompleted<T> {
         }
         if !self.over {
             self.awaited.now();
+            current::note(Note::Tasks);
             return Poll::Pending;
         }
         let late = self.handles.iter().position(Option::is_some);

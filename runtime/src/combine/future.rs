@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::contain::contained;
 use crate::task::current;
+use crate::task::info::Note;
 
 /// Makes an empty future: the [`Completer`] gives it a value, each clone of the [`Awaitable`] waits for it.
 ///
@@ -213,7 +214,10 @@ impl<T: Clone> Future for Awaitable<T> {
         // Also an end that came while it began to wait.
         match this.shared.end.get() {
             Some(end) => Poll::Ready(end.clone()),
-            None => Poll::Pending,
+            None => {
+                current::note(Note::Future);
+                Poll::Pending
+            }
         }
     }
 }

@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::slot::{Awaited, ResultSlot, Slot};
-use crate::spawn::spawn;
+use crate::spawn::spawn_at;
 use crate::task::{JoinError, JoinHandle};
 
 /// Runs many futures at once, each as a task of its own, and gives all results in the order in which the
@@ -44,7 +45,8 @@ pub fn gather<I>(futures: I) -> Gather<<I::Item as IntoFuture>::Output>
 where
     I: IntoIterator<Item: IntoFuture<IntoFuture: 'static>>,
 {
-    gather_handles(futures.into_iter().map(|f| spawn(f.into_future())))
+    let at = Location::caller();
+    gather_handles(futures.into_iter().map(|f| spawn_at(f.into_future(), at)))
 }
 
 /// As [`gather`], of tasks that were spawned already.

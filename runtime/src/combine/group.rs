@@ -20,6 +20,7 @@ use super::race::{Either, race};
 use super::try_gather::TaskFailure;
 use crate::contain::contained;
 use crate::spawn::try_spawn;
+use crate::task::info::Note;
 use crate::task::{Canceller, JoinError, JoinHandle, TaskId, current};
 
 /// Runs `body` with a group to spawn children in, and ends when all of them have ended.
@@ -112,6 +113,7 @@ impl<E: 'static> TaskGroup<E> {
     ///
     /// # Errors
     /// The future, if the group has ended or no loop runs.
+    #[track_caller]
     pub fn try_spawn<T, F>(&self, future: F) -> Result<Child<T>, F>
     where
         F: Future<Output = Result<T, E>> + 'static,
@@ -392,6 +394,7 @@ impl<E> State<E> {
             }
             let old = self.waker.replace(Some(cx.waker().clone()));
             drop(old);
+            current::note(Note::Group);
             Poll::Pending
         })
         .await;

@@ -6,12 +6,15 @@
 use std::error::Error;
 use std::fmt;
 use std::future::IntoFuture;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::slot::{Awaited, Slot};
 use super::watched::Watched;
-use crate::spawn::spawn;
+use crate::spawn::spawn_at;
+use crate::task::current;
+use crate::task::info::Note;
 use crate::task::{JoinError, JoinHandle};
 
 /// Runs many fallible futures at once, each as a task of its own, and gives all values in order, or the
@@ -48,7 +51,8 @@ pub fn try_gather<I, T, E>(futures: I) -> TryGather<T, E>
 where
     I: IntoIterator<Item: IntoFuture<Output = Result<T, E>, IntoFuture: 'static>>,
 {
-    try_gather_handles(futures.into_iter().map(|f| spawn(f.into_future())))
+    let at = Location::caller();
+    try_gather_handles(futures.into_iter().map(|f| spawn_at(f.into_future(), at)))
 }
 
 /// As [`try_gather`], of tasks that were spawned already.
@@ -139,6 +143,7 @@ impl<T, E> Future for TryGather<T, E> {
             }
         }
         if this.left > 0 {
+            current::note(Note::Tasks);
             return Poll::Pending;
         }
         let slots = this.end();

@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::slot::{Awaited, ResultSlot, Slot};
 use super::try_gather::TryGatherError;
-use crate::spawn::spawn;
+use crate::spawn::spawn_at;
 use crate::task::JoinError;
 
 /// As [`gather`](super::gather()), of two to eight futures of different types; takes no allocation.
@@ -35,8 +36,9 @@ use crate::task::JoinError;
 /// })
 /// .unwrap();
 /// ```
+#[track_caller]
 pub fn gather_tuple<T: Tuple>(futures: T) -> GatherTuple<T> {
-    GatherTuple { slots: Some(futures.start()), awaited: Awaited::default() }
+    GatherTuple { slots: Some(futures.start(Location::caller())), awaited: Awaited::default() }
 }
 
 /// As [`try_gather`](super::try_gather()), of two to eight futures whose errors have one type.
@@ -59,8 +61,9 @@ pub fn gather_tuple<T: Tuple>(futures: T) -> GatherTuple<T> {
 /// })
 /// .unwrap();
 /// ```
+#[track_caller]
 pub fn try_gather_tuple<T: TryTuple<E>, E>(futures: T) -> TryGatherTuple<T, E> {
-    TryGatherTuple { slots: Some(futures.start()), awaited: Awaited::default() }
+    TryGatherTuple { slots: Some(futures.start(Location::caller())), awaited: Awaited::default() }
 }
 
 /// Tuples of two to eight futures.
@@ -155,6 +158,7 @@ impl<T: TryTuple<E>, E> fmt::Debug for TryGatherTuple<T, E> {
 }
 
 mod sealed {
+    use std::panic::Location;
     use std::task::Context;
 
     use super::TryGatherError;
@@ -163,7 +167,7 @@ mod sealed {
         type Slots;
         type Results;
 
-        fn start(self) -> Self::Slots;
+        fn start(self, at: &'static Location<'static>) -> Self::Slots;
         fn poll_all(slots: &mut Self::Slots, cx: &mut Context<'_>) -> bool;
         fn results(slots: Self::Slots) -> Self::Results;
         fn cancel(slots: &Self::Slots);
@@ -173,7 +177,7 @@ mod sealed {
         type Slots;
         type Values;
 
-        fn start(self) -> Self::Slots;
+        fn start(self, at: &'static Location<'static>) -> Self::Slots;
         fn poll_all(
             slots: &mut Self::Slots,
             cx: &mut Context<'_>,
@@ -192,8 +196,8 @@ macro_rules! tuples {
             type Slots = ($(ResultSlot<$F::Output>,)*);
             type Results = ($(Result<$F::Output, JoinError>,)*);
 
-            fn start(self) -> Self::Slots {
-                ($(Slot::Waiting(spawn(self.$n.into_future())),)*)
+            fn start(self, at: &'static Location<'static>) -> Self::Slots {
+                ($(Slot::Waiting(spawn_at(self.$n.into_future(), at)),)*)
             }
 
             fn poll_all(slots: &mut Self::Slots, cx: &mut Context<'_>) -> bool {
@@ -219,8 +223,8 @@ macro_rules! tuples {
             type Slots = ($(Slot<Result<$T, E>, $T>,)*);
             type Values = ($($T,)*);
 
-            fn start(self) -> Self::Slots {
-                ($(Slot::Waiting(spawn(self.$n.into_future())),)*)
+            fn start(self, at: &'static Location<'static>) -> Self::Slots {
+                ($(Slot::Waiting(spawn_at(self.$n.into_future(), at)),)*)
             }
 
             fn poll_all(

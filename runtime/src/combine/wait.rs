@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::limit::Limit;
 use super::watched::Watched;
 use crate::task::JoinHandle;
+use crate::task::current;
+use crate::task::info::Note;
 use crate::time::Instant;
 
 /// What [`wait`] waits for. With nothing to wait for each of them holds at once.
@@ -148,6 +150,7 @@ impl<T, F: Fn(&JoinHandle<T>) -> bool> Future for Wait<'_, T, F> {
         };
         let over = |limit: &mut Limit| limit.poll_over(cx);
         if !holds && this.ended < this.handles.len() && !this.limit.as_mut().is_some_and(over) {
+            current::note(Note::Tasks);
             return Poll::Pending;
         }
         let mut waited = Waited {

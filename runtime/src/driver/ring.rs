@@ -47,6 +47,8 @@ pub(crate) struct Ring {
     enter_flags: u32,
     registered: Option<u32>,
     abs_timer: bool,
+    /// Where the queue's head was at the last enter that the kernel refused, and how many it refused there.
+    refused: (u32, u32),
     memory: RingMemory,
 }
 
@@ -73,6 +75,7 @@ impl Ring {
                 enter_flags: 0,
                 registered: None,
                 abs_timer: false,
+                refused: (0, 0),
                 kernel,
                 memory,
             }
@@ -203,7 +206,7 @@ impl Ring {
                 Some(libc::ETIME | libc::EINTR) => Ok(Entered::Fine),
                 Some(libc::EAGAIN | libc::ENOMEM | libc::EBUSY) => {
                     if to_submit > 0 {
-                        self.enter_for_completions();
+                        self.refused_again();
                     }
                     Ok(Entered::Pressed)
                 }
@@ -212,10 +215,17 @@ impl Ring {
         }
     }
 
-    /// Has the kernel bring what has completed, where it takes no submissions: an enter that submits nothing
-    /// brings nothing either, and ops that have ended are what gives the kernel its memory back.
+    /// Where the kernel goes on refusing submissions, has it bring what has completed: an enter that submits
+    /// nothing brings nothing either, and ops that have ended are what gives the kernel its memory back. Not
+    /// each time, but ever more rarely: a kernel that refuses every second enter would take only these.
     #[cold]
-    fn enter_for_completions(&self) {
+    fn refused_again(&mut self) {
+        let head = self.load(self.sq_head);
+        let times = if self.refused.0 == head { self.refused.1.saturating_add(1) } else { 1 };
+        self.refused = (head, times);
+        if times < 2 || !times.is_power_of_two() {
+            return;
+        }
         let flags = self.enter_flags | abi::enter::GETEVENTS;
         // SAFETY: the ring is ours, and nothing is submitted. What fails here fails again in the next enter.
         let _ = unsafe { self.kernel.enter(self.enter_fd, 0, 0, flags, None) };

@@ -53,9 +53,9 @@ impl Core {
     }
 
     /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit, no
-    /// completion, no mail. Tasks that wake each other would else pay for a look at everything each time,
-    /// which costs more than they do. Clock and timers are looked at again after as many polls as in a turn
-    /// of many tasks. Who steps a loop, such as a simulation, takes turns one by one.
+    /// completion, no mail, no timer due. Tasks that wake each other would else pay for the steps of a whole
+    /// turn each time, which cost more than they do. After as many polls as lie between two looks at the
+    /// clock a whole turn is taken. Who steps a loop, such as a simulation, takes turns one by one.
     fn quiet_turns(&self, root: &mut Root<'_>) {
         if self.metrics.timing() || self.slow_ns.is_some() {
             return;
@@ -90,9 +90,12 @@ impl Core {
                     None => turn.left = 0,
                 }
             }
-            self.tasks.end_turn(std::mem::take(gave_way));
+            self.tasks.end_turn(std::mem::take(gave_way), true);
             let ready = self.tasks.ready();
             if !(1..=turn.ready).contains(&ready) || !self.driver.is_quiet() || self.has_mail() {
+                return;
+            }
+            if self.timers.next_ns().is_some_and(|next| self.kernel.now_ns() >= next) {
                 return;
             }
             turn.ready -= ready;
@@ -178,7 +181,7 @@ impl Core {
             self.tasks.end_panicked(payload);
             clock.polled(None);
         }
-        self.tasks.end_turn(gave_way);
+        self.tasks.end_turn(gave_way, turn.left == 0);
         clock.tick_ends(began);
         (ready > 0, turn.ended)
     }

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use super::wait_room::WaitRoom;
+use crate::task::info::Note;
 
 /// Lets a number of tasks of one core go on only when all of them have come. It can be used again and
 /// again.
@@ -54,7 +55,7 @@ impl Barrier {
     #[track_caller]
     pub const fn new(parties: usize) -> Self {
         assert!(parties > 0, "a barrier needs at least one party");
-        Self { parties, broken: Cell::new(false), room: WaitRoom::new() }
+        Self { parties, broken: Cell::new(false), room: WaitRoom::new(Note::Barrier) }
     }
 
     /// Waits until [`parties`](Self::parties) tasks wait; the last one does not wait.

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 pub use super::send_error::SendError;
 use super::wait_room::WaitRoom;
+use crate::task::info::Note;
 
 /// A channel that gives each value to every receiver, between tasks of one core.
 ///
@@ -57,7 +58,7 @@ pub fn channel<T: Clone>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         ring: RefCell::new(ring),
         senders: Cell::new(1),
         receivers: Cell::new(1),
-        room: WaitRoom::new(),
+        room: WaitRoom::new(Note::Broadcast),
     });
     (Sender { shared: shared.clone() }, Receiver { shared, next: 0 })
 }

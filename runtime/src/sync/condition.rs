@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use super::mutex::{Mutex, MutexGuard};
 use super::wait_list::Key;
 use super::wait_room::WaitRoom;
+use crate::task::info::Note;
 
 /// Lets tasks of one core wait for a change of what a [`Mutex`] holds.
 ///
@@ -55,7 +56,7 @@ pub struct Condition {
 impl Condition {
     /// One for which nobody waits.
     pub const fn new() -> Self {
-        Self { room: WaitRoom::new() }
+        Self { room: WaitRoom::new(Note::Condition) }
     }
 
     /// Unlocks, waits for a notification, and locks again.

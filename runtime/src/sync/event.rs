@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use super::wait_room::WaitRoom;
+use crate::task::info::Note;
 
 /// A flag that tasks of one core set, clear and wait for.
 ///
@@ -44,7 +45,7 @@ pub struct Event {
 impl Event {
     /// One that is not set.
     pub const fn new() -> Self {
-        Self { set: Cell::new(false), room: WaitRoom::new() }
+        Self { set: Cell::new(false), room: WaitRoom::new(Note::Event) }
     }
 
     /// Sets it. Everyone who waits goes on, in the order in which they came; who comes later need not

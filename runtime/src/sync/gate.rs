@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 
 use super::wait_list::Key;
 use super::wait_room::{WaitRoom, let_go};
+use crate::task::info::Note;
 
 /// The most permits that a gate can have.
 pub(super) const MAX_PERMITS: usize = usize::MAX >> 3;
@@ -45,9 +46,9 @@ pub(super) struct Gate {
 impl Gate {
     /// # Panics
     /// Above [`MAX_PERMITS`].
-    pub(super) const fn new(permits: usize) -> Self {
+    pub(super) const fn new(permits: usize, note: Note) -> Self {
         assert!(permits <= MAX_PERMITS, "more permits than MAX_PERMITS");
-        Self { free: Cell::new(permits), closed: Cell::new(false), room: WaitRoom::new() }
+        Self { free: Cell::new(permits), closed: Cell::new(false), room: WaitRoom::new(note) }
     }
 
     /// Permits that nobody has and that nobody was handed.

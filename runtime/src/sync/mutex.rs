@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use super::gate::{Closed, Gate, Held};
+use crate::task::info::Note;
 
 /// A mutual exclusion lock for tasks of one core, fair in the order of asking.
 ///
@@ -59,7 +60,7 @@ pub struct Mutex<T: ?Sized> {
 impl<T> Mutex<T> {
     /// An unlocked one.
     pub const fn new(value: T) -> Self {
-        Self { gate: Gate::new(1), value: RefCell::new(value) }
+        Self { gate: Gate::new(1, Note::Mutex), value: RefCell::new(value) }
     }
 
     /// The value.

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 
 use super::gate::Gate;
+use crate::task::info::Note;
 
 /// A cell that is filled once, by the first initialiser that succeeds.
 ///
@@ -43,7 +44,7 @@ pub struct OnceCell<T> {
 impl<T> OnceCell<T> {
     /// An empty one.
     pub const fn new() -> Self {
-        Self { value: cell::OnceCell::new(), turn: Gate::new(1) }
+        Self { value: cell::OnceCell::new(), turn: Gate::new(1, Note::OnceCell) }
     }
 
     /// The value, if it is there.
@@ -120,7 +121,7 @@ impl<T> Default for OnceCell<T> {
 
 impl<T> From<T> for OnceCell<T> {
     fn from(value: T) -> Self {
-        let turn = Gate::new(1);
+        let turn = Gate::new(1, Note::OnceCell);
         turn.close();
         Self { value: value.into(), turn }
     }

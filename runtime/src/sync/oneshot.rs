@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::wait_room::let_go;
 use crate::contain::contained;
+use crate::task::current;
+use crate::task::info::Note;
 
 /// A channel for one value, between tasks of one core. Making it is its only allocation.
 ///
@@ -105,7 +107,11 @@ impl<T> Sender<T> {
                 note(&self.shared.on_close, cx);
             }
             // The waker's clone was foreign code.
-            if self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_closed() {
+                return Poll::Ready(());
+            }
+            current::note(Note::NoReceiver);
+            Poll::Pending
         })
         .await;
     }
@@ -172,6 +178,7 @@ impl<T> Future for Receiver<T> {
                 Err(TryRecvError::Empty) => {}
             }
         }
+        current::note(Note::Oneshot);
         Poll::Pending
     }
 }

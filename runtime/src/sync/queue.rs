@@ -16,6 +16,7 @@ use std::marker::PhantomData;
 use super::gate::{Gate, Held, MAX_PERMITS, NotNow};
 use super::store::{Fifo, Lifo, Priority, Store};
 use super::wait_room::WaitRoom;
+use crate::task::info::Note;
 
 /// A queue that gives the last item out first: [`Queue::bounded_lifo`], [`Queue::unbounded_lifo`].
 pub type LifoQueue<T> = Queue<T, Lifo<T>>;
@@ -141,12 +142,12 @@ impl<T, S: Store<T>> Queue<T, S> {
         assert!(capacity > 0, "a queue needs at least one place");
         Self {
             store: RefCell::default(),
-            places: Gate::new(capacity),
-            items: Gate::new(0),
+            places: Gate::new(capacity, Note::ItemRoom),
+            items: Gate::new(0, Note::Item),
             capacity,
             reserved: Cell::new(0),
             unfinished: Cell::new(0),
-            finished: WaitRoom::new(),
+            finished: WaitRoom::new(Note::QueueJoin),
             is_shutdown: Cell::new(false),
             of: PhantomData,
         }

@@ -10,6 +10,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::gate::{Closed, Gate, Held, MAX_PERMITS};
 use super::mutex::TryLockError;
+use crate::task::info::Note;
 
 /// A reader-writer lock for tasks of one core, fair in the order of asking.
 ///
@@ -48,7 +49,7 @@ pub struct RwLock<T: ?Sized> {
 impl<T> RwLock<T> {
     /// An unlocked one.
     pub const fn new(value: T) -> Self {
-        Self { gate: Gate::new(ALL), value: RefCell::new(value) }
+        Self { gate: Gate::new(ALL, Note::RwLock), value: RefCell::new(value) }
     }
 
     /// The value.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::gate::{self, Closed, Gate, NotNow};
+use crate::task::info::Note;
 
 /// Lets a number of tasks of one core through at once, fair in the order of asking.
 ///
@@ -62,7 +63,11 @@ impl Semaphore {
     /// # Panics
     /// Above [`MAX_PERMITS`](Self::MAX_PERMITS).
     pub const fn new(permits: usize) -> Self {
-        Self { gate: Gate::new(permits), total: Cell::new(permits), bound: Self::MAX_PERMITS }
+        Self {
+            gate: Gate::new(permits, Note::Semaphore),
+            total: Cell::new(permits),
+            bound: Self::MAX_PERMITS,
+        }
     }
 
     /// One that never has more than this many permits: adding one too many is refused. What was
@@ -80,7 +85,11 @@ impl Semaphore {
     /// assert!(semaphore.try_add_permits(1).is_ok());
     /// ```
     pub const fn bounded(permits: usize) -> Self {
-        Self { gate: Gate::new(permits), total: Cell::new(permits), bound: permits }
+        Self {
+            gate: Gate::new(permits, Note::Semaphore),
+            total: Cell::new(permits),
+            bound: permits,
+        }
     }
 
     /// Waits for one permit.

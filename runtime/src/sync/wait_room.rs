@@ -19,16 +19,20 @@ use std::task::{Context, Poll, Waker};
 
 use super::wait_list::{Key, Left, WaitList};
 use crate::contain::contained;
+use crate::task::current;
+use crate::task::info::Note;
 
 /// Waiters that ask for an `R` each and are handed a `G`.
 pub(crate) struct WaitRoom<R, G> {
     list: RefCell<WaitList<R, G>>,
+    /// What lists of tasks say of those who wait here.
+    note: Note,
     one_core: PhantomData<*const ()>,
 }
 
 impl<R: Copy, G> WaitRoom<R, G> {
-    pub(crate) const fn new() -> Self {
-        Self { list: RefCell::new(WaitList::new()), one_core: PhantomData }
+    pub(crate) const fn new(note: Note) -> Self {
+        Self { list: RefCell::new(WaitList::new()), note, one_core: PhantomData }
     }
 
     /// How many wait and were not handed anything yet.
@@ -44,6 +48,7 @@ impl<R: Copy, G> WaitRoom<R, G> {
     /// Takes the last place in the queue. Between the clone of the waker and this call the caller looks
     /// whether it still has to wait.
     pub(crate) fn enter(&self, waker: Waker, request: R) -> Key {
+        current::note(self.note);
         self.list.borrow_mut().push_back(waker, request)
     }
 
@@ -92,6 +97,7 @@ impl<R: Copy, G> WaitRoom<R, G> {
                 return Poll::Ready(grant);
             }
         }
+        current::note(self.note);
         Poll::Pending
     }
 

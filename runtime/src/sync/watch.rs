@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 pub use super::send_error::SendError;
 use super::wait_room::WaitRoom;
+use crate::task::info::Note;
 
 /// A channel that keeps the latest value, between tasks of one core.
 ///
@@ -44,8 +45,8 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
         version: Cell::new(0),
         senders: Cell::new(1),
         receivers: Cell::new(1),
-        changed: WaitRoom::new(),
-        no_receiver: WaitRoom::new(),
+        changed: WaitRoom::new(Note::Watch),
+        no_receiver: WaitRoom::new(Note::NoReceiver),
     });
     (Sender { shared: shared.clone() }, Receiver { shared, seen: 0 })
 }

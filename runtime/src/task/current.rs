@@ -6,6 +6,7 @@
 //! destructor, so wakers work also in those of other thread-locals.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::ptr;
 use std::task::Waker;
 
@@ -62,6 +63,18 @@ pub(crate) fn poll_number() -> u64 {
 #[inline]
 pub(crate) fn note(note: Note) {
     with_tasks(|tasks| tasks.note(note));
+}
+
+/// Awaits `future`; the task that does waits for what `what` says.
+pub(crate) async fn noted<F: Future + Unpin>(what: Note, mut future: F) -> F::Output {
+    std::future::poll_fn(|cx| {
+        let polled = Pin::new(&mut future).poll(cx);
+        if polled.is_pending() {
+            note(what);
+        }
+        polled
+    })
+    .await
 }
 
 /// Schedules the task that `waker` names behind the next turn of the loop that runs; a stranger's waker is

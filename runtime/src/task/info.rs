@@ -100,7 +100,6 @@ impl fmt::Display for TaskInfo {
 macro_rules! notes {
     ($($variant:ident => $name:literal,)*) => {
         /// What a poll that ended pending waits for.
-        #[allow(dead_code, reason = "TEMP")]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(u8)]
         pub(crate) enum Note {
@@ -128,21 +127,19 @@ notes! {
     Condition => "a condition",
     Barrier => "a barrier",
     OnceCell => "a once-cell",
-    QueueItem => "an item of a queue",
-    QueueRoom => "room in a queue",
+    Item => "an item of a queue or channel",
+    ItemRoom => "room in a queue or channel",
     QueueJoin => "the end of a queue's work",
     Oneshot => "a one-shot value",
-    Mpsc => "a message",
-    MpscRoom => "room in a channel",
     Broadcast => "a broadcast",
     Watch => "a change of a watched value",
+    NoReceiver => "the end of a channel's receivers",
     Future => "a future to be completed",
-    Tasks => "one of several tasks",
-    Group => "the end of a group",
+    Tasks => "the end of one of several tasks",
+    Group => "its group",
     Blocking => "a call on the blocking pool",
     BlockingRoom => "room in the blocking pool's queue",
     Token => "a cancel",
     RemoteTask => "a task on another core",
     Connection => "a connection",
-    Buffer => "a receive buffer",
 }

@@ -84,6 +84,9 @@ pub(crate) const STAMP_UNIT_NS: u64 = 64;
 /// Ages are kept in 4 bytes: at some 17 ms a unit they wrap after two years.
 const AGE_UNIT_NS: u64 = 1 << 24;
 
+/// Places of a queue at first: few tasks that wake each other never make it grow.
+const QUEUE_FIRST: usize = 32;
+
 /// Tasks that destructors may spawn while a loop closes.
 const CLOSING_SPAWNS_MAX: usize = 1_000_000;
 
@@ -118,8 +121,8 @@ impl Tasks {
             table: vec![root],
             free: Vec::new(),
             blocks: Blocks::new(),
-            ready: VecDeque::new(),
-            gave_way: VecDeque::new(),
+            ready: VecDeque::with_capacity(QUEUE_FIRST),
+            gave_way: VecDeque::with_capacity(QUEUE_FIRST),
             live: 0,
             reserved: 1,
         };
@@ -258,13 +261,17 @@ impl Tasks {
         inner.ready.len()
     }
 
-    /// Ends a turn: the first `n` of those that gave way have done so for a whole one.
+    /// Ends a turn: the first `n` of those that gave way have done so. After a whole turn they go on before
+    /// all that became ready in it; if it was cut short, after all that it left, or they would keep it out.
     #[inline]
-    pub(crate) fn end_turn(&self, n: usize) {
+    pub(crate) fn end_turn(&self, n: usize, whole: bool) {
         if n > 0 {
             let inner = &mut *self.inner.borrow_mut();
             let n = n.min(inner.gave_way.len());
             inner.ready.extend(inner.gave_way.drain(..n));
+            if whole {
+                inner.ready.rotate_right(n);
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! runs, step by step, in `body`, with `acts`, `waits` and `leave`. The rules:
 //! - who is woken, spawned or cancelled goes to the end of the run queue, once; a turn runs what was in the
 //!   queue when it began, after the timers that are due, those of one deadline in the order of their making;
-//! - who gives way goes to the end of the queue when the next turn is over, or at once if nobody else is in it;
+//! - who gives way goes to the front of the queue when the next turn is over, or at once if nobody is in it;
 //! - the main future, which awaits the first task, has its place in the queue; its end is the program's;
 //! - time moves when nothing is ready, to the next deadline;
 //! - a cancel takes effect at the task's next turn: its future is dropped from the inside outwards, and a
@@ -164,7 +164,9 @@ impl Plain {
                 None => break,
             }
         }
-        self.ready.extend(self.gave_way.drain(..gave_way).map(Some));
+        for id in self.gave_way.drain(..gave_way).rev() {
+            self.ready.push_front(Some(id));
+        }
     }
 
     fn run(&mut self, id: Id) {
