@@ -5,17 +5,19 @@
 //! never with silence.
 
 use std::fmt;
+use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::executor::context;
 use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::Refused;
 use crate::metrics::Snapshot;
-use crate::task::JoinError;
-use crate::task::current;
+use crate::spawn::spawn_at;
 use crate::task::info::Note;
+use crate::task::report::{Report, Reporter};
+use crate::task::{JoinError, current};
 
 /// A runtime's cores, from any thread. Clones name the same ones; it may outlive them.
 #[derive(Clone)]
@@ -121,27 +123,36 @@ impl Handle {
     }
 
     /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core;
-    /// the future never leaves it.
+    /// the future never leaves it. A panic whose text nobody takes is reported as that of any task
+    /// ([`Settings::on_report`](crate::Settings::on_report)), on whichever thread the handle went last.
     ///
     /// # Errors
     /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe).
+    #[track_caller]
     pub fn spawn_on<F, Fut, T>(&self, core: usize, f: F) -> Result<RemoteJoinHandle<T>, PostError>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
         T: Send + 'static,
     {
-        let shared =
-            Arc::new(Shared { state: Mutex::new(State::Running(None)), ended: Condvar::new() });
+        let spawned_at = Location::caller();
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::Running(None)),
+            ended: Condvar::new(),
+            spawned_at,
+            reporter: OnceLock::new(),
+        });
         let promise = Promise { shared: shared.clone() };
         self.call_soon_threadsafe(core, move || {
-            drop(crate::spawn(async move {
-                let value = match crate::spawn(async move { f().await }).await {
+            let task = spawn_at(async move { f().await }, spawned_at);
+            let tells = async move {
+                let value = match task.await {
                     Ok(value) => Ok(value),
-                    Err(e) => Err(RemoteError::of(&e)),
+                    Err(e) => Err(promise.shared.failed(&e)),
                 };
                 promise.keep(value);
-            }));
+            };
+            drop(spawn_at(tells, spawned_at));
         })?;
         Ok(RemoteJoinHandle { shared })
     }
@@ -237,6 +248,21 @@ impl RemoteError {
 struct Shared<T> {
     state: Mutex<State<T>>,
     ended: Condvar,
+    spawned_at: &'static Location<'static>,
+    /// Who is told of a panic that nobody takes; set when there is one.
+    reporter: OnceLock<Reporter>,
+}
+
+/// Both sides are gone: a panic that is still here was taken by nobody.
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let State::Ended(Err(RemoteError::Panicked(message))) = state
+            && let Some(reporter) = self.reporter.get()
+        {
+            reporter.tell(&Report::RemotePanicked { spawned_at: self.spawned_at, message });
+        }
+    }
 }
 
 enum State<T> {
@@ -263,6 +289,17 @@ impl<T> Drop for Promise<T> {
 }
 
 impl<T> Shared<T> {
+    /// What is told of a task that gave no value. On its own core.
+    fn failed(&self, e: &JoinError) -> RemoteError {
+        if e.is_panic()
+            && let Some(reporter) = context::with_core(|core| core.tasks.reporter().clone())
+        {
+            // Set once: a task ends once.
+            _ = self.reporter.set(reporter);
+        }
+        RemoteError::of(e)
+    }
+
     fn end(&self, value: Result<T, RemoteError>) {
         let mut state = lock(&self.state);
         let State::Running(waker) = &mut *state else { return };

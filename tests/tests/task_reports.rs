@@ -100,6 +100,26 @@ fn l7_an_error_of_a_fallible_task_is_reported_like_a_panic() {
 }
 
 #[test]
+fn l7_a_panic_of_a_remote_task_that_nobody_took_is_reported_too() {
+    let heard = Heard::default();
+    let mut event_loop = EventLoop::with(heard.settings()).unwrap();
+    let handle = event_loop.handle();
+    let panics = || handle.spawn_on(0, || async { panic!("far away") }).unwrap();
+    let (let_go, taken, kept) = (panics(), panics(), panics());
+    drop(let_go);
+    event_loop.block_on(turns(5));
+    let line = heard.take();
+    assert_eq!(line.len(), 1, "{line:?}");
+    assert!(line[0].contains("task_reports.rs:") && line[0].ends_with("far away"), "{line:?}");
+    assert!(taken.join().is_err());
+    drop(event_loop);
+    assert_eq!(heard.take(), [""; 0]);
+    // Also by another thread, after the end of the loop.
+    std::thread::spawn(move || drop(kept)).join().unwrap();
+    assert_eq!(heard.take().len(), 1);
+}
+
+#[test]
 fn l7_a_report_that_panics_or_spawns_does_no_harm() {
     let settings = Settings::default().on_report(|report| {
         if coreloop::task::current_id().is_some() {

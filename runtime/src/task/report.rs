@@ -4,6 +4,7 @@
 //! standard error. Reports are made with nothing borrowed; a panic of the closure is contained.
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,14 @@ pub enum Report<'a> {
         /// The error's text.
         error: &'a str,
     },
+    /// A task that another core or thread asked for panicked, and the handle to it went without its result
+    /// being taken.
+    RemotePanicked {
+        /// Where it was asked for.
+        spawned_at: &'static Location<'static>,
+        /// The panic's message.
+        message: &'a str,
+    },
     /// One poll of a task kept its core from everything else. In debug mode only.
     SlowPoll {
         /// Which.
@@ -54,6 +63,12 @@ impl fmt::Display for Report<'_> {
         match self {
             Self::Panicked { task, message } => {
                 write!(f, "{task} panicked, and nobody took its result: {message}")
+            }
+            Self::RemotePanicked { spawned_at, message } => {
+                write!(
+                    f,
+                    "a remote task, spawned at {spawned_at} panicked, and nobody took its result: {message}"
+                )
             }
             Self::Failed { task, error } => {
                 write!(f, "{task} failed, and nobody took its result: {error}")
