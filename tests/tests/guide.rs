@@ -87,6 +87,16 @@ fn guide_the_programs_in_python_hold() {
 }
 
 #[test]
+fn guide_each_example_is_named() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../runtime/examples");
+    for entry in std::fs::read_dir(folder).expect("there are examples") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("plain names");
+        assert!(FROM_ASYNCIO.contains(&format!("`{name}`")), "{name} is not in the list");
+    }
+}
+
+#[test]
 fn guide_the_index_lists_each_page() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/guide");
     for entry in std::fs::read_dir(folder).expect("the guide is there") {
