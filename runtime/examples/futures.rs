@@ -1,4 +1,5 @@
-//! A future that somebody else completes: awaited by several, completed once, cancelled, or abandoned.
+//! A future that somebody else completes: awaited by several, completed once, cancelled, or
+//! abandoned.
 //!
 //! ```text
 //! cargo run -p coreloop --example futures

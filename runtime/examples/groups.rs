@@ -1,4 +1,5 @@
-//! Several at once: gather with failures, as they come, the three waits, and a group that the first failure ends.
+//! Several at once: gather with failures, as they come, the three waits, and a group that the first
+//! failure ends.
 //!
 //! ```text
 //! cargo run -p coreloop --example groups

@@ -1,4 +1,5 @@
-//! What a loop has to say: debug mode's reports, failures that nobody took, and a list of all tasks.
+//! What a loop has to say: debug mode's reports, failures that nobody took, and a list of all
+//! tasks.
 //!
 //! ```text
 //! cargo run -p coreloop --example reports

@@ -1,7 +1,8 @@
 //! When tasks run: one listing in three orders, the end of main, and a loop that is driven by hand.
 //!
-//! Two naps of 5 and 6 units are spawned, and main computes for 2.5 units: before it awaits anything (8.5), after
-//! the first await (7.5), or after a sleep of zero, which lets the naps begin (6).
+//! Two naps of 5 and 6 units are spawned, and main computes for 2.5 units: before it awaits
+//! anything (8.5), after the first await (7.5), or after a sleep of zero, which lets the naps begin
+//! (6).
 //!
 //! ```text
 //! cargo run -p coreloop --example run_and_spawn

@@ -1,5 +1,6 @@
-//! The guide is whole, and what it shows runs: each id has its section, Python's side of it is a program that
-//! holds (the Rust side is run as documentation tests), and the examples print what they promise.
+//! The guide is whole, and what it shows runs: each id has its section, Python's side of it is a
+//! program that holds (the Rust side is run as documentation tests), and the examples print what
+//! they promise.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -108,7 +109,8 @@ fn guide_the_index_lists_each_page() {
     }
 }
 
-/// In the parent: runs the example in a process of its own, and asks for these pieces of its output, in order.
+/// In the parent: runs the example in a process of its own, and asks for these pieces of its
+/// output, in order.
 fn prints(test: &str, example: fn(), pieces: &[&str]) {
     const VARIABLE: &str = "CORELOOP_GUIDE_EXAMPLE";
     if std::env::var_os(VARIABLE).is_some() {
@@ -149,7 +151,8 @@ macro_rules! examples {
 examples! {
     guide_example_run_and_spawn: "../../runtime/examples/run_and_spawn.rs" as run_and_spawn says
         "computes first", "units", "computes between", "gives way first",
-        "one who began begins", "main ends", "one who began is gone", "one who did not begin is gone",
+        "one who began begins", "main ends", "one who began is gone",
+        "one who did not begin is gone",
         "no loop runs on this thread", "finished after the first: false",
         "begun in one drive, ended in another";
     guide_example_limits: "../../runtime/examples/limits.rs" as limits says
