@@ -12,6 +12,16 @@
 #[doc = include_str!("../../docs/guide/simulation.md")]
 pub struct GuideToSimulation;
 
+/// As above, page by page.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/from-asyncio.md")]
+pub struct GuideFromAsyncio;
+
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/from-tokio.md")]
+pub struct GuideFromTokio;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;
