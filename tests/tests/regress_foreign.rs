@@ -6,13 +6,16 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use coreloop::op::{BufferTurn, InFlight, Nop, PollOnce, Submitter};
-use coreloop::{EventLoop, Settings};
+use coreloop::{EventLoop, Settings, spawn};
 use coreloop_net::{TcpListener, TcpStream};
+use coreloop_tests::drive::Drops;
 use coreloop_tests::foreign::{ON_CLONE, ON_WAKE, WAKES, acting, drive, shared, submitter};
+use coreloop_tests::turns;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -161,4 +164,55 @@ fn histograms_count_polls_that_panic() {
     let stats = el.stats();
     let h = stats.histograms.unwrap();
     assert_eq!(stats.counters.polls, h.poll.count());
+}
+
+/// A handle's drop lets a stranger's waker go, whose destructor may end the task's own loop, and the task with it.
+#[test]
+fn regress_a_handle_dropped_with_a_waker_that_ends_the_tasks_loop() {
+    thread_local! {
+        static OTHER: RefCell<Option<EventLoop>> = const { RefCell::new(None) };
+        static ARMED: Cell<bool> = const { Cell::new(false) };
+    }
+    struct EndsTheOther;
+    impl Wake for EndsTheOther {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for EndsTheOther {
+        fn drop(&mut self) {
+            if ARMED.replace(false) {
+                drop(OTHER.take());
+            }
+        }
+    }
+    for awaited in [true, false] {
+        let (mut event_loop, other) = (EventLoop::new().unwrap(), EventLoop::new().unwrap());
+        let drops = Drops::new();
+        let guard = drops.guard();
+        // Large, so that its memory is given back at once.
+        let mut handle = other.spawn(async move {
+            let _guard = guard;
+            let large = std::hint::black_box([1_u8; 200_000]);
+            std::future::pending::<()>().await;
+            std::hint::black_box(&large);
+        });
+        OTHER.set(Some(other));
+        event_loop.block_on(async {
+            let task = spawn(std::future::poll_fn(move |_| {
+                let waker = Waker::from(Arc::new(EndsTheOther));
+                let polled = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker));
+                assert!(polled.is_pending());
+                if awaited { Poll::Pending } else { Poll::Ready(()) }
+            }));
+            if !awaited {
+                ARMED.set(true);
+            }
+            turns(2).await;
+            ARMED.set(true);
+            task.cancel();
+            assert_eq!(task.await.is_err(), awaited);
+        });
+        assert_eq!(drops.count(), 1, "the other loop has ended");
+        assert!(OTHER.take().is_none());
+        ARMED.set(false);
+    }
 }

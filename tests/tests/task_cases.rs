@@ -333,3 +333,19 @@ fn b3_a_future_sent_to_a_loop_gives_its_value_or_says_why_not() {
     assert_eq!((sum, limited, cancelled), (Ok(3), true, Ok(true)));
     assert!(failed.contains("Fail!"), "{failed}");
 }
+
+/// Bad use with an answer: the result is given once.
+#[test]
+fn t5_a_handle_polled_after_its_result_was_taken_says_so() {
+    coreloop::run(async {
+        let taker = spawn(async {
+            let mut task = spawn(async { 7 });
+            turns(1).await;
+            assert_eq!(task.try_take().unwrap().unwrap(), 7);
+            task.await.unwrap()
+        });
+        let e = taker.await.unwrap_err();
+        assert_eq!(e.panic_message(), Some("a JoinHandle was polled after its result was taken"));
+    })
+    .unwrap();
+}

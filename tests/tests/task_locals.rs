@@ -1,6 +1,7 @@
 //! Values travel with a task, and a child can inherit them (T11).
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use coreloop::task::{NotSet, inherit};
 use coreloop::time::timeout;
 use coreloop::{spawn, task_local, yield_now};
 use coreloop_tests::drive::Drops;
+use coreloop_tests::turns;
 
 task_local! {
     static REQUEST: u32;
@@ -71,6 +73,34 @@ fn t11_several_locals_and_scopes_nest() {
     });
     coreloop::run(COUNT.scope(count.clone(), inner)).unwrap();
     assert_eq!(Rc::strong_count(&count), 1, "nobody holds the value any more");
+}
+
+/// A task that hands on to its successor does not hand on what it had replaced.
+#[test]
+fn t11_inheriting_for_ever_keeps_one_value() {
+    task_local! {
+        static GUARD: coreloop_tests::drive::DropGuard;
+    }
+    fn step(n: u32, drops: Drops, most: Rc<Cell<u32>>) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            if n == 0 {
+                return;
+            }
+            let next = step(n - 1, drops.clone(), most.clone());
+            let alive = 2_000 - n - drops.count() as u32;
+            most.set(most.get().max(alive));
+            let hand_on = async move { drop(spawn(inherit(next))) };
+            GUARD.scope(drops.guard(), REQUEST.scope(n, hand_on)).await;
+        })
+    }
+    let (drops, most) = (Drops::new(), Rc::new(Cell::new(0)));
+    coreloop::run(async {
+        step(2_000, drops.clone(), most.clone()).await;
+        turns(2_010).await;
+    })
+    .unwrap();
+    assert_eq!(drops.count(), 2_000);
+    assert!(most.get() < 5, "{} values alive at a time", most.get());
 }
 
 #[test]

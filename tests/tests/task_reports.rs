@@ -120,6 +120,23 @@ fn l7_a_panic_of_a_remote_task_that_nobody_took_is_reported_too() {
 }
 
 #[test]
+fn l7_an_error_that_cannot_be_told_is_reported_all_the_same() {
+    struct Unspeakable;
+    impl std::fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("no words")
+        }
+    }
+    let heard = Heard::default();
+    EventLoop::with(heard.settings()).unwrap().block_on(async {
+        drop(spawn_fallible(async { Err::<(), _>(Unspeakable) }));
+        turns(1).await;
+    });
+    let line = heard.take();
+    assert!(line.len() == 1 && line[0].contains("failed, and nobody took its result"), "{line:?}");
+}
+
+#[test]
 fn l7_a_report_that_panics_or_spawns_does_no_harm() {
     let settings = Settings::default().on_report(|report| {
         if coreloop::task::current_id().is_some() {

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use coreloop::time::{Instant, sleep};
-use coreloop::{EventLoop, spawn, yield_now};
+use coreloop::{EventLoop, Settings, StatsLevel, spawn, yield_now};
 use coreloop_net::TcpStream;
 use coreloop_tests::drive::Drops;
 
@@ -236,4 +237,54 @@ fn t4_what_was_never_given_way_to_never_starts() {
     assert_eq!(began.get(), 0);
     event_loop.block_on(left.take().unwrap()).unwrap();
     assert_eq!(began.get(), 1);
+}
+
+/// What the order of a run may not depend on: whether polls are timed, which takes every turn as a whole.
+#[test]
+fn t4_the_turn_in_which_the_main_future_ends_leaves_the_same_order_quiet_or_not() {
+    let order = |level, wakes: u32| {
+        let mut event_loop = EventLoop::with(Settings::default().stats(level)).unwrap();
+        let (log, waiting) = (Log::default(), Rc::new(RefCell::new(None::<Waker>)));
+        let (behind, place) = (log.clone(), waiting.clone());
+        let _woken = event_loop.spawn(async move {
+            let mut polls = 0;
+            std::future::poll_fn(|cx| {
+                *place.borrow_mut() = Some(cx.waker().clone());
+                polls += 1;
+                if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            behind.say("woken behind main");
+        });
+        let gives = log.clone();
+        let _gives_way = event_loop.spawn(async move {
+            for _ in 0..20 {
+                yield_now().await;
+                gives.say("gave way");
+            }
+        });
+        let (mut polls, end) = (0, log.clone());
+        event_loop.block_on(std::future::poll_fn(move |cx| {
+            polls += 1;
+            if polls > wakes {
+                end.take();
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            if polls == wakes {
+                waiting.borrow().as_ref().unwrap().wake_by_ref();
+            }
+            Poll::Pending
+        }));
+        event_loop.block_on(async {
+            yield_now().await;
+            yield_now().await;
+        });
+        log.take()
+    };
+    for wakes in 2..9 {
+        let quiet = order(StatsLevel::Counters, wakes);
+        assert!(quiet.contains(&"woken behind main") && quiet.contains(&"gave way"));
+        assert_eq!(quiet, order(StatsLevel::Histograms, wakes), "{wakes} turns before");
+    }
 }

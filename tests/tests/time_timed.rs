@@ -63,6 +63,27 @@ async fn b4_time_counts_from_the_first_poll() {
     assert!(told.take().unwrap().took < SECOND);
 }
 
+/// A panic within an unwinding would be the end of the process.
+#[test]
+fn b4_a_sink_that_panics_while_the_future_does_is_contained() {
+    coreloop::run(async {
+        let loud = spawn(timed(|_| panic!("the sink's"), async { panic!("the future's") }));
+        let e = loud.await.unwrap_err();
+        assert_eq!(e.panic_message(), Some("the future's"));
+        // Borrowed by somebody, a histogram is passed by.
+        let histogram = Rc::new(RefCell::new(Histogram::default()));
+        let held = histogram.clone();
+        let holds = spawn(timed(histogram.clone(), async move {
+            let _held = held.borrow();
+            panic!("with the histogram in hand");
+        }));
+        assert!(holds.await.unwrap_err().is_panic());
+        timed(histogram.clone(), yield_now()).await;
+        assert_eq!(histogram.borrow().count(), 2);
+    })
+    .unwrap();
+}
+
 #[coreloop::test(sim)]
 async fn b4_a_histogram_takes_every_end() {
     let histogram = Rc::new(RefCell::new(Histogram::default()));

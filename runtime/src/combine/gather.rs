@@ -17,7 +17,8 @@ use crate::task::{JoinError, JoinHandle};
 /// futures were passed.
 ///
 /// The tasks are made by this call, not by the first poll, and first run at the next turn. An empty gather
-/// is ready at once. The set takes one allocation.
+/// is ready at once. The set takes one allocation, if the iterator knows how many there are. Futures of
+/// different types go to [`gather_tuple`](super::gather_tuple()).
 ///
 /// # Errors
 /// Each in its place: a task that panicked or was cancelled is a [`JoinError`], the others are not touched.

@@ -12,7 +12,9 @@ use crate::task::current;
 /// Runs two futures until one of them ends. If both could end in the same poll, the first one wins.
 ///
 /// # Cancel safety
-/// The loser is dropped. What that means is the loser's matter: receives and accepts lose nothing.
+/// A cancel travels inwards through awaits, and losing is one: a task whose handle the loser awaited is
+/// cancelled, unless it is [shielded](super::shield()). What else a drop means is the loser's matter:
+/// receives and accepts lose nothing.
 ///
 /// ```
 /// use coreloop::combine::{Either, race};

@@ -12,9 +12,9 @@
 ///
 /// # Cancel safety
 /// A cancel travels inwards through awaits, and losing is one: a task whose handle a loser awaited is
-/// cancelled. To keep it, hold the handle outside and pass `&mut handle`, or say
-/// [`shield`](crate::combine::shield()). What else a drop means is the loser's matter: receives and accepts
-/// lose nothing.
+/// cancelled. To keep it, say [`shield`](crate::combine::shield()), or hold the handle outside and pass
+/// `&mut handle` (it counts as awaited until the task's next poll, if the task itself is cancelled). What else
+/// a drop means is the loser's matter: receives and accepts lose nothing.
 ///
 /// ```
 /// use coreloop::time::sleep;

@@ -90,7 +90,10 @@ impl Core {
                     None => turn.left = 0,
                 }
             }
-            self.tasks.end_turn(std::mem::take(gave_way), true);
+            self.tasks.end_turn(std::mem::take(gave_way), turn.left == 0 && !turn.ended);
+            if turn.ended {
+                return;
+            }
             let ready = self.tasks.ready();
             if !(1..=turn.ready).contains(&ready) || !self.driver.is_quiet() || self.has_mail() {
                 return;
@@ -181,7 +184,7 @@ impl Core {
             self.tasks.end_panicked(payload);
             clock.polled(None);
         }
-        self.tasks.end_turn(gave_way, turn.left == 0);
+        self.tasks.end_turn(gave_way, turn.left == 0 && !turn.ended);
         clock.tick_ends(began);
         (ready > 0, turn.ended)
     }

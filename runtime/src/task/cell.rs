@@ -351,7 +351,8 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
 #[cold]
 unsafe fn report(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live, and its stage is a result.
-    let failure = contained(|| unsafe { (task.as_ref().vtable.failure)(task) }).flatten();
+    let failure = contained(|| unsafe { (task.as_ref().vtable.failure)(task) })
+        .unwrap_or_else(|| Some(Failure::Failed("(telling of the error panicked)".to_owned())));
     if let Some(failure) = failure {
         // SAFETY: live.
         tasks.report_failure(unsafe { task.as_ref() }, &failure);

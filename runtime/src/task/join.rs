@@ -27,6 +27,11 @@ use super::waker::TaskId;
 /// [`timeout`](crate::time::timeout) or [`race`](crate::combine::race()), the awaited task is cancelled
 /// too; a handle that was merely held is let go.
 ///
+/// Awaited is what the awaiter's last poll has polled. So a handle that was polled by `&mut` in a race which
+/// ended in that very poll still counts as awaited until the next one; and a combinator of another crate that
+/// polls only those of its futures that were woken (a `FuturesUnordered`) passes a cancel on to these alone:
+/// [`gather`](crate::combine::gather()) and the other sets of this crate pass it on to all.
+///
 /// ```
 /// coreloop::run(async {
 ///     let task = coreloop::spawn(async { 6 * 7 });
@@ -253,18 +258,20 @@ impl<T> Future for JoinHandle<T> {
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         let header = self.header();
-        header.clear(HANDLE);
         if header.has(DONE) {
+            header.clear(HANDLE);
             // SAFETY: done, and this was the handle.
             unsafe { cell::free(self.task, &self.tasks) };
             return;
         }
-        let joiner = header.joiner.take();
-        drop(joiner);
         let number = self.polled_in.get();
         if current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
             self.tasks.cancel(self.task);
         }
+        let joiner = header.joiner.take();
+        header.clear(HANDLE);
+        // Last: the task may end, and be gone, within a stranger's destructor.
+        drop(joiner);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Values that travel with a task.
 //!
-//! Owns [`TaskLocal`] and the list of what is set: a chain of nodes, the innermost first, that is never
-//! changed, only put in front of. So a child inherits all of it by one more reference to its head, and what
-//! a scope sets is seen by nobody else. The thread has one current chain; a [`Scope`] puts its own there
+//! Owns [`TaskLocal`] and the list of what is set: a chain of nodes, one for each local, that is never
+//! changed: a scope puts a node in front, and leaves out the one that it takes the place of. So a child
+//! inherits all of it by one more reference to its head, and what a scope sets is seen by nobody else. The thread has one current chain; a [`Scope`] puts its own there
 //! while it polls or drops its future. Invariants:
 //! - the cell with the chain is never borrowed while foreign code runs: heads are taken out and put back;
 //! - a value is dropped when the last chain that holds it goes, on its own thread (nothing here is `Send`).
@@ -60,13 +60,31 @@ macro_rules! task_local {
     };
 }
 
-type Chain = Option<Rc<Node<dyn Any>>>;
+type Chain = Option<Rc<Node>>;
 
-struct Node<V: ?Sized> {
+struct Node {
     /// Address of its [`TaskLocal`].
     key: usize,
     outer: Chain,
-    value: V,
+    value: Rc<dyn Any>,
+}
+
+/// The chain without the node of `key`. A chain has as many nodes as there are locals, at most: who inherits and
+/// sets again and again keeps nothing of what was set before.
+fn without(key: usize, chain: Chain) -> Chain {
+    let mut ahead = Vec::new();
+    let mut next = chain.clone();
+    while let Some(node) = next {
+        if node.key == key {
+            let rest = node.outer.clone();
+            return ahead.into_iter().rev().fold(rest, |outer, node: Rc<Node>| {
+                Some(Rc::new(Node { key: node.key, outer, value: node.value.clone() }))
+            });
+        }
+        next = node.outer.clone();
+        ahead.push(node);
+    }
+    chain
 }
 
 thread_local! {
@@ -110,7 +128,7 @@ impl<T: 'static> TaskLocal<T> {
     }
 
     /// Sets the value for `future`: for as long as that is polled, and while it is dropped. Within a scope of
-    /// the same local the inner one counts. Takes one allocation.
+    /// the same local the inner one counts. Takes two allocations.
     ///
     /// # Cancel safety
     /// Dropping it drops the future.
@@ -216,7 +234,8 @@ impl<T: 'static> State<T> {
         let State::Fresh(key, value) = mem::replace(self, Self::Begun(None)) else {
             unreachable!("it was Fresh in the line above")
         };
-        let chain: Chain = Some(Rc::new(Node { key, outer: current(), value }));
+        let outer = without(key, current());
+        let chain = Some(Rc::new(Node { key, outer, value: Rc::new(value) }));
         *self = Self::Begun(chain.clone());
         chain
     }

@@ -17,7 +17,8 @@ use crate::wheel::TimerKey;
 
 /// Completes after `d`: never before, and at most one timer resolution (1 ms by default) later on an idle
 /// core. The time counts from this call, not from the first poll: a task that is to sleep for so long from
-/// when it runs calls it itself. `sleep(Duration::ZERO)` gives way for one turn; `sleep(Duration::MAX)` never completes.
+/// when it runs calls it itself. `sleep(Duration::ZERO)` gives way for one turn; `sleep(Duration::MAX)` never
+/// completes.
 ///
 /// # Cancel safety
 /// Dropping it takes the timer out.

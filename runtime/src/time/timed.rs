@@ -12,9 +12,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Instant;
+use crate::contain::contained;
 use crate::metrics::Histogram;
 
-/// Runs `future` and tells `sink` how long it took and how it ended: also if it was cancelled or panicked.
+/// Runs `future` and tells `sink` how long it took and how it ended: also if it was cancelled or panicked. The
+/// time counts from the first poll; of a future that was never polled there is nothing to tell.
 ///
 /// The sink is a closure, or a name, for a line on standard error, or a histogram. A future that returns an
 /// error counts as [`Ended::Ready`]; [`try_timed`] tells the two apart.
@@ -113,8 +115,8 @@ impl fmt::Display for Timing {
     }
 }
 
-/// Where a [`Timing`] goes. Called once, within the future's last poll or its drop; a panic of it goes
-/// through.
+/// Where a [`Timing`] goes. Called once: within the future's last poll, where a panic of it goes through, or
+/// within its drop, where a panic of it is contained.
 pub trait TimingSink {
     /// Takes it.
     fn timing(self, timing: Timing);
@@ -140,14 +142,13 @@ impl TimingSink for String {
     }
 }
 
-/// Counted in nanoseconds, however it ended.
-///
-/// # Panics
-/// If the histogram is borrowed when the future ends.
+/// Counted in nanoseconds, however it ended; not while somebody has the histogram borrowed.
 impl TimingSink for Rc<RefCell<Histogram>> {
     fn timing(self, timing: Timing) {
         let ns = u64::try_from(timing.took.as_nanos()).unwrap_or(u64::MAX);
-        self.borrow_mut().record(ns);
+        if let Ok(mut histogram) = self.try_borrow_mut() {
+            histogram.record(ns);
+        }
     }
 }
 
@@ -179,7 +180,8 @@ impl<S: TimingSink> Reporting<S> {
 
 impl<S: TimingSink> Drop for Reporting<S> {
     fn drop(&mut self) {
-        self.tell(if self.polling { Ended::Panicked } else { Ended::Cancelled });
+        // The drop may be a part of unwinding, which a second panic would turn into an abort.
+        contained(|| self.tell(if self.polling { Ended::Panicked } else { Ended::Cancelled }));
     }
 }
 
