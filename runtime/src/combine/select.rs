@@ -1,20 +1,20 @@
 //! The first of several futures, each with what is to be done then.
 //!
-//! Owns [`select!`](crate::select): races within a race, so what holds for [`race()`](super::race()) holds
-//! for it.
+//! Owns [`select!`](crate::select): races within a race, so what holds for [`race()`](super::race())
+//! holds for it.
 
 /// Runs two or more futures until one of them ends, and then the expression that stands with it.
 ///
-/// Each arm is `pattern = future => expression`, with a comma between two, also after a block; the pattern
-/// must always match. If several could end in the same poll, the first one in the order of the arms wins.
-/// The losers are dropped before the expression runs, so it may use what they borrowed, and it may `await`,
-/// `break` or `return`. Nothing is allocated.
+/// Each arm is `pattern = future => expression`, with a comma between two, also after a block; the
+/// pattern must always match. If several could end in the same poll, the first one in the order of the
+/// arms wins. The losers are dropped before the expression runs, so it may use what they borrowed, and
+/// it may `await`, `break` or `return`. Nothing is allocated.
 ///
 /// # Cancel safety
 /// A cancel travels inwards through awaits, and losing is one: a task whose handle a loser awaited is
 /// cancelled. To keep it, say [`shield`](crate::combine::shield()), or hold the handle outside and pass
-/// `&mut handle` (it counts as awaited until the task's next poll, if the task itself is cancelled). What else
-/// a drop means is the loser's matter: receives and accepts lose nothing.
+/// `&mut handle` (it counts as awaited until the task's next poll, if the task itself is cancelled).
+/// What else a drop means is the loser's matter: receives and accepts lose nothing.
 ///
 /// ```
 /// use coreloop::time::sleep;

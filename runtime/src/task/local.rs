@@ -2,10 +2,13 @@
 //!
 //! Owns [`TaskLocal`] and the list of what is set: a chain of nodes, one for each local, that is never
 //! changed: a scope puts a node in front, and leaves out the one that it takes the place of. So a child
-//! inherits all of it by one more reference to its head, and what a scope sets is seen by nobody else. The thread has one current chain; a [`Scope`] puts its own there
-//! while it polls or drops its future. Invariants:
-//! - the cell with the chain is never borrowed while foreign code runs: heads are taken out and put back;
-//! - a value is dropped when the last chain that holds it goes, on its own thread (nothing here is `Send`).
+//! inherits all of it by one more reference to its head, and what a scope sets is seen by nobody else.
+//! The thread has one current chain; a [`Scope`] puts its own there while it polls or drops its
+//! future. Invariants:
+//! - the cell with the chain is never borrowed while foreign code runs: heads are taken out and put
+//! back;
+//! - a value is dropped when the last chain that holds it goes, on its own thread (nothing here is
+//! `Send`).
 //!
 //! Knows no table and no loop: a scope works wherever its future is polled.
 
@@ -21,8 +24,9 @@ use std::task::{Context, Poll};
 
 /// A value that travels with a task, declared by [`task_local!`](crate::task_local).
 ///
-/// [`scope`](Self::scope) sets it for one future and all that this awaits. A task that is spawned within does
-/// not see it, unless it is spawned with [`inherit`]: that takes everything along that is set.
+/// [`scope`](Self::scope) sets it for one future and all that this awaits. A task that is spawned
+/// within does not see it, unless it is spawned with [`inherit`]: that takes everything along that is
+/// set.
 ///
 /// ```
 /// use coreloop::{spawn, task};
@@ -69,8 +73,8 @@ struct Node {
     value: Rc<dyn Any>,
 }
 
-/// The chain without the node of `key`. A chain has as many nodes as there are locals, at most: who inherits and
-/// sets again and again keeps nothing of what was set before.
+/// The chain without the node of `key`. A chain has as many nodes as there are locals, at most: who
+/// inherits and sets again and again keeps nothing of what was set before.
 fn without(key: usize, chain: Chain) -> Chain {
     let mut ahead = Vec::new();
     let mut next = chain.clone();
@@ -127,8 +131,8 @@ impl<T: 'static> TaskLocal<T> {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Sets the value for `future`: for as long as that is polled, and while it is dropped. Within a scope of
-    /// the same local the inner one counts. Takes two allocations.
+    /// Sets the value for `future`: for as long as that is polled, and while it is dropped. Within a
+    /// scope of the same local the inner one counts. Takes two allocations.
     ///
     /// # Cancel safety
     /// Dropping it drops the future.
@@ -196,8 +200,8 @@ impl<T> fmt::Debug for TaskLocal<T> {
     }
 }
 
-/// A task-local was asked for where it is not set: outside every scope of it, or in a task that was spawned
-/// without [`inherit`].
+/// A task-local was asked for where it is not set: outside every scope of it, or in a task that was
+/// spawned without [`inherit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotSet(());
 
@@ -278,8 +282,8 @@ impl<T, F> fmt::Debug for Scope<T, F> {
     }
 }
 
-/// Takes along what task-locals are set here: `spawn(inherit(future))`. A later change out here is not seen
-/// in there, nor the other way round. Allocates nothing.
+/// Takes along what task-locals are set here: `spawn(inherit(future))`. A later change out here is not
+/// seen in there, nor the other way round. Allocates nothing.
 ///
 /// # Cancel safety
 /// Dropping it drops the future.

@@ -1,7 +1,7 @@
 //! How long a future took, however it ended.
 //!
-//! Owns [`Timed`] and where it reports to ([`TimingSink`]). The time runs from the first poll to the end; a
-//! future that was never polled has nothing to report.
+//! Owns [`Timed`] and where it reports to ([`TimingSink`]). The time runs from the first poll to the
+//! end; a future that was never polled has nothing to report.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,11 +15,12 @@ use super::Instant;
 use crate::contain::contained;
 use crate::metrics::Histogram;
 
-/// Runs `future` and tells `sink` how long it took and how it ended: also if it was cancelled or panicked. The
-/// time counts from the first poll; of a future that was never polled there is nothing to tell.
+/// Runs `future` and tells `sink` how long it took and how it ended: also if it was cancelled or
+/// panicked. The time counts from the first poll; of a future that was never polled there is nothing
+/// to tell.
 ///
-/// The sink is a closure, or a name, for a line on standard error, or a histogram. A future that returns an
-/// error counts as [`Ended::Ready`]; [`try_timed`] tells the two apart.
+/// The sink is a closure, or a name, for a line on standard error, or a histogram. A future that
+/// returns an error counts as [`Ended::Ready`]; [`try_timed`] tells the two apart.
 ///
 /// # Cancel safety
 /// Dropping it drops the future, and the sink is told [`Ended::Cancelled`].
@@ -115,8 +116,8 @@ impl fmt::Display for Timing {
     }
 }
 
-/// Where a [`Timing`] goes. Called once: within the future's last poll, where a panic of it goes through, or
-/// within its drop, where a panic of it is contained.
+/// Where a [`Timing`] goes. Called once: within the future's last poll, where a panic of it goes
+/// through, or within its drop, where a panic of it is contained.
 pub trait TimingSink {
     /// Takes it.
     fn timing(self, timing: Timing);
