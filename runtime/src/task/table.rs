@@ -202,9 +202,12 @@ impl Tasks {
     /// Schedules the task that a waker names, unless it is gone.
     #[inline]
     pub(crate) fn wake(&self, word: Word) {
-        let mut inner = self.inner.borrow_mut();
-        if inner.is_live(word) {
-            inner.schedule(word.slot(), self.stamp.get());
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return };
+        let live = entry.task.is_some() && entry.generation & GENERATION_MASK == word.generation();
+        if (live || word.slot() == ROOT) && !entry.scheduled {
+            entry.scheduled = true;
+            inner.ready.push_back(Ready { slot: word.slot(), stamp: self.stamp.get() });
         }
     }
 
