@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use coreloop::combine::{Awaitable, future, gather, race};
+use coreloop::combine::{Awaitable, When, as_completed, future, gather, race, wait};
 use coreloop::task::{JoinHandle, current_id, current_name};
 use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, spawn, yield_now};
@@ -348,4 +348,47 @@ fn t5_a_handle_polled_after_its_result_was_taken_says_so() {
         assert_eq!(e.panic_message(), Some("a JoinHandle was polled after its result was taken"));
     })
     .unwrap();
+}
+
+/// A set that has gone is told of nothing any more, nor is the next one in its place.
+#[test]
+fn g6_a_task_that_was_waited_for_before_does_not_end_in_another_set() {
+    virtually(async || {
+        let mut tasks = [2, 1].map(|n| spawn(sleep(tens(n))));
+        let waited = wait(&mut tasks, When::FirstCompleted, None).await;
+        assert_eq!((waited.done, waited.pending), (vec![1], vec![0]));
+        let mut next = as_completed([5, 4].map(|n| spawn(sleep(tens(n)))));
+        let (first, result) = next.next().await.unwrap();
+        assert!(tasks[0].is_finished(), "it ended meanwhile");
+        assert!(first == 1 && result.is_ok());
+        assert_eq!(next.next().await.unwrap().0, 0);
+    });
+}
+
+/// A handle that was polled in a race counts as awaited until the awaiter's next poll, and is held after that.
+#[test]
+fn t7_what_the_awaiters_last_poll_has_polled_counts_as_awaited() {
+    virtually(async || {
+        for turns_after in [0, 1] {
+            let drops = Drops::new();
+            let guard = drops.guard();
+            let mut kept = spawn(async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            });
+            let holder = spawn(async move {
+                coreloop::select! {
+                    _ = &mut kept => unreachable!(),
+                    () = sleep(tens(1)) => {}
+                }
+                turns(turns_after).await;
+                let _held = kept;
+                std::future::pending::<()>().await;
+            });
+            sleep(tens(2)).await;
+            assert!(holder.cancel());
+            turns(3).await;
+            assert_eq!(drops.count(), usize::from(turns_after == 0), "after {turns_after} turns");
+        }
+    });
 }

@@ -5,10 +5,8 @@
 //! inherits all of it by one more reference to its head, and what a scope sets is seen by nobody else.
 //! The thread has one current chain; a [`Scope`] puts its own there while it polls or drops its
 //! future. Invariants:
-//! - the cell with the chain is never borrowed while foreign code runs: heads are taken out and put
-//! back;
-//! - a value is dropped when the last chain that holds it goes, on its own thread (nothing here is
-//! `Send`).
+//! - the cell with the chain is never borrowed while foreign code runs: heads are taken out and put back;
+//! - a value is dropped when the last chain that holds it goes, on its own thread (nothing here is `Send`).
 //!
 //! Knows no table and no loop: a scope works wherever its future is polled.
 
