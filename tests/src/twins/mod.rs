@@ -1,7 +1,7 @@
 //! The Rust twins of the Python programs in `tests/twins`, in virtual time.
 //!
-//! Owns the [`Twin`]s by name, and what they play on: [`Play`], which runs each act as a program of its own on
-//! a simulated core, and [`Stage`], where events are said with the time at which they came. A unit is a second
+//! Owns the [`Twin`]s by name, and what they play on: `Play`, which runs each act as a program of its own on
+//! a simulated core, and `Stage`, where events are said with the time at which they came. A unit is a second
 //! of virtual time; times are rounded to half units, as those of the Python side are. What the twins say is
 //! compared by `tests/tests/twins.rs`; a twin whose name begins with `d_` is a deliberate difference.
 
