@@ -240,8 +240,9 @@ impl Run<'_> {
         self.check_misuse()
     }
 
-    /// Descriptors that nobody closed, and what the kernel saw of the close.
+    /// Descriptors that nobody closed, and what the kernel saw of the close; freed memory, to the last block.
     fn descriptors(&self) -> Result<(), Failure> {
+        self.sim.world.look_at_freed();
         let hosts = self.sim.hosts.borrow();
         let files = self.sim.world.open_files();
         let open: Vec<_> = files

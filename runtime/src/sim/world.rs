@@ -126,6 +126,11 @@ impl World {
         })
     }
 
+    /// Looks at all memory that was freed of late, as it is looked at when it is given back.
+    pub(crate) fn look_at_freed(&self) {
+        self.with(|_| quarantine::flush());
+    }
+
     /// What the kernels saw that no correct program does.
     pub(crate) fn violations(&self) -> Vec<Violation> {
         self.with(|state| {
