@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::control::{Command, Inner};
 use super::cores::{Next, SimCore};
-use super::hosts::{HostEnd, Role};
+use super::hosts::{Host, HostEnd, Role};
 use super::report::{Failure, Report, SimError};
 use super::rng::Rng;
 
@@ -102,6 +102,12 @@ impl Run<'_> {
     }
 
     fn gather(&mut self) {
+        let gone: Vec<_> = self.sim.hosts.borrow_mut().iter_mut().map(Host::let_go).collect();
+        self.cores.clear();
+        if gone.iter().any(|cores| !cores.is_empty()) {
+            drop(gone);
+            self.sim.world.sweep();
+        }
         let hosts = self.sim.hosts.borrow();
         let cores = hosts.iter().flat_map(|host| host.stepped().cloned());
         self.cores = cores.filter(|core| !core.borrow().is_closed()).collect();
