@@ -33,7 +33,7 @@ impl World {
     /// do.
     pub(crate) fn new(seed: u64, faults: Faults) -> Rc<Self> {
         // Where the sanitizer is asked, blocks are freed at once: it keeps books of its own.
-        let watched = !memory::is_direct();
+        let watched = !memory::is_asked_direct();
         if watched {
             quarantine::enter();
         }
