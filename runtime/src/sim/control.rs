@@ -318,7 +318,8 @@ impl Sim {
     }
 
     /// Lets `d` of virtual time pass on the spot, as if the code that calls this computed for so long. Its
-    /// core does nothing else meanwhile; neither do the others, which then find all that has come due.
+    /// core does nothing else meanwhile; neither do the others, which then find all that has come due. Time
+    /// goes no further than just beyond [`Builder::time_max`], where the simulation is given up.
     ///
     /// ```
     /// use coreloop::sim::Sim;
@@ -339,7 +340,10 @@ impl Sim {
     pub fn compute(&self, d: Duration) {
         let world = &self.inner.world;
         let ns = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        world.advance_to(world.now_ns().saturating_add(ns));
+        let (_, time_max) = self.inner.limits;
+        let time_max = u64::try_from(time_max.as_nanos()).unwrap_or(u64::MAX);
+        let last = self.inner.began_ns.saturating_add(time_max).saturating_add(1);
+        world.advance_to(world.now_ns().saturating_add(ns).min(last));
     }
 
     /// Virtual time since the simulation was made.

@@ -447,7 +447,7 @@ impl State {
             if let Some(op) = self.rings.op_mut(at) {
                 op.going = Going::Late;
             }
-            self.clock.at(self.clock.now_ns() + after, Event::Late(at));
+            self.clock.at(self.clock.now_ns().saturating_add(after), Event::Late(at));
         } else {
             self.queue(at);
         }
@@ -496,7 +496,7 @@ impl State {
         if going == Going::Waiting {
             // It runs on a worker, which is told to stop, and will.
             let after = self.rng.between(1_000, 5_000_000);
-            self.clock.at(self.clock.now_ns() + after, Event::Interrupt(at));
+            self.clock.at(self.clock.now_ns().saturating_add(after), Event::Interrupt(at));
             return -libc::EALREADY;
         }
         // What it waited for was there first.

@@ -156,7 +156,7 @@ impl Run<'_> {
         let had_ended = core.main_end().is_some();
         core.step(&mut self.rng);
         self.steps += 1;
-        world.advance_to(world.now_ns() + self.rng.below(STEP_NS_MAX));
+        world.advance_to(world.now_ns().saturating_add(self.rng.below(STEP_NS_MAX)));
         let closed = core.is_closed();
         let ends = !had_ended && core.main_end().is_some();
         drop(core);
