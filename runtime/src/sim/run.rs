@@ -204,10 +204,14 @@ impl Run<'_> {
     fn check_misuse(&self) -> Result<(), Failure> {
         self.check_descriptors()?;
         if !self.sim.world.any_violation() {
-            return Ok(());
+            return self.check_panics();
         }
         let seen = self.sim.world.violations().iter().map(ToString::to_string).collect();
         Err(Failure::Kernel { seen })
+    }
+
+    fn check_panics(&self) -> Result<(), Failure> {
+        self.sim.panics.noticed().map_or(Ok(()), |reports| Err(Failure::TaskPanicked { reports }))
     }
 
     fn check_limits(&self) -> Result<(), Failure> {
