@@ -160,6 +160,12 @@ impl Settings {
         self
     }
 
+    /// Whom the settings name for that.
+    #[cfg(feature = "sim")]
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.config.reporter.clone()
+    }
+
     /// Does without a feature of io_uring, as if the kernel did not have it. The environment variable
     /// `CORELOOP_MASK` (names parted by commas) does the same for a whole process.
     #[must_use]

@@ -96,6 +96,7 @@ pub struct Builder {
     pub(super) settings: Settings,
     pub(super) steps_max: u64,
     pub(super) time_max: Duration,
+    pub(super) fail_on_panic: bool,
 }
 
 impl Default for Builder {
@@ -108,6 +109,7 @@ impl Default for Builder {
             settings,
             steps_max: 20_000_000,
             time_max: Duration::from_secs(24 * 60 * 60),
+            fail_on_panic: true,
         }
     }
 }
@@ -141,6 +143,31 @@ impl Builder {
     /// Virtual time after which a simulation is given up (a day).
     pub fn time_max(mut self, time: Duration) -> Self {
         self.time_max = time;
+        self
+    }
+
+    /// Whether a panic of a task fails the simulation when the task's handle goes without its result being
+    /// taken (yes): [`Failure::TaskPanicked`](super::Failure::TaskPanicked). Otherwise it is only reported,
+    /// as [`Settings::on_report`] says, which it is in either case. A panic that its joiner takes is the
+    /// joiner's, and one of a main future always fails the simulation.
+    ///
+    /// ```
+    /// use coreloop::sim::Sim;
+    /// use coreloop::yield_now;
+    ///
+    /// let one = |fails| {
+    ///     let sim = Sim::builder().fail_on_panic(fails).build();
+    ///     sim.client("only", async || {
+    ///         drop(coreloop::spawn(async { panic!("nobody waits for me") }));
+    ///         yield_now().await;
+    ///     });
+    ///     sim.run()
+    /// };
+    /// assert!(one(true).unwrap_err().to_string().contains("nobody waits for me"));
+    /// assert_eq!(one(false).unwrap().counters.task_panics, 1);
+    /// ```
+    pub fn fail_on_panic(mut self, fails: bool) -> Self {
+        self.fail_on_panic = fails;
         self
     }
 

@@ -1,12 +1,14 @@
 //! Each mistake that the kernel looks for, made once on purpose.
 //!
-//! Owns a bare ring on a simulated kernel, without the driver that would not let one do any of this.
+//! Owns a bare ring on a simulated kernel, without the driver that would not let one do any of this, and the
+//! list of all mistakes with how each is made.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use super::check::Mistake;
+use super::control::Sim;
 use super::faults::Faults;
 use super::kernel::SimKernel;
 use super::quarantine::Quarantine;
@@ -101,14 +103,18 @@ fn sim_a_correct_program_is_blamed_for_nothing() {
     assert_eq!(bare.found(), []);
 }
 
-#[test]
-fn sim_a_close_before_the_enter_is_found() {
+fn close_before_the_enter() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (a, _b) = bare.pair();
     bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 3);
     drop(a);
     assert_eq!(bare.enter(), [-libc::EBADF]);
-    assert_eq!(bare.found(), [Mistake::ClosedBeforeSubmission, Mistake::BadDescriptor]);
+    bare.found()
+}
+
+#[test]
+fn sim_a_close_before_the_enter_is_found() {
+    assert_eq!(close_before_the_enter(), [Mistake::ClosedBeforeSubmission, Mistake::BadDescriptor]);
 }
 
 #[test]
@@ -122,8 +128,7 @@ fn sim_a_number_that_was_taken_again_is_found() {
     assert_eq!(bare.found()[0], Mistake::ClosedBeforeSubmission);
 }
 
-#[test]
-fn sim_a_receive_buffer_that_is_written_to_is_found() {
+fn write_to_a_receive_buffer() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (a, b) = bare.pair();
     let mut into = vec![0u8; 4096];
@@ -132,11 +137,15 @@ fn sim_a_receive_buffer_that_is_written_to_is_found() {
     std::hint::black_box(&mut into)[17] = 1;
     bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
     assert_eq!(bare.enter(), [1, 1]);
-    assert_eq!(bare.found(), [Mistake::ReceiveTouched]);
+    bare.found()
 }
 
 #[test]
-fn sim_bytes_that_change_under_a_send_are_found() {
+fn sim_a_receive_buffer_that_is_written_to_is_found() {
+    assert_eq!(write_to_a_receive_buffer(), [Mistake::ReceiveTouched]);
+}
+
+fn change_under_a_send() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (a, b) = bare.pair();
     let mut out = vec![7u8; 1 << 20];
@@ -145,11 +154,15 @@ fn sim_bytes_that_change_under_a_send_are_found() {
     std::hint::black_box(&mut out)[0] = 8;
     drop(b);
     assert_eq!(bare.enter().len(), 1);
-    assert_eq!(bare.found()[0], Mistake::SendTouched);
+    bare.found()
 }
 
 #[test]
-fn sim_memory_that_is_gone_is_found() {
+fn sim_bytes_that_change_under_a_send_are_found() {
+    assert_eq!(change_under_a_send()[0], Mistake::SendTouched);
+}
+
+fn unmap_in_flight() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (a, b) = bare.pair();
     let map = Map::anonymous(4096).unwrap();
@@ -158,11 +171,15 @@ fn sim_memory_that_is_gone_is_found() {
     drop(map);
     bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
     assert_eq!(bare.enter().len(), 2);
-    assert_eq!(bare.found()[0], Mistake::MemoryGone);
+    bare.found()
 }
 
 #[test]
-fn sim_memory_that_is_freed_in_flight_is_found() {
+fn sim_memory_that_is_gone_is_found() {
+    assert_eq!(unmap_in_flight()[0], Mistake::MemoryGone);
+}
+
+fn free_in_flight() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (a, b) = bare.pair();
     let mut into = vec![0u8; 4096];
@@ -173,7 +190,12 @@ fn sim_memory_that_is_freed_in_flight_is_found() {
     assert_eq!(bare.world.violations()[0].mistake, Mistake::MemoryFreed);
     bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
     assert_eq!(bare.enter(), [1, 1]);
-    assert_eq!(bare.found(), [Mistake::MemoryFreed]);
+    bare.found()
+}
+
+#[test]
+fn sim_memory_that_is_freed_in_flight_is_found() {
+    assert_eq!(free_in_flight(), [Mistake::MemoryFreed]);
 }
 
 #[test]
@@ -219,14 +241,18 @@ fn mistakes(world: &World) -> Vec<Mistake> {
     world.violations().iter().map(|violation| violation.mistake).collect()
 }
 
-#[test]
-fn sim_a_tail_that_lies_beyond_the_queue_is_found() {
+fn tail_beyond_the_queue() -> Vec<Mistake> {
     let (world, kernel, memory, params) = raw_ring(setup::NO_SQARRAY);
     poke(&memory, params.sq_off.tail, 9);
     // SAFETY: the ring's own descriptor, with nothing in its queue that is ever read.
     let entered = unsafe { kernel.enter(memory.fd, 9, 0, enter::GETEVENTS, None) };
     assert_eq!(entered.unwrap(), 0);
-    assert_eq!(mistakes(&world), [Mistake::BadRing]);
+    mistakes(&world)
+}
+
+#[test]
+fn sim_a_tail_that_lies_beyond_the_queue_is_found() {
+    assert_eq!(tail_beyond_the_queue(), [Mistake::BadRing]);
 }
 
 #[test]
@@ -251,19 +277,22 @@ fn sim_an_enter_on_a_ring_that_was_closed_is_found() {
     assert_eq!(mistakes(&world), [Mistake::BadRing]);
 }
 
-#[test]
-fn sim_a_ring_that_is_closed_too_early_is_found() {
+fn close_a_ring_too_early() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (_a, b) = bare.pair();
     let mut into = [0u8; 8];
     bare.push(Sqe::recv(b.as_fd(), into.as_mut_ptr(), 8, 0), 3);
     bare.push(Sqe::nop(), 4);
     bare.ring.as_mut().unwrap().enter(0, None).unwrap();
-    assert_eq!(bare.found(), [Mistake::ClosedInFlight, Mistake::ClosedUnread]);
+    bare.found()
 }
 
 #[test]
-fn sim_names_that_are_used_twice_and_sends_beside_each_other_are_found() {
+fn sim_a_ring_that_is_closed_too_early_is_found() {
+    assert_eq!(close_a_ring_too_early(), [Mistake::ClosedInFlight, Mistake::ClosedUnread]);
+}
+
+fn two_sends_of_one_name() -> Vec<Mistake> {
     let mut bare = Bare::new();
     let (a, _b) = bare.pair();
     let out = vec![7u8; 1 << 20];
@@ -271,8 +300,12 @@ fn sim_names_that_are_used_twice_and_sends_beside_each_other_are_found() {
         bare.push(Sqe::send(a.as_fd(), out.as_ptr(), 1 << 20, libc::MSG_WAITALL), 3);
     }
     bare.enter();
-    let found = bare.found();
-    assert_eq!(found[..2], [Mistake::SameUserData, Mistake::TwoSends]);
+    bare.found()
+}
+
+#[test]
+fn sim_names_that_are_used_twice_and_sends_beside_each_other_are_found() {
+    assert_eq!(two_sends_of_one_name()[..2], [Mistake::SameUserData, Mistake::TwoSends]);
 }
 
 /// One buffer, provided `times`; with `touched`, written to afterwards.
@@ -314,4 +347,69 @@ fn sim_provided_buffers_are_watched() {
     assert_eq!(provided(2, false), [Mistake::ProvidedTwice]);
     assert_eq!(provided(1, true), [Mistake::ProvidedTouched]);
     assert!(provided(5, false).contains(&Mistake::ProvidedTooMany));
+}
+
+/// Writes to a block that was freed; an allocator may do so until it has been given back.
+fn write_to_freed() {
+    let bytes = std::hint::black_box(vec![1u8; 100]);
+    let at = bytes.as_ptr().cast_mut();
+    drop(bytes);
+    // SAFETY: none is needed: the block is in quarantine and has not been given back.
+    unsafe { at.add(50).write_volatile(7) };
+}
+
+fn touch_what_was_freed() -> Vec<Mistake> {
+    let bare = Bare::new();
+    write_to_freed();
+    bare.world.look_at_freed();
+    bare.found()
+}
+
+#[test]
+fn sim_a_write_after_a_free_is_found_at_the_latest_at_the_end() {
+    assert_eq!(touch_what_was_freed(), [Mistake::FreedTouched]);
+    let sim = Sim::builder().build();
+    sim.client("only", async || write_to_freed());
+    let failed = sim.run().unwrap_err();
+    assert!(failed.to_string().contains("FreedTouched at "), "{failed}");
+}
+
+/// The list, and a match over it that has no rest: a kind that is not in the list does not compile.
+macro_rules! mistakes {
+    ($($mistake:ident: $made:expr,)*) => {
+        type Made = fn() -> Vec<Mistake>;
+        const ALL: &[(Mistake, Made)] = &[$((Mistake::$mistake, || $made)),*];
+
+        fn is_in_the_list(mistake: Mistake) -> bool {
+            match mistake {
+                $(Mistake::$mistake)|* => true,
+            }
+        }
+    };
+}
+
+mistakes! {
+    BadDescriptor: close_before_the_enter(),
+    ClosedBeforeSubmission: close_before_the_enter(),
+    SendTouched: change_under_a_send(),
+    ReceiveTouched: write_to_a_receive_buffer(),
+    MemoryGone: unmap_in_flight(),
+    MemoryFreed: free_in_flight(),
+    FreedTouched: touch_what_was_freed(),
+    ProvidedTouched: provided(1, true),
+    ProvidedTwice: provided(2, false),
+    ProvidedTooMany: provided(5, false),
+    ClosedInFlight: close_a_ring_too_early(),
+    ClosedUnread: close_a_ring_too_early(),
+    BadRing: tail_beyond_the_queue(),
+    SameUserData: two_sends_of_one_name(),
+    TwoSends: two_sends_of_one_name(),
+}
+
+#[test]
+fn sim_each_kind_of_mistake_is_found() {
+    for (mistake, made) in ALL {
+        assert!(is_in_the_list(*mistake));
+        assert!(made().contains(mistake), "{mistake:?}");
+    }
 }

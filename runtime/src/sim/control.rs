@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Builder;
 use super::hosts::{Host, MainOf, MakeMain, Role};
 use super::net::HostId;
+use super::panics::Panics;
 use super::report::{Report, SimError};
 use super::run;
 use super::world::World;
@@ -46,6 +48,8 @@ pub(super) struct Inner {
     pub(super) seed: u64,
     pub(super) world: Rc<World>,
     pub(super) settings: Settings,
+    /// Of tasks, if they fail the simulation.
+    pub(super) panics: Arc<Panics>,
     /// Steps, and virtual time.
     pub(super) limits: (u64, Duration),
     pub(super) hosts: RefCell<Vec<Host>>,
@@ -115,12 +119,16 @@ impl Sim {
 
     pub(super) fn new(builder: &Builder) -> Self {
         let world = World::new(builder.seed, builder.faults.drawn(builder.seed));
+        let panics = Arc::<Panics>::default();
+        let settings = builder.settings_of_cores();
+        let settings = if builder.fail_on_panic { panics.noted(settings) } else { settings };
         Self {
             inner: Rc::new(Inner {
                 seed: builder.seed,
                 began_ns: world.now_ns(),
                 world,
-                settings: builder.settings_of_cores(),
+                settings,
+                panics,
                 limits: (builder.steps_max, builder.time_max),
                 hosts: RefCell::default(),
                 commands: RefCell::default(),
@@ -318,7 +326,8 @@ impl Sim {
     }
 
     /// Lets `d` of virtual time pass on the spot, as if the code that calls this computed for so long. Its
-    /// core does nothing else meanwhile; neither do the others, which then find all that has come due.
+    /// core does nothing else meanwhile; neither do the others, which then find all that has come due. Time
+    /// goes no further than just beyond [`Builder::time_max`], where the simulation is given up.
     ///
     /// ```
     /// use coreloop::sim::Sim;
@@ -339,7 +348,10 @@ impl Sim {
     pub fn compute(&self, d: Duration) {
         let world = &self.inner.world;
         let ns = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        world.advance_to(world.now_ns().saturating_add(ns));
+        let (_, time_max) = self.inner.limits;
+        let time_max = u64::try_from(time_max.as_nanos()).unwrap_or(u64::MAX);
+        let last = self.inner.began_ns.saturating_add(time_max).saturating_add(1);
+        world.advance_to(world.now_ns().saturating_add(ns).min(last));
     }
 
     /// Virtual time since the simulation was made.

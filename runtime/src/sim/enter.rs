@@ -51,7 +51,9 @@ pub(super) struct SimRing {
 
 #[derive(Default)]
 pub(super) struct Rings {
-    all: Vec<Option<SimRing>>,
+    /// The open ones, by number; a number is not used again.
+    all: BTreeMap<usize, SimRing>,
+    opened: usize,
     made: u64,
 }
 
@@ -64,16 +66,16 @@ const WORK_MORE_MAX: u32 = 100_000;
 
 impl Rings {
     pub(super) fn get(&self, ring: usize) -> Option<&SimRing> {
-        self.all.get(ring)?.as_ref()
+        self.all.get(&ring)
     }
 
     pub(super) fn get_mut(&mut self, ring: usize) -> Option<&mut SimRing> {
-        self.all.get_mut(ring)?.as_mut()
+        self.all.get_mut(&ring)
     }
 
     /// The ring that a descriptor names.
     pub(super) fn named(&self, fd: RawFd) -> Option<usize> {
-        self.all.iter().position(|ring| ring.as_ref().is_some_and(|ring| ring.fd == fd))
+        self.all.iter().find(|(_, ring)| ring.fd == fd).map(|(at, _)| *at)
     }
 
     fn op_mut(&mut self, op: OpRef) -> Option<&mut Op> {
@@ -122,7 +124,9 @@ impl State {
         queues: Rc<Queues>,
         flags: u32,
     ) -> usize {
-        self.rings.all.push(Some(SimRing {
+        let at = self.rings.opened;
+        self.rings.opened += 1;
+        let ring = SimRing {
             host,
             fd,
             queues,
@@ -133,13 +137,14 @@ impl State {
             backlog: VecDeque::new(),
             groups: BTreeMap::new(),
             notify: None,
-        }));
-        self.rings.all.len() - 1
+        };
+        self.rings.all.insert(at, ring);
+        at
     }
 
     /// The ring's descriptor is closed.
     pub(super) fn close_ring(&mut self, ring: usize) {
-        let Some(closed) = self.rings.all.get_mut(ring).and_then(Option::take) else { return };
+        let Some(closed) = self.rings.all.remove(&ring) else { return };
         let unread = closed.queues.unread() as usize + closed.backlog.len();
         self.note("ring closed", &[ring as i64, closed.ops.len() as i64, unread as i64]);
         if !closed.ops.is_empty() {
@@ -157,13 +162,13 @@ impl State {
     }
 
     pub(super) fn open_rings(&self) -> impl Iterator<Item = OpenFile> + '_ {
-        let rings = self.rings.all.iter().flatten();
+        let rings = self.rings.all.values();
         rings.map(|ring| OpenFile { host: ring.host, what: "ring" })
     }
 
     /// A queued submission that names a descriptor: its opcode.
     pub(super) fn unsubmitted_on(&self, fd: RawFd) -> Option<u8> {
-        let mut written = self.rings.all.iter().flatten().flat_map(|ring| ring.queues.written());
+        let mut written = self.rings.all.values().flat_map(|ring| ring.queues.written());
         let names = |sqe: &RawSqe| !matches!(sqe.opcode, opcode::NOP | opcode::ASYNC_CANCEL);
         written.find(|sqe| sqe.fd == fd && names(sqe)).map(|sqe| sqe.opcode)
     }
@@ -409,8 +414,9 @@ impl State {
 
     /// Work that the kernel runs by itself, since nobody asked it to wait for an enter.
     pub(super) fn run_unasked(&mut self) {
-        for ring in 0..self.rings.all.len() {
-            let Some(sim) = self.rings.get(ring) else { continue };
+        let mut next = 0;
+        while let Some((&ring, sim)) = self.rings.all.range(next..).next() {
+            next = ring + 1;
             if sim.work.is_empty() || sim.has(setup::DEFER_TASKRUN) {
                 continue;
             }
@@ -441,7 +447,7 @@ impl State {
             if let Some(op) = self.rings.op_mut(at) {
                 op.going = Going::Late;
             }
-            self.clock.at(self.clock.now_ns() + after, Event::Late(at));
+            self.clock.at(self.clock.now_ns().saturating_add(after), Event::Late(at));
         } else {
             self.queue(at);
         }
@@ -490,7 +496,7 @@ impl State {
         if going == Going::Waiting {
             // It runs on a worker, which is told to stop, and will.
             let after = self.rng.between(1_000, 5_000_000);
-            self.clock.at(self.clock.now_ns() + after, Event::Interrupt(at));
+            self.clock.at(self.clock.now_ns().saturating_add(after), Event::Interrupt(at));
             return -libc::EALREADY;
         }
         // What it waited for was there first.

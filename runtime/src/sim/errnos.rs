@@ -4,9 +4,18 @@
 //! this library passes. [`Call::errnos`] are drawn from the seed, all of them, each as often as the others;
 //! [`Call::own_errnos`] come about by what simulated machines do, such as a connection that its peer reset.
 //! Left out is what only a wrong argument brings (EBADF, EFAULT, EINVAL, ENOTSOCK), what a ring never
-//! answers because it waits instead (EAGAIN, EINPROGRESS), what belongs to other families of sockets, and
-//! the one after which no loop can go on: EBADR, completions that the kernel has lost. Setting SO_LINGER has
-//! no error left then, and so is not in the table.
+//! answers because it waits instead (EINPROGRESS; EAGAIN but of a connect, where it is want of local ports),
+//! what belongs to other families of sockets, and the one after which no loop can go on: EBADR, completions
+//! that the kernel has lost. Setting SO_LINGER has no error left then, and so is not in the table.
+//!
+//! Nor are calls that this library makes beside the seam, on descriptors and memory that are real here too:
+//! - write(2) and read(2) of an eventfd of a loop's own, 8 bytes and non-blocking. EAGAIN alone can happen,
+//!   of a count that is full or empty, and means that what was to be done has been done.
+//! - close(2), which on Linux lets go of the descriptor whatever it answers; std's `OwnedFd` looks at none.
+//! - setsockopt(2) and getsockopt(2) of options of TCP and SOL_SOCKET, on a socket that is open: beyond wrong
+//!   arguments their pages list ENOPROTOOPT, of an option that this kernel does not know.
+//! - mmap(2) and its like, when a loop is set up: the simulated set-up hands out memory itself, and its
+//!   ENOMEM is that of [`Call::Setup`] and [`Call::Register`]; what the pool of buffers maps is real.
 //!
 //! Knows nothing of when they are drawn; see `State::draw_error`.
 
@@ -124,6 +133,8 @@ impl Call {
                 libc::EPERM,
                 libc::EADDRINUSE,
                 libc::EADDRNOTAVAIL,
+                // "No more free local ports or insufficient entries in the routing cache".
+                libc::EAGAIN,
                 libc::ECONNREFUSED,
                 libc::EINTR,
                 libc::ENETUNREACH,
@@ -161,6 +172,7 @@ impl Call {
                 libc::ENFILE,
                 libc::ENOBUFS,
                 libc::ENOMEM,
+                libc::EPROTONOSUPPORT,
             ],
             Self::Bind => &[libc::EACCES, libc::EADDRINUSE, libc::EADDRNOTAVAIL],
             Self::Listen => &[libc::EADDRINUSE],
@@ -183,9 +195,8 @@ impl Call {
                 libc::EADDRNOTAVAIL,
                 libc::ENETUNREACH,
             ],
-            Self::Receive | Self::Send => {
-                &[libc::ECONNRESET, libc::EPIPE, libc::ETIMEDOUT, libc::ENOTCONN]
-            }
+            Self::Receive => &[libc::ECONNRESET, libc::ETIMEDOUT, libc::ENOTCONN],
+            Self::Send => &[libc::ECONNRESET, libc::EPIPE, libc::ETIMEDOUT, libc::ENOTCONN],
             Self::Shutdown | Self::PeerAddr => &[libc::ENOTCONN],
             Self::Bind | Self::Listen => &[libc::EADDRINUSE],
             _ => &[],
@@ -224,9 +235,19 @@ mod tests {
             let errnos = call.errnos();
             assert_eq!(errnos.iter().collect::<BTreeSet<_>>().len(), errnos.len(), "{call:?}");
             assert!(!errnos.is_empty(), "{call:?}");
+            let has_no_wait = [Call::Connect, Call::Enter].contains(&call);
+            assert!(has_no_wait || !errnos.contains(&libc::EAGAIN), "{call:?} waits instead");
             for errno in errnos.iter().chain(call.own_errnos()) {
                 assert!(!wrong.contains(errno), "{call:?}: {errno}");
             }
         }
+    }
+
+    #[test]
+    fn sim_errnos_of_a_receive_are_its_own() {
+        for errnos in [Call::Receive.errnos(), Call::Receive.own_errnos()] {
+            assert!(!errnos.contains(&libc::EPIPE), "EPIPE is an answer to who sends");
+        }
+        assert!(Call::Send.own_errnos().contains(&libc::EPIPE));
     }
 }

@@ -1,7 +1,8 @@
 //! Simulated machines: a name, an address, and cores that come and go.
 //!
 //! Owns [`Host`]: how its cores are started, crashed and started again, and what their ends say. Cores that
-//! were crashed are kept until their kernels are drained; they have no network any more.
+//! were crashed are kept until their kernels are drained; they have no network any more. Of those that were
+//! let go then, the sums stay.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -43,7 +44,16 @@ pub(super) struct Host {
     running: Vec<Rc<RefCell<SimCore>>>,
     /// Crashed; their kernels are drained, if that is not done yet.
     leaving: Vec<Rc<RefCell<SimCore>>>,
+    gone: Gone,
     stop: Arc<Stop>,
+}
+
+/// What is kept of cores that were let go.
+#[derive(Default)]
+struct Gone {
+    leaked: u32,
+    buffers_out: i64,
+    counters: Counters,
 }
 
 /// What a host's cores came to since they were last asked.
@@ -60,8 +70,8 @@ impl Host {
         cores: usize,
         make: MakeMain,
     ) -> Self {
-        let (running, leaving) = (Vec::new(), Vec::new());
-        Self { name, id, addr, role, cores, make, running, leaving, stop: Arc::default() }
+        let (running, leaving, gone) = (Vec::new(), Vec::new(), Gone::default());
+        Self { name, id, addr, role, cores, make, running, leaving, gone, stop: Arc::default() }
     }
 
     /// Starts all cores, unless they run: each on a kernel of its own, all known to each other.
@@ -117,6 +127,21 @@ impl Host {
         cores
     }
 
+    /// Takes leave of cores that were crashed and are closed by now: each is a loop of this process. They
+    /// are dropped, with what outlives their close, by whoever has nothing borrowed.
+    #[must_use = "the cores are dropped at once otherwise, with the list of hosts borrowed"]
+    pub(super) fn let_go(&mut self) -> Vec<Rc<RefCell<SimCore>>> {
+        let closed: Vec<_> =
+            self.leaving.extract_if(.., |core| core.borrow().is_closed()).collect();
+        for core in &closed {
+            let core = core.borrow();
+            self.gone.leaked += core.leaked();
+            self.gone.buffers_out += core.buffers_out();
+            self.gone.counters.merge(&core.counters());
+        }
+        closed
+    }
+
     /// Asks the cores to end in order.
     pub(super) fn ask_to_stop(&self) {
         self.stop.ask();
@@ -129,17 +154,17 @@ impl Host {
 
     /// Ops that kernels did not give back to cores that were closed.
     pub(super) fn leaked(&self) -> u32 {
-        self.stepped().map(|core| core.borrow().leaked()).sum()
+        self.gone.leaked + self.stepped().map(|core| core.borrow().leaked()).sum::<u32>()
     }
 
     /// Receive buffers that were not given back to cores that were closed.
     pub(super) fn buffers_out(&self) -> i64 {
-        self.stepped().map(|core| core.borrow().buffers_out()).sum()
+        self.gone.buffers_out + self.stepped().map(|core| core.borrow().buffers_out()).sum::<i64>()
     }
 
     /// What its cores counted.
     pub(super) fn counters(&self) -> Counters {
-        let mut all = Counters::default();
+        let mut all = self.gone.counters.clone();
         self.stepped().for_each(|core| all.merge(&core.borrow().counters()));
         all
     }

@@ -165,7 +165,7 @@ impl State {
     fn pass_enter(&mut self) {
         let (least, most) = self.faults.enter_ns;
         let takes = self.rng.between(least, most);
-        self.advance_to(self.now_ns() + takes);
+        self.advance_to(self.now_ns().saturating_add(takes));
     }
 
     fn submit_some(&mut self, ring: usize, to_submit: u32) -> Result<u32, i32> {
@@ -178,7 +178,7 @@ impl State {
         let begins = self.rng.chance(self.faults.enter_pressed);
         if begins && self.faults.pressed_for_ns > 0 {
             // What is short of memory stays so for a while, for all cores.
-            self.pressed_until = now + self.rng.below(self.faults.pressed_for_ns);
+            self.pressed_until = now.saturating_add(self.rng.below(self.faults.pressed_for_ns));
         }
         if begins || now < self.pressed_until {
             let errno = self.rng.pick(&[libc::EAGAIN, libc::ENOMEM, libc::EBUSY]);

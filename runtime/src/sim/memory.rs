@@ -5,7 +5,7 @@
 //! do: memory that is not mapped any more is an error (EFAULT) and no crash. With `CORELOOP_SIM_DIRECT` in
 //! the environment they are plain loads and stores, so that AddressSanitizer, which instruments those and
 //! not the kernel's, names a freed buffer at the very access; memory that was unmapped then ends the
-//! process.
+//! process. So they are where the system does not allow the calls, which is said once.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -141,14 +141,32 @@ fn vectors(ours: *mut u8, theirs: u64, len: usize) -> (libc::iovec, libc::iovec)
 }
 
 /// Whether to go there ourselves: asked for, or the system does not allow the other way.
-pub(super) fn is_direct() -> bool {
-    static DIRECT: OnceLock<bool> = OnceLock::new();
-    *DIRECT.get_or_init(|| {
+fn is_direct() -> bool {
+    is_asked_direct() || is_denied()
+}
+
+/// Whether the environment asks for it, for a run under a sanitizer that keeps books of its own.
+pub(super) fn is_asked_direct() -> bool {
+    static ASKED: OnceLock<bool> = OnceLock::new();
+    *ASKED.get_or_init(|| std::env::var_os("CORELOOP_SIM_DIRECT").is_some())
+}
+
+/// Whether the system does not let us copy by a call.
+fn is_denied() -> bool {
+    static DENIED: OnceLock<bool> = OnceLock::new();
+    *DENIED.get_or_init(|| {
         let (mut here, there) = (0u8, 1u8);
         let (ours, theirs) = vectors(&mut here, ptr::from_ref(&there).addr() as u64, 1);
         // SAFETY: one live byte each.
         let n = unsafe { libc::process_vm_readv(libc::getpid(), &ours, 1, &theirs, 1, 0) };
-        n != 1 || here != 1 || std::env::var_os("CORELOOP_SIM_DIRECT").is_some()
+        let denied = n != 1 || here != 1;
+        if denied {
+            eprintln!(
+                "coreloop: process_vm_readv(2) is not allowed here: a simulation that gives the kernel \
+                 memory which is not mapped ends this process, instead of being told so"
+            );
+        }
+        denied
     })
 }
 

@@ -173,6 +173,12 @@ impl Books {
         unsafe { System.dealloc(at, block.layout) };
     }
 
+    fn flush(&mut self) {
+        while !self.freed.is_empty() {
+            self.give_back();
+        }
+    }
+
     fn find(&mut self, found: Found) {
         if self.found.len() < FOUND_MAX {
             self.found.push(found);
@@ -217,10 +223,13 @@ pub(super) fn leave() {
     if !books.is_null() {
         // SAFETY: made by `enter`, and no longer in its place.
         let mut books = unsafe { Box::from_raw(books) };
-        while !books.freed.is_empty() {
-            books.give_back();
-        }
+        books.flush();
     }
+}
+
+/// Looks at all blocks that were freed, and gives them back.
+pub(super) fn flush() {
+    with_books(Books::flush);
 }
 
 /// What was noticed since the last time.
@@ -316,6 +325,19 @@ mod tests {
             for _ in 0..=BLOCKS_MAX {
                 drop(std::hint::black_box(vec![2u8; 10]));
             }
+        });
+        assert_eq!(found, [Found::Written { block: 100 }]);
+    }
+
+    #[test]
+    fn sim_a_write_to_a_block_that_was_freed_last_is_noticed_by_a_flush() {
+        let found = noticed(|| {
+            let bytes = vec![1u8; 100];
+            let at = bytes.as_ptr().cast_mut();
+            drop(bytes);
+            // SAFETY: as above.
+            unsafe { at.write_volatile(7) };
+            flush();
         });
         assert_eq!(found, [Found::Written { block: 100 }]);
     }

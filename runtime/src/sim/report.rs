@@ -72,6 +72,13 @@ pub enum Failure {
         /// The panic's text.
         message: String,
     },
+    /// Tasks panicked, and nobody took their results; see
+    /// [`Builder::fail_on_panic`](super::Builder::fail_on_panic).
+    #[error("a task's panic reached nobody:\n  {}", .reports.join("\n  "))]
+    TaskPanicked {
+        /// A line for each, with the task's name and where it was spawned.
+        reports: Vec<String>,
+    },
     /// Nothing can ever happen any more, but something still waits.
     #[error(
         "a deadlock: nothing is on its way, no timer is set, and there wait still\n  {}",

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::control::{Command, Inner};
 use super::cores::{Next, SimCore};
-use super::hosts::{HostEnd, Role};
+use super::hosts::{Host, HostEnd, Role};
 use super::report::{Failure, Report, SimError};
 use super::rng::Rng;
 
@@ -102,6 +102,12 @@ impl Run<'_> {
     }
 
     fn gather(&mut self) {
+        let gone: Vec<_> = self.sim.hosts.borrow_mut().iter_mut().map(Host::let_go).collect();
+        self.cores.clear();
+        if gone.iter().any(|cores| !cores.is_empty()) {
+            drop(gone);
+            self.sim.world.sweep();
+        }
         let hosts = self.sim.hosts.borrow();
         let cores = hosts.iter().flat_map(|host| host.stepped().cloned());
         self.cores = cores.filter(|core| !core.borrow().is_closed()).collect();
@@ -150,7 +156,7 @@ impl Run<'_> {
         let had_ended = core.main_end().is_some();
         core.step(&mut self.rng);
         self.steps += 1;
-        world.advance_to(world.now_ns() + self.rng.below(STEP_NS_MAX));
+        world.advance_to(world.now_ns().saturating_add(self.rng.below(STEP_NS_MAX)));
         let closed = core.is_closed();
         let ends = !had_ended && core.main_end().is_some();
         drop(core);
@@ -198,10 +204,14 @@ impl Run<'_> {
     fn check_misuse(&self) -> Result<(), Failure> {
         self.check_descriptors()?;
         if !self.sim.world.any_violation() {
-            return Ok(());
+            return self.check_panics();
         }
         let seen = self.sim.world.violations().iter().map(ToString::to_string).collect();
         Err(Failure::Kernel { seen })
+    }
+
+    fn check_panics(&self) -> Result<(), Failure> {
+        self.sim.panics.noticed().map_or(Ok(()), |reports| Err(Failure::TaskPanicked { reports }))
     }
 
     fn check_limits(&self) -> Result<(), Failure> {
@@ -240,8 +250,9 @@ impl Run<'_> {
         self.check_misuse()
     }
 
-    /// Descriptors that nobody closed, and what the kernel saw of the close.
+    /// Descriptors that nobody closed, and what the kernel saw of the close; freed memory, to the last block.
     fn descriptors(&self) -> Result<(), Failure> {
+        self.sim.world.look_at_freed();
         let hosts = self.sim.hosts.borrow();
         let files = self.sim.world.open_files();
         let open: Vec<_> = files

@@ -33,7 +33,7 @@ impl World {
     /// do.
     pub(crate) fn new(seed: u64, faults: Faults) -> Rc<Self> {
         // Where the sanitizer is asked, blocks are freed at once: it keeps books of its own.
-        let watched = !memory::is_direct();
+        let watched = !memory::is_asked_direct();
         if watched {
             quarantine::enter();
         }
@@ -124,6 +124,11 @@ impl World {
             state.look_at_memory();
             !state.violations.is_empty()
         })
+    }
+
+    /// Looks at all memory that was freed of late, as it is looked at when it is given back.
+    pub(crate) fn look_at_freed(&self) {
+        self.with(|_| quarantine::flush());
     }
 
     /// What the kernels saw that no correct program does.

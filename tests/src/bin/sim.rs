@@ -51,6 +51,9 @@ struct Options {
     /// `early-timer.2`, or `all`.
     #[arg(long)]
     planted: Option<String>,
+    /// A seed that has not ended after so many seconds counts as failed [60, of a planted fault 20].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    seed_limit: Option<u64>,
     /// With --planted: so many counts, each from another seed.
     #[arg(long, default_value_t = 1)]
     starts: u64,
@@ -65,6 +68,11 @@ impl Options {
         let default = if self.seeds == u64::MAX { 60 } else { u64::MAX };
         self.seconds.unwrap_or(default)
     }
+
+    /// How long one seed may take, with another default.
+    fn seed_limit(&self, default: Duration) -> Duration {
+        self.seed_limit.map_or(default, Duration::from_secs)
+    }
 }
 
 /// Seeds within which a planted fault must be found.
@@ -76,7 +84,7 @@ const STARTS_APART: u64 = 2_000;
 /// How long one seed with a planted fault may take.
 const PLANTED_SEED_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long one seed may take before its process is ended.
+/// How long one seed may take before all processes are ended.
 const SEED_LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -168,6 +176,18 @@ enum News {
 
 struct Worker {
     process: Child,
+    /// The seed that it is at.
+    seed: u64,
+    step: u64,
+    /// When it last said something; none once it has done its share.
+    since: Option<Instant>,
+}
+
+impl Worker {
+    /// A seed has ended.
+    fn is_on(&mut self) {
+        (self.seed, self.since) = (self.seed + self.step, Some(Instant::now()));
+    }
 }
 
 impl Drop for Worker {
@@ -178,8 +198,13 @@ impl Drop for Worker {
     }
 }
 
-/// Starts a worker; its news come through the sender.
-fn worker(args: &[(&str, String)], from: u64, step: u64, news: mpsc::Sender<News>) -> Worker {
+/// Starts a worker; its news come through the sender, with its number.
+fn worker(
+    number: usize,
+    args: &[(&str, String)],
+    (from, step): (u64, u64),
+    news: mpsc::Sender<(usize, News)>,
+) -> Worker {
     let own = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(own);
     command.args(["--from", &from.to_string(), "--step", &step.to_string()]);
@@ -196,25 +221,25 @@ fn worker(args: &[(&str, String)], from: u64, step: u64, news: mpsc::Sender<News
         let mut seed = from;
         while let Some(Ok(line)) = lines.next() {
             if line == "end" {
-                let _ = news.send(News::Done);
+                let _ = news.send((number, News::Done));
                 return;
             }
             let Some(frames) = line.strip_prefix("ok ") else {
                 let text: Vec<_> = lines.map_while(Result::ok).collect();
-                let _ = news.send(News::Failed { seed, text: text.join("\n") });
+                let _ = news.send((number, News::Failed { seed, text: text.join("\n") }));
                 return;
             };
             let frames = frames.parse().unwrap_or(0);
-            if news.send(News::Passed { frames }).is_err() {
+            if news.send((number, News::Passed { frames })).is_err() {
                 return;
             }
             seed += step;
         }
         let text =
             format!("its process ended before its time: {}", errors.join().unwrap_or_default());
-        let _ = news.send(News::Failed { seed, text });
+        let _ = news.send((number, News::Failed { seed, text }));
     });
-    Worker { process }
+    Worker { process, seed: from, step, since: Some(Instant::now()) }
 }
 
 /// The end of what a worker says on stderr.
@@ -228,32 +253,40 @@ fn search(options: &Options) -> ExitCode {
     let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let jobs = options.jobs.unwrap_or(cpus).clamp(1, options.seeds.max(1));
     let (sender, news) = mpsc::channel();
-    let workers: Vec<_> = (0..jobs)
+    let limit = options.seed_limit(SEED_LIMIT);
+    let mut workers: Vec<_> = (0..jobs)
         .map(|job| {
             let share = options.seeds / jobs + u64::from(job < options.seeds % jobs);
             let args =
                 [("--seconds", options.time_limit().to_string()), ("--seeds", share.to_string())];
-            worker(&args, options.from + job, jobs, sender.clone())
+            worker(job as usize, &args, (options.from + job, jobs), sender.clone())
         })
         .collect();
     drop(sender);
     let (began, mut told) = (Instant::now(), Instant::now());
-    let (mut seeds, mut frames, mut running) = (0u64, 0u64, jobs);
+    let (mut seeds, mut frames) = (0u64, 0u64);
     let shown = std::io::stderr().is_terminal();
-    while running > 0 {
-        match news.recv_timeout(SEED_LIMIT) {
-            Ok(News::Passed { frames: more }) => (seeds, frames) = (seeds + 1, frames + more),
-            Ok(News::Done) => running -= 1,
-            Ok(News::Failed { seed, text }) => {
+    // Who has been silent for longest is the first whose time is over, whatever news the others have.
+    while let Some((silent, since)) = longest_silent(&workers) {
+        match news.recv_timeout((since + limit).saturating_duration_since(Instant::now())) {
+            Ok((from, News::Passed { frames: more })) => {
+                (seeds, frames) = (seeds + 1, frames + more);
+                workers[from].is_on();
+            }
+            Ok((from, News::Done)) => workers[from].since = None,
+            Ok((_, News::Failed { seed, text })) => {
                 drop(workers);
                 println!("\nseed {seed} failed after {seeds} others had passed:\n{text}");
-                println!(
-                    "to see it again: cargo run --release -p coreloop-tests --bin sim -- --seed {seed}"
-                );
+                println!("{}", again(seed));
                 return ExitCode::FAILURE;
             }
             Err(RecvTimeoutError::Timeout) => {
-                println!("\nno seed has ended for {SEED_LIMIT:?}; {seeds} had passed");
+                let seed = workers[silent].seed;
+                drop(workers);
+                println!(
+                    "\nseed {seed} has not ended after {limit:?}; {seeds} others had passed\n{}",
+                    again(seed)
+                );
                 return ExitCode::FAILURE;
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -274,6 +307,17 @@ fn search(options: &Options) -> ExitCode {
         took * 1e3 * jobs as f64 / seeds.max(1) as f64,
     );
     ExitCode::SUCCESS
+}
+
+/// The worker that runs and has said nothing for longest, and since when.
+fn longest_silent(workers: &[Worker]) -> Option<(usize, Instant)> {
+    let running = workers.iter().enumerate().filter_map(|(n, worker)| Some((n, worker.since?)));
+    running.min_by_key(|(_, since)| *since)
+}
+
+/// What to do to see a seed fail again.
+fn again(seed: u64) -> String {
+    format!("to see it again: cargo run --release -p coreloop-tests --bin sim -- --seed {seed}")
 }
 
 /// A fault at one of its places, counted from 1.
@@ -331,7 +375,7 @@ fn count_planted(options: &Options, name: &str) -> ExitCode {
     let mut all = true;
     for planted in Planted::all().filter(|planted| planted.is_named(name)) {
         let counts: Vec<_> = (0..options.starts)
-            .map(|start| until_found(planted, options.from + start * STARTS_APART))
+            .map(|start| until_found(planted, options, options.from + start * STARTS_APART))
             .collect();
         all &= counts.iter().all(Option::is_some);
         let numbers: Vec<_> = counts
@@ -358,7 +402,8 @@ struct Found {
 
 /// Runs seeds until one of them shows the fault. One that fails otherwise, ends its process or does not end
 /// is no finding, and the next one follows.
-fn until_found(planted: Planted, from: u64) -> Option<Found> {
+fn until_found(planted: Planted, options: &Options, from: u64) -> Option<Found> {
+    let limit = options.seed_limit(PLANTED_SEED_LIMIT);
     let (mut next, mut others) = (from, 0);
     let end = from + PLANTED_MAX;
     while next < end {
@@ -368,11 +413,11 @@ fn until_found(planted: Planted, from: u64) -> Option<Found> {
             ("--seeds", (end - next).to_string()),
             ("--planted", planted.name()),
         ];
-        let _worker = worker(&args, next, 1, sender);
+        let _worker = worker(0, &args, (next, 1), sender);
         loop {
-            match news.recv_timeout(PLANTED_SEED_LIMIT) {
-                Ok(News::Passed { .. }) => next += 1,
-                Ok(News::Failed { text, .. }) => {
+            match news.recv_timeout(limit) {
+                Ok((_, News::Passed { .. })) => next += 1,
+                Ok((_, News::Failed { text, .. })) => {
                     next += 1;
                     if let Some(seen) = sim_workload::finding(planted.fault, &text) {
                         let seen = seen.chars().take(120).collect();
@@ -385,7 +430,7 @@ fn until_found(planted: Planted, from: u64) -> Option<Found> {
                     (next, others) = (next + 1, others + 1);
                     break;
                 }
-                Ok(News::Done) | Err(RecvTimeoutError::Disconnected) => return None,
+                Ok((_, News::Done)) | Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the table from a fault to the findings that it causes. Another failure of a seed with the fault is
 //! no finding of that fault: a mistake may well be seen first by what comes of it, but then it was not
-//! recognised.
+//! recognised. Words that are parted by ` … ` must all be there.
 
 use coreloop::planted::Fault;
 
@@ -17,7 +17,10 @@ pub fn findings_of(fault: Fault) -> &'static [&'static str] {
         Fault::LostCancel => &["a deadlock: "],
         Fault::CancelAgain => &[" completed twice"],
         Fault::DroppedReceive => &BYTES,
-        Fault::LateInterrupt => &["a receive, line ", "a detach, line "],
+        // EINTR: any other error there is another mistake.
+        Fault::LateInterrupt => {
+            &["a receive, line  … { code: 4, ", "a detach, line  … { code: 4, "]
+        }
         Fault::MissingWakeFence => &["a deadlock: "],
         Fault::TwoSends => &["TwoSends at "],
         Fault::AcceptNotClosed => &["descriptors are open after the end"],
@@ -33,8 +36,32 @@ pub fn findings_of(fault: Fault) -> &'static [&'static str] {
 
 /// The line of a failure that shows `fault`, if there is one.
 pub fn finding(fault: Fault, failure: &str) -> Option<&str> {
-    let shows = |line: &&str| findings_of(fault).iter().any(|words| line.contains(words));
+    let has = |line: &str, words: &str| words.split(" … ").all(|part| line.contains(part));
+    let shows = |line: &&str| findings_of(fault).iter().any(|words| has(line, words));
     // The last events of a run are no findings.
     let found = failure.lines().take_while(|line| !line.starts_with("the last events"));
     found.map(str::trim).find(shows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// As the ledger words it.
+    fn failed(what: &str, errno: i32) -> String {
+        format!("{what}, line {:?}: {:?}", Some(3), io::Error::from_raw_os_error(errno))
+    }
+
+    #[test]
+    fn sim_a_late_interrupt_is_eintr_alone() {
+        let found = |failure: &str| finding(Fault::LateInterrupt, failure).is_some();
+        for what in ["a receive", "a detach"] {
+            assert!(found(&failed(what, libc::EINTR)));
+            assert!(!found(&failed(what, libc::ECONNRESET)));
+            assert!(!found(&failed(what, libc::EREMOTE)));
+        }
+        assert!(!found(&failed("a send", libc::EINTR)));
+    }
 }

@@ -51,6 +51,6 @@ impl State {
     /// When a packet that did not get through is tried again.
     pub(in crate::sim) fn again_at(&self, attempt: u32) -> u64 {
         let pause = RETRANSMIT_NS.saturating_mul(1 << attempt.min(20));
-        self.now_ns() + pause.min(RETRANSMIT_NS_MAX)
+        self.now_ns().saturating_add(pause.min(RETRANSMIT_NS_MAX))
     }
 }

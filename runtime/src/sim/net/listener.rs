@@ -216,7 +216,7 @@ impl State {
 
     fn ask_again(&mut self, client: SockId, attempt: u32) {
         let pause = SYN_AGAIN_NS << attempt.min(SYN_MAX);
-        let at = self.now_ns() + pause;
+        let at = self.now_ns().saturating_add(pause);
         let next = if attempt == SYN_MAX {
             Event::Refused { client, errno: libc::ETIMEDOUT }
         } else {

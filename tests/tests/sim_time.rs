@@ -1,0 +1,46 @@
+//! Virtual time at its ends.
+
+use std::time::Duration;
+
+use coreloop::sim::{Failure, Faults, Sim};
+use coreloop::time::sleep;
+
+/// Virtual time that passes when a client computes for `d`, twice, while a host sleeps; none if that is beyond
+/// the limit.
+fn computed(d: Duration, time_max: Duration) -> Option<Duration> {
+    let sim = Sim::builder().faults(Faults::none()).time_max(time_max).build();
+    sim.host("sleeper", 1, |_core| sleep(Duration::MAX));
+    let own = sim.clone();
+    sim.client("busy", async move || {
+        own.compute(d);
+        own.compute(d);
+        sleep(Duration::from_millis(1)).await;
+    });
+    let ended = sim.run();
+    if let Err(failed) = &ended {
+        assert!(matches!(failed.failure(), Failure::Time { .. }), "{failed}");
+    }
+    ended.ok().map(|report| report.elapsed)
+}
+
+#[test]
+fn sim_time_a_computation_without_end_reaches_the_limit() {
+    let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(24 * 3_600));
+    assert_eq!(computed(Duration::MAX, hour), None);
+    assert_eq!(computed(hour, hour), None);
+    let elapsed = computed(hour, day).unwrap();
+    assert!(elapsed >= 2 * hour && elapsed < 3 * hour, "{elapsed:?}");
+}
+
+/// The last that a clock of 64 bits can show: about 584 years.
+#[test]
+fn sim_time_stands_still_at_the_end_of_the_clock() {
+    let sim = Sim::builder().faults(Faults::none()).time_max(Duration::MAX).build();
+    let own = sim.clone();
+    sim.client("busy", async move || {
+        own.compute(Duration::MAX);
+        own.compute(Duration::MAX);
+    });
+    let elapsed = sim.run().unwrap().elapsed;
+    assert!(elapsed > Duration::from_secs(500 * 365 * 24 * 3_600), "{elapsed:?}");
+}
