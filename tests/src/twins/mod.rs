@@ -74,7 +74,8 @@ impl Play {
         F: Future<Output = ()> + 'static,
     {
         self.lines.borrow_mut().push(format!("-- {title}"));
-        let sim = Sim::builder().faults(Faults::none()).build();
+        // Some scripts let a task panic with nobody to take it, as asyncio would log it.
+        let sim = Sim::builder().faults(Faults::none()).fail_on_panic(false).build();
         let (own, lines) = (sim.clone(), self.lines.clone());
         sim.client("act", move || main(Stage { began: Instant::now(), sim: own, lines }));
         if let Err(e) = sim.run() {
