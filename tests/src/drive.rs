@@ -117,7 +117,8 @@ pub fn virtually<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + 's
 pub fn virtually_with<F: Future<Output = ()> + 'static>(
     main: impl FnOnce(coreloop::sim::Sim) -> F + 'static,
 ) {
-    let sim = coreloop::sim::Sim::builder().seed(1).build();
+    // Tasks may panic with nobody to take it: these are tests of what comes of that, too.
+    let sim = coreloop::sim::Sim::builder().seed(1).fail_on_panic(false).build();
     let own = sim.clone();
     sim.client("main", move || main(own));
     if let Err(e) = sim.run() {

@@ -22,13 +22,14 @@
 //!
 //! # Inside
 //!
-//! Two halves. The upper one (`builder`, `control`, `hosts`, `cores`, `panics`, `run`, `report`, `seeds`)
-//! steps real loops; it knows cores, and of the lower one only `World` and `SimKernel`. The lower one, all the rest, is
-//! a kernel behind the seam of `sys`: a world of hosts, links and sockets in memory, and one kernel per core,
-//! with virtual time and seeded faults. It knows nothing of ops' owners, tasks or loops: it sees submissions,
-//! as the kernel does. Invariants of both: everything that happens is decided by one seeded source of
-//! numbers, so that the same seed gives the same trace; nothing blocks; no user code runs while the world or
-//! the list of hosts is borrowed. Descriptor numbers, addresses and real time decide nothing.
+//! Two halves. The upper one (`builder`, `control`, `hosts`, `cores`, `panics`, `run`, `report`,
+//! `seeds`) steps real loops; it knows cores, and of the lower one only `World` and `SimKernel`. The
+//! lower one, all the rest, is a kernel behind the seam of `sys`: a world of hosts, links and sockets
+//! in memory, and one kernel per core, with virtual time and seeded faults. It knows nothing of ops'
+//! owners, tasks or loops: it sees submissions, as the kernel does. Invariants of both: everything that
+//! happens is decided by one seeded source of numbers, so that the same seed gives the same trace;
+//! nothing blocks; no user code runs while the world or the list of hosts is borrowed. Descriptor
+//! numbers, addresses and real time decide nothing.
 
 mod buffers;
 pub(crate) mod check;
