@@ -113,8 +113,8 @@ fn t8_a_token_cancelled_before_begins_nothing_and_a_past_deadline_does() {
         {
             let mut pending = std::pin::pin!(ours.recv());
             let _ = poll_once(pending.as_mut()).await;
+            turns(3).await;
         }
-        turns(3).await;
         token.cancel();
         assert!(Cancelled::is(&ours.recv().cancel_on(&token).await.unwrap_err()));
         let e = ours.write_all("never sent").cancel_on(&token).await.unwrap_err();
