@@ -161,7 +161,7 @@ impl Settings {
     }
 
     /// Whom the settings name for that.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn reporter(&self) -> Reporter {
         self.config.reporter.clone()
     }

@@ -247,7 +247,9 @@ impl Runtime {
             let settings = self.special.get(&index).unwrap_or(&self.settings).clone();
             let sharers = self.cpus.iter().filter(|c| **c == cpu).count();
             let spin = placement::spin_on_these_cpus(settings.spin_setting(), sharers);
-            let seat = Seat { index, cpu, settings: settings.spin(spin), pin: self.pin };
+            let all_pinned = self.cpus.clone();
+            let settings = settings.spin(spin);
+            let seat = Seat { index, cpu, settings, pin: self.pin, all_pinned };
             let (f, stop, tell) = (f.clone(), stop.clone(), tell.clone());
             let (gate_of_core, hook) = (gate.clone(), on_start.take());
             let body = move || seat.run(&*f, &stop, &gate_of_core, hook, &tell);
@@ -342,6 +344,8 @@ struct Seat {
     cpu: usize,
     settings: Settings,
     pin: bool,
+    /// The CPUs of all cores.
+    all_pinned: Vec<usize>,
 }
 
 impl Seat {
@@ -379,7 +383,7 @@ impl Seat {
         F: Fn(Core) -> Fut,
         Fut: Future<Output = R>,
     {
-        let Seat { index, cpu, settings, pin } = self;
+        let Seat { index, cpu, settings, pin, all_pinned } = self;
         let all_cpus = placement::allowed_cpus();
         if pin && !placement::pin_to(cpu) {
             eprintln!("coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned");
@@ -392,7 +396,10 @@ impl Seat {
             }
         };
         if pin {
-            event_loop.core().blocking.run_on(all_cpus);
+            let beside = placement::beside(&all_cpus, &all_pinned);
+            // Without it they are a nuisance to the loops at worst.
+            let _ = event_loop.core().driver.workers_on(&beside);
+            event_loop.core().blocking.run_on(beside);
         }
         event_loop.core().place.set((index, pin.then_some(cpu)));
         let Some(queues) = gate.pass(index, event_loop.core().jobs.clone()) else {

@@ -174,6 +174,19 @@ fn b1_threads_may_run_where_the_process_may_and_not_on_the_cores_cpu_alone() {
     assert_eq!(seen, [(cpus[0].clone(), before.clone()), (cpus[1].clone(), before)]);
 }
 
+/// Where the loops leave a CPU free, other threads keep off theirs.
+#[test]
+fn b1_threads_keep_off_the_cpus_of_the_loops_where_there_is_room() {
+    let cpus = allowed_cpus();
+    let [loops, free @ ..] = &cpus[..] else { unreachable!("at least one CPU") };
+    if free.is_empty() {
+        skip!("one CPU alone");
+    }
+    let runtime = Runtime::builder().cores(Cores::These(vec![*loops])).build().unwrap();
+    let seen = runtime.run(|_core| async { spawn_blocking(allowed_cpus).await.unwrap() }).unwrap();
+    assert_eq!(seen, [free.to_vec()]);
+}
+
 /// The mask is the loop's: a process that is started there takes the signals that the program's others take.
 #[test]
 fn b1_threads_and_the_processes_they_start_keep_the_loops_signal_mask() {

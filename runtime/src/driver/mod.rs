@@ -26,6 +26,7 @@ pub(crate) mod ring;
 pub(crate) mod setup;
 pub(crate) mod sqe;
 pub(crate) mod submit;
+pub(crate) mod workers;
 
 use self::features::{Feature, FeatureSet, Missing, RingReport};
 use self::op_slab::{Key, OpSlab};

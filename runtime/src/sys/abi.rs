@@ -44,6 +44,7 @@ pub(crate) mod register {
     //! Opcodes of `io_uring_register(2)`.
     pub(crate) const EVENTFD: u32 = 4;
     pub(crate) const PROBE: u32 = 8;
+    pub(crate) const IOWQ_AFF: u32 = 17;
     pub(crate) const RING_FDS: u32 = 20;
     pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
     pub(crate) const PBUF_RING: u32 = 22;
