@@ -100,8 +100,8 @@ pub fn read_list(text: &str) -> Option<Vec<usize>> {
     Some(all)
 }
 
-/// The least quota of the cgroups that the process is in, in whole CPUs. cgroups(7): `cpu.max` of each group on
-/// the way up in version 2, `cpu.cfs_quota_us` over `cpu.cfs_period_us` in version 1.
+/// The least quota of the cgroups that the process is in, in whole CPUs. cgroups(7): `cpu.max` of each group
+/// on the way up in version 2, `cpu.cfs_quota_us` over `cpu.cfs_period_us` in version 1.
 fn quota(root: &Path) -> Option<usize> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounted = root.join("sys/fs/cgroup");

@@ -84,7 +84,10 @@ pub enum CoresError {
         nodes: Vec<usize>,
     },
     /// A node none of whose CPUs the process may use.
-    #[error("none of the CPUs of NUMA node {node} is among those that this process may use ({})", list(.allowed))]
+    #[error(
+        "none of the CPUs of NUMA node {node} is among those that this process may use ({})",
+        list(.allowed)
+    )]
     NodeNotAllowed {
         /// The node.
         node: usize,
@@ -172,8 +175,8 @@ fn list(cpus: &[usize]) -> String {
     cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Where threads beside the loops (the blocking pool's and the kernel's workers) may run: the allowed CPUs that
-/// no loop is pinned to, or all of them where the loops take all.
+/// Where threads beside the loops (the blocking pool's and the kernel's workers) may run: the allowed CPUs
+/// that no loop is pinned to, or all of them where the loops take all.
 pub(crate) fn beside(allowed: &[usize], pinned: &[usize]) -> Vec<usize> {
     let free: Vec<usize> = allowed.iter().copied().filter(|cpu| !pinned.contains(cpu)).collect();
     if free.is_empty() { allowed.to_vec() } else { free }
