@@ -105,7 +105,7 @@ impl EventLoop {
         kernel: Rc<dyn Kernel>,
         settings: &Settings,
     ) -> Result<Self, StartError> {
-        let core = Core::new(kernel, settings.checked()?)?;
+        let core = Core::new(kernel, &settings.checked()?)?;
         Ok(Self { core, grace: settings.grace_period() })
     }
 

@@ -20,7 +20,7 @@ pub mod buf;
 mod call;
 pub mod cancel;
 pub mod combine;
-mod config;
+pub mod config;
 mod contain;
 #[allow(unsafe_code)]
 mod driver;

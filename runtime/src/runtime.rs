@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 
-use crate::config::Settings;
+use crate::config::{Resolved, Settings};
 use crate::driver::setup::StartError;
 use crate::event_loop::EventLoop;
 use crate::executor::close::ShutdownReport;
@@ -142,6 +142,15 @@ impl Builder {
     /// Settings of one core, by its number from 0, instead of the general ones.
     pub fn core(mut self, index: usize, settings: Settings) -> Self {
         self.special.insert(index, settings);
+        self
+    }
+
+    /// Cores and settings as they were put together from files, the environment and flags.
+    pub fn configured(mut self, resolved: &Resolved) -> Self {
+        self.cores = resolved.cores().clone();
+        self.settings = resolved.settings().clone();
+        self.special = resolved.special().map(|(core, s)| (core, s.clone())).collect();
+        self.shared_cpus = !resolved.pinned();
         self
     }
 

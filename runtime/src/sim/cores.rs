@@ -83,7 +83,7 @@ impl SimCore {
         settings: &Settings,
         index: usize,
     ) -> Result<Self, StartError> {
-        let core = Core::new(kernel.clone(), settings.checked()?)?;
+        let core = Core::new(kernel.clone(), &settings.checked()?)?;
         core.place.set((index, None));
         let waker = Waker::clone(&core.tasks.word_of(ROOT).waker());
         Ok(Self {

@@ -1,0 +1,85 @@
+//! What is wrong with a setting, where it stands, and what it may have been meant to be.
+
+use std::fmt;
+
+use super::table::Field;
+
+/// A setting that can't be taken. The text names the place, what is wrong, and the nearest right name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingError {
+    place: Option<String>,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    Unknown { name: String, nearest: Option<&'static str> },
+    Value { name: String, why: String },
+    Other(String),
+}
+
+/// Names beside those of the fields.
+pub(super) const SPECIAL: [&str; 3] = ["profile", "cores", "pin"];
+
+impl SettingError {
+    /// No setting has this name.
+    pub(super) fn unknown(name: &str) -> Self {
+        let names = Field::all().iter().map(|field| field.name).chain(SPECIAL);
+        let nearest = names.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+        // Further off it would be a guess.
+        let nearest = nearest.filter(|(distance, known)| *distance <= known.len() / 3 + 1);
+        let problem = Problem::Unknown { name: name.to_owned(), nearest: nearest.map(|n| n.1) };
+        Self { place: None, problem }
+    }
+
+    pub(super) fn value(name: &str, why: impl Into<String>) -> Self {
+        Self { place: None, problem: Problem::Value { name: name.to_owned(), why: why.into() } }
+    }
+
+    pub(super) fn other(text: impl Into<String>) -> Self {
+        Self { place: None, problem: Problem::Other(text.into()) }
+    }
+
+    /// Says where it stands.
+    #[must_use]
+    pub(super) fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
+    /// Whether there is no setting of the name that was given.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.problem, Problem::Unknown { .. })
+    }
+
+    /// The known name that is nearest to an unknown one, if one is near.
+    pub fn nearest(&self) -> Option<&'static str> {
+        match self.problem {
+            Problem::Unknown { nearest, .. } => nearest,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        match &self.problem {
+            Problem::Unknown { name, nearest: Some(nearest) } => {
+                write!(f, "there is no setting {name:?}; did you mean {nearest}?")
+            }
+            Problem::Unknown { name, nearest: None } => {
+                write!(
+                    f,
+                    "there is no setting {name:?}; the guide's page \"Settings\" has them all"
+                )
+            }
+            Problem::Value { name, why } => write!(f, "{name}: {why}"),
+            Problem::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for SettingError {}

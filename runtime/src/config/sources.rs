@@ -1,0 +1,375 @@
+//! Profile, file, environment and flags above each other.
+//!
+//! Owns the order (flags count more than the environment, that more than a file, a file more than a profile, that
+//! more than the program's own settings and the defaults), and the account of where each value came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Settings;
+use super::error::SettingError;
+use super::profile::Profile;
+use super::table::Field;
+use crate::placement::Cores;
+
+/// Where a value came from, the weakest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The program's own settings.
+    Program,
+    /// A profile.
+    Profile(&'static str),
+    /// A file: its name and the line.
+    File(String, usize),
+    /// A variable of the environment.
+    Environment(String),
+    /// A flag, as it was written.
+    Flag(String),
+}
+
+impl Origin {
+    fn rank(&self) -> u8 {
+        match self {
+            Origin::Default => 0,
+            Origin::Program => 1,
+            Origin::Profile(_) => 2,
+            Origin::File(..) => 3,
+            Origin::Environment(_) => 4,
+            Origin::Flag(_) => 5,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::Program => f.write_str("program"),
+            Origin::Profile(name) => write!(f, "profile {name}"),
+            Origin::File(name, line) => write!(f, "{name}:{line}"),
+            Origin::Environment(variable) => f.write_str(variable),
+            Origin::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// What was said about settings, by whom, before it is put together.
+///
+/// ```
+/// use coreloop::config::Sources;
+///
+/// let sources = Sources::new()
+///     .toml("profile = 'latency'\n[core.1]\nspin = 'off'", "server.toml")?
+///     .environment([("CORELOOP_RING_ENTRIES", "2048")])?
+///     .flag("tick_quota=1ms")?;
+/// let resolved = sources.resolve()?;
+/// assert_eq!(resolved.origin("spin", Some(0)).unwrap().to_string(), "profile latency");
+/// assert_eq!(resolved.origin("spin", Some(1)).unwrap().to_string(), "server.toml:3");
+/// let runtime = coreloop::Runtime::builder().configured(&resolved);
+/// # Ok::<(), coreloop::config::SettingError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    base: Option<Settings>,
+    said: Vec<Said>,
+}
+
+/// One value.
+#[derive(Clone, Debug)]
+struct Said {
+    core: Option<usize>,
+    name: String,
+    text: String,
+    origin: Origin,
+}
+
+/// How many cores may have settings of their own: more than there are CPUs on any machine.
+const CORES_MAX: usize = 8192;
+
+impl Sources {
+    /// Nothing said: the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The program's own settings instead of the defaults; they count less than everything else.
+    #[must_use]
+    pub fn program(mut self, settings: Settings) -> Self {
+        self.base = Some(settings);
+        self
+    }
+
+    /// A profile, as if a flag had named it.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        let origin = Origin::Flag(format!("profile={profile}"));
+        let (name, text) = ("profile".into(), profile.name().into());
+        self.said.push(Said { core: None, name, text, origin });
+        self
+    }
+
+    /// Variables of the environment: those that begin with `CORELOOP_`, in capitals, such as `CORELOOP_SPIN`, or
+    /// `CORELOOP_CORE_1_SPIN` for core 1. Give it `std::env::vars()`; nothing reads them by itself, but for
+    /// `CORELOOP_MASK` and `CORELOOP_DEBUG`.
+    ///
+    /// # Errors
+    /// A variable that names no setting, or whose value can't be taken.
+    pub fn environment<K: AsRef<str>, V: AsRef<str>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, SettingError> {
+        let mut found: Vec<(String, String)> = variables
+            .into_iter()
+            .filter(|(key, _)| key.as_ref().starts_with(PREFIX))
+            .map(|(key, value)| (key.as_ref().to_owned(), value.as_ref().to_owned()))
+            .collect();
+        found.sort(); // the same error first, whatever the order of the environment
+        for (variable, text) in found {
+            let mut key = variable[PREFIX.len()..].to_lowercase();
+            let mut core = None;
+            if let Some((number, rest)) = key.strip_prefix("core_").and_then(|k| k.split_once('_'))
+                && let Ok(number) = number.parse()
+            {
+                core = Some(number);
+                key = rest.to_owned();
+            }
+            // The process-wide switches have words of their own.
+            let text = if key == "mask" && text.is_empty() { "none".into() } else { text };
+            self.say(core, &key, &text, Origin::Environment(variable))?;
+        }
+        Ok(self)
+    }
+
+    /// A flag: `name=value`, or `core.1.name=value` for core 1.
+    ///
+    /// # Errors
+    /// If it has another form, names no setting, or the value can't be taken.
+    pub fn flag(mut self, text: &str) -> Result<Self, SettingError> {
+        let (key, value) = text.split_once('=').ok_or_else(|| {
+            let why = format!("{text:?} is not of the form name=value, or core.1.name=value");
+            SettingError::other(why)
+        })?;
+        let (core, name) = core_and_name(key.trim())?;
+        self.say(core, name, value.trim(), Origin::Flag(text.to_owned()))?;
+        Ok(self)
+    }
+
+    /// A flag that has a name of its own on a command line, such as `--spin`.
+    ///
+    /// # Errors
+    /// If it names no setting, or the value can't be taken.
+    pub fn named_flag(mut self, name: &str, value: &str) -> Result<Self, SettingError> {
+        let flag = Origin::Flag(format!("--{}", name.replace('_', "-")));
+        self.say(None, name, value, flag)?;
+        Ok(self)
+    }
+
+    /// Takes one value, if it is one.
+    pub(super) fn say(
+        &mut self,
+        core: Option<usize>,
+        name: &str,
+        text: &str,
+        origin: Origin,
+    ) -> Result<(), SettingError> {
+        let place = origin.to_string();
+        check(core, name, text).map_err(|e| e.at(place))?;
+        self.said.push(Said { core, name: name.to_owned(), text: text.to_owned(), origin });
+        Ok(())
+    }
+
+    /// Puts it all together.
+    ///
+    /// # Errors
+    /// Settings that exclude each other.
+    pub fn resolve(&self) -> Result<Resolved, SettingError> {
+        let strongest = |name: &str| {
+            let of_name = self.said.iter().filter(|said| said.name == name);
+            of_name.max_by_key(|said| said.origin.rank()) // the last of equals
+        };
+        let mut said: Vec<Said> = Vec::new();
+        if let Some(chosen) = strongest("profile") {
+            let profile: Profile = chosen.text.parse()?;
+            said.extend(profile.settings().iter().map(|(name, text)| Said {
+                core: None,
+                name: (*name).to_owned(),
+                text: (*text).to_owned(),
+                origin: Origin::Profile(profile.name()),
+            }));
+        }
+        let of_cores = self.said.iter().filter(|s| Field::named(&s.name).is_ok());
+        said.extend(of_cores.cloned());
+        // The stronger source counts; within one, what is said of a core counts more than what is said of all.
+        said.sort_by_key(|s| (s.origin.rank(), s.core.is_some()));
+        let general = self.layered(&said, None)?;
+        let mut special = BTreeMap::new();
+        for core in said.iter().filter_map(|s| s.core) {
+            special.insert(core, self.layered(&said, Some(core))?);
+        }
+        let cores = strongest("cores").map(|s| Ok((s.text.parse()?, s.origin.clone())));
+        let cores = cores.transpose().map_err(|e: crate::placement::CoresError| {
+            SettingError::value("cores", e.to_string())
+        })?;
+        let pin = strongest("pin").map(|s| (s.text == "true", s.origin.clone()));
+        Ok(Resolved {
+            general,
+            special,
+            cores: cores.unwrap_or((Cores::All, Origin::Default)),
+            pin: pin.unwrap_or((true, Origin::Default)),
+        })
+    }
+
+    fn layered(&self, said: &[Said], core: Option<usize>) -> Result<Layered, SettingError> {
+        let settings = self.base.clone().unwrap_or_default();
+        let mut origins = vec![Origin::Default; Field::all().len()];
+        if self.base.is_some() {
+            for (field, origin) in Field::all().iter().zip(&mut origins) {
+                if field.get(&settings) != field.default_text() {
+                    *origin = Origin::Program;
+                }
+            }
+        }
+        let mut layered = Layered { settings, origins };
+        for one in said.iter().filter(|s| s.core.is_none() || s.core == core) {
+            layered.set(one)?;
+        }
+        Ok(layered)
+    }
+}
+
+const PREFIX: &str = "CORELOOP_";
+
+/// `core.1.spin` or `spin`.
+fn core_and_name(key: &str) -> Result<(Option<usize>, &str), SettingError> {
+    let Some(rest) = key.strip_prefix("core.") else { return Ok((None, key)) };
+    let (number, name) = rest.split_once('.').unwrap_or((rest, ""));
+    let number = number.parse().map_err(|_| {
+        SettingError::other(format!("{key:?}: a core is named by its number, as in core.1.spin"))
+    })?;
+    Ok((Some(number), name))
+}
+
+fn check(core: Option<usize>, name: &str, text: &str) -> Result<(), SettingError> {
+    if core.is_some_and(|n| n >= CORES_MAX) {
+        return Err(SettingError::value(
+            name,
+            format!("there is no core beyond {}", CORES_MAX - 1),
+        ));
+    }
+    match name {
+        "profile" | "cores" | "pin" if core.is_some() => {
+            Err(SettingError::value(name, "it is of the whole runtime, not of one core"))
+        }
+        "profile" => text.parse::<Profile>().map(|_| ()),
+        "cores" => match text.parse::<Cores>() {
+            Ok(_) => Ok(()),
+            Err(why) => Err(SettingError::value(name, why.to_string())),
+        },
+        "pin" if matches!(text, "true" | "false") => Ok(()),
+        "pin" => Err(SettingError::value(name, format!("{text:?} is neither true nor false"))),
+        _ => Field::named(name)?.set(&mut Settings::default(), text),
+    }
+}
+
+/// The settings of one core with their origins, in the order of the table.
+#[derive(Clone, Debug)]
+struct Layered {
+    settings: Settings,
+    origins: Vec<Origin>,
+}
+
+impl Layered {
+    fn set(&mut self, said: &Said) -> Result<(), SettingError> {
+        let fields = Field::all().iter().zip(&mut self.origins);
+        for (field, origin) in fields.filter(|(field, _)| field.name == said.name) {
+            field.set(&mut self.settings, &said.text).map_err(|e| e.at(said.origin.to_string()))?;
+            *origin = said.origin.clone();
+        }
+        Ok(())
+    }
+}
+
+/// What is in force, and why.
+///
+/// Its text is a table: each setting, its value, where it came from, and the same for cores that differ.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    general: Layered,
+    special: BTreeMap<usize, Layered>,
+    cores: (Cores, Origin),
+    pin: (bool, Origin),
+}
+
+impl Resolved {
+    /// The settings of every core that has none of its own.
+    pub fn settings(&self) -> &Settings {
+        &self.general.settings
+    }
+
+    /// Cores with settings of their own.
+    pub fn special(&self) -> impl Iterator<Item = (usize, &Settings)> {
+        self.special.iter().map(|(core, layered)| (*core, &layered.settings))
+    }
+
+    /// Which CPUs to use.
+    pub fn cores(&self) -> &Cores {
+        &self.cores.0
+    }
+
+    /// Whether the cores are pinned.
+    pub fn pinned(&self) -> bool {
+        self.pin.0
+    }
+
+    /// Where the value of a setting came from, for a core or for all; none for a name that there is not.
+    pub fn origin(&self, name: &str, core: Option<usize>) -> Option<&Origin> {
+        match name {
+            "cores" => return Some(&self.cores.1),
+            "pin" => return Some(&self.pin.1),
+            _ => {}
+        }
+        let layered = core.and_then(|n| self.special.get(&n)).unwrap_or(&self.general);
+        let at = Field::all().iter().position(|field| field.name == name)?;
+        Some(&layered.origins[at])
+    }
+
+    /// Every setting: the core that it is of (none: all), name, value, origin. Of a core only what differs.
+    pub fn rows(&self) -> Vec<(Option<usize>, &'static str, String, Origin)> {
+        let mut rows = vec![
+            (None, "cores", self.cores.0.to_string(), self.cores.1.clone()),
+            (None, "pin", self.pin.0.to_string(), self.pin.1.clone()),
+        ];
+        for (field, origin) in Field::all().iter().zip(&self.general.origins) {
+            rows.push((None, field.name, field.get(&self.general.settings), origin.clone()));
+        }
+        for (core, layered) in &self.special {
+            for (field, origin) in Field::all().iter().zip(&layered.origins) {
+                let value = field.get(&layered.settings);
+                if value != field.get(&self.general.settings) {
+                    rows.push((Some(*core), field.name, value, origin.clone()));
+                }
+            }
+        }
+        rows
+    }
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.rows();
+        let name = |core: &Option<usize>, name: &str| match core {
+            None => name.to_owned(),
+            Some(core) => format!("core.{core}.{name}"),
+        };
+        let names: Vec<String> = rows.iter().map(|(core, n, ..)| name(core, n)).collect();
+        let wide = names.iter().map(String::len).max().unwrap_or(0);
+        let values = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
+        for (name, (_, _, value, origin)) in names.iter().zip(&rows) {
+            writeln!(f, "{name:<wide$}  {value:<values$}  {origin}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Sources of settings: their order, where a value is said to come from, and what is refused.
+
+use super::{Field, Settings, Sources};
+use crate::placement::Cores;
+
+fn none() -> [(&'static str, &'static str); 0] {
+    []
+}
+
+fn value(resolved: &super::Resolved, name: &str, core: Option<usize>) -> (String, String) {
+    let settings = core
+        .and_then(|n| resolved.special().find(|(core, _)| *core == n))
+        .map_or(resolved.settings(), |(_, settings)| settings);
+    let text = Field::named(name).unwrap().get(settings);
+    (text, resolved.origin(name, core).unwrap().to_string())
+}
+
+fn pair(value: &str, origin: &str) -> (String, String) {
+    (value.into(), origin.into())
+}
+
+#[test]
+fn nothing_said_is_the_default_of_everything() {
+    let resolved = Sources::new().environment(none()).unwrap().resolve().unwrap();
+    for field in Field::all() {
+        assert_eq!(value(&resolved, field.name, None), pair(&field.default_text(), "default"));
+    }
+    assert_eq!(resolved.cores(), &Cores::All);
+    assert!(resolved.pinned());
+}
+
+/// Each source alone, and each pair: the stronger one counts in whatever order they were given.
+#[test]
+fn flags_count_more_than_the_environment_than_files_than_profiles_than_the_program() {
+    type Step = fn(Sources) -> Sources;
+    let steps: [(Step, &str, &str); 5] = [
+        (
+            |s| s.program(Settings::default().tick_quota(std::time::Duration::from_micros(1))),
+            "1us",
+            "program",
+        ),
+        (|s| s.toml("profile = 'latency'", "a.toml").unwrap(), "200us", "profile latency"),
+        (|s| s.toml("\ntick_quota = '3us'", "b.toml").unwrap(), "3us", "b.toml:2"),
+        (
+            |s| s.environment([("CORELOOP_TICK_QUOTA", "4us")]).unwrap(),
+            "4us",
+            "CORELOOP_TICK_QUOTA",
+        ),
+        (|s| s.flag("tick_quota=5us").unwrap(), "5us", "tick_quota=5us"),
+    ];
+    for (i, (weak, text, origin)) in steps.iter().enumerate() {
+        let alone = weak(Sources::new()).resolve().unwrap();
+        assert_eq!(value(&alone, "tick_quota", None), pair(text, origin));
+        for (strong, text, origin) in &steps[i + 1..] {
+            for both in [strong(weak(Sources::new())), weak(strong(Sources::new()))] {
+                let both = both.resolve().unwrap();
+                assert_eq!(value(&both, "tick_quota", None), pair(text, origin));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_core_has_its_own_and_a_stronger_source_for_all_counts_more() {
+    let file = "spin = '20us'\n[core.1]\nspin = 'off'\nring_entries = 64\n";
+    let sources = Sources::new().toml(file, "f").unwrap();
+    let resolved = sources.resolve().unwrap();
+    assert_eq!(value(&resolved, "spin", None), pair("20us", "f:1"));
+    assert_eq!(value(&resolved, "spin", Some(0)), pair("20us", "f:1"));
+    assert_eq!(value(&resolved, "spin", Some(1)), pair("off", "f:3"));
+    assert_eq!(value(&resolved, "ring_entries", Some(1)), pair("64", "f:4"));
+    let resolved = sources.named_flag("spin", "dial").unwrap().resolve().unwrap();
+    assert_eq!(value(&resolved, "spin", Some(1)), pair("dial", "--spin"));
+    let env = [("CORELOOP_CORE_2_CHUNK_QUOTA", "3"), ("OTHER", "x")];
+    let resolved = Sources::new().environment(env).unwrap().resolve().unwrap();
+    let from = "CORELOOP_CORE_2_CHUNK_QUOTA";
+    assert_eq!(value(&resolved, "chunk_quota", Some(2)), pair("3", from));
+    assert_eq!(value(&resolved, "chunk_quota", Some(1)), pair("8", "default"));
+    let resolved = Sources::new().flag("core.3.stats=off").unwrap().resolve().unwrap();
+    assert_eq!(value(&resolved, "stats", Some(3)), pair("off", "core.3.stats=off"));
+}
+
+#[test]
+fn every_profile_is_made_of_settings_that_there_are() {
+    for profile in super::Profile::ALL {
+        let resolved = Sources::new().profile(profile).resolve().unwrap();
+        for (name, text) in profile.settings() {
+            let origin = format!("profile {profile}");
+            assert_eq!(value(&resolved, name, None), pair(text, &origin));
+            assert_ne!(*text, Field::named(name).unwrap().default_text(), "{profile}: {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place_and_the_nearest_right_name() {
+    for (text, told) in [
+        ("spinn = 'off'", "f:1: there is no setting \"spinn\"; did you mean spin?"),
+        (
+            "\n\nring_entires = 8",
+            "f:3: there is no setting \"ring_entires\"; did you mean ring_entries?",
+        ),
+        ("[core.0]\nbufers = 1", "f:2: there is no setting \"bufers\"; did you mean buffers?"),
+        ("ring_entries = 4", "f:1: ring_entries: 4 is not between 8 and 32768"),
+        ("tick_quota = 5", "f:1: tick_quota: \"5\" is not a time such as 500us, 1ms or 2s"),
+        ("tick_quota = '2s'", "f:1: tick_quota: 2s is not between 1us and 1s"),
+        ("spin = '2s'", "f:1: spin: a spin of 2s is longer than 1 s"),
+        (
+            "spin = 1.5",
+            "f:1: spin: a value is text, a whole number, true or false, or a list of names",
+        ),
+        (
+            "profile = 'fast'",
+            "f:1: profile: \"fast\" is no profile; there are throughput, latency, shared",
+        ),
+        ("[core.x]\nspin = 'off'", "f:1: a core is named by its number, as in [core.1]"),
+        ("[core]\n1 = 2", "f:2: settings of a core are a table, as in [core.1]"),
+        ("[core.1]\ncores = '0'", "f:2: cores: it is of the whole runtime, not of one core"),
+        ("[core.9000]\nspin = 'off'", "f:2: spin: there is no core beyond 8191"),
+        ("cores = 'numa'", "f:1: cores: \"numa\" names no CPUs"),
+        ("mask = ['no_iowait', 'x']", "f:1: mask: no io_uring feature is called \"x\""),
+        ("spin = 'off'\nspin = 'dial'", "f:2: duplicate key"),
+        ("spin = ", "f:1: "),
+    ] {
+        let error = Sources::new().toml(text, "f").unwrap_err().to_string();
+        assert!(error.starts_with(told), "{text:?}: {error}");
+    }
+    let error = Sources::new().environment([("CORELOOP_SPINN", "off")]).unwrap_err();
+    assert_eq!(error.nearest(), Some("spin"));
+    assert!(error.to_string().starts_with("CORELOOP_SPINN: "), "{error}");
+    let error = Sources::new().flag("core.1.spin").unwrap_err().to_string();
+    assert!(error.contains("core.1.name=value"), "{error}");
+    let error = Sources::new().flag("something_else=1").unwrap_err();
+    assert!(error.is_unknown() && error.nearest().is_none(), "{error}");
+    let error = Sources::new().file("/nowhere/at-all.toml").unwrap_err().to_string();
+    assert!(error.starts_with("/nowhere/at-all.toml: "), "{error}");
+}
+
+#[test]
+fn what_is_printed_has_every_setting_its_value_and_its_origin() {
+    let file = "stats = 'histograms'\nmask = ['no_iowait']\n[core.1]\nstats = 'off'\n";
+    let resolved = Sources::new().toml(file, "s.toml").unwrap().resolve().unwrap();
+    let text = resolved.to_string();
+    let words: Vec<Vec<&str>> =
+        text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words.len(), Field::all().len() + 3, "{text}");
+    for row in [
+        &["cores", "all", "default"][..],
+        &["stats", "histograms", "s.toml:1"],
+        &["mask", "no_iowait", "s.toml:2"],
+        &["core.1.stats", "off", "s.toml:4"],
+        &["grace", "5s", "default"],
+    ] {
+        assert!(words.iter().any(|words| words == row), "{row:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_runtime_takes_them() {
+    let cpu = crate::placement::allowed_cpus()[0];
+    let file = format!("cores = '{cpu}'\n[core.1]\nspin = 'off'");
+    let resolved = Sources::new().toml(&file, "f").unwrap().resolve().unwrap();
+    let refused = crate::Runtime::builder().configured(&resolved).build().unwrap_err();
+    assert_eq!(refused.to_string(), "settings for core 1, but there are only 1, counted from 0");
+    let file = format!("cores = '{cpu},{cpu}'\npin = false\n[core.1]\nring_entries = 64");
+    let resolved = Sources::new().toml(&file, "f").unwrap().resolve().unwrap();
+    let runtime = crate::Runtime::builder().configured(&resolved).build().unwrap();
+    let entries = runtime.run(|_core| async {
+        crate::executor::context::with_core(|core| core.driver.report().sq_entries).unwrap()
+    });
+    assert_eq!(entries.unwrap(), [1024, 64]);
+}
