@@ -62,6 +62,10 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
     let congestion = congestion(&args.tcp, &mut machine);
     let (serve, load) =
         plan::run(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
+    if args.tuning.print_config {
+        print(&serve.settings.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
     check_files(&load, 2, &machine);
     probe_outputs(&args.outputs)?;
     let frame = Frame { outputs: &args.outputs, command: "run echo" };
@@ -85,6 +89,10 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let mut machine = machine_with_files_raised();
     let congestion = congestion(&args.tcp, &mut machine);
     let plan = plan::serve(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
+    if args.tuning.print_config {
+        print(&plan.settings.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(path) = &args.json {
         write::probe(path)?;
     }

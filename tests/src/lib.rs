@@ -22,6 +22,11 @@ pub struct GuideFromAsyncio;
 #[doc = include_str!("../../docs/guide/from-tokio.md")]
 pub struct GuideFromTokio;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/settings.md")]
+pub struct GuideToSettings;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;

@@ -1,27 +1,27 @@
 //! The command line: every subcommand, flag, default and example.
 //!
 //! Owns what can be asked for. What a single value may look like is `parse`'s business, which
-//! cores a plan ends up on is `plan`'s. Knows neither the runtime nor the machine.
+//! cores a plan ends up on is `plan`'s, the server's settings are `settings`'. Knows nothing of the machine.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 mod examples;
 pub mod parse;
 pub mod plan;
+pub mod settings;
 
 use examples::*;
 use parse::{CoreList, Range, Spin};
+use settings::ServerTuning;
 
 const CONNECTIONS: Range = Range { min: 1, max: 100_000 };
 const MESSAGE_SIZE: Range = Range { min: 1, max: 16 << 20 };
 const DEPTH: Range = Range { min: 1, max: 1024 };
 const RATE: Range = Range { min: 1, max: 50_000_000 };
-const BUFFERS: Range = Range { min: 1, max: 32_768 };
-const BUFFER_SIZE: Range = Range { min: 64, max: 1 << 20 };
 const DURATION_MIN: Duration = Duration::from_millis(100);
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 const WARMUP_MAX: Duration = Duration::from_secs(3600);
@@ -134,23 +134,6 @@ pub struct Outputs {
     pub quiet: bool,
 }
 
-/// How the server's loops are set up; shared by `run` and `serve`.
-#[derive(Args, Clone, Debug)]
-pub struct ServerTuning {
-    /// How long an idle server core polls before it sleeps: off, dial (it learns), or a time
-    #[arg(long, value_name = "SPIN", default_value = "dial", value_parser = parse::spin)]
-    pub spin: Spin,
-    /// What each server core records about itself
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = StatsLevel::Counters)]
-    pub stats: StatsLevel,
-    /// Receive buffers per server core, a power of two (1 to 32,768); default: the runtime's
-    #[arg(long, value_name = "N", value_parser = buffers)]
-    pub buffers: Option<u64>,
-    /// Bytes per receive buffer (64 to 1M); default: the runtime's
-    #[arg(long, value_name = "BYTES", value_parser = buffer_size)]
-    pub buffer_size: Option<u64>,
-}
-
 /// Flags of `run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -243,28 +226,6 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-/// What a core records about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StatsLevel {
-    /// Nothing
-    Off,
-    /// Counters only
-    Counters,
-    /// Counters and latency histograms
-    Histograms,
-}
-
-impl StatsLevel {
-    /// The word of the command line for this level.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StatsLevel::Off => "off",
-            StatsLevel::Counters => "counters",
-            StatsLevel::Histograms => "histograms",
-        }
-    }
-}
-
 fn connections(text: &str) -> Result<u64, String> {
     parse::count(text, CONNECTIONS)
 }
@@ -279,18 +240,6 @@ fn depth(text: &str) -> Result<u64, String> {
 
 fn rate(text: &str) -> Result<u64, String> {
     parse::count(text, RATE)
-}
-
-fn buffers(text: &str) -> Result<u64, String> {
-    let value = parse::count(text, BUFFERS)?;
-    if value.is_power_of_two() {
-        return Ok(value);
-    }
-    Err(format!("must be a power of two, such as {}", value.next_power_of_two()))
-}
-
-fn buffer_size(text: &str) -> Result<u64, String> {
-    parse::size(text, BUFFER_SIZE)
 }
 
 fn measured(text: &str) -> Result<Duration, String> {
@@ -340,8 +289,8 @@ mod tests {
         assert_eq!((load.connections, load.size, load.depth), (64, 64, None));
         assert_eq!((load.duration, load.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
         assert_eq!(load.rate, None);
-        assert_eq!(args.tuning.spin, Spin::Dial);
-        assert_eq!(args.tuning.stats, StatsLevel::Counters);
+        let tuning = args.tuning;
+        assert!(tuning.named.0.is_empty() && tuning.set.is_empty() && !tuning.print_config);
     }
 
     #[test]
@@ -357,9 +306,11 @@ mod tests {
             (["--warmup", "2h"], "must be 0s to 1h"),
             (["--load-cores", "x"], "0,2-5"),
             (["--spin", "maybe"], "off, dial"),
-            (["--stats", "all"], "off, counters, histograms"),
-            (["--buffers", "100"], "power of two, such as 128"),
-            (["--buffer-size", "16"], "must be 64 B to 1 MiB"),
+            (["--stats", "all"], "off, counters or histograms"),
+            (["--buffers", "0"], "0 is not between 1 and 32768"),
+            (["--buffer-size", "16"], "16 is not between 64 and 16777216"),
+            (["--ring-entries", "many"], "\"many\" is not a whole number"),
+            (["--profile", "fast"], "there are throughput, latency, shared"),
         ] {
             let error = run(&flags).unwrap_err();
             assert!(error.contains(part), "{flags:?}: {error}");

@@ -6,8 +6,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use coreloop::Settings;
+use coreloop::config::{Origin, Resolved};
+
 use crate::cli::parse::{Spin, bytes};
-use crate::cli::{LoadArgs, RunArgs, ServeArgs, ServerTuning, Workload};
+use crate::cli::{LoadArgs, RunArgs, ServeArgs, Workload};
 use crate::report::units::{core_ranges, grouped};
 
 /// More payload in flight than this is a memory test, not a latency benchmark.
@@ -50,7 +53,7 @@ pub struct ServePlan {
     /// Cores that serve, at least one.
     pub cores: Vec<usize>,
     /// How its loops are set up.
-    pub tuning: ServerTuning,
+    pub settings: Resolved,
     /// TCP congestion control, if not the system's.
     pub congestion: Option<String>,
 }
@@ -73,15 +76,13 @@ pub fn run(
     };
     check_cores("--server-cores", &server, allowed)?;
     check_cores("--load-cores", &load, allowed)?;
-    let mut tuning = args.tuning.clone();
     // Whoever spins on a shared CPU keeps the other side from running.
     let shared = load.iter().any(|core| server.contains(core));
-    if shared {
-        tuning.spin = Spin::Off;
-    }
+    let spin = if shared { coreloop::Spin::Off } else { coreloop::Spin::Dial };
+    let settings = args.tuning.resolve(Settings::default().spin(spin), std::env::vars())?;
     let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    Ok((ServePlan { addr, cores: server, tuning, congestion }, load))
+    Ok((ServePlan { addr, cores: server, settings, congestion }, load))
 }
 
 /// Fills in `serve`.
@@ -90,9 +91,16 @@ pub fn serve(
     allowed: &[usize],
     congestion: Option<String>,
 ) -> Result<ServePlan, String> {
-    let cores = args.cores.as_ref().map_or(allowed.to_vec(), |list| list.0.clone());
+    let settings = args.tuning.resolve(Settings::default(), std::env::vars())?;
+    let cores = match (&args.cores, settings.origin("cores", None)) {
+        (Some(list), _) => list.0.clone(),
+        (None, None | Some(Origin::Default)) => allowed.to_vec(),
+        (None, Some(origin)) => {
+            settings.cores().resolve().map_err(|error| format!("{origin}: {error}"))?
+        }
+    };
     check_cores("--cores", &cores, allowed)?;
-    Ok(ServePlan { addr: args.addr, cores, tuning: args.tuning.clone(), congestion })
+    Ok(ServePlan { addr: args.addr, cores, settings, congestion })
 }
 
 /// Fills in `load`. `taken` says whether somebody else holds a CPU: a server, most likely.
@@ -192,6 +200,7 @@ fn check_workload(work: &Workload, depth: u64, cores: usize) -> Result<(), Strin
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use coreloop::config::Field;
 
     use super::*;
     use crate::cli::{Cli, Command, LoadScenario, RunScenario};
@@ -248,12 +257,18 @@ mod tests {
         }
     }
 
+    fn spin(plan: &ServePlan) -> String {
+        Field::named("spin").unwrap().get(plan.settings.settings())
+    }
+
     #[test]
     fn nobody_spins_on_a_shared_cpu() {
         let (serve, load) = planned(&[], &[3]);
-        assert_eq!((serve.tuning.spin, load.spin), (Spin::Off, Spin::Off));
+        assert_eq!((spin(&serve), load.spin), ("off".into(), Spin::Off));
         let (serve, load) = planned(&[], &[0, 1]);
-        assert_eq!((serve.tuning.spin, load.spin), (Spin::Dial, Spin::Fixed(LOAD_SPIN)));
+        assert_eq!((spin(&serve), load.spin), ("dial".into(), Spin::Fixed(LOAD_SPIN)));
+        let (serve, _) = planned(&["--spin", "20us"], &[3]);
+        assert_eq!(spin(&serve), "20us", "but for those who ask for it");
         let (_, load) = planned(&["--load-spin", "off"], &[0, 1]);
         assert_eq!(load.spin, Spin::Off);
     }

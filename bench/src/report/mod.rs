@@ -4,6 +4,7 @@
 //! puts the parts together. How it looks in a terminal is `text`'s, how it gets into files
 //! `write`'s and `hlog`'s. Knows neither the runtime nor how anything was measured.
 
+use coreloop::config::Origin;
 use serde::Serialize;
 
 use crate::cli::plan::{LoadPlan, ServePlan};
@@ -79,10 +80,19 @@ pub struct ServerParameters {
     pub spin: String,
     /// The level of its own figures.
     pub stats: String,
-    /// Receive buffers per core, if not the runtime's default.
-    pub buffers: Option<u64>,
-    /// Bytes per receive buffer, if not the runtime's default.
-    pub buffer_size_bytes: Option<u64>,
+    /// The settings that are not at their defaults.
+    pub changed: Vec<ChangedSetting>,
+}
+
+/// A setting that somebody set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangedSetting {
+    /// Its name; with the core in front (`core.1.`) if it is of one core.
+    pub name: String,
+    /// Its value, as it would be written.
+    pub value: String,
+    /// Who set it.
+    pub from: String,
 }
 
 /// The run as a whole.
@@ -215,12 +225,22 @@ impl Platform {
 impl ServerParameters {
     /// As planned.
     pub fn new(plan: &ServePlan) -> ServerParameters {
-        ServerParameters {
-            spin: plan.tuning.spin.to_string(),
-            stats: plan.tuning.stats.as_str().into(),
-            buffers: plan.tuning.buffers,
-            buffer_size_bytes: plan.tuning.buffer_size,
-        }
+        let rows = plan.settings.rows();
+        let of_all = |name: &str| {
+            let row = rows.iter().find(|(core, n, ..)| core.is_none() && *n == name);
+            row.map(|(_, _, value, _)| value.clone()).unwrap_or_default()
+        };
+        // Where the server runs is told elsewhere.
+        let changed = rows.iter().filter(|(_, name, _, from)| {
+            *from != Origin::Default && !["cores", "pin"].contains(name)
+        });
+        let changed = changed.map(|(core, name, value, from)| ChangedSetting {
+            name: core.map_or((*name).to_owned(), |core| format!("core.{core}.{name}")),
+            value: value.clone(),
+            from: from.to_string(),
+        });
+        let changed = changed.collect();
+        ServerParameters { spin: of_all("spin"), stats: of_all("stats"), changed }
     }
 }
 

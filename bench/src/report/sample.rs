@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::cli::Workload;
 use crate::cli::parse::Spin;
 use crate::cli::plan::{LoadPlan, ServePlan};
-use crate::cli::{ServerTuning, StatsLevel, Workload};
 use crate::report::core::{CoreUsage, LoopCounters, Role};
 use crate::report::{CoreHistogram, Platform, RunInput, RunReport, ServeReport};
 use crate::stats::{LatencySet, Moments, Summary, histogram};
@@ -138,12 +138,11 @@ fn serve_plan() -> ServePlan {
     ServePlan {
         addr: ([127, 0, 0, 1], 7000).into(),
         cores: vec![0],
-        tuning: ServerTuning {
-            spin: Spin::Dial,
-            stats: StatsLevel::Histograms,
-            buffers: Some(128),
-            buffer_size: None,
-        },
+        settings: coreloop::config::Sources::new()
+            .named_flag("stats", "histograms")
+            .and_then(|sources| sources.named_flag("buffers", "128"))
+            .and_then(|sources| sources.resolve())
+            .unwrap(),
         congestion: None,
     }
 }

@@ -12,7 +12,9 @@ use crate::report::paint::{Paint, Tone, wrap};
 use crate::report::table::{Align, Table};
 use crate::report::tables::{cores, histograms, loops, served, served_loops};
 use crate::report::units::{core_ranges, grouped, ratio, time_ns};
-use crate::report::{Parameters, Platform, RunReport, ServeReport, ServerParameters, Totals};
+use crate::report::{
+    ChangedSetting, Parameters, Platform, RunReport, ServeReport, ServerParameters, Totals,
+};
 use crate::scenario::idle::Idled;
 use crate::stats::Summary;
 use crate::verdict::Verdict;
@@ -142,11 +144,10 @@ fn span(ns: u64) -> Human {
 
 fn server(tuning: &ServerParameters) -> String {
     let mut out = format!("spin {}, stats {}", tuning.spin, tuning.stats);
-    if let Some(buffers) = tuning.buffers {
-        out += &format!(", {} buffers", grouped(buffers));
-    }
-    if let Some(size) = tuning.buffer_size_bytes {
-        out += &format!(", buffers of {}", bytes(size));
+    for ChangedSetting { name, value, .. } in &tuning.changed {
+        if !["spin", "stats"].contains(&&**name) {
+            out += &format!(", {name} {value}");
+        }
     }
     out
 }

@@ -13,12 +13,11 @@ use std::time::{Duration, Instant};
 
 use coreloop::combine::{Either, race};
 use coreloop::op::Submitter;
-use coreloop::{Core, Cores, Handle, RemoteJoinHandle, RunError, Runtime, Settings};
+use coreloop::{Core, Cores, Handle, RemoteJoinHandle, RunError, Runtime};
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cli::plan::ServePlan;
-use crate::cli::{ServerTuning, StatsLevel};
 use crate::doctor::RingFacts;
 use crate::recorder::Window;
 use crate::report::core::Role;
@@ -51,10 +50,6 @@ pub struct Server {
 /// How long the threads may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The runtime's own numbers, where only one of the two is given.
-const BUFFERS: u32 = 128;
-const BUFFER_SIZE: u32 = 16 << 10;
-
 enum News {
     Listening(Core, RingFacts),
     Failed(String),
@@ -77,8 +72,8 @@ impl Server {
             options = options.congestion(name);
         }
         let runtime = Runtime::builder()
+            .configured(&plan.settings)
             .cores(Cores::These(plan.cores.clone()))
-            .settings(settings(&plan.tuning))
             .build()
             .map_err(|error| error.to_string())?;
         let (tell, news) = channel();
@@ -208,22 +203,6 @@ async fn meter(core: Core, window: Window, cut: Arc<Event<u64>>) -> Metered {
     let meter = CoreMeter::start(&core, Role::Server).await;
     let _ = race(coreloop::time::sleep_until(clock.at(window.end_ns)), cut.wait()).await;
     meter.stop(&core).await
-}
-
-fn settings(tuning: &ServerTuning) -> Settings {
-    let level = match tuning.stats {
-        StatsLevel::Off => coreloop::StatsLevel::Off,
-        StatsLevel::Counters => coreloop::StatsLevel::Counters,
-        StatsLevel::Histograms => coreloop::StatsLevel::Histograms,
-    };
-    let settings = Settings::default().spin(tuning.spin.into()).stats(level);
-    match (tuning.buffers, tuning.buffer_size) {
-        (None, None) => settings,
-        (count, size) => settings.buffers(
-            count.map_or(BUFFERS, |count| count as u32),
-            size.map_or(BUFFER_SIZE, |size| size as u32),
-        ),
-    }
 }
 
 /// Binds `addr`, without listening there, as long as the socket lives; gives the address with its port.

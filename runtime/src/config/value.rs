@@ -19,11 +19,17 @@ pub(super) trait Value: Sized + PartialEq {
 }
 
 impl Value for u32 {
-    const FORM: &'static str = "a number";
+    const FORM: &'static str = "a whole number; 16k is 16,384";
 
     fn read(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a whole number");
+        let binary = [("KiB", 10), ("MiB", 20), ("k", 10), ("K", 10), ("M", 20)];
+        let suffix = binary.iter().find(|(suffix, _)| text.ends_with(suffix));
+        let (digits, shift) =
+            suffix.map_or((text, 0), |(s, shift)| (&text[..text.len() - s.len()], *shift));
         // Digits may be grouped as in Rust and TOML.
-        text.replace('_', "").parse().map_err(|_| format!("{text:?} is not a whole number"))
+        let number: u32 = digits.trim_end().replace('_', "").parse().map_err(|_| wrong())?;
+        number.checked_mul(1 << shift).ok_or_else(wrong)
     }
 
     fn write(&self) -> String {
@@ -158,7 +164,12 @@ mod tests {
     fn what_is_wrong_says_what_would_be_right() {
         assert_eq!(u32::read("x").unwrap_err(), "\"x\" is not a whole number");
         assert!(u32::read("-1").is_err());
-        assert_eq!(u32::read("4_096"), Ok(4096));
+        for (text, number) in
+            [("4_096", 4096), ("16k", 16_384), ("1 MiB", 1 << 20), ("4095M", 4095 << 20)]
+        {
+            assert_eq!(u32::read(text), Ok(number));
+        }
+        assert!(u32::read("4096M").is_err() && u32::read("k").is_err());
         for bad in ["", "5", "ms", "5m", "1.5ms", "99999999999999s", "-1s"] {
             assert!(Duration::read(bad).unwrap_err().contains("500us"), "{bad}");
         }

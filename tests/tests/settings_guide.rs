@@ -1,0 +1,85 @@
+//! The guide's page on settings is what the table of settings says, and every name in it is known.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use coreloop::config::{Field, Profile, Sources};
+
+fn page() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/settings.md")
+}
+
+const BEGINS: &str = "<!-- made from the table of settings: begin -->\n";
+const ENDS: &str = "<!-- made from the table of settings: end -->\n";
+
+fn rows() -> String {
+    let mut out = String::new();
+    for field in Field::all() {
+        let (name, default) = (field.name, field.default_text());
+        let may_be = match field.range {
+            Some(range) => {
+                let (least, most) = range();
+                format!("{least} to {most}")
+            }
+            None => field.form.to_owned(),
+        };
+        let lines: Vec<&str> = field.doc.lines().map(str::trim).collect();
+        let doc =
+            lines.join("\n").trim().replace("(crate::spawn_blocking)", "(../ARCHITECTURE.md)");
+        let flag = name.replace('_', "-");
+        let _ = write!(
+            out,
+            "### `{name}`\n\n{doc}\n\n| default | may be | flag | variable | who should touch it | where its \
+             effect shows |\n|---|---|---|---|---|---|\n| `{default}` | {may_be} | `--{flag}` | `{}` | {} | {} \
+             |\n\n",
+            field.variable(),
+            field.who,
+            field.shows,
+        );
+    }
+    out
+}
+
+/// `CORELOOP_WRITE_GUIDE=1` writes it.
+#[test]
+fn settings_the_page_says_what_the_table_says() {
+    let text = fs::read_to_string(page()).unwrap();
+    let (before, rest) = text.split_once(BEGINS).expect("the mark where the rows begin");
+    let (written, after) = rest.split_once(ENDS).expect("the mark where they end");
+    let rows = format!("\n{}", rows());
+    if std::env::var_os("CORELOOP_WRITE_GUIDE").is_some() {
+        fs::write(page(), format!("{before}{BEGINS}{rows}{ENDS}{after}")).unwrap();
+        return;
+    }
+    assert!(
+        written == rows,
+        "docs/guide/settings.md is not what the table says: CORELOOP_WRITE_GUIDE=1 cargo test -p \
+         coreloop-tests --test settings_guide writes it"
+    );
+}
+
+#[test]
+fn settings_the_profiles_of_the_page_are_the_profiles() {
+    let text = fs::read_to_string(page()).unwrap();
+    for profile in Profile::ALL {
+        let sets: Vec<String> =
+            profile.settings().iter().map(|(name, value)| format!("`{name} = {value}`")).collect();
+        let row = format!("| `{profile}` | {} |", sets.join(", "));
+        assert!(text.contains(&row), "the page lacks {row}");
+    }
+}
+
+#[test]
+fn settings_the_file_of_the_page_is_taken() {
+    let text = fs::read_to_string(page()).unwrap();
+    let files: Vec<&str> = text
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("it ends").0)
+        .collect();
+    assert!(!files.is_empty());
+    for file in files {
+        Sources::new().toml(file, "settings.md").unwrap().resolve().unwrap();
+    }
+}
