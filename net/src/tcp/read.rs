@@ -123,15 +123,13 @@ impl ReadHalf {
                 *turn = Some(sock.submitter.wait_for_buffer());
                 continue;
             }
-            let op = match &mut *armed {
-                Some(op) => op,
-                none => {
-                    let held = Held(self.sock.clone());
-                    match sock.submitter.recv_chunk(held, &sock.membership) {
-                        Ok(op) => none.insert(op),
-                        Err(out) => return Poll::Ready(out),
-                    }
+            let Some(op) = &mut *armed else {
+                let held = Held(self.sock.clone());
+                match sock.submitter.recv_chunk_for(held, &sock.membership, cx) {
+                    Ok(op) => *armed = Some(op),
+                    Err(out) => return Poll::Ready(out),
                 }
+                return Poll::Pending;
             };
             let out = ready!(op.poll(cx));
             *armed = None;

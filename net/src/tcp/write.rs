@@ -175,56 +175,70 @@ impl<'a, F: Form> Writing<'a, F> {
         Self { half, step: Step::Begin(buf), sent: 0, len, all }
     }
 
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
-        loop {
-            match &mut self.step {
-                Step::Begin(_) => {
-                    let earlier =
-                        self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends, 1);
-                    if earlier {
-                        ready!(self.half.sock.poll_send_quiet(cx));
-                    }
-                    let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
-                        unreachable!("it is Begin in this arm")
-                    };
-                    if earlier && let Some(torn) = self.half.sock.torn() {
-                        return Poll::Ready(Err(BufError::new(torn_error(torn), buf)));
-                    }
-                    if self.len == 0 {
-                        return Poll::Ready(Ok((0, buf)));
-                    }
-                    if let Err(out) = self.send(buf) {
-                        return Poll::Ready(out);
-                    }
-                }
-                Step::Flying(op) => {
-                    let out = ready!(op.poll(cx));
-                    self.step = Step::Ended;
-                    match out {
-                        Ok((n, buf)) => {
-                            self.sent += n;
-                            if !self.all || self.sent >= self.len {
-                                return Poll::Ready(Ok((self.sent, buf)));
-                            }
-                            if n == 0 {
-                                let e = io::Error::from(io::ErrorKind::WriteZero);
-                                return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
-                            }
-                            if let Err(out) = self.send(buf) {
-                                return Poll::Ready(out);
-                            }
+        match &mut self.step {
+            Step::Begin(_) => self.begin(cx),
+            Step::Flying(op) => {
+                let out = ready!(op.poll(cx));
+                self.step = Step::Ended;
+                match out {
+                    Ok((n, buf)) => {
+                        self.sent += n;
+                        if !self.all || self.sent >= self.len {
+                            return Poll::Ready(Ok((self.sent, buf)));
                         }
-                        Err(e) if e.error().raw_os_error() == Some(libc::EINTR) => {
-                            if let Err(out) = self.send(e.into_buf()) {
-                                return Poll::Ready(out);
-                            }
-                        }
-                        Err(e) => return Poll::Ready(Err(self.sent_before(e))),
+                        self.go_on(n, buf, cx)
                     }
+                    Err(e) => self.failed(e, cx),
                 }
-                Step::Ended => panic!("a write was polled after it had ended"),
             }
+            Step::Ended => panic!("a write was polled after it had ended"),
         }
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
+        let earlier = self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends, 1);
+        if earlier {
+            ready!(self.half.sock.poll_send_quiet(cx));
+        }
+        let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
+            unreachable!("only a write that is at its beginning begins")
+        };
+        if earlier && let Some(torn) = self.half.sock.torn() {
+            return Poll::Ready(Err(BufError::new(torn_error(torn), buf)));
+        }
+        if self.len == 0 {
+            return Poll::Ready(Ok((0, buf)));
+        }
+        self.send(buf, cx)
+    }
+
+    /// The kernel took `n` bytes and there are more.
+    #[cold]
+    fn go_on(
+        &mut self,
+        n: usize,
+        buf: F::Buf,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, F::Buf>> {
+        if n == 0 {
+            let e = io::Error::from(io::ErrorKind::WriteZero);
+            return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
+        }
+        self.send(buf, cx)
+    }
+
+    #[cold]
+    fn failed(
+        &mut self,
+        e: BufError<F::Buf>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, F::Buf>> {
+        if e.error().raw_os_error() == Some(libc::EINTR) {
+            return self.send(e.into_buf(), cx);
+        }
+        Poll::Ready(Err(self.sent_before(e)))
     }
 
     /// Ends the write: what the kernel has of it is cancelled and waited for.
@@ -260,15 +274,24 @@ impl<'a, F: Form> Writing<'a, F> {
         })
     }
 
-    fn send(&mut self, buf: F::Buf) -> Result<(), BufResult<usize, F::Buf>> {
+    /// Starts a send of what is left. The step is Ended.
+    #[inline]
+    fn send(&mut self, buf: F::Buf, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
         let op = F::op(Held(self.half.sock.clone()), buf, self.sent, flags);
-        let started = self.half.sock.submitter.start(op);
-        self.step = Step::Flying(started.map_err(|out| out.map_err(|e| self.sent_before(e)))?);
-        // Until the op's end, also if this future is dropped or forgotten.
-        self.half.sock.sending.set(true);
-        Ok(())
+        match self.half.sock.submitter.start_for(op, cx) {
+            Ok(op) => {
+                let ended = std::mem::replace(&mut self.step, Step::Flying(op));
+                debug_assert!(matches!(ended, Step::Ended));
+                // There is nothing in it to drop.
+                std::mem::forget(ended);
+                // Until the op's end, also if this future is dropped or forgotten.
+                self.half.sock.sending.set(true);
+                Poll::Pending
+            }
+            Err(out) => Poll::Ready(out.map_err(|e| self.sent_before(e))),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::mem;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Slot, State, VTable};
@@ -180,10 +180,24 @@ impl<O: Op> InFlight<O> {
     /// # Errors
     /// The op itself, if the loop is closed or has as many ops as it may.
     pub(crate) fn start(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
+        Self::start_for(driver, op, None)
+    }
+
+    /// As [`start`](Self::start), for a `waker` that is to be called at the op's end.
+    #[inline]
+    pub(crate) fn start_for(
+        driver: &Rc<Driver>,
+        op: O,
+        waker: Option<Waker>,
+    ) -> Result<Self, (O, i32)> {
         let (key, slot) = match driver.reserve(Single::<O>::VTABLE) {
             Ok(reserved) => reserved,
             Err(errno) => return Err((op, errno)),
         };
+        // A free slot has no waker whose destructor would have to run.
+        let none = slot.waker.replace(waker);
+        debug_assert!(none.is_none());
+        mem::forget(none);
         // SAFETY: the slot is free and for an op of this table; nobody else looks at its bytes until the
         // submission has been made.
         driver.submit(key, slot, unsafe {
@@ -226,7 +240,7 @@ impl<O: Op> InFlight<O> {
         // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody reads again:
         // the slot is freed in the next line.
         let op = unsafe { take::<O>(slot.payload()) };
-        let waker = self.driver.slots.free(self.key);
+        let waker = self.driver.slots.free_slot(self.key, slot);
         self.key.index = TAKEN;
         drop(waker);
         // SAFETY: the completion that was stored in this op's own slot.

@@ -212,9 +212,14 @@ impl OpSlab {
     }
 
     /// Frees the slot of a `key` whose op has been moved out or dropped. The waker goes back to the caller.
-    #[inline]
     pub(crate) fn free(&self, key: Key) -> Option<Waker> {
-        let slot = self.get(key)?;
+        self.free_slot(key, self.get(key)?)
+    }
+
+    /// As [`free`](Self::free), of the slot that [`get`](Self::get) has just found for this key.
+    #[inline]
+    pub(crate) fn free_slot(&self, key: Key, slot: &Slot) -> Option<Waker> {
+        debug_assert!(self.get(key).is_some_and(|found| std::ptr::eq(found, slot)));
         let was_done = slot.state.replace(State::Free) == State::Done;
         slot.generation.set(key.generation.wrapping_add(1));
         slot.link.set(self.free.replace(key.index));
@@ -246,9 +251,13 @@ impl OpSlab {
             return None;
         }
         let (page, offset) = place(index);
-        // SAFETY: slots below `written` lie in a page and are initialised; pages stay where they are until
-        // `self` is dropped, or for ever. All fields are cells.
-        Some(unsafe { &*self.pages[page].get().add(offset) })
+        debug_assert!(!self.pages[page].get().is_null());
+        // SAFETY: slots below `written` lie in a page (there are pages for OPS_MAX of them) and are
+        // initialised; pages stay where they are until `self` is dropped, or for ever. All fields are cells.
+        unsafe {
+            let page = NonNull::new_unchecked(self.pages.get_unchecked(page).get());
+            Some(page.add(offset).as_ref())
+        }
     }
 
     /// Initialises one more slot; gives its index.
@@ -291,7 +300,7 @@ impl OpSlab {
 /// Page and place in it of a slot: page `n` begins at index `FIRST_PAGE * (2^n - 1)`.
 #[inline]
 fn place(index: u32) -> (usize, usize) {
-    let shifted = index + FIRST_PAGE;
+    let shifted = index.wrapping_add(FIRST_PAGE);
     let page = shifted.ilog2() - FIRST_PAGE.ilog2();
     (page as usize, (shifted - (FIRST_PAGE << page)) as usize)
 }

@@ -42,7 +42,7 @@ impl Driver {
             && ring.has_room()
         {
             // SAFETY: as in `push`.
-            return unsafe { ring.write(sqe) };
+            return unsafe { ring.write(&sqe) };
         }
         self.submit_full(key, slot, sqe);
     }
@@ -70,7 +70,7 @@ impl Driver {
         }
         // SAFETY: `sqe` is an op's that lies in its slot until its completion (the contract of `Op`), or
         // the driver's own, whose memory lives as long as the driver.
-        unsafe { ring.write(sqe) };
+        unsafe { ring.write(&sqe) };
         true
     }
 

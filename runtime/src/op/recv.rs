@@ -7,8 +7,9 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::task::Context;
 
-use super::{Cqe, Op, Sqe, Submitter};
+use super::{Cqe, InFlight, Op, Sqe, Submitter};
 use crate::buf::{BufError, BufResult, Chunk, IoBufMut};
 use crate::driver::pool::{GROUP, Membership, Pool};
 use crate::planted::{self, Fault};
@@ -47,13 +48,15 @@ impl<H: AsFd + 'static> RecvChunk<H> {
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
+    /// Memory of the op's own, and how much.
     #[cold]
     #[inline(never)]
-    fn prepare_without_ring(&mut self) -> Sqe {
-        let own = Chunk::zeroed(self.pool.buffer_size());
-        let sqe = Sqe::recv(self.socket.as_fd(), own.address(), self.pool.buffer_size(), 0);
+    fn take_memory(&mut self) -> (*mut u8, u32) {
+        let size = self.pool.buffer_size();
+        let own = Chunk::zeroed(size);
+        let address = own.address();
         self.chunk = Some(own);
-        sqe
+        (address, size)
     }
 }
 
@@ -63,10 +66,12 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
     fn prepare(&mut self) -> Sqe {
-        if !self.pool.has_ring() {
-            return self.prepare_without_ring();
+        if self.pool.has_ring() {
+            Sqe::recv_select(self.socket.as_fd(), GROUP)
+        } else {
+            let (address, size) = self.take_memory();
+            Sqe::recv(self.socket.as_fd(), address, size, 0)
         }
-        Sqe::recv_select(self.socket.as_fd(), GROUP)
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
@@ -146,6 +151,12 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
     }
 }
 
+#[cold]
+fn stranger() -> io::Error {
+    let why = "this membership belongs to another loop's buffers";
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
 impl Submitter {
     /// A receive on `socket` as this core does it; see [`RecvChunk`].
     ///
@@ -155,11 +166,32 @@ impl Submitter {
         &self,
         socket: H,
         member: &Membership,
-    ) -> Result<super::InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
-        if !Rc::ptr_eq(member.pool(), self.driver.pool()) {
-            let why = "this membership belongs to another loop's buffers";
-            return Err(Err(io::Error::new(io::ErrorKind::InvalidInput, why)));
+    ) -> Result<InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
+        if !self.has_member(member) {
+            return Err(Err(stranger()));
         }
         self.start(RecvChunk::new(socket, member))
+    }
+
+    /// As [`recv_chunk`](Self::recv_chunk), for a task that waits for it from now on.
+    ///
+    /// # Errors
+    /// As [`recv_chunk`](Self::recv_chunk).
+    #[inline]
+    pub fn recv_chunk_for<H: AsFd + 'static>(
+        &self,
+        socket: H,
+        member: &Membership,
+        cx: &Context<'_>,
+    ) -> Result<InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
+        if !self.has_member(member) {
+            return Err(Err(stranger()));
+        }
+        self.start_for(RecvChunk::new(socket, member), cx)
+    }
+
+    #[inline]
+    fn has_member(&self, member: &Membership) -> bool {
+        Rc::ptr_eq(member.pool(), self.driver.pool())
     }
 }
