@@ -10,7 +10,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ops::ControlFlow;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -177,22 +177,28 @@ const TAKEN: u32 = u32::MAX;
 impl<O: Op> InFlight<O> {
     /// Starts `op` on `driver`; it is submitted at the end of the tick, or sooner if the queue is full.
     ///
+    /// `waker` is called at its end.
+    ///
     /// # Errors
-    /// The op itself, if the loop is closed or has as many ops as it may.
-    pub(crate) fn start(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
-        Self::start_for(driver, op, None)
-    }
-
-    /// As [`start`](Self::start), for a `waker` that is to be called at the op's end.
+    /// The op's end, if the loop is closed or has as many ops as it may.
     #[inline]
-    pub(crate) fn start_for(
+    pub(crate) fn start(
         driver: &Rc<Driver>,
         op: O,
         waker: Option<Waker>,
-    ) -> Result<Self, (O, i32)> {
+    ) -> Result<Self, O::Out> {
+        #[cold]
+        fn refuse<O: Op>(op: O, errno: i32) -> O::Out {
+            // SAFETY: the op was not submitted, and this is the error made up for that.
+            unsafe { op.finish(Cqe::error(errno)) }
+        }
+        let op = mem::ManuallyDrop::new(op);
+        // SAFETY: the op is used once: in its slot, or refused. Read and not moved, so that `op` itself is
+        // passed to nobody by its address, and need not be in memory before it is in its slot.
+        let read = || unsafe { ptr::from_ref(&*op).read() };
         let (key, slot) = match driver.reserve(Single::<O>::VTABLE) {
             Ok(reserved) => reserved,
-            Err(errno) => return Err((op, errno)),
+            Err(errno) => return Err(refuse(read(), errno)),
         };
         // A free slot has no waker whose destructor would have to run.
         let none = slot.waker.replace(waker);
@@ -201,7 +207,7 @@ impl<O: Op> InFlight<O> {
         // SAFETY: the slot is free and for an op of this table; nobody else looks at its bytes until the
         // submission has been made.
         driver.submit(key, slot, unsafe {
-            put(slot.payload(), op);
+            put(slot.payload(), read());
             || (*place_of::<O>(slot.payload())).prepare()
         });
         Ok(Self { driver: driver.clone(), key, op: PhantomData })

@@ -61,7 +61,7 @@ impl Submitter {
     /// # Errors
     /// The op's own end, with ECANCELED if the loop is closed, or ENOBUFS if it has 16,777,216 ops.
     pub fn start<O: Op>(&self, op: O) -> Result<InFlight<O>, O::Out> {
-        InFlight::start(&self.driver, op).map_err(|(op, errno)| refuse(op, errno))
+        InFlight::start(&self.driver, op, None)
     }
 
     /// As [`start`](Self::start), for a task that waits for it from now on: as if the op were polled once
@@ -72,8 +72,7 @@ impl Submitter {
     #[inline]
     pub fn start_for<O: Op>(&self, op: O, cx: &Context<'_>) -> Result<InFlight<O>, O::Out> {
         let waker = cx.waker().clone();
-        InFlight::start_for(&self.driver, op, Some(waker))
-            .map_err(|(op, errno)| refuse(op, errno))
+        InFlight::start(&self.driver, op, Some(waker))
     }
 
     /// Starts a multishot op.
@@ -136,12 +135,6 @@ impl Submitter {
     pub fn count_accept_pause(&self) {
         self.driver.count(Kind::AcceptPauses);
     }
-}
-
-#[cold]
-fn refuse<O: Op>(op: O, errno: i32) -> O::Out {
-    // SAFETY: the op was not submitted, and this is the error made up for that.
-    unsafe { op.finish(Cqe::error(errno)) }
 }
 
 impl fmt::Debug for Submitter {

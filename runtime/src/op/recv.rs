@@ -34,29 +34,36 @@ pub trait LateBytes: AsFd + 'static {
 /// Made by [`Submitter::recv_chunk`] alone, which sees to it that buffers and ring belong together.
 pub struct RecvChunk<H> {
     socket: H,
-    pool: Rc<Pool>,
+    /// What arrived, empty before. Without a buffer ring: memory of the op's own, from the start.
+    chunk: Chunk,
     member: u32,
-    /// What arrived. Without a buffer ring: memory of the op's own, from the start.
-    chunk: Option<Chunk>,
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
     fn new(socket: H, member: &Membership) -> Self {
-        let pool = member.pool().clone();
-        Self { socket, pool, member: member.id(), chunk: None }
+        Self { socket, chunk: Chunk::waiting(member.pool().clone()), member: member.id() }
     }
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
-    /// Memory of the op's own, and how much.
+    /// Memory of the op's own, of a buffer's size.
     #[cold]
     #[inline(never)]
     fn take_memory(&mut self) -> (*mut u8, u32) {
-        let size = self.pool.buffer_size();
-        let own = Chunk::zeroed(size);
-        let address = own.address();
-        self.chunk = Some(own);
-        (address, size)
+        let size = self.chunk.pool().map_or(0, Pool::buffer_size);
+        self.chunk = Chunk::zeroed(size);
+        (self.chunk.address(), size)
+    }
+
+    /// What arrived in memory of the op's own, in as much as it takes.
+    #[cold]
+    #[inline(never)]
+    fn cut_memory(&mut self, len: u32) {
+        if !self.chunk.is_copy() {
+            return;
+        }
+        let len = self.chunk.len().min(len as usize);
+        self.chunk = Chunk::copy_of(&self.chunk[..len]);
     }
 }
 
@@ -66,7 +73,7 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
     fn prepare(&mut self) -> Sqe {
-        if self.pool.has_ring() {
+        if self.chunk.pool().is_some_and(Pool::has_ring) {
             Sqe::recv_select(self.socket.as_fd(), GROUP)
         } else {
             let (address, size) = self.take_memory();
@@ -76,17 +83,16 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
 
     unsafe fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
-        if let Some(bid) = cqe.buffer() {
-            self.chunk = self.pool.received(bid, len, self.member);
-        } else {
-            let own = self.chunk.take();
-            self.chunk = own.filter(|_| len > 0).map(|own| Chunk::copy_of(&own[..len as usize]));
+        match cqe.buffer() {
+            Some(bid) => self.chunk.fill(bid, len, self.member),
+            None => self.cut_memory(len),
         }
     }
 
+    #[inline]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         cqe.result()?;
-        Ok(self.chunk)
+        Ok((!self.chunk.is_empty()).then_some(self.chunk))
     }
 }
 

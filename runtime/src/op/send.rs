@@ -57,6 +57,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
         self.socket.send_ended();
     }
 
+    #[inline]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         match cqe.result() {
             Ok(n) => Ok((n as usize, self.buf)),
