@@ -182,11 +182,7 @@ impl<O: Op> InFlight<O> {
     /// # Errors
     /// The op's end, if the loop is closed or has as many ops as it may.
     #[inline]
-    pub(crate) fn start(
-        driver: &Rc<Driver>,
-        op: O,
-        waker: Option<Waker>,
-    ) -> Result<Self, O::Out> {
+    pub(crate) fn start(driver: &Rc<Driver>, op: O, waker: Option<Waker>) -> Result<Self, O::Out> {
         #[cold]
         fn refuse<O: Op>(op: O, errno: i32) -> O::Out {
             // SAFETY: the op was not submitted, and this is the error made up for that.
@@ -287,10 +283,17 @@ impl<O: Op> InFlight<O> {
 }
 
 impl<O: Op> Drop for InFlight<O> {
+    #[inline]
     fn drop(&mut self) {
-        if self.key.index == TAKEN {
-            return;
+        if self.key.index != TAKEN {
+            self.let_go();
         }
+    }
+}
+
+impl<O: Op> InFlight<O> {
+    #[cold]
+    fn let_go(&mut self) {
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         if slot.state.get() != State::Done {
             if planted::is(Fault::CloseBeforeSubmission, 1) {

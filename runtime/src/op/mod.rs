@@ -64,14 +64,15 @@ impl Submitter {
         InFlight::start(&self.driver, op, None)
     }
 
-    /// As [`start`](Self::start), for a task that waits for it from now on: as if the op were polled once
-    /// with `cx` right away, and found not to have ended.
+    /// As [`start`](Self::start), with the waker of a task that waits for it from now on: as if the op had
+    /// been polled once, right away, and found not to have ended.
     ///
     /// # Errors
     /// As [`start`](Self::start).
+    // A waker and not a context: cloning one may panic, and an op that waits for that to happen has an
+    // address, from which it is copied to its slot. One that does not is written there field by field.
     #[inline]
-    pub fn start_for<O: Op>(&self, op: O, cx: &Context<'_>) -> Result<InFlight<O>, O::Out> {
-        let waker = cx.waker().clone();
+    pub fn start_for<O: Op>(&self, op: O, waker: Waker) -> Result<InFlight<O>, O::Out> {
         InFlight::start(&self.driver, op, Some(waker))
     }
 

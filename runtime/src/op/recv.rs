@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::task::Context;
+use std::task::Waker;
 
 use super::{Cqe, InFlight, Op, Sqe, Submitter};
 use crate::buf::{BufError, BufResult, Chunk, IoBufMut};
@@ -89,10 +89,16 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
+        // In parts: what has a destructor that may need its address is kept apart from what is moved on.
+        let Self { socket, chunk, member: _ } = self;
+        drop(socket);
         cqe.result()?;
-        Ok((!self.chunk.is_empty()).then_some(self.chunk))
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(chunk))
     }
 }
 
@@ -179,7 +185,7 @@ impl Submitter {
         self.start(RecvChunk::new(socket, member))
     }
 
-    /// As [`recv_chunk`](Self::recv_chunk), for a task that waits for it from now on.
+    /// As [`recv_chunk`](Self::recv_chunk), with the waker of a task that waits for it from now on.
     ///
     /// # Errors
     /// As [`recv_chunk`](Self::recv_chunk).
@@ -188,12 +194,12 @@ impl Submitter {
         &self,
         socket: H,
         member: &Membership,
-        cx: &Context<'_>,
+        waker: Waker,
     ) -> Result<InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
         if !self.has_member(member) {
             return Err(Err(stranger()));
         }
-        self.start_for(RecvChunk::new(socket, member), cx)
+        self.start_for(RecvChunk::new(socket, member), waker)
     }
 
     #[inline]
