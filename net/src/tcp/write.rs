@@ -221,7 +221,7 @@ impl<'a, F: Form> Writing<'a, F> {
             let e = io::Error::from(io::ErrorKind::WriteZero);
             return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
         }
-        self.send(buf, self.sent, cx.waker().clone())
+        self.send_rest(buf, cx.waker().clone())
     }
 
     #[cold]
@@ -231,7 +231,7 @@ impl<'a, F: Form> Writing<'a, F> {
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, F::Buf>> {
         if e.error().raw_os_error() == Some(libc::EINTR) {
-            return self.send(e.into_buf(), self.sent, cx.waker().clone());
+            return self.send_rest(e.into_buf(), cx.waker().clone());
         }
         Poll::Ready(Err(self.sent_before(e)))
     }
@@ -261,8 +261,13 @@ impl<'a, F: Form> Writing<'a, F> {
         })
     }
 
+    #[cold]
+    fn send_rest(&mut self, buf: F::Buf, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
+        self.send(buf, self.sent, waker)
+    }
+
     /// Starts a send of what is left, from `offset` on. No other is under way.
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, buf: F::Buf, offset: usize, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
         debug_assert!(self.op.is_none() && offset == self.sent);
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).

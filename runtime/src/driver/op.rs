@@ -181,7 +181,7 @@ impl<O: Op> InFlight<O> {
     ///
     /// # Errors
     /// The op's end, if the loop is closed or has as many ops as it may.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(driver: &Rc<Driver>, op: O, waker: Option<Waker>) -> Result<Self, O::Out> {
         #[cold]
         fn refuse<O: Op>(op: O, errno: i32) -> O::Out {

@@ -93,6 +93,14 @@ impl Slot {
         unsafe { NonNull::new_unchecked(self.payload.get()) }.cast()
     }
 
+    /// Whether it holds the op of `key`, whose index is this slot's.
+    #[inline]
+    pub(crate) fn is(&self, key: Key) -> bool {
+        // Without the generation, a key that was kept too long names whoever took the place.
+        let same = self.generation.get() == key.generation || planted::is(Fault::StaleKey, 1);
+        same && self.state.get() != State::Free
+    }
+
     /// Notes what its submission says, for reports.
     #[inline]
     pub(crate) fn set_submission(&self, opcode: u8, fd: i32) {
@@ -204,11 +212,7 @@ impl OpSlab {
     /// The slot of `key`, unless that op is gone.
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
-        let slot = self.at(key.index)?;
-        // Without the generation, a key that was kept too long names whoever took the place.
-        let generation = slot.generation.get() == key.generation || planted::is(Fault::StaleKey, 1);
-        let same = generation && slot.state.get() != State::Free;
-        same.then_some(slot)
+        self.at(key.index).filter(|slot| slot.is(key))
     }
 
     /// Frees the slot of a `key` whose op has been moved out or dropped. The waker goes back to the caller.
@@ -245,6 +249,7 @@ impl OpSlab {
         self.pages.iter().for_each(|page| page.set(std::ptr::null_mut()));
     }
 
+    /// The slot of an index, whatever is in it.
     #[inline]
     fn at(&self, index: u32) -> Option<&Slot> {
         if index >= self.written.get() {

@@ -147,6 +147,7 @@ impl Ring {
     }
 
     /// The next completion, given back to the kernel at once.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<RawCqe> {
         let head = self.load(self.cq_head);
         if head == self.acquire(self.cq_tail) {
