@@ -28,8 +28,8 @@ pub struct Chunk {
     pool: Option<Rc<Pool>>,
     /// Bytes left.
     len: u32,
-    /// With a pool: the buffer's id, or [`NO_BUFFER`]. Without: bytes consumed, so that `first - tag` is where
-    /// the allocation begins and `tag + len` its size.
+    /// With a pool: the buffer's id, or [`NO_BUFFER`]. Without: bytes consumed, so that `first - tag` is
+    /// where the allocation begins and `tag + len` its size.
     tag: u32,
 }
 
