@@ -9,10 +9,10 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use coreloop::buf::Chunk;
-use coreloop::op::{InFlight, LateBytes, LateSend, Membership, RecvChunk, Submitter};
+use coreloop::op::{BufferTurn, InFlight, LateBytes, LateSend, Membership, RecvChunk, Submitter};
 
 use crate::tcp::TornWrite;
 
@@ -93,6 +93,30 @@ impl Sock {
         let old = self.with_late(|late| late.recv_waker.replace(waker));
         drop(old);
         Poll::Pending
+    }
+
+    /// Ready when it is this socket's turn to take a buffer: behind others that ran out before it, in order.
+    #[cold]
+    pub(crate) fn poll_turn(
+        &self,
+        cx: &mut Context<'_>,
+        turn: &mut Option<BufferTurn>,
+    ) -> Poll<()> {
+        let waiting = turn.get_or_insert_with(|| self.submitter.wait_for_buffer());
+        ready!(waiting.poll(cx));
+        *turn = None;
+        Poll::Ready(())
+    }
+
+    /// The error of a receive, unless it only means that it is to be tried again, in its turn.
+    #[cold]
+    pub(crate) fn lasting(&self, e: io::Error, turn: &mut Option<BufferTurn>) -> Option<io::Error> {
+        match e.raw_os_error() {
+            Some(libc::ENOBUFS) => *turn = Some(self.submitter.wait_for_buffer()),
+            Some(libc::EINTR) => {}
+            _ => return Some(e),
+        }
+        None
     }
 
     /// Ready when no send is under way any more.

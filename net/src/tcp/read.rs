@@ -115,33 +115,29 @@ impl ReadHalf {
         // Held across the poll of the op: nobody but this half looks at it.
         let mut armed = sock.armed.borrow_mut();
         loop {
-            if let Some(waiting) = turn {
-                ready!(waiting.poll(cx));
-                *turn = None;
-            } else if armed.is_none() && sock.submitter.buffers_awaited() {
-                // Others ran out before us: behind them, in order.
-                *turn = Some(sock.submitter.wait_for_buffer());
-                continue;
+            if turn.is_some() || armed.is_none() && sock.submitter.buffers_awaited() {
+                ready!(sock.poll_turn(cx, turn));
             }
-            let op = match &mut *armed {
-                Some(op) => op,
-                none => {
-                    let held = Held(self.sock.clone());
-                    match sock.submitter.recv_chunk(held, &sock.membership) {
-                        Ok(op) => none.insert(op),
-                        Err(out) => return Poll::Ready(out),
+            let Some(op) = &mut *armed else {
+                let waker = cx.waker().clone();
+                let held = Held(self.sock.clone());
+                return match sock.submitter.recv_chunk_for(held, &sock.membership, waker) {
+                    Ok(op) => {
+                        *armed = Some(op);
+                        Poll::Pending
                     }
-                }
+                    Err(out) => Poll::Ready(out),
+                };
             };
             let out = ready!(op.poll(cx));
             *armed = None;
             match out {
                 Ok(chunk) => return Poll::Ready(Ok(chunk)),
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                    *turn = Some(sock.submitter.wait_for_buffer());
+                Err(e) => {
+                    if let Some(e) = sock.lasting(e, turn) {
+                        return Poll::Ready(Err(e));
+                    }
                 }
-                Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                Err(e) => return Poll::Ready(Err(e)),
             }
         }
     }

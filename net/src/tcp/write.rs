@@ -12,7 +12,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use coreloop::buf::{BufError, BufResult, IoBuf};
 use coreloop::cancel::{Interrupted, Interruptible, Settle};
@@ -154,77 +154,86 @@ impl<B: IoBuf> Form for Many<B> {
     }
 }
 
-/// One write under way.
+/// One write under way: not begun while it has its buffer, flying while it has an op, and then ended.
 struct Writing<'a, F: Form> {
     half: &'a mut WriteHalf,
-    step: Step<F>,
+    buf: Option<F::Buf>,
+    op: Option<InFlight<F::Op>>,
     sent: usize,
     len: usize,
     all: bool,
 }
 
-enum Step<F: Form> {
-    Begin(F::Buf),
-    Flying(InFlight<F::Op>),
-    Ended,
-}
-
 impl<'a, F: Form> Writing<'a, F> {
     fn new(half: &'a mut WriteHalf, buf: F::Buf, all: bool) -> Self {
         let len = F::bytes(&buf);
-        Self { half, step: Step::Begin(buf), sent: 0, len, all }
+        Self { half, buf: Some(buf), op: None, sent: 0, len, all }
     }
 
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
-        loop {
-            match &mut self.step {
-                Step::Begin(_) => {
-                    let earlier =
-                        self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends, 1);
-                    if earlier {
-                        ready!(self.half.sock.poll_send_quiet(cx));
-                    }
-                    let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
-                        unreachable!("it is Begin in this arm")
-                    };
-                    if earlier && let Some(torn) = self.half.sock.torn() {
-                        return Poll::Ready(Err(BufError::new(torn_error(torn), buf)));
-                    }
-                    if self.len == 0 {
-                        return Poll::Ready(Ok((0, buf)));
-                    }
-                    if let Err(out) = self.send(buf) {
-                        return Poll::Ready(out);
-                    }
+        let Some(op) = &mut self.op else { return self.begin(cx) };
+        let out = ready!(op.poll(cx));
+        self.op = None;
+        match out {
+            Ok((n, buf)) => {
+                self.sent += n;
+                if !self.all || self.sent >= self.len {
+                    return Poll::Ready(Ok((self.sent, buf)));
                 }
-                Step::Flying(op) => {
-                    let out = ready!(op.poll(cx));
-                    self.step = Step::Ended;
-                    match out {
-                        Ok((n, buf)) => {
-                            self.sent += n;
-                            if !self.all || self.sent >= self.len {
-                                return Poll::Ready(Ok((self.sent, buf)));
-                            }
-                            if n == 0 {
-                                let e = io::Error::from(io::ErrorKind::WriteZero);
-                                return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
-                            }
-                            if let Err(out) = self.send(buf) {
-                                return Poll::Ready(out);
-                            }
-                        }
-                        Err(e) if e.error().raw_os_error() == Some(libc::EINTR) => {
-                            if let Err(out) = self.send(e.into_buf()) {
-                                return Poll::Ready(out);
-                            }
-                        }
-                        Err(e) => return Poll::Ready(Err(self.sent_before(e))),
-                    }
-                }
-                Step::Ended => panic!("a write was polled after it had ended"),
+                self.go_on(n, buf, cx)
+            }
+            Err(e) => self.failed(e, cx),
+        }
+    }
+
+    #[inline]
+    fn begin(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
+        if self.half.sock.has_earlier_send() && !planted::is(Fault::TwoSends, 1) {
+            ready!(self.half.sock.poll_send_quiet(cx));
+            if let Some(torn) = self.half.sock.torn() {
+                return Poll::Ready(Err(BufError::new(torn_error(torn), self.take_buf())));
             }
         }
+        if self.len == 0 {
+            return Poll::Ready(Ok((0, self.take_buf())));
+        }
+        let waker = cx.waker().clone();
+        let buf = self.take_buf();
+        self.send(buf, 0, waker)
+    }
+
+    /// The buffer of a write that has not begun.
+    #[inline]
+    fn take_buf(&mut self) -> F::Buf {
+        self.buf.take().expect("a write is not polled after it has ended")
+    }
+
+    /// The kernel took `n` bytes and there are more.
+    #[cold]
+    fn go_on(
+        &mut self,
+        n: usize,
+        buf: F::Buf,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, F::Buf>> {
+        if n == 0 {
+            let e = io::Error::from(io::ErrorKind::WriteZero);
+            return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
+        }
+        self.send_rest(buf, cx.waker().clone())
+    }
+
+    #[cold]
+    fn failed(
+        &mut self,
+        e: BufError<F::Buf>,
+        cx: &mut Context<'_>,
+    ) -> Poll<BufResult<usize, F::Buf>> {
+        if e.error().raw_os_error() == Some(libc::EINTR) {
+            return self.send_rest(e.into_buf(), cx.waker().clone());
+        }
+        Poll::Ready(Err(self.sent_before(e)))
     }
 
     /// Ends the write: what the kernel has of it is cancelled and waited for.
@@ -233,20 +242,12 @@ impl<'a, F: Form> Writing<'a, F> {
         cx: &mut Context<'_>,
         why: Interrupted,
     ) -> Poll<BufResult<usize, F::Buf>> {
-        let out = match &mut self.step {
-            Step::Begin(_) => {
-                let Step::Begin(buf) = std::mem::replace(&mut self.step, Step::Ended) else {
-                    unreachable!("it is Begin in this arm")
-                };
-                return Poll::Ready(Err(BufError::new(why.into(), buf)));
-            }
-            Step::Flying(op) => {
-                op.cancel();
-                ready!(op.poll(cx))
-            }
-            Step::Ended => panic!("a write was polled after it had ended"),
+        let Some(op) = &mut self.op else {
+            return Poll::Ready(Err(BufError::new(why.into(), self.take_buf())));
         };
-        self.step = Step::Ended;
+        op.cancel();
+        let out = ready!(op.poll(cx));
+        self.op = None;
         Poll::Ready(match out {
             Ok((n, buf)) => {
                 self.sent += n;
@@ -260,15 +261,27 @@ impl<'a, F: Form> Writing<'a, F> {
         })
     }
 
-    fn send(&mut self, buf: F::Buf) -> Result<(), BufResult<usize, F::Buf>> {
+    #[cold]
+    fn send_rest(&mut self, buf: F::Buf, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
+        self.send(buf, self.sent, waker)
+    }
+
+    /// Starts a send of what is left, from `offset` on. No other is under way.
+    #[inline(always)]
+    fn send(&mut self, buf: F::Buf, offset: usize, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
+        debug_assert!(self.op.is_none() && offset == self.sent);
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
-        let op = F::op(Held(self.half.sock.clone()), buf, self.sent, flags);
-        let started = self.half.sock.submitter.start(op);
-        self.step = Step::Flying(started.map_err(|out| out.map_err(|e| self.sent_before(e)))?);
-        // Until the op's end, also if this future is dropped or forgotten.
-        self.half.sock.sending.set(true);
-        Ok(())
+        let op = F::op(Held(self.half.sock.clone()), buf, offset, flags);
+        match self.half.sock.submitter.start_for(op, waker) {
+            Ok(op) => {
+                self.op = Some(op);
+                // Until the op's end, also if this future is dropped or forgotten.
+                self.half.sock.sending.set(true);
+                Poll::Pending
+            }
+            Err(out) => Poll::Ready(out.map_err(|e| self.sent_before(e))),
+        }
     }
 }
 
@@ -281,8 +294,9 @@ impl<F: Form> Writing<'_, F> {
 }
 
 impl<F: Form> Drop for Writing<'_, F> {
+    #[inline]
     fn drop(&mut self) {
-        if let Step::Flying(_) = &self.step {
+        if self.op.is_some() {
             // What the op itself sends is added at its end; see `late_send`.
             self.half.sock.note_torn(TornWrite { sent: self.sent, len: self.len });
         }

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use super::pool::Pool;
+use super::pool::{Pool, Received};
 
 /// Bytes that a socket received.
 ///
@@ -28,17 +28,44 @@ pub struct Chunk {
     pool: Option<Rc<Pool>>,
     /// Bytes left.
     len: u32,
-    /// With a pool: the buffer's id. Without: bytes consumed, so that `first - tag` is where the allocation
-    /// begins and `tag + len` its size.
+    /// With a pool: the buffer's id, or [`NO_BUFFER`]. Without: bytes consumed, so that `first - tag` is
+    /// where the allocation begins and `tag + len` its size.
     tag: u32,
 }
+
+/// The tag of a chunk that waits for a buffer: none has this id.
+const NO_BUFFER: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Option<Chunk>>() == 24);
 
 impl Chunk {
-    pub(super) fn provided(pool: Rc<Pool>, bid: u16, len: u32) -> Self {
-        let first = pool.address(bid);
-        Self { first, pool: Some(pool), len, tag: u32::from(bid) }
+    /// An empty chunk, in whose place what a receive brings is to be: see [`fill`](Self::fill).
+    #[inline]
+    pub(crate) fn waiting(pool: Rc<Pool>) -> Self {
+        Self { first: NonNull::dangling(), pool: Some(pool), len: 0, tag: NO_BUFFER }
+    }
+
+    /// The pool that a provided buffer is or will be of.
+    #[inline]
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_deref()
+    }
+
+    /// Makes a waiting chunk what a completion brought in buffer `bid`: the buffer itself, a copy if they run
+    /// low, or as empty as it was.
+    #[inline]
+    pub(crate) fn fill(&mut self, bid: u16, len: u32, member: u32) {
+        let Some(pool) = &self.pool else { return };
+        debug_assert_eq!(self.tag, NO_BUFFER);
+        match pool.received(bid, len, member) {
+            Received::Buffer(first) => {
+                self.first = first;
+                self.len = len;
+                self.tag = u32::from(bid);
+            }
+            Received::Copy(copy) => *self = copy,
+            Received::Nothing => {}
+        }
     }
 
     /// A chunk of its own with these bytes.
@@ -131,7 +158,9 @@ impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
-            pool.give_back(self.tag as u16);
+            if self.tag != NO_BUFFER {
+                pool.give_back(self.tag as u16);
+            }
             return;
         }
         let len = (self.tag + self.len) as usize;

@@ -10,9 +10,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ops::ControlFlow;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Slot, State, VTable};
@@ -177,17 +177,33 @@ const TAKEN: u32 = u32::MAX;
 impl<O: Op> InFlight<O> {
     /// Starts `op` on `driver`; it is submitted at the end of the tick, or sooner if the queue is full.
     ///
+    /// `waker` is called at its end.
+    ///
     /// # Errors
-    /// The op itself, if the loop is closed or has as many ops as it may.
-    pub(crate) fn start(driver: &Rc<Driver>, op: O) -> Result<Self, (O, i32)> {
+    /// The op's end, if the loop is closed or has as many ops as it may.
+    #[inline(always)]
+    pub(crate) fn start(driver: &Rc<Driver>, op: O, waker: Option<Waker>) -> Result<Self, O::Out> {
+        #[cold]
+        fn refuse<O: Op>(op: O, errno: i32) -> O::Out {
+            // SAFETY: the op was not submitted, and this is the error made up for that.
+            unsafe { op.finish(Cqe::error(errno)) }
+        }
+        let op = mem::ManuallyDrop::new(op);
+        // SAFETY: the op is used once: in its slot, or refused. Read and not moved, so that `op` itself is
+        // passed to nobody by its address, and need not be in memory before it is in its slot.
+        let read = || unsafe { ptr::from_ref(&*op).read() };
         let (key, slot) = match driver.reserve(Single::<O>::VTABLE) {
             Ok(reserved) => reserved,
-            Err(errno) => return Err((op, errno)),
+            Err(errno) => return Err(refuse(read(), errno)),
         };
+        // A free slot has no waker whose destructor would have to run.
+        let none = slot.waker.replace(waker);
+        debug_assert!(none.is_none());
+        mem::forget(none);
         // SAFETY: the slot is free and for an op of this table; nobody else looks at its bytes until the
         // submission has been made.
         driver.submit(key, slot, unsafe {
-            put(slot.payload(), op);
+            put(slot.payload(), read());
             || (*place_of::<O>(slot.payload())).prepare()
         });
         Ok(Self { driver: driver.clone(), key, op: PhantomData })
@@ -226,7 +242,7 @@ impl<O: Op> InFlight<O> {
         // SAFETY: the slot is Done and of this handle's key, so it holds our `O`, which nobody reads again:
         // the slot is freed in the next line.
         let op = unsafe { take::<O>(slot.payload()) };
-        let waker = self.driver.slots.free(self.key);
+        let waker = self.driver.slots.free_slot(self.key, slot);
         self.key.index = TAKEN;
         drop(waker);
         // SAFETY: the completion that was stored in this op's own slot.
@@ -267,10 +283,17 @@ impl<O: Op> InFlight<O> {
 }
 
 impl<O: Op> Drop for InFlight<O> {
+    #[inline]
     fn drop(&mut self) {
-        if self.key.index == TAKEN {
-            return;
+        if self.key.index != TAKEN {
+            self.let_go();
         }
+    }
+}
+
+impl<O: Op> InFlight<O> {
+    #[cold]
+    fn let_go(&mut self) {
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         if slot.state.get() != State::Done {
             if planted::is(Fault::CloseBeforeSubmission, 1) {

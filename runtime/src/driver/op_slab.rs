@@ -93,6 +93,14 @@ impl Slot {
         unsafe { NonNull::new_unchecked(self.payload.get()) }.cast()
     }
 
+    /// Whether it holds the op of `key`, whose index is this slot's.
+    #[inline]
+    pub(crate) fn is(&self, key: Key) -> bool {
+        // Without the generation, a key that was kept too long names whoever took the place.
+        let same = self.generation.get() == key.generation || planted::is(Fault::StaleKey, 1);
+        same && self.state.get() != State::Free
+    }
+
     /// Notes what its submission says, for reports.
     #[inline]
     pub(crate) fn set_submission(&self, opcode: u8, fd: i32) {
@@ -204,17 +212,18 @@ impl OpSlab {
     /// The slot of `key`, unless that op is gone.
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
-        let slot = self.at(key.index)?;
-        // Without the generation, a key that was kept too long names whoever took the place.
-        let generation = slot.generation.get() == key.generation || planted::is(Fault::StaleKey, 1);
-        let same = generation && slot.state.get() != State::Free;
-        same.then_some(slot)
+        self.at(key.index).filter(|slot| slot.is(key))
     }
 
     /// Frees the slot of a `key` whose op has been moved out or dropped. The waker goes back to the caller.
-    #[inline]
     pub(crate) fn free(&self, key: Key) -> Option<Waker> {
-        let slot = self.get(key)?;
+        self.free_slot(key, self.get(key)?)
+    }
+
+    /// As [`free`](Self::free), of the slot that [`get`](Self::get) has just found for this key.
+    #[inline]
+    pub(crate) fn free_slot(&self, key: Key, slot: &Slot) -> Option<Waker> {
+        debug_assert!(self.get(key).is_some_and(|found| std::ptr::eq(found, slot)));
         let was_done = slot.state.replace(State::Free) == State::Done;
         slot.generation.set(key.generation.wrapping_add(1));
         slot.link.set(self.free.replace(key.index));
@@ -240,15 +249,20 @@ impl OpSlab {
         self.pages.iter().for_each(|page| page.set(std::ptr::null_mut()));
     }
 
+    /// The slot of an index, whatever is in it.
     #[inline]
     fn at(&self, index: u32) -> Option<&Slot> {
         if index >= self.written.get() {
             return None;
         }
         let (page, offset) = place(index);
-        // SAFETY: slots below `written` lie in a page and are initialised; pages stay where they are until
-        // `self` is dropped, or for ever. All fields are cells.
-        Some(unsafe { &*self.pages[page].get().add(offset) })
+        debug_assert!(!self.pages[page].get().is_null());
+        // SAFETY: slots below `written` lie in a page (there are pages for OPS_MAX of them) and are
+        // initialised; pages stay where they are until `self` is dropped, or for ever. All fields are cells.
+        unsafe {
+            let page = NonNull::new_unchecked(self.pages.get_unchecked(page).get());
+            Some(page.add(offset).as_ref())
+        }
     }
 
     /// Initialises one more slot; gives its index.
@@ -291,7 +305,7 @@ impl OpSlab {
 /// Page and place in it of a slot: page `n` begins at index `FIRST_PAGE * (2^n - 1)`.
 #[inline]
 fn place(index: u32) -> (usize, usize) {
-    let shifted = index + FIRST_PAGE;
+    let shifted = index.wrapping_add(FIRST_PAGE);
     let page = shifted.ilog2() - FIRST_PAGE.ilog2();
     (page as usize, (shifted - (FIRST_PAGE << page)) as usize)
 }

@@ -66,6 +66,16 @@ pub(crate) struct Pool {
     waiters: RefCell<VecDeque<Rc<Turn>>>,
 }
 
+/// What a completion brought in a buffer.
+pub(super) enum Received {
+    /// The buffer, which begins here.
+    Buffer(NonNull<u8>),
+    /// A copy; the buffer is in the ring again.
+    Copy(Chunk),
+    /// Nothing; the same.
+    Nothing,
+}
+
 /// The memory that the kernel shares. Unmapped on drop unless leaked.
 struct Provided {
     entries: ManuallyDrop<Map>,
@@ -179,21 +189,22 @@ impl Pool {
 
     /// What a completion brought in buffer `bid`: the buffer itself, or a copy if they run low.
     #[inline]
-    pub(crate) fn received(self: &Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
-        let ring = self.ring.as_ref()?;
+    pub(super) fn received(&self, bid: u16, len: u32, member: u32) -> Received {
+        let Some(ring) = &self.ring else { return Received::Nothing };
         let Some(holder) = ring.holder.get(usize::from(bid)).filter(|_| len <= self.size) else {
             debug_assert!(false, "a completion names buffer {bid} with {len} bytes");
-            return None;
+            return Received::Nothing;
         };
         self.available.set(self.available.get().saturating_sub(1));
         if len == 0 {
             self.provide(bid);
-            return None;
+            return Received::Nothing;
         }
         if self.runs_low() || !self.enter_holder(holder, member) {
-            return Some(self.copied(bid, len));
+            return Received::Copy(self.copied(bid, len));
         }
-        Some(Chunk::provided(self.clone(), bid, len))
+        // SAFETY: as in `address`.
+        Received::Buffer(unsafe { ring.buffers.addr().add(usize::from(bid) * ring.stride) })
     }
 
     /// Notes who holds a buffer; `false` if that one holds as many as it may.

@@ -137,16 +137,17 @@ impl Ring {
     /// The queue [`has_room`](Self::has_room). Every address in `sqe` stays valid until the completion of its
     /// user data has been reaped.
     #[inline]
-    pub(crate) unsafe fn write(&mut self, sqe: Sqe) {
+    pub(crate) unsafe fn write(&mut self, sqe: &Sqe) {
         debug_assert!(self.has_room());
         let at = (self.tail & self.sq_mask) as usize;
         // SAFETY: `at` is below sq_entries, and the kernel has consumed what stood here before (the queue
         // is not full), so nobody reads it.
-        unsafe { self.sqes.add(at).write(sqe) };
+        unsafe { sqe.store(self.sqes.add(at)) };
         self.tail = self.tail.wrapping_add(1);
     }
 
     /// The next completion, given back to the kernel at once.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<RawCqe> {
         let head = self.load(self.cq_head);
         if head == self.acquire(self.cq_tail) {

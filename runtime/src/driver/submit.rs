@@ -30,7 +30,7 @@ impl Driver {
     /// Queues the submission of the op in `slot`, which `prepare` makes. If that panics the op is dropped.
     // The submission is built where it is to lie: put together on the stack, in small pieces, and copied
     // from there it stalls the processor (no store forwarding).
-    #[inline]
+    #[inline(always)]
     pub(super) fn submit(&self, key: Key, slot: &Slot, prepare: impl FnOnce() -> Sqe) {
         let unprepared = Unprepared { driver: self, key };
         let sqe = prepare().with_user_data(key.to_user_data());
@@ -42,7 +42,7 @@ impl Driver {
             && ring.has_room()
         {
             // SAFETY: as in `push`.
-            return unsafe { ring.write(sqe) };
+            return unsafe { ring.write(&sqe) };
         }
         self.submit_full(key, slot, sqe);
     }
@@ -70,7 +70,7 @@ impl Driver {
         }
         // SAFETY: `sqe` is an op's that lies in its slot until its completion (the contract of `Op`), or
         // the driver's own, whose memory lives as long as the driver.
-        unsafe { ring.write(sqe) };
+        unsafe { ring.write(&sqe) };
         true
     }
 

@@ -61,12 +61,19 @@ impl Submitter {
     /// # Errors
     /// The op's own end, with ECANCELED if the loop is closed, or ENOBUFS if it has 16,777,216 ops.
     pub fn start<O: Op>(&self, op: O) -> Result<InFlight<O>, O::Out> {
-        #[cold]
-        fn refuse<O: Op>(op: O, errno: i32) -> O::Out {
-            // SAFETY: the op was not submitted, and this is the error made up for that.
-            unsafe { op.finish(Cqe::error(errno)) }
-        }
-        InFlight::start(&self.driver, op).map_err(|(op, errno)| refuse(op, errno))
+        InFlight::start(&self.driver, op, None)
+    }
+
+    /// As [`start`](Self::start), with the waker of a task that waits for it from now on: as if the op had
+    /// been polled once, right away, and found not to have ended.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    // A waker and not a context: cloning one may panic, and an op that waits for that to happen has an
+    // address, from which it is copied to its slot. One that does not is written there field by field.
+    #[inline]
+    pub fn start_for<O: Op>(&self, op: O, waker: Waker) -> Result<InFlight<O>, O::Out> {
+        InFlight::start(&self.driver, op, Some(waker))
     }
 
     /// Starts a multishot op.

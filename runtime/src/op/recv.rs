@@ -7,8 +7,9 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::task::Waker;
 
-use super::{Cqe, Op, Sqe, Submitter};
+use super::{Cqe, InFlight, Op, Sqe, Submitter};
 use crate::buf::{BufError, BufResult, Chunk, IoBufMut};
 use crate::driver::pool::{GROUP, Membership, Pool};
 use crate::planted::{self, Fault};
@@ -33,27 +34,36 @@ pub trait LateBytes: AsFd + 'static {
 /// Made by [`Submitter::recv_chunk`] alone, which sees to it that buffers and ring belong together.
 pub struct RecvChunk<H> {
     socket: H,
-    pool: Rc<Pool>,
+    /// What arrived, empty before. Without a buffer ring: memory of the op's own, from the start.
+    chunk: Chunk,
     member: u32,
-    /// What arrived. Without a buffer ring: memory of the op's own, from the start.
-    chunk: Option<Chunk>,
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
     fn new(socket: H, member: &Membership) -> Self {
-        let pool = member.pool().clone();
-        Self { socket, pool, member: member.id(), chunk: None }
+        Self { socket, chunk: Chunk::waiting(member.pool().clone()), member: member.id() }
     }
 }
 
 impl<H: AsFd + 'static> RecvChunk<H> {
+    /// Memory of the op's own, of a buffer's size.
     #[cold]
     #[inline(never)]
-    fn prepare_without_ring(&mut self) -> Sqe {
-        let own = Chunk::zeroed(self.pool.buffer_size());
-        let sqe = Sqe::recv(self.socket.as_fd(), own.address(), self.pool.buffer_size(), 0);
-        self.chunk = Some(own);
-        sqe
+    fn take_memory(&mut self) -> (*mut u8, u32) {
+        let size = self.chunk.pool().map_or(0, Pool::buffer_size);
+        self.chunk = Chunk::zeroed(size);
+        (self.chunk.address(), size)
+    }
+
+    /// What arrived in memory of the op's own, in as much as it takes.
+    #[cold]
+    #[inline(never)]
+    fn cut_memory(&mut self, len: u32) {
+        if !self.chunk.is_copy() {
+            return;
+        }
+        let len = self.chunk.len().min(len as usize);
+        self.chunk = Chunk::copy_of(&self.chunk[..len]);
     }
 }
 
@@ -63,25 +73,32 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
     fn prepare(&mut self) -> Sqe {
-        if !self.pool.has_ring() {
-            return self.prepare_without_ring();
+        if self.chunk.pool().is_some_and(Pool::has_ring) {
+            Sqe::recv_select(self.socket.as_fd(), GROUP)
+        } else {
+            let (address, size) = self.take_memory();
+            Sqe::recv(self.socket.as_fd(), address, size, 0)
         }
-        Sqe::recv_select(self.socket.as_fd(), GROUP)
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
-        if let Some(bid) = cqe.buffer() {
-            self.chunk = self.pool.received(bid, len, self.member);
-        } else {
-            let own = self.chunk.take();
-            self.chunk = own.filter(|_| len > 0).map(|own| Chunk::copy_of(&own[..len as usize]));
+        match cqe.buffer() {
+            Some(bid) => self.chunk.fill(bid, len, self.member),
+            None => self.cut_memory(len),
         }
     }
 
+    #[inline(always)]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
+        // In parts: what has a destructor that may need its address is kept apart from what is moved on.
+        let Self { socket, chunk, member: _ } = self;
+        drop(socket);
         cqe.result()?;
-        Ok(self.chunk)
+        if chunk.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(chunk))
     }
 }
 
@@ -146,6 +163,12 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
     }
 }
 
+#[cold]
+fn stranger() -> io::Error {
+    let why = "this membership belongs to another loop's buffers";
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
 impl Submitter {
     /// A receive on `socket` as this core does it; see [`RecvChunk`].
     ///
@@ -155,11 +178,32 @@ impl Submitter {
         &self,
         socket: H,
         member: &Membership,
-    ) -> Result<super::InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
-        if !Rc::ptr_eq(member.pool(), self.driver.pool()) {
-            let why = "this membership belongs to another loop's buffers";
-            return Err(Err(io::Error::new(io::ErrorKind::InvalidInput, why)));
+    ) -> Result<InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
+        if !self.has_member(member) {
+            return Err(Err(stranger()));
         }
         self.start(RecvChunk::new(socket, member))
+    }
+
+    /// As [`recv_chunk`](Self::recv_chunk), with the waker of a task that waits for it from now on.
+    ///
+    /// # Errors
+    /// As [`recv_chunk`](Self::recv_chunk).
+    #[inline]
+    pub fn recv_chunk_for<H: AsFd + 'static>(
+        &self,
+        socket: H,
+        member: &Membership,
+        waker: Waker,
+    ) -> Result<InFlight<RecvChunk<H>>, io::Result<Option<Chunk>>> {
+        if !self.has_member(member) {
+            return Err(Err(stranger()));
+        }
+        self.start_for(RecvChunk::new(socket, member), waker)
+    }
+
+    #[inline]
+    fn has_member(&self, member: &Membership) -> bool {
+        Rc::ptr_eq(member.pool(), self.driver.pool())
     }
 }

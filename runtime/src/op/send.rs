@@ -57,10 +57,14 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
         self.socket.send_ended();
     }
 
+    #[inline(always)]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
+        // In parts: what has a destructor that may need its address is kept apart from what is moved on.
+        let Self { socket, buf, .. } = self;
+        drop(socket);
         match cqe.result() {
-            Ok(n) => Ok((n as usize, self.buf)),
-            Err(e) => Err(BufError::new(e, self.buf)),
+            Ok(n) => Ok((n as usize, buf)),
+            Err(e) => Err(BufError::new(e, buf)),
         }
     }
 

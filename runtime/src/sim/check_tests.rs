@@ -47,7 +47,7 @@ impl Bare {
         assert!(ring.has_room());
         // SAFETY: there is room; the tests keep what they name, or free it to be found out: the simulated
         // kernel copies through system calls that check addresses.
-        unsafe { ring.write(sqe.with_user_data(user_data)) };
+        unsafe { ring.write(&sqe.with_user_data(user_data)) };
     }
 
     /// Enters, and gives the results of what completed.

@@ -147,7 +147,7 @@ impl Machine {
         self.ops.push(Flying { what, slot: self.on, buf, ended: false });
         assert!(self.ring.has_room());
         // SAFETY: there is room, and what the submission names is never freed.
-        unsafe { self.ring.write(sqe.with_user_data(user_data)) };
+        unsafe { self.ring.write(&sqe.with_user_data(user_data)) };
     }
 
     fn called(&mut self, result: std::io::Result<()>) {
