@@ -17,6 +17,8 @@ use crate::driver::{Driver, DriverConfig};
 use crate::mailbox::cell::{CORES_MAX, Lease};
 use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::JobQueue;
+use crate::mailbox::unsent::Unsent;
+use crate::mailbox::watch::Watches;
 use crate::metrics::{Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
 use crate::task::Tasks;
@@ -57,6 +59,10 @@ pub(crate) struct Core {
     pub(crate) driver: Rc<Driver>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) jobs: Arc<JobQueue>,
+    /// Ends of channels that it looks at for its tasks.
+    pub(crate) watches: Watches,
+    /// Channels to other cores in which its tasks have put something.
+    pub(crate) unsent: Unsent,
     pub(crate) metrics: Rc<Recorder>,
     kernel: Rc<dyn Kernel>,
     dial: Dial,
@@ -102,6 +108,8 @@ impl Core {
             peers: RefCell::new(Peers::alone(jobs.clone())),
             driver,
             jobs,
+            watches: Watches::default(),
+            unsent: Unsent::default(),
             metrics,
             kernel,
         }))

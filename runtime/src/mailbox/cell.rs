@@ -12,6 +12,7 @@ use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
+use super::atomics::LOOK;
 use super::wake_map::WakeMap;
 
 /// Loops that may live in one process at a time.
@@ -64,9 +65,20 @@ impl CoreCell {
     /// Makes the core look at its mail, if it is parked. What it is to see was published before.
     pub(crate) fn unpark(&self) {
         fence(Ordering::SeqCst);
-        if self.parked.load(Ordering::Relaxed) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
+        self.unpark_published();
+    }
+
+    /// As [`unpark`](Self::unpark), where what it is to see was stored by
+    /// [`publish`](super::atomics::publish).
+    pub(crate) fn unpark_published(&self) {
+        if self.parked.load(LOOK) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
             return;
         }
+        self.wake_parked();
+    }
+
+    #[cold]
+    fn wake_parked(&self) {
         self.sending.fetch_add(1, Ordering::SeqCst);
         for fd in [&self.wake_fd, &self.notify_fd] {
             let fd = fd.load(Ordering::SeqCst);
