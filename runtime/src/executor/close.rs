@@ -92,6 +92,7 @@ impl Core {
     /// Last step: closes the ring, whatever the kernel has kept, and waits for what blocks on
     /// threads.
     pub(crate) fn end_close(&self, closing: Closing) -> ShutdownReport {
+        self.tasks.lease().close_ring();
         let ops_leaked = context::enter(self, || {
             let leaked = self.driver.close_drained();
             // Destructors of wakers and of what ops held may have made tasks.

@@ -95,7 +95,7 @@ impl Core {
         };
         let driver = Driver::new(kernel.clone(), &driver_config, metrics.clone())?;
         let lease = Lease::take().ok_or(StartError::TooManyLoops { limit: CORES_MAX })?;
-        lease.open(driver.wake_fd());
+        lease.open(driver.wake_fd(), driver.message_fd());
         let jobs = Arc::new(JobQueue::new(lease.cell));
         Ok(Rc::new(Self {
             tasks: Tasks::new(lease, metrics.clone(), config.reporter.clone(), kernel.now_ns()),
