@@ -64,6 +64,8 @@ impl Core {
                 self.report_unfinished();
             }
             contained(|| self.tasks.cancel_all());
+            // After the tasks that use them; their destructors still find the loop.
+            self.kept.close();
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
             Some(Closing { tasks_cancelled, drain: Drain::until(deadline), deadline })

@@ -27,12 +27,14 @@ use crate::task::report::Reporter;
 pub(crate) mod close;
 pub(crate) mod context;
 pub(crate) mod dial;
+pub(crate) mod kept;
 pub(crate) mod list;
 pub(crate) mod park;
 pub(crate) mod tick;
 pub(crate) mod timers;
 
 use self::dial::{Dial, Spin};
+use self::kept::Kept;
 use self::timers::Timers;
 
 /// What one core is set to.
@@ -64,6 +66,8 @@ pub(crate) struct Core {
     /// Channels to other cores in which its tasks have put something.
     pub(crate) unsent: Unsent,
     pub(crate) metrics: Rc<Recorder>,
+    /// What lives on it for others.
+    pub(crate) kept: Kept,
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
@@ -110,6 +114,7 @@ impl Core {
             jobs,
             watches: Watches::default(),
             unsent: Unsent::default(),
+            kept: Kept::default(),
             metrics,
             kernel,
         }))
