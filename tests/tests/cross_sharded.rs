@@ -129,7 +129,8 @@ fn cross_sharded_calls_on_one_value_run_interleaved_and_panics_come_back() {
             })
         };
         let (a, b) = (push("a"), push("b"));
-        (a.await.unwrap().unwrap(), b.await.unwrap().unwrap());
+        a.await.unwrap().unwrap();
+        b.await.unwrap().unwrap();
         let list = all.on(0, async |list| list.borrow().clone()).await.unwrap();
         assert_eq!(list, ["a", "b", "a", "b"]);
         let panicked = all.on(0, async |_| panic!("not that")).await;
