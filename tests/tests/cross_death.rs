@@ -49,7 +49,7 @@ fn dying_core(
         drop(event_loop.spawn(async move {
             while let Some(message) = rx.recv().await {
                 message.take();
-                if counts.fetch_add(1, Ordering::Relaxed) % 50 == 0 {
+                if counts.fetch_add(1, Ordering::Relaxed).is_multiple_of(50) {
                     yield_now().await;
                 }
             }
