@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::executor::context;
 use crate::mailbox::peers::Peers;
-use crate::mailbox::queue::Refused;
+use crate::mailbox::queue::{Job, JobQueue, Refused, Room};
 use crate::metrics::Snapshot;
 use crate::spawn::spawn_at;
 use crate::task::info::Note;
@@ -114,12 +114,37 @@ impl Handle {
         core: usize,
         f: impl FnOnce() + Send + 'static,
     ) -> Result<(), PostError> {
-        let queue =
-            self.peers.queues.get(core).ok_or(PostError::NoSuchCore { cores: self.cores() })?;
-        queue.push(Box::new(f)).map_err(|refused| match refused {
-            Refused::Full => PostError::Full,
+        self.queue(core)?.push(Box::new(f)).map_err(|refused| match refused {
+            Refused::Full(_) => PostError::Full,
             Refused::Gone => PostError::CoreGone,
         })
+    }
+
+    fn queue(&self, core: usize) -> Result<&JobQueue, PostError> {
+        let queue = self.peers.queues.get(core);
+        queue.map(|queue| &**queue).ok_or(PostError::NoSuchCore { cores: self.cores() })
+    }
+
+    /// Posts a closure once there is room.
+    pub(crate) async fn post(&self, core: usize, job: Job) -> Result<(), PostError> {
+        let queue = self.queue(core)?;
+        let mut job = job;
+        loop {
+            job = match queue.push(job) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Gone) => return Err(PostError::CoreGone),
+                Err(Refused::Full(job)) => job,
+            };
+            current::noted(Note::CoreRoom, Room::in_queue(queue)).await;
+        }
+    }
+
+    /// Posts a closure whether there is room or not: for what there is a bounded number of.
+    pub(crate) fn post_anyway(&self, core: usize, job: Job) {
+        if let Ok(queue) = self.queue(core) {
+            // Dropped where the core has ended.
+            drop(queue.push_anyway(job));
+        }
     }
 
     /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core;
@@ -136,25 +161,44 @@ impl Handle {
         T: Send + 'static,
     {
         let spawned_at = Location::caller();
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State::Running(None)),
-            ended: Condvar::new(),
-            spawned_at,
-            reporter: OnceLock::new(),
-        });
-        let promise = Promise { shared: shared.clone() };
-        self.call_soon_threadsafe(core, move || {
-            let task = spawn_at(async move { f().await }, spawned_at);
-            let tells = async move {
-                let value = match task.await {
-                    Ok(value) => Ok(value),
-                    Err(e) => Err(promise.shared.failed(&e)),
-                };
-                promise.keep(value);
-            };
-            drop(spawn_at(tells, spawned_at));
-        })?;
-        Ok(RemoteJoinHandle { shared })
+        let (job, handle) = spawning(f, spawned_at);
+        self.call_soon_threadsafe(core, job)?;
+        Ok(handle)
+    }
+
+    /// As [`spawn_on`](Self::spawn_on), and waits where 1,024 closures wait already. The core that waits goes
+    /// on meanwhile, so two that are full of each other's closures do not hold each other up.
+    ///
+    /// # Errors
+    /// [`PostError`], with nothing run: no such core, or it has ended.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it ends has sent nothing.
+    ///
+    /// ```
+    /// use coreloop::Handle;
+    /// coreloop::run(async {
+    ///     let task = Handle::current().spawn_on_when_room(0, || async { 7 }).await.unwrap();
+    ///     assert_eq!(task.await, Ok(7));
+    /// })
+    /// .unwrap();
+    /// ```
+    #[track_caller]
+    pub fn spawn_on_when_room<F, Fut, T>(
+        &self,
+        core: usize,
+        f: F,
+    ) -> impl Future<Output = Result<RemoteJoinHandle<T>, PostError>>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+        T: Send + 'static,
+    {
+        let (job, handle) = spawning(f, Location::caller());
+        async move {
+            self.post(core, Box::new(job)).await?;
+            Ok(handle)
+        }
     }
 
     /// What core `core` did so far; asks it, and waits for the answer.
@@ -176,6 +220,37 @@ impl Handle {
     pub fn stop(&self) {
         self.peers.stop.ask();
     }
+}
+
+/// A closure that makes a task of the future of `f`, and the handle of that task.
+pub(crate) fn spawning<F, Fut, T>(
+    f: F,
+    spawned_at: &'static Location<'static>,
+) -> (impl FnOnce() + Send + 'static, RemoteJoinHandle<T>)
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State::Running(None)),
+        ended: Condvar::new(),
+        spawned_at,
+        reporter: OnceLock::new(),
+    });
+    let promise = Promise { shared: shared.clone() };
+    let job = move || {
+        let task = spawn_at(async move { f().await }, spawned_at);
+        let tells = async move {
+            let value = match task.await {
+                Ok(value) => Ok(value),
+                Err(e) => Err(promise.shared.failed(&e)),
+            };
+            promise.keep(value);
+        };
+        drop(spawn_at(tells, spawned_at));
+    };
+    (job, RemoteJoinHandle { shared })
 }
 
 impl fmt::Debug for Handle {
@@ -314,6 +389,11 @@ impl<T> Shared<T> {
 }
 
 impl<T> RemoteJoinHandle<T> {
+    /// Whether the task has ended: awaiting it is then ready at once.
+    pub fn is_finished(&self) -> bool {
+        !matches!(*lock(&self.shared.state), State::Running(_))
+    }
+
     /// Blocks the calling thread until the task has ended. Not for use within a loop: it would
     /// stall.
     ///

@@ -22,6 +22,7 @@ pub mod cancel;
 pub mod combine;
 pub mod config;
 mod contain;
+pub mod cross;
 #[allow(unsafe_code)]
 mod driver;
 mod event_loop;

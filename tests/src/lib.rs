@@ -4,6 +4,7 @@
 //! what a process holds ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]),
 //! futures polled by hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
 //! ([`model`]), holding times to what is promised ([`trials`]), programs with a twin in Python ([`twins`]),
+//! work on two cores ([`two_cores`](mod@two_cores)),
 //! and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's
 //! capture, so that `.ci/run` counts it; [`figure!`] prints a measured number, shown with `--nocapture`.
 
@@ -40,11 +41,13 @@ pub mod process;
 pub mod sim_workload;
 pub mod trials;
 pub mod twins;
+pub mod two_cores;
 
 pub use by_hand::{ByHand, now};
 pub use child::{Child, in_child};
 pub use drive::{Rng, poll_once, settled, turns};
 pub use process::{fd_count, fds_settle_at, rss_bytes};
+pub use two_cores::two_cores;
 
 /// Ends the test as skipped: prints `SKIPPED name: why` to the process's real stderr and returns.
 #[macro_export]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 27] = [
+const LAYERS: [(&str, u32); 28] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
@@ -43,6 +43,8 @@ const LAYERS: [(&str, u32); 27] = [
     ("placement", 8),
     ("handle", 8),
     ("event_loop", 9),
+    // What cores say to each other.
+    ("cross", 9),
     ("runtime", 10),
     // Another kernel behind the seam, and what steps loops over it.
     ("sim", 11),

@@ -36,7 +36,7 @@ impl Driver {
             *reaped += 1;
             self.metrics.count(Kind::Completions);
             let cqe = Cqe::new(raw.res, raw.flags);
-            if raw.user_data & (own::CANCEL | own::WAKE) != 0 {
+            if raw.user_data & (own::CANCEL | own::WAKE | own::MESSAGE) != 0 {
                 self.own_completion(raw.user_data, cqe);
             } else {
                 self.complete(Key::from_user_data(raw.user_data), cqe, wake);
@@ -164,8 +164,9 @@ impl Driver {
         if user_data & own::CANCEL != 0 {
             self.own_in_flight.set(self.own_in_flight.get() - 1);
             self.cancel_answered(user_data & !own::CANCEL, cqe);
-        } else {
+        } else if user_data & own::WAKE != 0 {
             self.wake.armed.set(false);
         }
+        // A message has done what it is for: the core is awake.
     }
 }

@@ -31,13 +31,16 @@ pub enum Feature {
     MultishotAccept,
     /// `IORING_ENTER_ABS_TIMER` (6.12): waits until a point in time, not for a span.
     AbsTimer,
+    /// `IORING_REGISTER_SEND_MSG_RING` (6.13): a parked core is woken by a message to its ring; without
+    /// it, by an eventfd.
+    MsgRing,
     /// `IORING_ENTER_NO_IOWAIT` (6.15): a parked core does not count as waiting for a disk.
     NoIowait,
 }
 
 impl Feature {
     /// Every feature, the oldest first.
-    pub const ALL: [Feature; 11] = [
+    pub const ALL: [Feature; 12] = [
         Feature::SubmitAll,
         Feature::RegisteredRing,
         Feature::CoopTaskrun,
@@ -48,6 +51,7 @@ impl Feature {
         Feature::DeferTaskrun,
         Feature::NoSqarray,
         Feature::AbsTimer,
+        Feature::MsgRing,
         Feature::NoIowait,
     ];
 
@@ -64,6 +68,7 @@ impl Feature {
             Feature::BufferRing => "buffer_ring",
             Feature::MultishotAccept => "multishot_accept",
             Feature::AbsTimer => "abs_timer",
+            Feature::MsgRing => "msg_ring",
             Feature::NoIowait => "no_iowait",
         }
     }
@@ -80,6 +85,7 @@ impl Feature {
             Feature::DeferTaskrun => "6.1",
             Feature::NoSqarray => "6.6",
             Feature::AbsTimer => "6.12",
+            Feature::MsgRing => "6.13",
             Feature::NoIowait => "6.15",
         }
     }

@@ -107,6 +107,7 @@ impl Driver {
             }
             _ => StartError::System { step: "eventfd2", source },
         })?;
+        probe_messages(&kernel, &fd, &mut report);
         let count = NonNull::from(Box::leak(Box::new(0u64)));
         Ok(Rc::new(Self {
             kernel,
@@ -153,6 +154,12 @@ impl Driver {
     /// The descriptor that other threads write to.
     pub(crate) fn wake_fd(&self) -> RawFd {
         self.wake.fd.borrow().as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// The ring that other threads send messages to, if they can; its number until it is closed.
+    pub(crate) fn message_fd(&self) -> Option<RawFd> {
+        let ring = self.ring.borrow();
+        ring.as_ref().filter(|_| self.has(Feature::MsgRing)).map(Ring::fd)
     }
 
     /// Closes the eventfd, also if the driver lives on; no sender knows it any more. A read that was
@@ -276,13 +283,32 @@ fn make_pool(
     Ok(Rc::new(Pool::without_ring(config, metrics)))
 }
 
+/// Finds out whether this kernel sends messages without a ring, by one to what is none.
+fn probe_messages(kernel: &Rc<dyn Kernel>, no_ring: &OwnedFd, report: &mut RingReport) {
+    if !report.in_force.contains(Feature::MsgRing) {
+        return;
+    }
+    let mut message = abi::Message::new(no_ring.as_raw_fd(), 0);
+    let arg = std::ptr::from_mut(&mut message).cast();
+    // SAFETY: one live submission, which the call reads.
+    let answer = unsafe { kernel.register(-1, abi::register::SEND_MSG_RING, arg, 1) };
+    match answer.err().and_then(|e| e.raw_os_error()) {
+        Some(libc::EBADFD) => {}
+        Some(libc::EBADF | libc::EINVAL) | None => {
+            report.without(Feature::MsgRing, Missing::Kernel)
+        }
+        Some(errno) => report.without(Feature::MsgRing, Missing::Failed(errno)),
+    }
+}
+
 /// Names of submissions that are not ops: user data with one of these bits, above any op index.
 mod own {
     pub(super) const CANCEL: u64 = 1 << 31;
     pub(super) const WAKE: u64 = 1 << 30;
+    pub(super) const MESSAGE: u64 = crate::sys::abi::WAKE_MESSAGE;
 }
 
-const _: () = assert!(op_slab::OPS_MAX as u64 <= own::WAKE);
+const _: () = assert!(op_slab::OPS_MAX as u64 <= own::MESSAGE);
 
 impl FeatureSet {
     /// The set named by the environment variable `CORELOOP_MASK`.

@@ -113,6 +113,11 @@ impl Ring {
         }
     }
 
+    /// Its descriptor.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.memory.fd
+    }
+
     /// # Safety
     /// As [`Kernel::register`].
     pub(crate) unsafe fn register(&self, op: u32, arg: *mut c_void, n: u32) -> io::Result<u32> {

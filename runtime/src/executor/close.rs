@@ -64,6 +64,8 @@ impl Core {
                 self.report_unfinished();
             }
             contained(|| self.tasks.cancel_all());
+            // After the tasks that use them; their destructors still find the loop.
+            self.kept.close();
             self.timers.close();
             let deadline = self.kernel.now_ns().saturating_add(grace_ns);
             Some(Closing { tasks_cancelled, drain: Drain::until(deadline), deadline })
@@ -92,10 +94,13 @@ impl Core {
     /// Last step: closes the ring, whatever the kernel has kept, and waits for what blocks on
     /// threads.
     pub(crate) fn end_close(&self, closing: Closing) -> ShutdownReport {
+        self.tasks.lease().close_ring();
         let ops_leaked = context::enter(self, || {
             let leaked = self.driver.close_drained();
             // Destructors of wakers and of what ops held may have made tasks.
             contained(|| self.tasks.end_spawned());
+            self.unsent.send();
+            self.watches.clear();
             leaked
         });
         // In this order: nobody writes to the eventfd once its number is withdrawn.

@@ -17,6 +17,8 @@ use crate::driver::{Driver, DriverConfig};
 use crate::mailbox::cell::{CORES_MAX, Lease};
 use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::JobQueue;
+use crate::mailbox::unsent::Unsent;
+use crate::mailbox::watch::Watches;
 use crate::metrics::{Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
 use crate::task::Tasks;
@@ -25,12 +27,14 @@ use crate::task::report::Reporter;
 pub(crate) mod close;
 pub(crate) mod context;
 pub(crate) mod dial;
+pub(crate) mod kept;
 pub(crate) mod list;
 pub(crate) mod park;
 pub(crate) mod tick;
 pub(crate) mod timers;
 
 use self::dial::{Dial, Spin};
+use self::kept::Kept;
 use self::timers::Timers;
 
 /// What one core is set to.
@@ -57,7 +61,13 @@ pub(crate) struct Core {
     pub(crate) driver: Rc<Driver>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) jobs: Arc<JobQueue>,
+    /// Ends of channels that it looks at for its tasks.
+    pub(crate) watches: Watches,
+    /// Channels to other cores in which its tasks have put something.
+    pub(crate) unsent: Unsent,
     pub(crate) metrics: Rc<Recorder>,
+    /// What lives on it for others.
+    pub(crate) kept: Kept,
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
@@ -89,7 +99,7 @@ impl Core {
         };
         let driver = Driver::new(kernel.clone(), &driver_config, metrics.clone())?;
         let lease = Lease::take().ok_or(StartError::TooManyLoops { limit: CORES_MAX })?;
-        lease.open(driver.wake_fd());
+        lease.open(driver.wake_fd(), driver.message_fd());
         let jobs = Arc::new(JobQueue::new(lease.cell));
         Ok(Rc::new(Self {
             tasks: Tasks::new(lease, metrics.clone(), config.reporter.clone(), kernel.now_ns()),
@@ -102,6 +112,9 @@ impl Core {
             peers: RefCell::new(Peers::alone(jobs.clone())),
             driver,
             jobs,
+            watches: Watches::default(),
+            unsent: Unsent::default(),
+            kept: Kept::default(),
             metrics,
             kernel,
         }))

@@ -27,6 +27,8 @@ impl Core {
     /// Submits, unless the turn may end in a sleep, which does that itself: then gives its limit.
     #[inline]
     pub(super) fn submit_or_sleep(&self, wait: Wait) -> Option<u64> {
+        // Sent by no poll that ended well: by closures, wakers, destructors.
+        self.unsent.send();
         self.driver.pool().give_turns();
         self.driver.queue_waiting();
         let until = match self.limit(wait) {

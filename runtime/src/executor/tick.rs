@@ -79,9 +79,13 @@ impl Core {
             while turn.left > 0 {
                 turn.left -= 1;
                 match self.tasks.pick() {
-                    Some(Next::Task(picked)) => self.tasks.run(picked),
+                    Some(Next::Task(picked)) => {
+                        self.tasks.run(picked);
+                        self.unsent.send();
+                    }
                     Some(Next::Root(_)) => {
                         turn.ended = turn.root.as_mut().is_some_and(|root| root());
+                        self.unsent.send();
                         if turn.ended {
                             break;
                         }
@@ -141,6 +145,7 @@ impl Core {
         if cell.map.any() {
             cell.map.drain(|slot| self.tasks.wake_slot(slot));
         }
+        self.watches.take_due(|slot| self.tasks.wake_slot(slot));
         let syscalls = cell.take_remote_wakes();
         if syscalls > 0 {
             self.metrics.add(Kind::RemoteWakes, syscalls);
@@ -167,7 +172,7 @@ impl Core {
     }
 
     pub(super) fn has_mail(&self) -> bool {
-        self.tasks.lease().cell.map.any() || self.jobs.any()
+        self.tasks.lease().cell.map.any() || self.jobs.any() || self.watches.any_due()
     }
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
@@ -208,6 +213,7 @@ impl Core {
                     let woken = picked.stamp;
                     clock.polls(|| self.tasks.info_of(&picked));
                     self.tasks.run(picked);
+                    self.unsent.send();
                     clock.polled(Some(woken));
                 }
                 Next::Gone => {}
@@ -216,6 +222,7 @@ impl Core {
                     let Some(root) = &mut turn.root else { continue };
                     clock.polls(|| self.tasks.root_info());
                     turn.ended = root();
+                    self.unsent.send();
                     clock.polled(Some(woken));
                     if turn.ended {
                         return;

@@ -4,15 +4,17 @@
 //! still names a cell, finds its bits, and does no harm.
 //!
 //! Park protocol. Parker: `parked = 1`, fence, look for mail once more, enter, `parked = 0`. Sender:
-//! publish, fence, and if `parked` is 1, swap it to 0 and write the eventfd. Both fences are SeqCst, so at
-//! least one of the two sees the other. The descriptor is closed only when no sender is between reading
-//! its number and writing to it, or a stranger's file could be written to.
+//! publish, fence, and if `parked` is 1, swap it to 0 and send a message to the ring, or write the eventfd.
+//! Both fences are SeqCst, so at least one of the two sees the other. A descriptor is closed only when no
+//! sender is between reading its number and using it, or a stranger's file could be written to.
 
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
+use super::atomics::LOOK;
 use super::wake_map::WakeMap;
+use crate::sys::linux;
 
 /// Loops that may live in one process at a time.
 pub(crate) const CORES_MAX: usize = 1024;
@@ -24,6 +26,8 @@ pub(crate) struct CoreCell {
     parked: AtomicU32,
     leased: AtomicBool,
     wake_fd: AtomicI32,
+    /// The ring, where the kernel takes messages to it.
+    ring_fd: AtomicI32,
     /// A second one, for whoever waits outside of the loop. The kernel does not pass a write to the first
     /// one on to an eventfd that is registered with the ring.
     notify_fd: AtomicI32,
@@ -47,6 +51,7 @@ impl CoreCell {
             parked: AtomicU32::new(0),
             leased: AtomicBool::new(false),
             wake_fd: AtomicI32::new(-1),
+            ring_fd: AtomicI32::new(-1),
             notify_fd: AtomicI32::new(-1),
             sending: AtomicU32::new(0),
             generations: AtomicU32::new(0),
@@ -64,21 +69,47 @@ impl CoreCell {
     /// Makes the core look at its mail, if it is parked. What it is to see was published before.
     pub(crate) fn unpark(&self) {
         fence(Ordering::SeqCst);
-        if self.parked.load(Ordering::Relaxed) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
+        self.unpark_published();
+    }
+
+    /// As [`unpark`](Self::unpark), where what it is to see was stored by
+    /// [`publish`](super::atomics::publish).
+    pub(crate) fn unpark_published(&self) {
+        if self.parked.load(LOOK) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
             return;
         }
+        self.wake_parked();
+    }
+
+    #[cold]
+    fn wake_parked(&self) {
         self.sending.fetch_add(1, Ordering::SeqCst);
-        for fd in [&self.wake_fd, &self.notify_fd] {
-            let fd = fd.load(Ordering::SeqCst);
-            if fd >= 0 {
-                let one = 1u64;
-                // The eventfd is non-blocking, and a full counter means that it is readable anyway.
-                // SAFETY: `one` is 8 live bytes; the descriptor stays open while `sending` counts us.
-                unsafe { libc::write(fd, (&raw const one).cast(), 8) };
-                self.remote_wakes.fetch_add(1, Ordering::Relaxed);
-            }
+        if self.send_message() {
+            self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.write_to(&self.wake_fd);
         }
+        self.write_to(&self.notify_fd);
         self.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Wakes the core by a message to its ring. It may be turned away: by a kernel that is short of memory,
+    /// or a filter.
+    fn send_message(&self) -> bool {
+        let ring = self.ring_fd.load(Ordering::SeqCst);
+        // The descriptor stays open while `sending` counts us.
+        ring >= 0 && linux::send_message(ring)
+    }
+
+    fn write_to(&self, fd: &AtomicI32) {
+        let fd = fd.load(Ordering::SeqCst);
+        if fd >= 0 {
+            let one = 1u64;
+            // The eventfd is non-blocking, and a full counter means that it is readable anyway.
+            // SAFETY: `one` is 8 live bytes; the descriptor stays open while `sending` counts us.
+            unsafe { libc::write(fd, (&raw const one).cast(), 8) };
+            self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Announces a park. The caller looks at its mail once more before it sleeps.
@@ -128,9 +159,18 @@ impl Lease {
         self.cell.generations.store(generation, Ordering::Relaxed);
     }
 
-    /// Opens the way for wakes to a parked core.
-    pub(crate) fn open(&self, wake_fd: RawFd) {
+    /// Opens the way for wakes to a parked core: messages to its ring, if there is one that takes them, and
+    /// an eventfd.
+    pub(crate) fn open(&self, wake_fd: RawFd, ring_fd: Option<RawFd>) {
         self.cell.wake_fd.store(wake_fd, Ordering::SeqCst);
+        self.cell.ring_fd.store(ring_fd.unwrap_or(-1), Ordering::SeqCst);
+    }
+
+    /// From here on nobody sends messages to the ring, and it may be closed; wakes are written to the
+    /// eventfd.
+    pub(crate) fn close_ring(&self) {
+        self.cell.ring_fd.store(-1, Ordering::SeqCst);
+        self.wait_for_senders();
     }
 
     /// Has wakes written to a second eventfd too.
@@ -144,8 +184,13 @@ impl Lease {
     pub(crate) fn close(&self) {
         self.cell.wake_fd.store(-1, Ordering::SeqCst);
         self.cell.notify_fd.store(-1, Ordering::SeqCst);
+        self.cell.ring_fd.store(-1, Ordering::SeqCst);
+        self.wait_for_senders();
+    }
+
+    fn wait_for_senders(&self) {
         while self.cell.sending.load(Ordering::SeqCst) != 0 {
-            // A sender is within a non-blocking 8-byte write.
+            // A sender is within a call that does not block.
             std::thread::yield_now();
         }
     }

@@ -1,14 +1,18 @@
 //! Closures that other threads hand to a core.
 //!
-//! Owns one core's bounded queue. A full queue refuses, a core that has ended refuses and drops what was
-//! still queued; which of the two happens to a closure is settled under the queue's lock, so none hangs.
-//! The lock is held for a push or a swap only; a wake takes no lock (see `wake_map`).
+//! Owns one core's bounded queue. A full queue refuses, or has the sender wait; a core that has ended
+//! refuses and drops what was still queued; which of the two happens to a closure is settled under the
+//! queue's lock, so none hangs. The lock is held for a push or a swap only; a wake takes no lock (see
+//! `wake_map`). Who waits for room waits on its own core, which goes on taking: two cores whose queues are
+//! full of each other's closures empty them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
+use crate::contain::contained;
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -18,35 +22,79 @@ pub(crate) const JOBS_MAX: usize = 1024;
 pub(crate) struct JobQueue {
     cell: &'static CoreCell,
     /// None once the core has ended.
-    jobs: Mutex<Option<VecDeque<Job>>>,
+    open: Mutex<Option<Open>>,
     any: AtomicBool,
 }
 
-/// Why a closure was not taken; it has been dropped.
+#[derive(Default)]
+struct Open {
+    jobs: VecDeque<Job>,
+    /// Who waits for room, by number.
+    waiting: BTreeMap<u64, Waker>,
+    next: u64,
+}
+
+/// Why a closure was not taken.
 pub(crate) enum Refused {
-    Full,
+    /// It comes back.
+    Full(Job),
+    /// It has been dropped.
     Gone,
 }
 
 impl JobQueue {
     pub(crate) fn new(cell: &'static CoreCell) -> Self {
-        Self { cell, jobs: Mutex::new(Some(VecDeque::new())), any: AtomicBool::new(false) }
+        Self { cell, open: Mutex::new(Some(Open::default())), any: AtomicBool::new(false) }
     }
 
     /// Queues a closure and wakes the core.
     pub(crate) fn push(&self, job: Job) -> Result<(), Refused> {
+        self.push_within(job, JOBS_MAX)
+    }
+
+    /// As [`push`](Self::push), also if the queue is full: for what there is a bounded number of.
+    pub(crate) fn push_anyway(&self, job: Job) -> Result<(), Refused> {
+        self.push_within(job, usize::MAX)
+    }
+
+    fn push_within(&self, job: Job, room: usize) -> Result<(), Refused> {
         // Declared before the lock, so that a refused closure's destructor runs after its release.
         let job = job;
-        let mut jobs = self.lock();
-        match &mut *jobs {
+        let mut open = self.lock();
+        match &mut *open {
             None => return Err(Refused::Gone),
-            Some(queue) if queue.len() >= JOBS_MAX => return Err(Refused::Full),
-            Some(queue) => queue.push_back(job),
+            Some(open) if open.jobs.len() >= room => return Err(Refused::Full(job)),
+            Some(open) => open.jobs.push_back(job),
         }
         self.any.store(true, Ordering::Release);
-        drop(jobs);
+        drop(open);
         self.cell.unpark();
         Ok(())
+    }
+
+    /// Sets down who waits for room, if there is none now.
+    fn poll_room(&self, place: &mut Option<u64>, cx: &Context<'_>) -> Poll<()> {
+        // Foreign code, with nothing held: the clone before the lock, the drop after it.
+        let waker = cx.waker().clone();
+        let mut lock = self.lock();
+        let old = match &mut *lock {
+            Some(open) if open.jobs.len() >= JOBS_MAX => {
+                let number = *place.get_or_insert_with(|| {
+                    open.next += 1;
+                    open.next
+                });
+                open.waiting.insert(number, waker)
+            }
+            _ => return Poll::Ready(()),
+        };
+        drop(lock);
+        drop(old);
+        Poll::Pending
+    }
+
+    fn forget_waiting(&self, place: u64) {
+        let old = self.lock().as_mut().and_then(|open| open.waiting.remove(&place));
+        drop(old);
     }
 
     pub(crate) fn any(&self) -> bool {
@@ -55,19 +103,62 @@ impl JobQueue {
 
     /// Takes all that is queued. The owning core only.
     pub(crate) fn take(&self) -> VecDeque<Job> {
-        let mut jobs = self.lock();
+        let mut lock = self.lock();
         self.any.store(false, Ordering::Relaxed);
-        jobs.as_mut().map(std::mem::take).unwrap_or_default()
+        let Some(open) = lock.as_mut() else { return VecDeque::new() };
+        let (jobs, waiting) = (std::mem::take(&mut open.jobs), std::mem::take(&mut open.waiting));
+        drop(lock);
+        wake_all(waiting);
+        jobs
     }
 
     /// Refuses from now on; what was queued is dropped by the caller.
     pub(crate) fn close(&self) -> VecDeque<Job> {
-        let mut jobs = self.lock();
+        let mut lock = self.lock();
         self.any.store(false, Ordering::Relaxed);
-        jobs.take().unwrap_or_default()
+        let Some(open) = lock.take() else { return VecDeque::new() };
+        drop(lock);
+        wake_all(open.waiting);
+        open.jobs
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<VecDeque<Job>>> {
-        self.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn wake_all(waiting: BTreeMap<u64, Waker>) {
+    for waker in waiting.into_values() {
+        contained(|| waker.wake());
+    }
+}
+
+/// A wait for room in a queue.
+pub(crate) struct Room<'a> {
+    queue: &'a JobQueue,
+    place: Option<u64>,
+}
+
+impl<'a> Room<'a> {
+    pub(crate) fn in_queue(queue: &'a JobQueue) -> Self {
+        Self { queue, place: None }
+    }
+}
+
+impl Future for Room<'_> {
+    type Output = ();
+
+    /// Ready when there was room, or the core has ended.
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.queue.poll_room(&mut this.place, cx)
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.queue.forget_waiting(place);
+        }
     }
 }

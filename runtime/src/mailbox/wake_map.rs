@@ -10,7 +10,8 @@
 //! order what either wrote before the owner's swap.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::atomics::{AtomicPtr, AtomicU64, Ordering};
 
 const WORDS: usize = 512;
 const SLOTS_PER_SEGMENT: u32 = WORDS as u32 * 64;

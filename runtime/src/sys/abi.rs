@@ -49,6 +49,8 @@ pub(crate) mod register {
     pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
     pub(crate) const PBUF_RING: u32 = 22;
     pub(crate) const UNREGISTER_PBUF_RING: u32 = 23;
+    /// Takes no ring: any thread may.
+    pub(crate) const SEND_MSG_RING: u32 = 31;
 }
 
 pub(crate) mod opcode {
@@ -64,6 +66,7 @@ pub(crate) mod opcode {
     pub(crate) const SEND: u8 = 26;
     pub(crate) const RECV: u8 = 27;
     pub(crate) const SHUTDOWN: u8 = 34;
+    pub(crate) const MSG_RING: u8 = 40;
     pub(crate) const LAST_KNOWN: u8 = 64;
 
     /// What it does, by the name of the system call that does the same.
@@ -207,6 +210,28 @@ pub(crate) struct RsrcUpdate {
     pub(crate) data: u64,
 }
 
+/// `struct io_uring_sqe` as `IORING_REGISTER_SEND_MSG_RING` takes it: a completion with this user data for
+/// another ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message {
+    opcode: u8,
+    flags: u8,
+    ioprio: u16,
+    ring: i32,
+    user_data: u64,
+    rest: [u64; 6],
+}
+
+impl Message {
+    pub(crate) fn new(ring: i32, user_data: u64) -> Self {
+        Self { opcode: opcode::MSG_RING, flags: 0, ioprio: 0, ring, user_data, rest: [0; 6] }
+    }
+}
+
+/// User data of the messages that wake a core: ours, and of no op.
+pub(crate) const WAKE_MESSAGE: u64 = 1 << 29;
+
 /// `struct io_uring_probe_op`.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
@@ -243,4 +268,5 @@ const _: () = assert!(size_of::<RawCqe>() == 16);
 const _: () = assert!(size_of::<GetEventsArg>() == 24);
 const _: () = assert!(size_of::<BufEntry>() == 16);
 const _: () = assert!(size_of::<BufReg>() == 40);
+const _: () = assert!(size_of::<Message>() == 64);
 const _: () = assert!(size_of::<Probe>() == 16 + 8 * opcode::LAST_KNOWN as usize);

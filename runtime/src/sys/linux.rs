@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::abi::{self, GetEventsArg, Params};
+use super::abi::{self, GetEventsArg, Message, Params};
 use super::kernel::{Kernel, Mapping, RingMemory, WaitArg};
 
 /// The running kernel.
@@ -142,6 +142,14 @@ pub(crate) fn monotonic_ns() -> u64 {
     // SAFETY: `ts` is a live timespec. CLOCK_MONOTONIC cannot fail on Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
     ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// Puts a completion with [`abi::WAKE_MESSAGE`] into a ring (6.13), from any thread; whether it is there.
+pub(crate) fn send_message(ring: RawFd) -> bool {
+    let message = Message::new(ring, abi::WAKE_MESSAGE);
+    let (op, arg) = (abi::register::SEND_MSG_RING, ptr::from_ref(&message));
+    // SAFETY: one live submission, which the call reads.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, -1, op, arg, 1) == 0 }
 }
 
 /// CPU time of the calling thread in nanoseconds.

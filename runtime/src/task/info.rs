@@ -141,5 +141,6 @@ notes! {
     BlockingRoom => "room in the blocking pool's queue",
     Token => "a cancel",
     RemoteTask => "a task on another core",
+    CoreRoom => "room in another core's queue",
     Connection => "a connection",
 }
