@@ -11,7 +11,7 @@ mod timers;
 
 pub use cross::{Arrivals, RoundTrips, one_way_numbers};
 pub use memory::{Idle, idle_tasks};
-pub use tasks::{Local, Shared, Tally, spawn_batch, spawn_each, yields};
+pub use tasks::{Local, Shared, Tally, WakeSelf, spawn_batch, spawn_each, yields};
 pub use timers::{Sleeper, sleeps, timers};
 
 /// A workload has to end within this.

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::Figures;
@@ -120,4 +122,24 @@ pub async fn yields<T: Tally, Y: Future>(
         }
     }
     Figures::new().number("ns_per_yield", ns_each(start, turns * TASKS))
+}
+
+/// Gives way once, for runtimes that have no such future themselves: wakes its own task, which
+/// puts it behind what is runnable.
+#[derive(Default)]
+pub struct WakeSelf {
+    woke: bool,
+}
+
+impl Future for WakeSelf {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.woke {
+            return Poll::Ready(());
+        }
+        self.woke = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
 }
