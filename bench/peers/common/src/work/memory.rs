@@ -13,6 +13,7 @@ use crate::memory::{HeapCount, resident_bytes, trim};
 const PORTION: u64 = 100;
 
 static POLLED: AtomicU64 = AtomicU64::new(0);
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// A future of 8 bytes that never ends. It keeps no waker: nothing will ever wake it.
 pub struct Idle(usize);
@@ -28,13 +29,23 @@ impl Future for Idle {
     }
 }
 
+impl Drop for Idle {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// `idle-tasks`: `spawn` starts a detached task of the future; `yield_now` lets them be polled.
+///
+/// Some runtimes free a task that nobody can wake or await any more. The weight of what is gone
+/// says nothing: that panics, and there the caller keeps or forgets the handle.
 pub async fn idle_tasks<Y: Future>(
     count: u64,
     mut spawn: impl FnMut(Idle),
     mut yield_now: impl FnMut() -> Y,
 ) -> Figures {
     POLLED.store(0, Ordering::Relaxed);
+    DROPPED.store(0, Ordering::Relaxed);
     trim();
     let resident = resident_bytes();
     let heap = HeapCount::start();
@@ -48,6 +59,7 @@ pub async fn idle_tasks<Y: Future>(
     }
     let heap_bytes = heap.live_bytes();
     drop(heap);
+    assert_eq!(DROPPED.load(Ordering::Relaxed), 0, "the tasks are alive when they are weighed");
     let grown = resident_bytes() as f64 - resident as f64;
     Figures::new()
         .number("bytes_per_task", grown / count as f64)

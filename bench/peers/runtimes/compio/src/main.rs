@@ -11,7 +11,7 @@ use compio::BufResult;
 use compio::driver::ProactorBuilder;
 use compio::io::{AsyncRead, AsyncWriteExt};
 use compio::net::{TcpListener, TcpStream};
-use compio::runtime::{ResumeUnwind, RuntimeBuilder, spawn};
+use compio::runtime::{RuntimeBuilder, spawn};
 use compio::time::{sleep, sleep_until};
 use peers_common::work::{self, Local, Tally, WakeSelf};
 use peers_common::{Echo, Failure, Figures, Peer, Work, Workload, net, process};
@@ -48,12 +48,13 @@ fn main() -> ExitCode {
     peers_common::main(&PEER)
 }
 
-/// Runs the body as a task of a fresh runtime, as with the other peers.
-fn run<F: Future + 'static>(body: F) -> Result<F::Output, Failure> {
+/// Runs the body on a fresh runtime, where `compio::main` has it too. In a spawned task it would be
+/// dearer: each wait for another task takes two turns of the loop there, which enter the kernel.
+fn run<F: Future>(body: F) -> Result<F::Output, Failure> {
     let mut proactor = ProactorBuilder::new();
     proactor.single_issuer(true).coop_taskrun(true).defer_taskrun(true);
     let runtime = RuntimeBuilder::new().with_proactor(proactor).build()?;
-    Ok(runtime.block_on(async { spawn(body).await.resume_unwind().expect("nobody cancels it") }))
+    Ok(runtime.block_on(body))
 }
 
 fn echo(echo: &Echo) -> Result<(), Failure> {
