@@ -1,8 +1,8 @@
-//! monoio: its io_uring driver as it is built by default, and with the flags that a user can put in.
+//! monoio: its io_uring driver as released, and with the flags that a user can put in.
 //!
-//! The driver is named, not found out by the fusion driver, which asks at each operation what it is.
-//! The feature `sync` lets tasks be woken from another thread; without it they can't be. monoio
-//! has no channel between threads itself: flume is what it uses inside for that.
+//! The driver is named: the fusion driver finds out at each operation which one it is. The feature
+//! `sync` lets tasks be woken from another thread; without it they can't be. monoio has no channel
+//! between threads itself: flume is what it uses inside for that.
 
 use std::future::Future;
 use std::io;
