@@ -122,7 +122,7 @@ impl Ends {
 
     /// To be submitted by the next [`Ends::take`] or [`Ends::submit`]; there has to be room.
     fn send(&mut self, number: u64) {
-        let entry = opcode::MsgRing::new(types::Fd(self.other), 0, number, None).build();
+        let entry = opcode::MsgRingData::new(types::Fd(self.other), 0, number, None).build();
         // Only a failure completes here too.
         let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(FAILED);
         // SAFETY: the submission names no memory.
@@ -181,7 +181,8 @@ fn ring_round_trip(work: &Work) -> Result<Figures, Failure> {
 fn ring_one_way(work: &Work) -> Result<Figures, Failure> {
     let meeting = Meeting::new();
     let (met, count) = (meeting.clone(), work.count);
-    let other = process::on_core(work.second_core, move || -> io::Result<()> {
+    // The ring goes with the result: there may be news for it until the receiver has ended.
+    let other = process::on_core(work.second_core, move || -> io::Result<Ends> {
         let mut ends = Ends::meet(&met, 1)?;
         let (mut sent, mut taken) = (0, 0);
         for number in one_way_numbers(count) {
@@ -195,7 +196,8 @@ fn ring_one_way(work: &Work) -> Result<Figures, Failure> {
             }
         }
         ends.send(END);
-        ends.submit()
+        ends.submit()?;
+        Ok(ends)
     });
     let mut ends = Ends::meet(&meeting, 0)?;
     let mut arrivals = Arrivals::new(work.count);
