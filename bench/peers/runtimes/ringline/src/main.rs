@@ -87,6 +87,7 @@ impl AsyncEventHandler for Server {
     /// send: ringline's documented fast path. Only if the pool is full the data is kept, and the
     /// connection reads no further before it has been sent. (`forward_held`, its way without a
     /// copy, is the alternative; at the end of a stream both lose what isn't sent yet.)
+    #[expect(clippy::manual_async_fn, reason = "the trait asks for a static future")]
     fn on_accept(&self, conn: ConnCtx) -> impl Future<Output = ()> + 'static {
         async move {
             let mut unsent = Vec::new();
