@@ -28,12 +28,14 @@ const PEER: Peer = Peer {
         Workload { name: "yield", run: yields },
         Workload { name: "timers-ordered", run: timers_ordered },
         Workload { name: "timers-random", run: timers_random },
-        Workload { name: "sleeps", run: sleeps },
         Workload { name: "idle-tasks", run: idle_tasks },
         Workload { name: "cross-round-trip", run: cross_round_trip },
         Workload { name: "cross-one-way", run: cross_one_way },
     ],
-    unsupported: &[],
+    unsupported: &[(
+        "sleeps",
+        "it panics when one of more than 65,535 tasks ends: a task's index has 16 bits",
+    )],
 };
 
 const SPIN: Duration = Duration::from_micros(50);
@@ -112,16 +114,7 @@ fn timers_random(work: &Work) -> Result<Figures, Failure> {
     run(&work.variant, work::timers(work.count, true, operations::sleep))
 }
 
-fn sleeps(work: &Work) -> Result<Figures, Failure> {
-    let spawn = |sleeper: work::Sleeper| {
-        drop(spawn_task(async move {
-            operations::sleep_until(sleeper.deadline()).await.expect("nobody cancels it");
-            sleeper.woke();
-        }));
-    };
-    run(&work.variant, work::sleeps(work.count, spawn, operations::sleep))
-}
-
+/// None of them ends, so that there may be more than 65,535.
 fn idle_tasks(work: &Work) -> Result<Figures, Failure> {
     let spawn = |idle| drop(spawn_task(idle));
     run(&work.variant, work::idle_tasks(work.count, spawn, yield_io))
