@@ -101,6 +101,10 @@ pub struct Workload {
     /// counts from the intended send time. Without it, each answer triggers the next request
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<u64>,
+    /// With --rate, how requests follow each other: evenly apart, or at random as those of many
+    /// clients who know nothing of each other (a Poisson process; the same one in every run)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Arrivals::Even)]
+    pub arrivals: Arrivals,
     /// How long an idle load core polls before it sleeps: off, dial or a time; default: 10ms
     /// where no server or other load runs on its CPU, else off
     #[arg(long, value_name = "SPIN", value_parser = parse::spin)]
@@ -265,6 +269,25 @@ impl StatsLevel {
     }
 }
 
+/// How the requests of an open loop follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// The same time apart.
+    Even,
+    /// At random, independently of each other.
+    Poisson,
+}
+
+impl Arrivals {
+    /// The word of the command line for them.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arrivals::Even => "even",
+            Arrivals::Poisson => "poisson",
+        }
+    }
+}
+
 fn connections(text: &str) -> Result<u64, String> {
     parse::count(text, CONNECTIONS)
 }
@@ -339,7 +362,7 @@ mod tests {
         let load = args.workload;
         assert_eq!((load.connections, load.size, load.depth), (64, 64, None));
         assert_eq!((load.duration, load.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
-        assert_eq!(load.rate, None);
+        assert_eq!((load.rate, load.arrivals), (None, Arrivals::Even));
         assert_eq!(args.tuning.spin, Spin::Dial);
         assert_eq!(args.tuning.stats, StatsLevel::Counters);
     }

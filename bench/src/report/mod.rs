@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use crate::cli::Arrivals;
 use crate::cli::plan::{LoadPlan, ServePlan};
 use crate::machine::MachineFacts;
 use crate::report::chart::Bucket;
@@ -64,6 +65,8 @@ pub struct Parameters {
     pub warmup_ns: u64,
     /// Requests per second asked for; `None` is a closed loop.
     pub rate: Option<u64>,
+    /// How requests follow each other in an open loop: `even` or `poisson`.
+    pub arrivals: Option<String>,
     /// Cores that served, if they were of this process.
     pub server_cores: Vec<usize>,
     /// Cores that made the load.
@@ -247,7 +250,12 @@ impl RunReport {
             errors,
             unanswered,
             window_ns,
-            open: schedule.map(|(rate, (corrected, lag))| OpenFigures { rate, corrected, lag }),
+            open: schedule.map(|(rate, (corrected, lag))| OpenFigures {
+                rate,
+                random: load.workload.arrivals == Arrivals::Poisson,
+                corrected,
+                lag,
+            }),
             clipped: total.clipped,
             missing: input.missing,
             congestion_control: input.platform.congestion_control.as_deref(),
@@ -266,6 +274,7 @@ impl RunReport {
                 duration_ns: window_ns,
                 warmup_ns: load.workload.warmup.as_nanos() as u64,
                 rate: load.workload.rate,
+                arrivals: load.workload.rate.map(|_| load.workload.arrivals.as_str().into()),
                 server_cores: input.serve.map_or(Vec::new(), |plan| plan.cores.clone()),
                 load_cores: load.cores.clone(),
                 server: input.serve.map(ServerParameters::new),
