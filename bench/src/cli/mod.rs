@@ -11,10 +11,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod examples;
 pub mod parse;
+pub mod peers;
 pub mod plan;
 
 use examples::*;
 use parse::{CoreList, Range, Spin};
+use peers::PeersArgs;
 
 const CONNECTIONS: Range = Range { min: 1, max: 100_000 };
 const MESSAGE_SIZE: Range = Range { min: 1, max: 16 << 20 };
@@ -47,6 +49,8 @@ pub enum Command {
     /// Put load on a server that is already running
     #[command(subcommand)]
     Load(LoadScenario),
+    /// Run the same work on coreloop and on what it is compared with, and say who is ahead
+    Peers(Box<PeersArgs>),
     /// Say what this kernel offers, what limits matter, and what to change
     Doctor(DoctorArgs),
 }
@@ -233,6 +237,9 @@ pub struct IdleArgs {
     /// A process of this machine whose memory is compared before and after: the server
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Write the figures as JSON (with --server-pid)
+    #[arg(long, value_name = "FILE", requires = "server_pid")]
+    pub json: Option<PathBuf>,
     /// No progress
     #[arg(long)]
     pub quiet: bool,

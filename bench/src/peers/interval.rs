@@ -166,7 +166,10 @@ mod tests {
         let both = ratio(&[0.9, 1.1, 0.95, 1.05, 1.0]);
         assert_eq!((less.verdict(true), less.verdict(false)), (Verdict::Ahead, Verdict::Behind));
         assert_eq!((more.verdict(true), more.verdict(false)), (Verdict::Behind, Verdict::Ahead));
-        assert_eq!((both.verdict(true), both.verdict(false)), (Verdict::Unresolved, Verdict::Unresolved));
+        assert_eq!(
+            (both.verdict(true), both.verdict(false)),
+            (Verdict::Unresolved, Verdict::Unresolved)
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::cli::plan::{LoadPlan, ServePlan};
 use crate::machine::MachineFacts;
 use crate::report::chart::Bucket;
 use crate::report::core::{CoreRow, CoreUsage, per};
+use crate::scenario::idle::Idled;
 use crate::stats::{LatencySet, Summary};
 use crate::verdict::{Figures, OpenFigures, Verdict, judge};
 
@@ -172,6 +173,21 @@ pub struct ServeReport {
     pub core_histograms: Vec<CoreHistogram>,
 }
 
+/// The report of `load idle`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IdleReport {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// `load idle`.
+    pub command: String,
+    /// How many were open.
+    pub connections: u64,
+    /// The server's anonymous memory before them.
+    pub server_bytes_before: Option<u64>,
+    /// With them.
+    pub server_bytes_with: Option<u64>,
+}
+
 /// What [`RunReport::new`] puts together.
 #[derive(Debug)]
 pub struct RunInput<'a> {
@@ -291,6 +307,19 @@ impl RunReport {
             latency,
             cores,
             core_histograms: input.core_histograms,
+        }
+    }
+}
+
+impl IdleReport {
+    /// From what was seen.
+    pub fn new(idled: &Idled) -> IdleReport {
+        IdleReport {
+            schema_version: SCHEMA_VERSION,
+            command: "load idle".into(),
+            connections: idled.connections,
+            server_bytes_before: idled.server_bytes.map(|(before, _)| before),
+            server_bytes_with: idled.server_bytes.map(|(_, with)| with),
         }
     }
 }
