@@ -43,6 +43,8 @@ pub struct Row {
     pub who: String,
     /// Whether the others are compared with it.
     pub is_reference: bool,
+    /// Whether it is a variant of ours.
+    pub is_ours: bool,
     /// In the order of the workload's figures.
     pub cells: Vec<Option<Cell>>,
     /// Blocks with figures.
@@ -147,6 +149,7 @@ fn rows(
         Row {
             who: who.id.clone(),
             is_reference: reference.is_some_and(|reference| reference.id == who.id),
+            is_ours: who.is_ours(),
             cells: cells.collect(),
             blocks: runs.len(),
             disturbed: runs.values().filter(|run| !run.marks.is_empty()).count(),

@@ -12,7 +12,8 @@ use crate::peers::draw::Draw;
 /// Enough for ends that are stable to a percent of the interval's width.
 pub const RESAMPLES: usize = 2_000;
 
-/// Fewer blocks than this can't give an interval that means anything.
+/// Fewer blocks than this can't give an interval that means anything: even if all of three are on one side
+/// of 1, chance does that one time in four.
 pub const BLOCKS_MIN: usize = 5;
 
 /// What a pair comes to.
@@ -60,9 +61,10 @@ impl Ratio {
         Some(Ratio { median: median(&logs).exp(), low, high, blocks: logs.len() })
     }
 
-    /// Who is ahead, given what is better.
+    /// Who is ahead, given what is better. Of fewer than [`BLOCKS_MIN`] blocks nobody can tell.
     pub fn verdict(&self, less_is_better: bool) -> Verdict {
-        let (below, above) = (self.high < 1.0, self.low > 1.0);
+        let enough = self.blocks >= BLOCKS_MIN;
+        let (below, above) = (enough && self.high < 1.0, enough && self.low > 1.0);
         match (below, above, less_is_better) {
             (true, _, true) | (_, true, false) => Verdict::Ahead,
             (true, _, false) | (_, true, true) => Verdict::Behind,
@@ -170,6 +172,12 @@ mod tests {
             (both.verdict(true), both.verdict(false)),
             (Verdict::Unresolved, Verdict::Unresolved)
         );
+    }
+
+    #[test]
+    fn few_blocks_resolve_nothing() {
+        assert_eq!(ratio(&[0.5, 0.5, 0.5, 0.5]).verdict(true), Verdict::Unresolved);
+        assert_eq!(ratio(&[0.5, 0.5, 0.5, 0.5, 0.5]).verdict(true), Verdict::Ahead);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn warnings(results: &Results) -> Vec<String> {
     let mut lines = Vec::new();
     if results.blocks < BLOCKS_MIN {
         lines.push(format!(
-            "{} blocks are too few: the intervals mean nothing, and neither do the verdicts (use {} or more)",
+            "{} blocks are too few: the intervals mean nothing, and everything is unresolved (use {} or more)",
             results.blocks, BLOCKS_MIN
         ));
     }
@@ -66,7 +66,8 @@ pub fn warnings(results: &Results) -> Vec<String> {
 pub fn legend(paint: Paint) -> String {
     let words = "ratio: coreloop's figure over the contender's, the median over blocks, with the 95 % interval \
                  of a bootstrap over blocks. ahead, behind: the whole interval is on one side of 1; else \
-                 unresolved. + - ~ say the same of the figures without an interval here. best: of all blocks. \
+                 unresolved, as is everything of fewer than 5 blocks. + - ~ say the same of the figures without an \
+                 interval here. A figure of 0 has no ratio. best: of all blocks. \
                  d: blocks that stayed disturbed after two repeats.";
     format!("\n{}", paragraph(words, Tone::Dim, paint))
 }
@@ -113,13 +114,15 @@ pub fn summary(comparisons: &[Comparison], paint: Paint) -> String {
                 if !figure.headline || part.reference.is_none() {
                     continue;
                 }
+                // Our own other variants are in the tables, for comparison; nobody is ahead of itself.
+                let others = || part.rows.iter().filter(|row| !row.is_ours);
                 let of = |verdict: Verdict| -> Vec<&str> {
                     let with = |row: &&Row| {
                         row.cells[i]
                             .and_then(|cell| cell.against)
                             .is_some_and(|(_, v)| v == verdict)
                     };
-                    part.rows.iter().filter(with).map(|row| row.who.as_str()).collect()
+                    others().filter(with).map(|row| row.who.as_str()).collect()
                 };
                 let place = match part.title {
                     AS_THEY_COME => comparison.workload.name.to_owned(),
