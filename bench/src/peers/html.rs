@@ -19,8 +19,8 @@ h3{font-size:15px;margin:20px 0 6px}p{margin:4px 0 10px;max-width:900px}\
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:12px 0}dt{color:var(--dim)}dd{margin:0}\
 code{font:13px ui-monospace,monospace;overflow-wrap:anywhere}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}\
-th,td{padding:4px 12px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}\
-th{font-weight:600;color:var(--dim);text-align:right}th:first-child,td:first-child{text-align:left}\
+th,td{padding:4px 9px;text-align:right;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}\
+th{font-weight:600;color:var(--dim);text-align:right;vertical-align:bottom;white-space:normal}th:first-child,td:first-child{text-align:left}\
 td small,.dim{color:var(--dim);font-size:12px}td small{display:block}\
 tr.ours td:first-child{color:var(--ours);font-weight:600}\
 .ahead{color:var(--ahead)}.behind{color:var(--behind)}.unresolved{color:var(--unresolved)}\

@@ -148,16 +148,18 @@ fn table(comparison: &Comparison, part: &Part, paint: Paint) -> String {
     let mut heads: Vec<(String, Align)> = vec![("contender".into(), Align::Left)];
     for figure in figures {
         heads.push((head_of(figure), Align::Right));
-        match (figure.headline, part.reference.is_some()) {
-            (true, true) => heads.extend([
-                ("best".to_owned(), Align::Right),
-                ("ratio".to_owned(), Align::Right),
-                ("95 %".to_owned(), Align::Left),
-                (String::new(), Align::Left),
-            ]),
-            (true, false) => heads.push(("best".into(), Align::Right)),
-            (false, true) => heads.push(("ratio".into(), Align::Right)),
-            (false, false) => {}
+        let room = room(figures, figure);
+        if room == Room::Much {
+            heads.push(("best".into(), Align::Right));
+        }
+        if part.reference.is_some() {
+            heads.push(("ratio".into(), Align::Right));
+            if room != Room::Little {
+                heads.push(("95 %".into(), Align::Left));
+            }
+            if room == Room::Much {
+                heads.push((String::new(), Align::Left));
+            }
         }
     }
     heads.push(("d".into(), Align::Right));
@@ -170,12 +172,46 @@ fn table(comparison: &Comparison, part: &Part, paint: Paint) -> String {
     coloured(&table.render(paint), paint)
 }
 
+/// How much of a figure has room in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// The best block, the interval, and the verdict as a word.
+    Much,
+    /// The interval, and the verdict as a sign.
+    Some,
+    /// The verdict as a sign.
+    Little,
+}
+
+fn room(figures: &[Figure], figure: &Figure) -> Room {
+    let headlines = figures.iter().filter(|figure| figure.headline).count();
+    match (figure.headline, headlines) {
+        (true, 1) => Room::Much,
+        (true, _) => Room::Some,
+        (false, _) => Room::Little,
+    }
+}
+
 fn head_of(figure: &Figure) -> String {
     let short = match figure.key {
         "cpu_ns_per_request" => return "ns/req".to_owned(),
         "requests_per_s" => return figure.unit.to_owned(),
         "p50_us" => "p50",
         "p99_us" => "p99",
+        "late_p50_us" => "late p50",
+        "late_p99_us" => "late p99",
+        "late_max_us" => "most",
+        "early" => "early",
+        "insert_ns" => "insert",
+        "cancel_ns" => "cancel",
+        "bytes_per_task" => "a task",
+        "bytes_beyond_future" => "beyond",
+        "heap_bytes_per_task" => "heap",
+        "mean_ns" => "mean",
+        "p50_ns" => "p50",
+        "p99_ns" => "p99",
+        "m_per_s" => return figure.unit.to_owned(),
+        "bytes_per_connection" => "a connection",
         _ => figure.words,
     };
     // Some units are in the word.
@@ -193,11 +229,12 @@ fn cells(figures: &[Figure], row: &Row, compared: bool) -> Vec<String> {
             None => "·".into(),
         };
         out.push(number(cell.map(|cell| cell.median)));
-        if figure.headline {
+        let room = room(figures, figure);
+        if room == Room::Much {
             out.push(number(cell.map(|cell| cell.best)));
         }
         if compared {
-            out.extend(ratio_cells(cell.as_ref(), figure.headline));
+            out.extend(ratio_cells(cell.as_ref(), room));
         }
     }
     let disturbed = if row.disturbed > 0 { row.disturbed.to_string() } else { String::new() };
@@ -205,19 +242,21 @@ fn cells(figures: &[Figure], row: &Row, compared: bool) -> Vec<String> {
     out
 }
 
-fn ratio_cells(cell: Option<&Cell>, headline: bool) -> Vec<String> {
-    let against = cell.and_then(|cell| cell.against);
-    match (against, headline) {
-        (Some((ratio, verdict)), true) => vec![
-            ratio_digits(ratio.median),
-            format!("{}–{}", ratio_digits(ratio.low), ratio_digits(ratio.high)),
-            verdict.as_str().into(),
-        ],
-        (Some((ratio, verdict)), false) => {
-            vec![format!("{}{}", short_ratio(ratio.median), verdict.sign())]
-        }
-        (None, true) => vec![String::new(), String::new(), String::new()],
-        (None, false) => vec![String::new()],
+fn ratio_cells(cell: Option<&Cell>, room: Room) -> Vec<String> {
+    let columns = match room {
+        Room::Much => 3,
+        Room::Some => 2,
+        Room::Little => 1,
+    };
+    let Some((ratio, verdict)) = cell.and_then(|cell| cell.against) else {
+        return vec![String::new(); columns];
+    };
+    let interval = format!("{}–{}", ratio_digits(ratio.low), ratio_digits(ratio.high));
+    let sign = verdict.sign();
+    match room {
+        Room::Much => vec![ratio_digits(ratio.median), interval, verdict.as_str().into()],
+        Room::Some => vec![format!("{}{sign}", ratio_digits(ratio.median)), interval],
+        Room::Little => vec![format!("{}{sign}", short_ratio(ratio.median))],
     }
 }
 
