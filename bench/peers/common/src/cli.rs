@@ -151,7 +151,8 @@ fn variant(peer: &Peer, wanted: Option<String>) -> Result<String, Failure> {
 }
 
 fn describe(peer: &Peer) -> Value {
-    let mut workloads = vec!["echo"];
+    let no_server = peer.unsupported.iter().any(|(name, _)| *name == "echo");
+    let mut workloads = if no_server { vec![] } else { vec!["echo"] };
     workloads.extend(peer.workloads.iter().map(|workload| workload.name));
     let unsupported = peer.unsupported.iter();
     let unsupported: serde_json::Map<_, _> =

@@ -37,7 +37,7 @@ pub struct Peer {
     pub echo: fn(&Echo) -> Result<(), Failure>,
     /// The workloads that it can do.
     pub workloads: &'static [Workload],
-    /// The workloads that it can't do, with the reason.
+    /// The workloads that it can't do, with the reason; `echo` too, if it has no server.
     pub unsupported: &'static [(&'static str, &'static str)],
 }
 

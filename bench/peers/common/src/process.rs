@@ -12,6 +12,20 @@ pub fn pin(core: usize) -> io::Result<()> {
     }
 }
 
+/// Lets the calling thread run on every core again: for runtimes that look at where they may run
+/// before they pin their threads themselves.
+pub fn unpin() -> io::Result<()> {
+    // SAFETY: a set of all ones is a valid value, and the kernel only reads it.
+    let failed = unsafe {
+        let mut all: libc::cpu_set_t = std::mem::zeroed();
+        for core in 0..libc::CPU_SETSIZE as usize {
+            libc::CPU_SET(core, &mut all);
+        }
+        libc::sched_setaffinity(0, size_of_val(&all), &all) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Runs `body` on a thread of that core.
 pub fn on_core<T, F>(core: usize, body: F) -> JoinHandle<T>
 where

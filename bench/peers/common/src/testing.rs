@@ -45,6 +45,23 @@ pub fn describes_itself(binary: &str, runtime: &str, lock_file: &str) {
 /// Each variant's server, with small and large buffers: several connections at once, chunks of any
 /// size, more in flight than a buffer holds; and clients that reset theirs harm nobody.
 pub fn echoes_bytes(binary: &str) {
+    echoes(binary, Ends::WhenSent);
+}
+
+/// The same for a runtime that drops what it has not answered when a client ends its stream: each
+/// client first waits for all answers. Who calls this says why.
+pub fn echoes_bytes_of_open_streams(binary: &str) {
+    echoes(binary, Ends::WhenAnswered);
+}
+
+/// When a client ends its stream.
+#[derive(Clone, Copy, PartialEq)]
+enum Ends {
+    WhenSent,
+    WhenAnswered,
+}
+
+fn echoes(binary: &str, ends: Ends) {
     for variant in strings(&describe(binary)["variants"]) {
         for size in ["64", "16384"] {
             let server = Server::start(binary, &variant, size);
@@ -54,11 +71,11 @@ pub fn echoes_bytes(binary: &str) {
             thread::scope(|scope| {
                 for seed in 0..CONNECTIONS {
                     let server = &server;
-                    scope.spawn(move || exchange(&server.connect(), seed));
+                    scope.spawn(move || exchange(&server.connect(), seed, ends));
                 }
             });
             server.reset_one();
-            exchange(&server.connect(), 99);
+            exchange(&server.connect(), 99, ends);
         }
     }
 }
@@ -181,14 +198,14 @@ impl Drop for Server {
 }
 
 /// Writes and checks at once, ends the stream, and expects the other side to end it too.
-fn exchange(stream: &TcpStream, seed: u64) {
+fn exchange(stream: &TcpStream, seed: u64, ends: Ends) {
     thread::scope(|scope| {
-        scope.spawn(move || write(stream, seed));
-        check(stream, seed);
+        scope.spawn(move || write(stream, seed, ends));
+        check(stream, seed, ends);
     });
 }
 
-fn write(mut stream: &TcpStream, seed: u64) {
+fn write(mut stream: &TcpStream, seed: u64, ends: Ends) {
     let mut sizes = Random::new(seed);
     let mut position = 0;
     while position < STREAM_BYTES {
@@ -197,10 +214,12 @@ fn write(mut stream: &TcpStream, seed: u64) {
         stream.write_all(&bytes(seed, position, size)).expect("the server reads");
         position += size;
     }
-    stream.shutdown(Shutdown::Write).expect("it is open");
+    if ends == Ends::WhenSent {
+        stream.shutdown(Shutdown::Write).expect("it is open");
+    }
 }
 
-fn check(mut stream: &TcpStream, seed: u64) {
+fn check(mut stream: &TcpStream, seed: u64, ends: Ends) {
     let mut position = 0;
     let mut buffer = vec![0; 8192];
     loop {
@@ -211,6 +230,9 @@ fn check(mut stream: &TcpStream, seed: u64) {
         let expected = bytes(seed, position, count);
         assert!(buffer[..count] == expected, "seed {seed}, within {count} bytes at {position}");
         position += count;
+        if position == STREAM_BYTES && ends == Ends::WhenAnswered {
+            stream.shutdown(Shutdown::Write).expect("it is open");
+        }
     }
     assert_eq!(position, STREAM_BYTES, "seed {seed}");
 }

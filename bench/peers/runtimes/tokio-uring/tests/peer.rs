@@ -1,0 +1,20 @@
+//! The binary keeps to the protocol: its servers echo, its workloads print figures.
+
+use peers_common::testing;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_peer-tokio-uring");
+
+#[test]
+fn describes_itself() {
+    testing::describes_itself(BINARY, "tokio-uring", include_str!("../../../Cargo.lock"));
+}
+
+#[test]
+fn echoes_bytes() {
+    testing::echoes_bytes(BINARY);
+}
+
+#[test]
+fn works() {
+    testing::works(BINARY);
+}
