@@ -83,7 +83,8 @@ fn peers_that_work_are_compared_and_those_that_fail_are_told() {
         ["yield", "sleeps", "--blocks", "5", "--seed", "7", "--json", json.to_str().unwrap()];
     let ended = peers.compare(&args);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let out = &ended.stdout;
+    // Long lines are wrapped.
+    let out = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         out.contains(
             "sick: failed 2 times: the work ended with exit status: 3: the ring is on strike"
@@ -93,7 +94,7 @@ fn peers_that_work_are_compared_and_those_that_fail_are_told() {
     assert!(out.contains("mute: the peer ended with exit status: 1"), "{out}");
     assert!(out.contains("slow: unsupported: it never tires"), "{out}");
     assert!(out.contains("seed 7"), "{out}");
-    let slow = out.lines().find(|line| line.trim_start().starts_with("slow ")).unwrap();
+    let slow = ended.stdout.lines().find(|line| line.trim_start().starts_with("slow ")).unwrap();
     assert!(slow.contains("0.333–0.333") && slow.contains("ahead"), "{out}");
     let results = take_json(&json);
     assert_eq!(results["schema_version"], 1);

@@ -15,6 +15,9 @@ use crate::peers::workloads::{Echo, Kind, Work, Workload};
 /// The name of the runtime that all others are compared with.
 pub const OURS: &str = "coreloop";
 
+/// Those without tasks, that others are measured by.
+const HAND_WRITTEN: [&str; 2] = ["raw", "epoll"];
+
 /// A runtime in one of its variants, or a hand-written loop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contender {
@@ -157,7 +160,7 @@ pub fn served(runtime: &str, variant: &str, version: &str, launch: Launch) -> Co
 impl Contender {
     /// Whether it is a runtime, not a hand-written loop.
     pub fn is_runtime(&self) -> bool {
-        matches!(self.launch, Launch::Peer { .. } | Launch::Bench { .. })
+        !HAND_WRITTEN.contains(&self.runtime.as_str())
     }
 
     /// Whether it is a variant of ours.
@@ -167,19 +170,19 @@ impl Contender {
 
     /// Whether it takes part in a workload; an error says why it can't.
     pub fn takes_part(&self, workload: &Workload) -> Result<bool, String> {
+        let asked = workload.asked_of_peers();
+        // A loop without tasks has nothing to say about them.
+        if !self.is_runtime() && !self.workloads.iter().any(|name| name == asked) {
+            return Ok(false);
+        }
         if let Some(why) = &self.broken {
             return Err(why.clone());
         }
-        let asked = workload.asked_of_peers();
         if let Some(why) = self.unsupported.get(asked).or(self.unsupported.get(workload.name)) {
             return Err(format!("unsupported: {why}"));
         }
         if !self.workloads.iter().any(|name| name == asked) {
-            // A loop without tasks has nothing to say about them.
-            return match self.is_runtime() {
-                true => Err("unsupported: the peer does not list it".into()),
-                false => Ok(false),
-            };
+            return Err("unsupported: the peer does not list it".into());
         }
         // Ways to spin, and not to, matter only where there is time to sleep.
         let idle_matters = match workload.kind {

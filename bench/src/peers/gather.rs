@@ -64,9 +64,11 @@ fn only_binaries(folder: &Path, only: &[String]) -> BTreeSet<String> {
     let named = only.iter().map(|name| name.split(' ').next().unwrap_or(name));
     named
         .chain([OURS])
-        .filter_map(|runtime| match runtime {
-            "raw" | "epoll" => Some(format!("{runtime}-echo")),
-            runtime => runtimes.contains(runtime).then(|| format!("peer-{runtime}")),
+        .flat_map(|runtime| match runtime {
+            "raw" => vec!["raw-echo".to_owned(), "raw-cross".to_owned()],
+            "epoll" => vec!["epoll-echo".to_owned()],
+            runtime if runtimes.contains(runtime) => vec![format!("peer-{runtime}")],
+            _ => Vec::new(),
         })
         .collect()
 }
@@ -143,11 +145,26 @@ fn hand_written(binaries: &Path) -> Vec<Contender> {
         who.broken = (!raw.is_file()).then(|| "was not built".into());
         all.push(who);
     }
+    all.extend(between_cores(binaries.join("raw-cross")));
     let mut who =
         served("epoll", "default", "hand-written", Launch::Epoll { binary: epoll.clone() });
     who.ring = false;
     who.broken = (!epoll.is_file()).then(|| "was not built".into());
     all.push(who);
+    all
+}
+
+/// What two cores can tell each other without a runtime. It describes itself as a peer does; that a loop can't
+/// do what takes tasks is nothing to report.
+fn between_cores(binary: PathBuf) -> Vec<Contender> {
+    let mut all = peer("raw", binary);
+    for who in &mut all {
+        who.unsupported.clear();
+        if who.broken.is_some() {
+            (who.id, who.variant) = ("raw cross".into(), "cross".into());
+            who.workloads = vec!["cross-round-trip".into(), "cross-one-way".into()];
+        }
+    }
     all
 }
 
@@ -213,6 +230,7 @@ mod tests {
                 "raw select",
                 "raw own",
                 "raw multishot",
+                "raw cross",
                 "epoll"
             ]
         );
