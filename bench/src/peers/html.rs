@@ -74,13 +74,13 @@ fn head(results: &Results) -> String {
     for (name, value) in facts {
         let _ = write!(out, "<dt>{name}</dt><dd>{}</dd>", escape(&value));
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<dt>command</dt><dd><code>{}</code></dd></dl>\n",
+        "<dt>command</dt><dd><code>{}</code></dd></dl>",
         escape(&results.command_line)
     );
     for line in warnings(results) {
-        let _ = write!(out, "<p class=\"warn\">{}</p>\n", escape(&line));
+        let _ = writeln!(out, "<p class=\"warn\">{}</p>", escape(&line));
     }
     out += "<p>A <b>ratio</b> is coreloop's figure over the contender's: the median over the blocks of the ratio \
             within a block, with its 95 % interval (percentile bootstrap of that median over blocks). \
@@ -146,16 +146,16 @@ fn section(comparison: &Comparison) -> String {
     );
     for part in &comparison.parts {
         if comparison.parts.len() > 1 || part.title != AS_THEY_COME {
-            let _ = write!(out, "<h3>{}</h3>\n", escape(part.title));
+            let _ = writeln!(out, "<h3>{}</h3>", escape(part.title));
         }
         out += &table(workload.figures, part);
         out += &plots(workload.figures, part);
     }
     for (who, why) in &comparison.failures {
-        let _ = write!(out, "<p class=\"fail\"><b>{}</b>: {}</p>\n", escape(who), escape(why));
+        let _ = writeln!(out, "<p class=\"fail\"><b>{}</b>: {}</p>", escape(who), escape(why));
     }
     for (who, note) in &comparison.notes {
-        let _ = write!(out, "<p class=\"dim\">{}: {}</p>\n", escape(who), escape(note));
+        let _ = writeln!(out, "<p class=\"dim\">{}: {}</p>", escape(who), escape(note));
     }
     out
 }
@@ -203,7 +203,7 @@ fn table_row(figures: &[Figure], row: &Row, compared: bool) -> String {
         0 => String::new(),
         n => format!("<small>{n} disturbed</small>"),
     };
-    let _ = write!(out, "<td>{}{disturbed}</td></tr>\n", row.blocks);
+    let _ = writeln!(out, "<td>{}{disturbed}</td></tr>", row.blocks);
     out
 }
 
@@ -265,9 +265,9 @@ fn versions(results: &Results) -> String {
             (None, false, true) => "io_uring",
             (None, false, false) => "",
         };
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
             escape(&who.id),
             escape(&who.version),
             escape(about)
