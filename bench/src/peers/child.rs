@@ -88,6 +88,8 @@ impl Running {
 
     fn spawn(command: &mut Command, what: &str) -> Result<Running, Trouble> {
         process::tie_to_parent(command);
+        // What a panic says is among its last lines then, and not a page above them.
+        command.env("RUST_BACKTRACE", "0");
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command
             .spawn()

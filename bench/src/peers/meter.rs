@@ -116,7 +116,9 @@ impl Meter {
             + softirq_ns(&self.cores).saturating_sub(self.softirq_ns)
             + own_ns().saturating_sub(self.own_ns);
         let all_ns = self.wall_ns() as f64 * self.cores.len() as f64;
-        ((busy_ns - ours_ns as f64) / all_ns).max(0.0)
+        // A core's counter is up to a tick behind at either end, which is much of a short run.
+        let unsure_ns = 2.0 * tick_ns * self.cores.len() as f64;
+        ((busy_ns - ours_ns as f64 - unsure_ns) / all_ns).max(0.0)
     }
 }
 
