@@ -11,6 +11,7 @@ mod congestion;
 mod doctor;
 mod machine;
 mod neighbours;
+mod peers;
 mod probe;
 mod progress;
 mod recorder;
@@ -26,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::cli::peers::PeersArgs;
 use crate::cli::plan::{self, LoadPlan, ServePlan};
 use crate::cli::{
     Cli, Command, DoctorArgs, IdleArgs, LoadArgs, LoadScenario, Outputs, RunArgs, RunScenario,
@@ -34,6 +36,7 @@ use crate::cli::{
 use crate::doctor::DoctorInput;
 use crate::doctor::print::DoctorReport;
 use crate::machine::MachineFacts;
+use crate::peers::Refusal;
 use crate::report::paint::Paint;
 use crate::report::{Platform, RunInput, RunReport, ServeReport, text, write};
 use crate::scenario::{Failure, Frame, Measured};
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Serve(ServeScenario::Echo(args)) => serve_echo(&args),
         Command::Load(LoadScenario::Echo(args)) => load_echo(&args),
         Command::Load(LoadScenario::Idle(args)) => load_idle(&args),
+        Command::Peers(args) => compare_peers(&args),
         Command::Doctor(args) => doctor(&args),
     };
     outcome.unwrap_or_else(|failure| {
@@ -116,12 +120,26 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
 fn load_idle(args: &IdleArgs) -> Result<ExitCode, Failure> {
     let mut machine = machine_with_files_raised();
     plan::check_port(args.addr).unwrap_or_else(usage_error);
+    if let Some(path) = &args.json {
+        write::probe(path)?;
+    }
     let limit = machine.open_files.and_then(|limit| limit.soft);
     plan::check_files(args.connections, 1, limit).unwrap_or_else(usage_error);
     let congestion = congestion(&Tcp::default(), &mut machine);
     let idled = scenario::idle::run(args, congestion)?;
     print(&text::idle(&idled, args));
+    if let Some(path) = &args.json {
+        write::json(path, &report::IdleReport::new(&idled))?;
+        print(&written(path));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn compare_peers(args: &PeersArgs) -> Result<ExitCode, Failure> {
+    peers::main(args).or_else(|refusal| match refusal {
+        Refusal::Usage(words) => usage_error(words),
+        Refusal::Failed(failure) => Err(failure),
+    })
 }
 
 fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {

@@ -68,6 +68,8 @@ pub struct Figures<'a> {
 pub struct OpenFigures {
     /// Requests per second asked for.
     pub rate: u64,
+    /// Whether the requests' times were random, so that their number is too.
+    pub random: bool,
     /// Latency from the intended send time.
     pub corrected: Summary,
     /// The generator's lag.
@@ -144,7 +146,7 @@ fn open_reasons(run: &Figures<'_>, open: &OpenFigures) -> Vec<String> {
     let mut reasons = Vec::new();
     let reached = 1e9 * per(run.requests, run.window_ns);
     let (load, server) = (busiest(run.cores, Role::Load), busiest(run.cores, Role::Server));
-    if reached < RATE_REACHED * open.rate as f64 && run.requests > 0 {
+    if reached < least_rate(open, run.window_ns) && run.requests > 0 {
         let remedy = match (load, server) {
             (Some(load), _) if load >= BUSY_PERCENT => "use more load cores or a lower --rate",
             (_, Some(server)) if server >= BUSY_PERCENT => {
@@ -175,6 +177,15 @@ fn open_reasons(run: &Figures<'_>, open: &OpenFigures) -> Vec<String> {
         ));
     }
     reasons
+}
+
+/// What must be reached. The number of random requests differs from the mean by its root now and then,
+/// and by four times that about never.
+fn least_rate(open: &OpenFigures, window_ns: u64) -> f64 {
+    let rate = open.rate as f64;
+    let seconds = (window_ns as f64 / 1e9).max(1e-3);
+    let chance = if open.random { 4.0 * (rate / seconds).sqrt() } else { 0.0 };
+    RATE_REACHED * rate - chance
 }
 
 fn lag_note(open: &OpenFigures) -> Option<String> {

@@ -6,6 +6,7 @@ Examples:
   coreloop-bench run echo                server and load in one process, 10 s
   coreloop-bench serve echo --cores 0    a server until Ctrl-C
   coreloop-bench load echo --cores 1     load on it, from a second terminal
+  coreloop-bench peers --quick           a look at all contenders
   coreloop-bench doctor                  what this kernel offers, what to change
 
 Exit codes: 0 fine, 1 failed, 2 bad command line, 3 not valid as a measurement";
@@ -43,3 +44,13 @@ pub const EXAMPLES_DOCTOR: &str = "\
 Examples:
   coreloop-bench doctor
   coreloop-bench doctor --json | jq -r '.findings[].change'";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_PEERS: &str = "\
+Examples:
+  coreloop-bench peers --list
+  coreloop-bench peers --quick --html look.html
+  coreloop-bench peers all --json peers.json --html peers.html
+  coreloop-bench peers echo-64 echo-1000 --contenders tokio,raw --blocks 11
+  coreloop-bench peers --from peers.json --chart chart.svg
+  coreloop-bench peers --list-commands echo-64";

@@ -7,15 +7,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod examples;
 pub mod parse;
+pub mod peers;
 pub mod plan;
 pub mod settings;
 
 use examples::*;
 use parse::{CoreList, Range, Spin};
+use peers::PeersArgs;
 use settings::ServerTuning;
 
 const CONNECTIONS: Range = Range { min: 1, max: 100_000 };
@@ -47,6 +49,8 @@ pub enum Command {
     /// Put load on a server that is already running
     #[command(subcommand)]
     Load(LoadScenario),
+    /// Run the same work on coreloop and on what it is compared with, and say who is ahead
+    Peers(Box<PeersArgs>),
     /// Say what this kernel offers, what limits matter, and what to change
     Doctor(DoctorArgs),
 }
@@ -101,6 +105,10 @@ pub struct Workload {
     /// counts from the intended send time. Without it, each answer triggers the next request
     #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<u64>,
+    /// With --rate, how requests follow each other: evenly apart, or at random as those of many
+    /// clients who know nothing of each other (a Poisson process; the same one in every run)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Arrivals::Even)]
+    pub arrivals: Arrivals,
     /// How long an idle load core polls before it sleeps: off, dial or a time; default: 10ms
     /// where no server or other load runs on its CPU, else off
     #[arg(long, value_name = "SPIN", value_parser = parse::spin)]
@@ -212,6 +220,9 @@ pub struct IdleArgs {
     /// A process of this machine whose memory is compared before and after: the server
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// Write the figures as JSON (with --server-pid)
+    #[arg(long, value_name = "FILE", requires = "server_pid")]
+    pub json: Option<PathBuf>,
     /// No progress
     #[arg(long)]
     pub quiet: bool,
@@ -224,6 +235,25 @@ pub struct DoctorArgs {
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// How the requests of an open loop follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arrivals {
+    /// The same time apart.
+    Even,
+    /// At random, independently of each other.
+    Poisson,
+}
+
+impl Arrivals {
+    /// The word of the command line for them.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arrivals::Even => "even",
+            Arrivals::Poisson => "poisson",
+        }
+    }
 }
 
 fn connections(text: &str) -> Result<u64, String> {
@@ -288,7 +318,7 @@ mod tests {
         let load = args.workload;
         assert_eq!((load.connections, load.size, load.depth), (64, 64, None));
         assert_eq!((load.duration, load.warmup), (Duration::from_secs(10), Duration::from_secs(1)));
-        assert_eq!(load.rate, None);
+        assert_eq!((load.rate, load.arrivals), (None, Arrivals::Even));
         let tuning = args.tuning;
         assert!(tuning.named.0.is_empty() && tuning.set.is_empty() && !tuning.print_config);
     }

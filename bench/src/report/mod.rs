@@ -7,10 +7,12 @@
 use coreloop::config::Origin;
 use serde::Serialize;
 
+use crate::cli::Arrivals;
 use crate::cli::plan::{LoadPlan, ServePlan};
 use crate::machine::MachineFacts;
 use crate::report::chart::Bucket;
 use crate::report::core::{CoreRow, CoreUsage, per};
+use crate::scenario::idle::Idled;
 use crate::stats::{LatencySet, Summary};
 use crate::verdict::{Figures, OpenFigures, Verdict, judge};
 
@@ -65,6 +67,8 @@ pub struct Parameters {
     pub warmup_ns: u64,
     /// Requests per second asked for; `None` is a closed loop.
     pub rate: Option<u64>,
+    /// How requests follow each other in an open loop: `even` or `poisson`.
+    pub arrivals: Option<String>,
     /// Cores that served, if they were of this process.
     pub server_cores: Vec<usize>,
     /// Cores that made the load.
@@ -179,6 +183,21 @@ pub struct ServeReport {
     pub core_histograms: Vec<CoreHistogram>,
 }
 
+/// The report of `load idle`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IdleReport {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// `load idle`.
+    pub command: String,
+    /// How many were open.
+    pub connections: u64,
+    /// The server's anonymous memory before them.
+    pub server_bytes_before: Option<u64>,
+    /// With them.
+    pub server_bytes_with: Option<u64>,
+}
+
 /// What [`RunReport::new`] puts together.
 #[derive(Debug)]
 pub struct RunInput<'a> {
@@ -267,7 +286,12 @@ impl RunReport {
             errors,
             unanswered,
             window_ns,
-            open: schedule.map(|(rate, (corrected, lag))| OpenFigures { rate, corrected, lag }),
+            open: schedule.map(|(rate, (corrected, lag))| OpenFigures {
+                rate,
+                random: load.workload.arrivals == Arrivals::Poisson,
+                corrected,
+                lag,
+            }),
             clipped: total.clipped,
             missing: input.missing,
             congestion_control: input.platform.congestion_control.as_deref(),
@@ -286,6 +310,7 @@ impl RunReport {
                 duration_ns: window_ns,
                 warmup_ns: load.workload.warmup.as_nanos() as u64,
                 rate: load.workload.rate,
+                arrivals: load.workload.rate.map(|_| load.workload.arrivals.as_str().into()),
                 server_cores: input.serve.map_or(Vec::new(), |plan| plan.cores.clone()),
                 load_cores: load.cores.clone(),
                 server: input.serve.map(ServerParameters::new),
@@ -302,6 +327,19 @@ impl RunReport {
             latency,
             cores,
             core_histograms: input.core_histograms,
+        }
+    }
+}
+
+impl IdleReport {
+    /// From what was seen.
+    pub fn new(idled: &Idled) -> IdleReport {
+        IdleReport {
+            schema_version: SCHEMA_VERSION,
+            command: "load idle".into(),
+            connections: idled.connections,
+            server_bytes_before: idled.server_bytes.map(|(before, _)| before),
+            server_bytes_with: idled.server_bytes.map(|(_, with)| with),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::cli::Workload;
 use crate::cli::parse::Spin;
 use crate::cli::plan::{LoadPlan, ServePlan};
+use crate::cli::{Arrivals, Workload};
 use crate::report::core::{CoreUsage, LoopCounters, Role};
 use crate::report::{CoreHistogram, Platform, RunInput, RunReport, ServeReport};
 use crate::stats::{LatencySet, Moments, Summary, histogram};
@@ -86,6 +86,7 @@ fn run(
         duration: Duration::from_secs(10),
         warmup: Duration::from_secs(1),
         rate,
+        arrivals: Arrivals::Even,
         load_spin: None,
     };
     RunReport::new(RunInput {

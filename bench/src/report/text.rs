@@ -110,10 +110,14 @@ fn platform(platform: &Platform, paint: Paint) -> String {
 
 fn parameters(asked: &Parameters, paint: Paint) -> String {
     let depth = grouped(asked.depth);
+    let random = match asked.arrivals.as_deref() {
+        Some("poisson") => " at random",
+        _ => "",
+    };
     let (depth, pace) = match asked.rate {
         Some(rate) => (
             format!(", up to {depth} in flight each"),
-            format!("open loop at {} requests/s", grouped(rate)),
+            format!("open loop at {} requests/s{random}", grouped(rate)),
         ),
         None => (format!(" × depth {depth}"), "closed loop".into()),
     };

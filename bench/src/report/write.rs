@@ -47,6 +47,11 @@ pub fn json(path: &Path, report: &impl Serialize) -> Result<(), WriteError> {
     })
 }
 
+/// Writes text as it is.
+pub fn text(path: &Path, text: &str) -> Result<(), WriteError> {
+    write_file(path, |out| out.write_all(text.as_bytes()))
+}
+
 /// Writes the percentile distribution of `histogram` (in ns) in µs.
 pub fn hgrm(path: &Path, histogram: &Histogram<u64>) -> Result<(), WriteError> {
     write_file(path, |out| percentile_distribution(out, histogram, 1e3))

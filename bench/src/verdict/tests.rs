@@ -34,7 +34,10 @@ fn closed(cores: &[CoreRow]) -> Figures<'_> {
 fn open(cores: &[CoreRow], p99_ns: u64, lag_p99_ns: u64) -> Figures<'_> {
     let summary = |p99_ns| Summary { count: 1, p99_ns, ..Summary::default() };
     let (corrected, lag) = (summary(p99_ns), summary(lag_p99_ns));
-    Figures { open: Some(OpenFigures { rate: 50_000, corrected, lag }), ..closed(cores) }
+    Figures {
+        open: Some(OpenFigures { rate: 50_000, random: false, corrected, lag }),
+        ..closed(cores)
+    }
 }
 
 fn only(mut list: Vec<String>) -> String {

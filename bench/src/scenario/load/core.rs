@@ -15,6 +15,7 @@ use coreloop::op::Submitter;
 use coreloop::time::{sleep, sleep_until};
 use coreloop_net::TcpStream;
 
+use crate::cli::Arrivals;
 use crate::doctor::RingFacts;
 use crate::recorder::{INTERVAL_NS, Recorder, Window};
 use crate::report::core::{CoreUsage, Role};
@@ -64,6 +65,8 @@ pub struct Job {
     pub depth: u64,
     /// Requests per second over all connections, in an open loop.
     pub rate: Option<u64>,
+    /// How they follow each other then.
+    pub arrivals: Arrivals,
     /// Connections over all cores.
     pub connections: u64,
     /// A recorder per core, until the core has taken it.
@@ -174,7 +177,10 @@ fn begin(
             drop(coreloop::spawn(line::ping(shared.clone(), stream)));
             continue;
         }
-        let schedule = job.rate.map(|rate| Schedule::new(begin_ns, rate, index, job.connections));
+        let schedule = job.rate.map(|rate| match job.arrivals {
+            Arrivals::Even => Schedule::even(begin_ns, rate, index, job.connections),
+            Arrivals::Poisson => Schedule::poisson(begin_ns, rate, index, job.connections),
+        });
         links.push(paced::start(shared.clone(), stream, schedule, clock));
     }
     links

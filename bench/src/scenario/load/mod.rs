@@ -80,6 +80,7 @@ pub fn drive(
         size: work.size,
         depth: plan.depth,
         rate: work.rate,
+        arrivals: work.arrivals,
         connections: work.connections,
         recorders: Mutex::new(recorders.into_iter().map(Some).collect()),
         start: Event::new(),
