@@ -116,9 +116,9 @@ where
 /// ```
 /// coreloop::run(coreloop::yield_now()).unwrap();
 /// ```
-pub async fn yield_now() {
+pub fn yield_now() -> impl Future<Output = ()> {
     let mut yielded = false;
-    std::future::poll_fn(|cx| {
+    std::future::poll_fn(move |cx| {
         if yielded {
             return Poll::Ready(());
         }
@@ -126,5 +126,4 @@ pub async fn yield_now() {
         current::give_way(cx.waker());
         Poll::Pending
     })
-    .await;
 }

@@ -268,16 +268,22 @@ impl<'a> PollClock<'a> {
     }
 
     /// A poll begins, of the task that `whose` describes.
+    #[inline]
     fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
         if self.core.slow_ns.is_some() {
             self.polling = Some(whose());
         }
     }
 
+    #[inline]
     fn polled(&mut self, woken: Option<u32>) {
-        if !self.timing {
-            return;
+        if self.timing {
+            self.record(woken);
         }
+    }
+
+    #[cold]
+    fn record(&mut self, woken: Option<u32>) {
         let began = self.last;
         self.last = self.core.read_clock();
         let ended = self.last;

@@ -10,14 +10,14 @@
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
 //! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic), SEEN (somebody looked at
-//! the result), FALLIBLE (an `Err` is a failure too). A failure that is neither taken nor seen is reported
+//! the result), FALLIBLE (an `Err` is a failure too), NAMED (the table has a name for it). A failure that is neither taken nor seen is reported
 //! when the task is freed. Knows the table only through [`Tasks`].
 
 use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt::Display;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, needs_drop};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -30,21 +30,22 @@ use super::table::Tasks;
 use super::waker::Word;
 use crate::contain::contained;
 
-pub(crate) const DONE: u8 = 1 << 0;
-pub(crate) const TAKEN: u8 = 1 << 1;
-pub(crate) const HANDLE: u8 = 1 << 2;
-pub(crate) const CANCEL: u8 = 1 << 3;
-pub(crate) const CANCELLED: u8 = 1 << 4;
-pub(crate) const FAILED: u8 = 1 << 5;
-pub(crate) const SEEN: u8 = 1 << 6;
-pub(crate) const FALLIBLE: u8 = 1 << 7;
+pub(crate) const DONE: u16 = 1 << 0;
+pub(crate) const TAKEN: u16 = 1 << 1;
+pub(crate) const HANDLE: u16 = 1 << 2;
+pub(crate) const CANCEL: u16 = 1 << 3;
+pub(crate) const CANCELLED: u16 = 1 << 4;
+pub(crate) const FAILED: u16 = 1 << 5;
+pub(crate) const SEEN: u16 = 1 << 6;
+pub(crate) const FALLIBLE: u16 = 1 << 7;
+pub(crate) const NAMED: u16 = 1 << 8;
 
 pub(crate) struct Header {
     vtable: &'static VTable,
     pub(crate) slot: u32,
     /// The slot's generation when this task was made; part of its id.
     pub(crate) born: u32,
-    pub(crate) flags: Cell<u8>,
+    pub(crate) flags: Cell<u16>,
     /// What its last poll ended at, if it said so.
     pub(crate) note: Cell<Note>,
     /// When it was spawned, see [`Tasks::age_of`].
@@ -65,6 +66,8 @@ struct VTable {
     /// Where the result lies.
     result: unsafe fn(NonNull<Header>) -> NonNull<()>,
     drop_result: unsafe fn(NonNull<Header>),
+    /// Whether a value of the task has anything to drop.
+    drops: bool,
     /// What the result says that went wrong, for when nobody took it.
     failure: unsafe fn(NonNull<Header>) -> Option<Failure>,
 }
@@ -86,7 +89,7 @@ pub(super) struct Birth {
 
 /// How a result is judged when nobody took it.
 pub(crate) trait Judge<T> {
-    const FLAGS: u8;
+    const FLAGS: u16;
 
     fn error(value: &T) -> Option<String>;
 }
@@ -95,7 +98,7 @@ pub(crate) trait Judge<T> {
 pub(crate) struct AnyValue;
 
 impl<T> Judge<T> for AnyValue {
-    const FLAGS: u8 = 0;
+    const FLAGS: u16 = 0;
 
     fn error(_: &T) -> Option<String> {
         None
@@ -106,7 +109,7 @@ impl<T> Judge<T> for AnyValue {
 pub(crate) struct ErrIsFailure;
 
 impl<T, E: Display> Judge<Result<T, E>> for ErrIsFailure {
-    const FLAGS: u8 = FALLIBLE;
+    const FLAGS: u16 = FALLIBLE;
 
     fn error(value: &Result<T, E>) -> Option<String> {
         value.as_ref().err().map(E::to_string)
@@ -125,15 +128,15 @@ union Stage<F: Future> {
 }
 
 impl Header {
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags.get() & flag != 0
     }
 
-    pub(crate) fn set(&self, flag: u8) {
+    pub(crate) fn set(&self, flag: u16) {
         self.flags.set(self.flags.get() | flag);
     }
 
-    pub(crate) fn clear(&self, flag: u8) {
+    pub(crate) fn clear(&self, flag: u16) {
         self.flags.set(self.flags.get() & !flag);
     }
 
@@ -156,6 +159,7 @@ impl<F: Future + 'static, J: Judge<F::Output>> TableOf<F, J> {
         result: |h| unsafe { NonNull::new_unchecked(stage_of::<F>(h)).cast() },
         // SAFETY: see `poll`; the caller knows that the stage is a result.
         drop_result: |h| unsafe { ManuallyDrop::drop(&mut (*stage_of::<F>(h)).result) },
+        drops: needs_drop::<F::Output>(),
         // SAFETY: see `drop_result`. An error's `Display` is the user's code, but nobody else has a way to
         // this result any more.
         failure: |h| match unsafe { &*(*stage_of::<F>(h)).result } {
@@ -240,14 +244,17 @@ impl<F: Future + 'static> TaskCell<F> {
         // SAFETY: live until freed below.
         let this = unsafe { cell.as_ref() };
         tasks.move_generation_on(this.header.slot);
-        let cancelled = matches!(&result, Err(e) if e.is_cancelled());
-        let dropped = {
-            let _mark = cancelled.then(|| tasks.mark_cancelling(this.header.last_poll.get()));
-            // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
-            // on, and the DONE flag is not set, so no handle reads a result.
-            catch_unwind(AssertUnwindSafe(|| unsafe {
-                ManuallyDrop::drop(&mut (*this.stage.get()).future);
-            }))
+        // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
+        // on, and the DONE flag is not set, so no handle reads a result.
+        let drop_future = || unsafe { ManuallyDrop::drop(&mut (*this.stage.get()).future) };
+        let dropped = match &result {
+            Err(e) if e.is_cancelled() => {
+                let _mark = tasks.mark_cancelling(this.header.last_poll.get());
+                catch_unwind(AssertUnwindSafe(drop_future))
+            }
+            // Nothing to drop is nothing to catch.
+            _ if !needs_drop::<F>() => Ok(()),
+            _ => catch_unwind(AssertUnwindSafe(drop_future)),
         };
         let result = match dropped {
             Ok(()) => result,
@@ -256,23 +263,23 @@ impl<F: Future + 'static> TaskCell<F> {
                 Err(JoinError::panicked(payload))
             }
         };
-        match &result {
-            Ok(_) => {}
-            Err(e) => this.header.set(if e.is_panic() { FAILED } else { CANCELLED }),
-        }
-        tasks.note_end(this.header.has(FAILED));
+        let how = match &result {
+            Ok(_) => 0,
+            Err(e) if e.is_panic() => FAILED,
+            Err(_) => CANCELLED,
+        };
+        tasks.note_end(how == FAILED);
         this.header.last_poll.set(current::next_poll());
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
-        this.header.set(DONE);
-        let joiner = this.header.joiner.take();
+        this.header.set(DONE | how);
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
+            let joiner = this.header.joiner.take();
             if let Some(waker) = joiner.and_then(|j| tasks.sets.ended(&this.header, j)) {
                 tasks.call(waker);
             }
         } else {
-            contained(|| drop(joiner));
             // SAFETY: done, and no handle is left.
             unsafe { free(cell.cast(), tasks) };
         }
@@ -332,14 +339,17 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
             unsafe { report(task, tasks) };
         }
         header.set(TAKEN);
-        // A destructor that panics must not take the core down with it.
-        // SAFETY: the stage is a result, dropped once.
-        if contained(|| unsafe { (header.vtable.drop_result)(task) }).is_none() {
-            tasks.note_end(true);
+        if header.vtable.drops || header.has(FAILED) {
+            // A destructor that panics must not take the core down with it.
+            // SAFETY: the stage is a result, dropped once.
+            if contained(|| unsafe { (header.vtable.drop_result)(task) }).is_none() {
+                tasks.note_end(true);
+            }
         }
     }
-    let joiner = header.joiner.take();
-    contained(|| drop(joiner));
+    if let Some(joiner) = header.joiner.take() {
+        contained(|| drop(joiner));
+    }
     // SAFETY: as the caller promised; slot and layout are this task's.
     unsafe { tasks.release(task) };
 }

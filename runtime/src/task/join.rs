@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, SEEN, TAKEN};
+use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, NAMED, SEEN, TAKEN};
 use super::current;
 use super::table::Tasks;
 use super::waker::TaskId;
@@ -232,6 +232,7 @@ impl<T> JoinHandle<T> {
 
     pub(crate) fn rename(&self, name: Rc<str>) {
         if !self.is_finished() {
+            self.header().set(NAMED);
             self.tasks.set_name(self.header().slot, name);
         }
     }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::blocks::Blocks;
-use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, TaskCell};
+use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, NAMED, TaskCell};
 use super::current;
 use super::info::Note;
 use super::join::{JoinError, JoinHandle};
@@ -46,7 +46,7 @@ pub(crate) struct Tasks {
     polling: Cell<Option<NonNull<Header>>>,
     /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
     cancelling: Cell<u64>,
-    /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
+    /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], [`UNSTAMPED`] while nobody measures.
     stamp: Cell<u32>,
     /// When the tick began, in units of [`AGE_UNIT_NS`].
     time: Cell<u32>,
@@ -56,9 +56,10 @@ struct Inner {
     table: Vec<Entry>,
     free: Vec<u32>,
     blocks: Blocks,
-    ready: VecDeque<Ready>,
-    /// Those that gave way, in order; they are not in `ready`.
-    gave_way: VecDeque<Ready>,
+    /// Slots of those to be polled, in order.
+    ready: VecDeque<u32>,
+    /// Slots of those that gave way, in order; they are not in `ready`.
+    gave_way: VecDeque<u32>,
     live: u32,
     reserved: u32,
 }
@@ -68,18 +69,15 @@ struct Inner {
 struct Entry {
     task: Option<NonNull<Header>>,
     generation: u32,
-    /// In the run queue, or gave way.
-    scheduled: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Ready {
-    slot: u32,
-    stamp: u32,
+    /// Stamp of the wake that put it in the run queue, or among those that gave way; 0 while it is in neither.
+    scheduled: u32,
 }
 
 /// Wake stamps are kept in 4 bytes: at 64 ns a unit they wrap after 275 s.
 pub(crate) const STAMP_UNIT_NS: u64 = 64;
+
+/// The least stamp: 0 says that a slot is not scheduled.
+const UNSTAMPED: u32 = 1;
 
 /// Ages are kept in 4 bytes: at some 17 ms a unit they wrap after two years.
 const AGE_UNIT_NS: u64 = 1 << 24;
@@ -115,7 +113,7 @@ impl Tasks {
         now_ns: u64,
     ) -> Rc<Self> {
         let generation = lease.first_generation();
-        let root = Entry { task: None, generation, scheduled: false };
+        let root = Entry { task: None, generation, scheduled: 0 };
         lease.cell.map.reserve(1);
         let inner = Inner {
             table: vec![root],
@@ -137,7 +135,7 @@ impl Tasks {
             running: Cell::new(ROOT),
             polling: Cell::new(None),
             cancelling: Cell::new(0),
-            stamp: Cell::new(0),
+            stamp: Cell::new(UNSTAMPED),
             time: Cell::new(age_units(now_ns)),
         })
     }
@@ -204,10 +202,9 @@ impl Tasks {
     pub(crate) fn wake(&self, word: Word) {
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return };
-        let live = entry.task.is_some() && entry.generation & GENERATION_MASK == word.generation();
-        if (live || word.slot() == ROOT) && !entry.scheduled {
-            entry.scheduled = true;
-            inner.ready.push_back(Ready { slot: word.slot(), stamp: self.stamp.get() });
+        if entry.is_live(word) && entry.scheduled == 0 {
+            entry.scheduled = self.stamp.get();
+            inner.ready.push_back(word.slot());
         }
     }
 
@@ -222,27 +219,32 @@ impl Tasks {
     /// Takes the slot that was scheduled last out of the run queue, if it is this one.
     pub(crate) fn unschedule_last(&self, slot: u32) {
         let mut inner = self.inner.borrow_mut();
-        if inner.ready.back().is_some_and(|last| last.slot == slot) {
+        if inner.ready.back() == Some(&slot) {
             inner.ready.pop_back();
-            inner.table[slot as usize].scheduled = false;
+            inner.table[slot as usize].scheduled = 0;
         }
     }
 
     /// Nobody drives a main future any more: its wakes are stale.
     pub(crate) fn forget_root(&self) {
         let mut inner = self.inner.borrow_mut();
-        if std::mem::take(&mut inner.table[ROOT as usize].scheduled) {
-            inner.ready.retain(|r| r.slot != ROOT);
-            inner.gave_way.retain(|r| r.slot != ROOT);
+        if std::mem::take(&mut inner.table[ROOT as usize].scheduled) != 0 {
+            inner.ready.retain(|slot| *slot != ROOT);
+            inner.gave_way.retain(|slot| *slot != ROOT);
         }
     }
 
     /// Schedules the task that a waker names behind the next turn. `false` if it is none of these.
     pub(crate) fn give_way(&self, word: Word) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        let ours = word.core() == self.lease.id && inner.is_live(word);
-        if ours && !std::mem::replace(&mut inner.table[word.slot() as usize].scheduled, true) {
-            inner.gave_way.push_back(Ready { slot: word.slot(), stamp: self.stamp.get() });
+        if word.core() != self.lease.id {
+            return false;
+        }
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return false };
+        let ours = entry.is_live(word);
+        if ours && entry.scheduled == 0 {
+            entry.scheduled = self.stamp.get();
+            inner.gave_way.push_back(word.slot());
         }
         ours
     }
@@ -271,9 +273,14 @@ impl Tasks {
         if n > 0 {
             let inner = &mut *self.inner.borrow_mut();
             let n = n.min(inner.gave_way.len());
-            inner.ready.extend(inner.gave_way.drain(..n));
-            if whole {
-                inner.ready.rotate_right(n);
+            if !whole {
+                inner.ready.extend(inner.gave_way.drain(..n));
+            } else if inner.ready.is_empty() && inner.gave_way.len() == n {
+                std::mem::swap(&mut inner.ready, &mut inner.gave_way);
+            } else {
+                for slot in inner.gave_way.drain(..n).rev() {
+                    inner.ready.push_front(slot);
+                }
             }
         }
     }
@@ -282,9 +289,9 @@ impl Tasks {
     #[inline]
     pub(crate) fn pick(&self) -> Option<Next> {
         let inner = &mut *self.inner.borrow_mut();
-        let Ready { slot, stamp } = inner.ready.pop_front()?;
+        let slot = inner.ready.pop_front()?;
         let entry = &mut inner.table[slot as usize];
-        entry.scheduled = false;
+        let stamp = std::mem::take(&mut entry.scheduled);
         let generation = entry.generation;
         Some(match entry.task {
             Some(task) => Next::Task(Picked { task, generation, stamp }),
@@ -303,23 +310,31 @@ impl Tasks {
     pub(crate) fn run(&self, picked: Picked) {
         // SAFETY: a task in the table is live.
         let header = unsafe { picked.task.as_ref() };
-        if header.has(DONE) {
-            return;
+        if header.has(DONE | CANCEL) {
+            return self.run_marked(&picked);
         }
         self.running.set(header.slot);
-        if header.has(CANCEL) {
-            // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
-            // called by the loop alone, which does not run while a poll does.
-            unsafe { cell::end(picked.task, self, JoinError::cancelled()) };
-        } else {
-            header.last_poll.set(self.begin_poll());
-            header.note.set(Note::Nothing);
-            let word = Word::new(self.lease.id, header.slot, picked.generation);
-            self.polling.set(Some(picked.task));
-            // SAFETY: as above.
-            unsafe { cell::poll(picked.task, self, word) };
-        }
+        header.last_poll.set(self.begin_poll());
+        header.note.set(Note::Nothing);
+        let word = Word::new(self.lease.id, header.slot, picked.generation);
+        self.polling.set(Some(picked.task));
+        // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
+        // called by the loop alone, which does not run while a poll does.
+        unsafe { cell::poll(picked.task, self, word) };
         self.running.set(ROOT);
+    }
+
+    /// The turn of a task that has ended, or is to end.
+    #[cold]
+    fn run_marked(&self, picked: &Picked) {
+        // SAFETY: a task in the table is live.
+        let header = unsafe { picked.task.as_ref() };
+        if !header.has(DONE) {
+            self.running.set(header.slot);
+            // SAFETY: as in `run`.
+            unsafe { cell::end(picked.task, self, JoinError::cancelled()) };
+            self.running.set(ROOT);
+        }
     }
 
     /// The future of the task that is running has returned from its `poll`.
@@ -459,8 +474,10 @@ impl Tasks {
         self.name(self.running.get())
     }
 
-    pub(crate) fn set_name(&self, slot: u32, name: Rc<str>) {
-        self.names.borrow_mut().insert(slot, name);
+    /// Names the task in `slot`; its header says that it has a name.
+    pub(super) fn set_name(&self, slot: u32, name: Rc<str>) {
+        let old = self.names.borrow_mut().insert(slot, name);
+        drop(old);
     }
 
     pub(crate) fn name(&self, slot: u32) -> Option<Rc<str>> {
@@ -473,9 +490,9 @@ impl Tasks {
         self.time.set(age_units(now_ns));
     }
 
-    /// Sets the time with which wakes are stamped from now on, in ns; 0 for none.
+    /// Sets the time with which wakes are stamped from now on, in ns.
     pub(crate) fn set_stamp(&self, now: u64) {
-        self.stamp.set((now / STAMP_UNIT_NS) as u32);
+        self.stamp.set(((now / STAMP_UNIT_NS) as u32).max(UNSTAMPED));
     }
 
     pub(super) fn move_generation_on(&self, slot: u32) {
@@ -509,14 +526,16 @@ impl Tasks {
         // SAFETY: live until given back below.
         let header = unsafe { task.as_ref() };
         let (slot, layout) = (header.slot, header.layout());
-        let name = self.names.borrow_mut().remove(&slot);
-        drop(name);
+        if header.has(NAMED) {
+            let name = self.names.borrow_mut().remove(&slot);
+            drop(name);
+        }
         let mut inner = self.inner.borrow_mut();
         let entry = &mut inner.table[slot as usize];
         entry.task = None;
         // One that is in the run queue waits until it comes out of it: the next task in this slot must not
         // take the place in line of this one.
-        if !entry.scheduled {
+        if entry.scheduled == 0 {
             inner.free.push(slot);
         }
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
@@ -524,21 +543,21 @@ impl Tasks {
     }
 }
 
-impl Inner {
-    /// Whether the word names a task that has not ended, or the main future.
+impl Entry {
+    /// Whether a word that names this slot names its task, which has not ended, or the main future.
     #[inline]
     fn is_live(&self, word: Word) -> bool {
-        word.slot() == ROOT
-            || self.table.get(word.slot() as usize).is_some_and(|e| {
-                e.task.is_some() && e.generation & GENERATION_MASK == word.generation()
-            })
+        self.task.is_some() && self.generation & GENERATION_MASK == word.generation()
+            || word.slot() == ROOT
     }
+}
 
+impl Inner {
     fn schedule(&mut self, slot: u32, stamp: u32) {
         let entry = &mut self.table[slot as usize];
-        if !entry.scheduled {
-            entry.scheduled = true;
-            self.ready.push_back(Ready { slot, stamp });
+        if entry.scheduled == 0 {
+            entry.scheduled = stamp;
+            self.ready.push_back(slot);
         }
     }
 
@@ -549,7 +568,7 @@ impl Inner {
         let slot = self.table.len() as u32;
         assert!(slot < SLOTS_MAX, "more than {SLOTS_MAX} tasks on one core");
         let generation = lease.first_generation();
-        self.table.push(Entry { task: None, generation, scheduled: false });
+        self.table.push(Entry { task: None, generation, scheduled: 0 });
         if slot >= self.reserved {
             self.reserved = self.table.capacity().min(SLOTS_MAX as usize) as u32;
             lease.cell.map.reserve(self.reserved);

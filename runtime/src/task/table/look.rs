@@ -40,7 +40,7 @@ impl Tasks {
             name: None,
             spawned_at: None,
             age: Duration::ZERO,
-            state: match (running, inner.table[ROOT as usize].scheduled) {
+            state: match (running, inner.table[ROOT as usize].scheduled != 0) {
                 (true, _) => TaskState::Running,
                 (false, true) => TaskState::Ready,
                 (false, false) => TaskState::Waiting,
@@ -63,7 +63,7 @@ impl Tasks {
             }
             let state = match () {
                 () if slot == self.running.get() => TaskState::Running,
-                () if entry.scheduled => TaskState::Ready,
+                () if entry.scheduled != 0 => TaskState::Ready,
                 () => TaskState::Waiting,
             };
             let info = self.info(header, state);
