@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use crate::executor::context;
 use crate::task::JoinHandle;
-use crate::task::cell::ErrIsFailure;
+use crate::task::cell::{AnyValue, ErrIsFailure};
 use crate::task::current;
 
 /// Makes a task of the running loop. It is first polled in the next turn, and runs on if the handle is
@@ -72,7 +72,7 @@ pub(crate) fn try_spawn_at<F: Future + 'static>(
     at: &'static Location<'static>,
 ) -> Result<JoinHandle<F::Output>, F> {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => Ok(tasks.spawn(future, at)),
+        Some(tasks) => Ok(tasks.spawn_judged::<F, AnyValue>(future, at)),
         None => Err(future),
     }
 }

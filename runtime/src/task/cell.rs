@@ -17,15 +17,17 @@ use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt::Display;
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, needs_drop};
+use std::mem::{ManuallyDrop, needs_drop, offset_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::ptr::NonNull;
-use std::task::{Context, Poll, Waker};
+use std::ptr::{NonNull, null};
+use std::task::{Context, Poll};
 
+use super::blocks::Class;
 use super::current;
 use super::info::Note;
 use super::join::JoinError;
+use super::joiner::{Joiner, JoinerKind};
 use super::table::Tasks;
 use super::waker::Word;
 use crate::contain::contained;
@@ -42,29 +44,33 @@ pub(crate) const NAMED: u16 = 1 << 8;
 
 pub(crate) struct Header {
     vtable: &'static VTable,
-    pub(crate) slot: u32,
-    /// The slot's generation when this task was made; part of its id.
-    pub(crate) born: u32,
-    pub(crate) flags: Cell<u16>,
+    /// Its name in the whole process, and what its waker is while it has not ended.
+    pub(crate) word: Word,
+    flags: Cell<u16>,
     /// What its last poll ended at, if it said so.
     pub(crate) note: Cell<Note>,
-    /// When it was spawned, see [`Tasks::age_of`].
+    /// What `joiner` is.
+    pub(super) joiner_kind: Cell<JoinerKind>,
+    /// When it was spawned, see [`Tasks::set_time`].
     pub(crate) spawned: u32,
     pub(crate) spawned_at: &'static Location<'static>,
     /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
     /// in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
-    /// Whom to wake at the end, or the task's place in a set (`super::set`).
-    pub(crate) joiner: Cell<Option<Waker>>,
+    /// Whom to tell of the end: see `super::joiner`.
+    pub(super) joiner: Cell<*const ()>,
 }
+
+const _: () = assert!(size_of::<Header>() == 48, "every task has one");
 
 struct VTable {
     layout: Layout,
+    class: Class,
     /// The task may be gone after either of the two.
-    poll: unsafe fn(NonNull<Header>, &Tasks, Word),
+    poll: unsafe fn(NonNull<Header>, &Tasks),
     end: unsafe fn(NonNull<Header>, &Tasks, JoinError),
-    /// Where the result lies.
-    result: unsafe fn(NonNull<Header>) -> NonNull<()>,
+    /// Where the result lies behind the header's begin.
+    stage: usize,
     drop_result: unsafe fn(NonNull<Header>),
     /// Whether a value of the task has anything to drop.
     drops: bool,
@@ -80,9 +86,8 @@ pub(super) enum Failure {
 
 /// What a task is given at its birth.
 pub(super) struct Birth {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-    /// In the units of [`Tasks::age_of`].
+    pub(super) word: Word,
+    /// In the units of [`Tasks::set_time`].
     pub(super) time: u32,
     pub(super) at: &'static Location<'static>,
 }
@@ -139,10 +144,6 @@ impl Header {
     pub(crate) fn clear(&self, flag: u16) {
         self.flags.set(self.flags.get() & !flag);
     }
-
-    pub(crate) fn layout(&self) -> Layout {
-        self.vtable.layout
-    }
 }
 
 /// The table of a task whose result `J` judges.
@@ -150,13 +151,13 @@ struct TableOf<F, J>(PhantomData<(F, J)>);
 
 impl<F: Future + 'static, J: Judge<F::Output>> TableOf<F, J> {
     const VTABLE: &'static VTable = &VTable {
-        layout: Layout::new::<TaskCell<F>>(),
+        layout: TaskCell::<F>::LAYOUT,
+        class: TaskCell::<F>::CLASS,
         // SAFETY: a header with this table is the head of a `TaskCell<F>`, here and below.
-        poll: |h, tasks, word| unsafe { TaskCell::<F>::poll(h.cast(), tasks, word) },
+        poll: |h, tasks| unsafe { TaskCell::<F>::poll(h.cast(), tasks) },
         // SAFETY: see `poll`.
         end: |h, tasks, error| unsafe { TaskCell::<F>::finish(h.cast(), tasks, Err(error)) },
-        // SAFETY: see `poll`; a cell's address is not null. No reference is made: others may look.
-        result: |h| unsafe { NonNull::new_unchecked(stage_of::<F>(h)).cast() },
+        stage: offset_of!(TaskCell<F>, stage),
         // SAFETY: see `poll`; the caller knows that the stage is a result.
         drop_result: |h| unsafe { ManuallyDrop::drop(&mut (*stage_of::<F>(h)).result) },
         drops: needs_drop::<F::Output>(),
@@ -177,14 +178,14 @@ unsafe fn stage_of<F: Future>(task: NonNull<Header>) -> *mut Stage<F> {
 }
 
 impl<F: Future + 'static> TaskCell<F> {
-    pub(super) fn layout() -> Layout {
-        Layout::new::<Self>()
-    }
+    pub(super) const LAYOUT: Layout = Layout::new::<Self>();
+    /// Of the memory that it lies in.
+    pub(super) const CLASS: Class = Class::of(Self::LAYOUT);
 
     /// Writes a fresh task.
     ///
     /// # Safety
-    /// `place` is unused memory of [`layout`](Self::layout).
+    /// `place` is unused memory of [`LAYOUT`](Self::LAYOUT).
     pub(super) unsafe fn write<J: Judge<F::Output>>(
         place: NonNull<u8>,
         birth: &Birth,
@@ -192,14 +193,14 @@ impl<F: Future + 'static> TaskCell<F> {
     ) -> NonNull<Header> {
         let header = Header {
             vtable: TableOf::<F, J>::VTABLE,
-            slot: birth.slot,
-            born: birth.generation,
+            word: birth.word,
             flags: Cell::new(HANDLE | J::FLAGS),
             note: Cell::new(Note::Nothing),
             spawned: birth.time,
             spawned_at: birth.at,
             last_poll: Cell::new(0),
-            joiner: Cell::new(None),
+            joiner: Cell::new(null()),
+            joiner_kind: Cell::new(JoinerKind::Nobody),
         };
         let stage = UnsafeCell::new(Stage { future: ManuallyDrop::new(future) });
         // SAFETY: the caller gives memory of the right size and alignment.
@@ -209,10 +210,10 @@ impl<F: Future + 'static> TaskCell<F> {
 
     /// # Safety
     /// `cell` is a live task whose stage is its future, on its own thread, and it is not being polled.
-    unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks, word: Word) {
+    unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks) {
         // SAFETY: live until `finish` frees it.
         let this = unsafe { cell.as_ref() };
-        let waker = word.waker();
+        let waker = this.header.word.waker();
         // SAFETY: the stage is the future; it is never moved until dropped in place, and this is the only
         // reference to it (a task is polled by its loop alone, never from within itself: `Tasks::run` is
         // not reentered for a slot that it is running).
@@ -243,7 +244,7 @@ impl<F: Future + 'static> TaskCell<F> {
     unsafe fn finish(cell: NonNull<Self>, tasks: &Tasks, result: Result<F::Output, JoinError>) {
         // SAFETY: live until freed below.
         let this = unsafe { cell.as_ref() };
-        tasks.move_generation_on(this.header.slot);
+        tasks.move_generation_on(this.header.word.slot());
         // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
         // on, and the DONE flag is not set, so no handle reads a result.
         let drop_future = || unsafe { ManuallyDrop::drop(&mut (*this.stage.get()).future) };
@@ -269,15 +270,22 @@ impl<F: Future + 'static> TaskCell<F> {
             Err(_) => CANCELLED,
         };
         tasks.note_end(how == FAILED);
+        if how == 0 && !this.header.has(HANDLE | FALLIBLE) && !needs_drop::<F::Output>() {
+            // Nobody can look at the value, and there is nothing to it: the commonest end of all.
+            this.header.set(DONE | TAKEN);
+            std::mem::forget(result);
+            // SAFETY: done, and no handle is left, nor a joiner, who has one.
+            unsafe { tasks.release(cell.cast(), Self::CLASS, Self::LAYOUT) };
+            return;
+        }
         this.header.last_poll.set(current::next_poll());
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
         this.header.set(DONE | how);
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
-            let joiner = this.header.joiner.take();
-            if let Some(waker) = joiner.and_then(|j| tasks.sets.ended(&this.header, j)) {
-                tasks.call(waker);
+            if let Some(joiner) = this.header.take_joiner() {
+                tasks.tell(&this.header, joiner);
             }
         } else {
             // SAFETY: done, and no handle is left.
@@ -286,14 +294,14 @@ impl<F: Future + 'static> TaskCell<F> {
     }
 }
 
-/// Polls a task with a waker of `word`. A panic of its future goes through; the task is to be ended then.
+/// Polls a task. A panic of its future goes through; the task is to be ended then.
 ///
 /// # Safety
 /// `task` is live, not DONE, on its own thread, and not being polled.
 #[inline]
-pub(super) unsafe fn poll(task: NonNull<Header>, tasks: &Tasks, word: Word) {
+pub(super) unsafe fn poll(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: the table belongs to this very cell.
-    unsafe { (task.as_ref().vtable.poll)(task, tasks, word) }
+    unsafe { (task.as_ref().vtable.poll)(task, tasks) }
 }
 
 /// Ends a task with `error` instead of a value.
@@ -313,7 +321,7 @@ pub(super) unsafe fn take_result<T>(task: NonNull<Header>) -> Result<T, JoinErro
     // SAFETY: the stage is a result of this type; TAKEN keeps everybody from reading it again.
     unsafe {
         task.as_ref().set(TAKEN);
-        (task.as_ref().vtable.result)(task).cast::<Result<T, JoinError>>().read()
+        result_of(task).read()
     }
 }
 
@@ -323,7 +331,14 @@ pub(super) unsafe fn take_result<T>(task: NonNull<Header>) -> Result<T, JoinErro
 /// As [`take_result`]; the caller bounds how long it is looked at.
 pub(super) unsafe fn peek_result<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
     // SAFETY: the stage is a result of this type.
-    unsafe { (task.as_ref().vtable.result)(task).cast() }
+    unsafe { result_of(task) }
+}
+
+/// # Safety
+/// `task` is live, and its output type is `T`. No reference is made: others may look.
+unsafe fn result_of<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
+    // SAFETY: the stage lies within the task's cell.
+    unsafe { task.byte_add(task.as_ref().vtable.stage).cast() }
 }
 
 /// Drops the result, if it is still there, and gives slot and memory back.
@@ -334,24 +349,36 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live until given back in the last line.
     let header = unsafe { task.as_ref() };
     if !header.has(TAKEN) {
-        if header.has(FAILED | FALLIBLE) && !header.has(SEEN) {
-            // SAFETY: the stage is a result.
-            unsafe { report(task, tasks) };
-        }
-        header.set(TAKEN);
-        if header.vtable.drops || header.has(FAILED) {
-            // A destructor that panics must not take the core down with it.
-            // SAFETY: the stage is a result, dropped once.
-            if contained(|| unsafe { (header.vtable.drop_result)(task) }).is_none() {
-                tasks.note_end(true);
-            }
-        }
+        // SAFETY: as the caller promised, and the result is there.
+        unsafe { drop_result(task, tasks) };
     }
-    if let Some(joiner) = header.joiner.take() {
+    if let Some(Joiner::Other(joiner)) = header.take_joiner() {
         contained(|| drop(joiner));
     }
     // SAFETY: as the caller promised; slot and layout are this task's.
-    unsafe { tasks.release(task) };
+    unsafe { tasks.release(task, header.vtable.class, header.vtable.layout) };
+}
+
+/// Drops a result that nobody took.
+///
+/// # Safety
+/// As [`free`], and the stage is a result.
+#[inline(never)]
+unsafe fn drop_result(task: NonNull<Header>, tasks: &Tasks) {
+    // SAFETY: live.
+    let header = unsafe { task.as_ref() };
+    if header.has(FAILED | FALLIBLE) && !header.has(SEEN) {
+        // SAFETY: the stage is a result.
+        unsafe { report(task, tasks) };
+    }
+    header.set(TAKEN);
+    if header.vtable.drops || header.has(FAILED) {
+        // A destructor that panics must not take the core down with it.
+        // SAFETY: the stage is a result, dropped once.
+        if contained(|| unsafe { (header.vtable.drop_result)(task) }).is_none() {
+            tasks.note_end(true);
+        }
+    }
 }
 
 /// Tells of a failure that nobody took.
