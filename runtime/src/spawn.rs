@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use crate::executor::context;
 use crate::task::JoinHandle;
-use crate::task::cell::ErrIsFailure;
+use crate::task::cell::{AnyValue, ErrIsFailure};
 use crate::task::current;
 
 /// Makes a task of the running loop. It is first polled in the next turn, and runs on if the handle is
@@ -72,7 +72,7 @@ pub(crate) fn try_spawn_at<F: Future + 'static>(
     at: &'static Location<'static>,
 ) -> Result<JoinHandle<F::Output>, F> {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => Ok(tasks.spawn(future, at)),
+        Some(tasks) => Ok(tasks.spawn_judged::<F, AnyValue>(future, at)),
         None => Err(future),
     }
 }
@@ -116,9 +116,9 @@ where
 /// ```
 /// coreloop::run(coreloop::yield_now()).unwrap();
 /// ```
-pub async fn yield_now() {
+pub fn yield_now() -> impl Future<Output = ()> {
     let mut yielded = false;
-    std::future::poll_fn(|cx| {
+    std::future::poll_fn(move |cx| {
         if yielded {
             return Poll::Ready(());
         }
@@ -126,5 +126,4 @@ pub async fn yield_now() {
         current::give_way(cx.waker());
         Poll::Pending
     })
-    .await;
 }

@@ -30,6 +30,9 @@ pub(crate) enum Wait {
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
 const POLLS_PER_LOOK: usize = 32;
 
+/// Polls in quiet turns between two glances at the mail, and at the clock if a timer is set.
+const POLLS_PER_GLANCE: usize = 8;
+
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
     /// that has ended, which ends the turn.
@@ -52,8 +55,8 @@ impl Core {
         }
     }
 
-    /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit, no
-    /// completion, no mail, no timer due. Tasks that wake each other would else pay for the steps of a whole
+    /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit and no
+    /// completion, looked at in each turn; no mail and no timer due, looked at every few polls. Tasks that wake each other would else pay for the steps of a whole
     /// turn each time, which cost more than they do. After as many polls as lie between two looks at the
     /// clock a whole turn is taken. Who steps a loop, such as a simulation, takes turns one by one.
     fn quiet_turns(&self, root: &mut Root<'_>) {
@@ -73,8 +76,9 @@ impl Core {
         }
     }
 
-    /// `turn.ready` counts the polls down that are left until the next look at the clock.
+    /// `turn.ready` counts the polls down that are left until the next look at everything.
     fn poll_quietly(&self, turn: &mut RunTurn<'_, '_>, gave_way: &mut usize) {
+        let mut glance_at = turn.ready.saturating_sub(POLLS_PER_GLANCE);
         while !turn.ended {
             while turn.left > 0 {
                 turn.left -= 1;
@@ -94,21 +98,22 @@ impl Core {
                     None => turn.left = 0,
                 }
             }
-            self.tasks.end_turn(std::mem::take(gave_way), turn.left == 0 && !turn.ended);
-            if turn.ended {
+            let whole = turn.left == 0 && !turn.ended;
+            let (ready, waits) = self.tasks.next_turn(std::mem::take(gave_way), whole);
+            let polls = ready + waits;
+            if turn.ended || polls == 0 || polls > turn.ready || !self.driver.is_quiet() {
                 return;
             }
-            let ready = self.tasks.ready();
-            if !(1..=turn.ready).contains(&ready) || !self.driver.is_quiet() || self.has_mail() {
-                return;
+            if turn.ready <= glance_at {
+                glance_at = turn.ready.saturating_sub(POLLS_PER_GLANCE);
+                let is_due = |at| self.kernel.now_ns() >= at;
+                if self.has_mail() || self.timers.next_ns().is_some_and(is_due) {
+                    return;
+                }
             }
-            if self.timers.next_ns().is_some_and(|next| self.kernel.now_ns() >= next) {
-                return;
-            }
-            turn.ready -= ready;
+            turn.ready -= polls;
             self.metrics.count(Kind::Ticks);
-            turn.left = self.tasks.begin_turn();
-            *gave_way = self.tasks.gave_way();
+            (turn.left, *gave_way) = (ready, waits);
         }
     }
 

@@ -10,61 +10,70 @@
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
 //! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic), SEEN (somebody looked at
-//! the result), FALLIBLE (an `Err` is a failure too). A failure that is neither taken nor seen is reported
+//! the result), FALLIBLE (an `Err` is a failure too), NAMED (the table has a name for it). A failure that is neither taken nor seen is reported
 //! when the task is freed. Knows the table only through [`Tasks`].
 
 use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::fmt::Display;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, needs_drop, offset_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
-use std::ptr::NonNull;
-use std::task::{Context, Poll, Waker};
+use std::ptr::{NonNull, null};
+use std::task::{Context, Poll};
 
+use super::blocks::Class;
 use super::current;
 use super::info::Note;
 use super::join::JoinError;
+use super::joiner::{Joiner, JoinerKind};
 use super::table::Tasks;
 use super::waker::Word;
 use crate::contain::contained;
 
-pub(crate) const DONE: u8 = 1 << 0;
-pub(crate) const TAKEN: u8 = 1 << 1;
-pub(crate) const HANDLE: u8 = 1 << 2;
-pub(crate) const CANCEL: u8 = 1 << 3;
-pub(crate) const CANCELLED: u8 = 1 << 4;
-pub(crate) const FAILED: u8 = 1 << 5;
-pub(crate) const SEEN: u8 = 1 << 6;
-pub(crate) const FALLIBLE: u8 = 1 << 7;
+pub(crate) const DONE: u16 = 1 << 0;
+pub(crate) const TAKEN: u16 = 1 << 1;
+pub(crate) const HANDLE: u16 = 1 << 2;
+pub(crate) const CANCEL: u16 = 1 << 3;
+pub(crate) const CANCELLED: u16 = 1 << 4;
+pub(crate) const FAILED: u16 = 1 << 5;
+pub(crate) const SEEN: u16 = 1 << 6;
+pub(crate) const FALLIBLE: u16 = 1 << 7;
+pub(crate) const NAMED: u16 = 1 << 8;
 
 pub(crate) struct Header {
     vtable: &'static VTable,
-    pub(crate) slot: u32,
-    /// The slot's generation when this task was made; part of its id.
-    pub(crate) born: u32,
-    pub(crate) flags: Cell<u8>,
+    /// Its name in the whole process, and what its waker is while it has not ended.
+    pub(crate) word: Word,
+    flags: Cell<u16>,
     /// What its last poll ended at, if it said so.
     pub(crate) note: Cell<Note>,
-    /// When it was spawned, see [`Tasks::age_of`].
+    /// What `joiner` is.
+    pub(super) joiner_kind: Cell<JoinerKind>,
+    /// When it was spawned, see [`Tasks::set_time`].
     pub(crate) spawned: u32,
     pub(crate) spawned_at: &'static Location<'static>,
     /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
     /// in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
-    /// Whom to wake at the end, or the task's place in a set (`super::set`).
-    pub(crate) joiner: Cell<Option<Waker>>,
+    /// Whom to tell of the end: see `super::joiner`.
+    pub(super) joiner: Cell<*const ()>,
 }
+
+const _: () = assert!(size_of::<Header>() == 48, "every task has one");
 
 struct VTable {
     layout: Layout,
+    class: Class,
     /// The task may be gone after either of the two.
-    poll: unsafe fn(NonNull<Header>, &Tasks, Word),
+    poll: unsafe fn(NonNull<Header>, &Tasks),
     end: unsafe fn(NonNull<Header>, &Tasks, JoinError),
-    /// Where the result lies.
-    result: unsafe fn(NonNull<Header>) -> NonNull<()>,
+    /// Where the result lies behind the header's begin.
+    stage: usize,
     drop_result: unsafe fn(NonNull<Header>),
+    /// Whether a value of the task has anything to drop.
+    drops: bool,
     /// What the result says that went wrong, for when nobody took it.
     failure: unsafe fn(NonNull<Header>) -> Option<Failure>,
 }
@@ -77,16 +86,15 @@ pub(super) enum Failure {
 
 /// What a task is given at its birth.
 pub(super) struct Birth {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-    /// In the units of [`Tasks::age_of`].
+    pub(super) word: Word,
+    /// In the units of [`Tasks::set_time`].
     pub(super) time: u32,
     pub(super) at: &'static Location<'static>,
 }
 
 /// How a result is judged when nobody took it.
 pub(crate) trait Judge<T> {
-    const FLAGS: u8;
+    const FLAGS: u16;
 
     fn error(value: &T) -> Option<String>;
 }
@@ -95,7 +103,7 @@ pub(crate) trait Judge<T> {
 pub(crate) struct AnyValue;
 
 impl<T> Judge<T> for AnyValue {
-    const FLAGS: u8 = 0;
+    const FLAGS: u16 = 0;
 
     fn error(_: &T) -> Option<String> {
         None
@@ -106,7 +114,7 @@ impl<T> Judge<T> for AnyValue {
 pub(crate) struct ErrIsFailure;
 
 impl<T, E: Display> Judge<Result<T, E>> for ErrIsFailure {
-    const FLAGS: u8 = FALLIBLE;
+    const FLAGS: u16 = FALLIBLE;
 
     fn error(value: &Result<T, E>) -> Option<String> {
         value.as_ref().err().map(E::to_string)
@@ -125,20 +133,16 @@ union Stage<F: Future> {
 }
 
 impl Header {
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags.get() & flag != 0
     }
 
-    pub(crate) fn set(&self, flag: u8) {
+    pub(crate) fn set(&self, flag: u16) {
         self.flags.set(self.flags.get() | flag);
     }
 
-    pub(crate) fn clear(&self, flag: u8) {
+    pub(crate) fn clear(&self, flag: u16) {
         self.flags.set(self.flags.get() & !flag);
-    }
-
-    pub(crate) fn layout(&self) -> Layout {
-        self.vtable.layout
     }
 }
 
@@ -147,15 +151,16 @@ struct TableOf<F, J>(PhantomData<(F, J)>);
 
 impl<F: Future + 'static, J: Judge<F::Output>> TableOf<F, J> {
     const VTABLE: &'static VTable = &VTable {
-        layout: Layout::new::<TaskCell<F>>(),
+        layout: TaskCell::<F>::LAYOUT,
+        class: TaskCell::<F>::CLASS,
         // SAFETY: a header with this table is the head of a `TaskCell<F>`, here and below.
-        poll: |h, tasks, word| unsafe { TaskCell::<F>::poll(h.cast(), tasks, word) },
+        poll: |h, tasks| unsafe { TaskCell::<F>::poll(h.cast(), tasks) },
         // SAFETY: see `poll`.
         end: |h, tasks, error| unsafe { TaskCell::<F>::finish(h.cast(), tasks, Err(error)) },
-        // SAFETY: see `poll`; a cell's address is not null. No reference is made: others may look.
-        result: |h| unsafe { NonNull::new_unchecked(stage_of::<F>(h)).cast() },
+        stage: offset_of!(TaskCell<F>, stage),
         // SAFETY: see `poll`; the caller knows that the stage is a result.
         drop_result: |h| unsafe { ManuallyDrop::drop(&mut (*stage_of::<F>(h)).result) },
+        drops: needs_drop::<F::Output>(),
         // SAFETY: see `drop_result`. An error's `Display` is the user's code, but nobody else has a way to
         // this result any more.
         failure: |h| match unsafe { &*(*stage_of::<F>(h)).result } {
@@ -173,14 +178,14 @@ unsafe fn stage_of<F: Future>(task: NonNull<Header>) -> *mut Stage<F> {
 }
 
 impl<F: Future + 'static> TaskCell<F> {
-    pub(super) fn layout() -> Layout {
-        Layout::new::<Self>()
-    }
+    pub(super) const LAYOUT: Layout = Layout::new::<Self>();
+    /// Of the memory that it lies in.
+    pub(super) const CLASS: Class = Class::of(Self::LAYOUT);
 
     /// Writes a fresh task.
     ///
     /// # Safety
-    /// `place` is unused memory of [`layout`](Self::layout).
+    /// `place` is unused memory of [`LAYOUT`](Self::LAYOUT).
     pub(super) unsafe fn write<J: Judge<F::Output>>(
         place: NonNull<u8>,
         birth: &Birth,
@@ -188,14 +193,14 @@ impl<F: Future + 'static> TaskCell<F> {
     ) -> NonNull<Header> {
         let header = Header {
             vtable: TableOf::<F, J>::VTABLE,
-            slot: birth.slot,
-            born: birth.generation,
+            word: birth.word,
             flags: Cell::new(HANDLE | J::FLAGS),
             note: Cell::new(Note::Nothing),
             spawned: birth.time,
             spawned_at: birth.at,
             last_poll: Cell::new(0),
-            joiner: Cell::new(None),
+            joiner: Cell::new(null()),
+            joiner_kind: Cell::new(JoinerKind::Nobody),
         };
         let stage = UnsafeCell::new(Stage { future: ManuallyDrop::new(future) });
         // SAFETY: the caller gives memory of the right size and alignment.
@@ -205,10 +210,10 @@ impl<F: Future + 'static> TaskCell<F> {
 
     /// # Safety
     /// `cell` is a live task whose stage is its future, on its own thread, and it is not being polled.
-    unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks, word: Word) {
+    unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks) {
         // SAFETY: live until `finish` frees it.
         let this = unsafe { cell.as_ref() };
-        let waker = word.waker();
+        let waker = this.header.word.waker();
         // SAFETY: the stage is the future; it is never moved until dropped in place, and this is the only
         // reference to it (a task is polled by its loop alone, never from within itself: `Tasks::run` is
         // not reentered for a slot that it is running).
@@ -239,15 +244,18 @@ impl<F: Future + 'static> TaskCell<F> {
     unsafe fn finish(cell: NonNull<Self>, tasks: &Tasks, result: Result<F::Output, JoinError>) {
         // SAFETY: live until freed below.
         let this = unsafe { cell.as_ref() };
-        tasks.move_generation_on(this.header.slot);
-        let cancelled = matches!(&result, Err(e) if e.is_cancelled());
-        let dropped = {
-            let _mark = cancelled.then(|| tasks.mark_cancelling(this.header.last_poll.get()));
-            // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
-            // on, and the DONE flag is not set, so no handle reads a result.
-            catch_unwind(AssertUnwindSafe(|| unsafe {
-                ManuallyDrop::drop(&mut (*this.stage.get()).future);
-            }))
+        tasks.move_generation_on(this.header.word.slot());
+        // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
+        // on, and the DONE flag is not set, so no handle reads a result.
+        let drop_future = || unsafe { ManuallyDrop::drop(&mut (*this.stage.get()).future) };
+        let dropped = match &result {
+            Err(e) if e.is_cancelled() => {
+                let _mark = tasks.mark_cancelling(this.header.last_poll.get());
+                catch_unwind(AssertUnwindSafe(drop_future))
+            }
+            // Nothing to drop is nothing to catch.
+            _ if !needs_drop::<F>() => Ok(()),
+            _ => catch_unwind(AssertUnwindSafe(drop_future)),
         };
         let result = match dropped {
             Ok(()) => result,
@@ -256,37 +264,44 @@ impl<F: Future + 'static> TaskCell<F> {
                 Err(JoinError::panicked(payload))
             }
         };
-        match &result {
-            Ok(_) => {}
-            Err(e) => this.header.set(if e.is_panic() { FAILED } else { CANCELLED }),
+        let how = match &result {
+            Ok(_) => 0,
+            Err(e) if e.is_panic() => FAILED,
+            Err(_) => CANCELLED,
+        };
+        tasks.note_end(how == FAILED);
+        if how == 0 && !this.header.has(HANDLE | FALLIBLE) && !needs_drop::<F::Output>() {
+            // Nobody can look at the value, and there is nothing to it: the commonest end of all.
+            this.header.set(DONE | TAKEN);
+            std::mem::forget(result);
+            // SAFETY: done, and no handle is left, nor a joiner, who has one.
+            unsafe { tasks.release(cell.cast(), Self::CLASS, Self::LAYOUT) };
+            return;
         }
-        tasks.note_end(this.header.has(FAILED));
         this.header.last_poll.set(current::next_poll());
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
-        this.header.set(DONE);
-        let joiner = this.header.joiner.take();
+        this.header.set(DONE | how);
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
-            if let Some(waker) = joiner.and_then(|j| tasks.sets.ended(&this.header, j)) {
-                tasks.call(waker);
+            if let Some(joiner) = this.header.take_joiner() {
+                tasks.tell(&this.header, joiner);
             }
         } else {
-            contained(|| drop(joiner));
             // SAFETY: done, and no handle is left.
             unsafe { free(cell.cast(), tasks) };
         }
     }
 }
 
-/// Polls a task with a waker of `word`. A panic of its future goes through; the task is to be ended then.
+/// Polls a task. A panic of its future goes through; the task is to be ended then.
 ///
 /// # Safety
 /// `task` is live, not DONE, on its own thread, and not being polled.
 #[inline]
-pub(super) unsafe fn poll(task: NonNull<Header>, tasks: &Tasks, word: Word) {
+pub(super) unsafe fn poll(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: the table belongs to this very cell.
-    unsafe { (task.as_ref().vtable.poll)(task, tasks, word) }
+    unsafe { (task.as_ref().vtable.poll)(task, tasks) }
 }
 
 /// Ends a task with `error` instead of a value.
@@ -306,7 +321,7 @@ pub(super) unsafe fn take_result<T>(task: NonNull<Header>) -> Result<T, JoinErro
     // SAFETY: the stage is a result of this type; TAKEN keeps everybody from reading it again.
     unsafe {
         task.as_ref().set(TAKEN);
-        (task.as_ref().vtable.result)(task).cast::<Result<T, JoinError>>().read()
+        result_of(task).read()
     }
 }
 
@@ -316,7 +331,14 @@ pub(super) unsafe fn take_result<T>(task: NonNull<Header>) -> Result<T, JoinErro
 /// As [`take_result`]; the caller bounds how long it is looked at.
 pub(super) unsafe fn peek_result<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
     // SAFETY: the stage is a result of this type.
-    unsafe { (task.as_ref().vtable.result)(task).cast() }
+    unsafe { result_of(task) }
+}
+
+/// # Safety
+/// `task` is live, and its output type is `T`. No reference is made: others may look.
+unsafe fn result_of<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
+    // SAFETY: the stage lies within the task's cell.
+    unsafe { task.byte_add(task.as_ref().vtable.stage).cast() }
 }
 
 /// Drops the result, if it is still there, and gives slot and memory back.
@@ -327,21 +349,36 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live until given back in the last line.
     let header = unsafe { task.as_ref() };
     if !header.has(TAKEN) {
-        if header.has(FAILED | FALLIBLE) && !header.has(SEEN) {
-            // SAFETY: the stage is a result.
-            unsafe { report(task, tasks) };
-        }
-        header.set(TAKEN);
+        // SAFETY: as the caller promised, and the result is there.
+        unsafe { drop_result(task, tasks) };
+    }
+    if let Some(Joiner::Other(joiner)) = header.take_joiner() {
+        contained(|| drop(joiner));
+    }
+    // SAFETY: as the caller promised; slot and layout are this task's.
+    unsafe { tasks.release(task, header.vtable.class, header.vtable.layout) };
+}
+
+/// Drops a result that nobody took.
+///
+/// # Safety
+/// As [`free`], and the stage is a result.
+#[inline(never)]
+unsafe fn drop_result(task: NonNull<Header>, tasks: &Tasks) {
+    // SAFETY: live.
+    let header = unsafe { task.as_ref() };
+    if header.has(FAILED | FALLIBLE) && !header.has(SEEN) {
+        // SAFETY: the stage is a result.
+        unsafe { report(task, tasks) };
+    }
+    header.set(TAKEN);
+    if header.vtable.drops || header.has(FAILED) {
         // A destructor that panics must not take the core down with it.
         // SAFETY: the stage is a result, dropped once.
         if contained(|| unsafe { (header.vtable.drop_result)(task) }).is_none() {
             tasks.note_end(true);
         }
     }
-    let joiner = header.joiner.take();
-    contained(|| drop(joiner));
-    // SAFETY: as the caller promised; slot and layout are this task's.
-    unsafe { tasks.release(task) };
 }
 
 /// Tells of a failure that nobody took.

@@ -13,10 +13,12 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, SEEN, TAKEN};
+use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, NAMED, SEEN, TAKEN};
 use super::current;
+use super::joiner::Joiner;
+use super::set::Place;
 use super::table::Tasks;
-use super::waker::TaskId;
+use super::waker::{TaskId, Word};
 
 /// The handle of a spawned task: awaits its value, cancels it, asks about it.
 ///
@@ -143,34 +145,48 @@ impl<T> JoinHandle<T> {
 
     /// Wakes `waker` at the end of the task, instead of whoever was waiting before. Unlike an await this
     /// passes no cancel on.
+    #[inline]
     pub(crate) fn watch(&self, waker: &Waker) {
         let header = self.header();
-        let known = header.joiner.take();
-        if known.as_ref().is_some_and(|w| w.will_wake(waker)) {
-            header.joiner.set(known);
-        } else {
-            let old = header.joiner.replace(Some(waker.clone()));
-            drop((known, old));
-            // Cloning a foreign waker runs its code, which may have driven the loop to this task's end.
-            if header.has(DONE)
-                && let Some(waker) = header.joiner.take()
-            {
-                self.tasks.call(waker);
+        if let Some(word) = Word::of_waker(waker) {
+            if let Some(old @ Joiner::Other(_)) = header.replace_joiner(Some(Joiner::Task(word))) {
+                drop(old);
             }
+            return;
+        }
+        self.watch_by_other(waker);
+    }
+
+    /// As [`watch`](Self::watch), by a stranger.
+    #[cold]
+    fn watch_by_other(&self, waker: &Waker) {
+        let header = self.header();
+        let known = header.take_joiner();
+        if matches!(&known, Some(Joiner::Other(known)) if known.will_wake(waker)) {
+            header.replace_joiner(known);
+            return;
+        }
+        let old = header.replace_joiner(Some(Joiner::Other(Box::new(waker.clone()))));
+        drop((known, old));
+        // Cloning a foreign waker runs its code, which may have driven the loop to this task's end.
+        if header.has(DONE)
+            && let Some(joiner) = header.take_joiner()
+        {
+            self.tasks.tell(header, joiner);
         }
     }
 
-    /// Puts a place in a set where the waker would be.
-    pub(super) fn set_joiner(&self, place: Waker) {
-        let old = self.header().joiner.replace(Some(place));
+    /// Has `joiner` told of the end instead of whoever was waiting before.
+    pub(super) fn set_joiner(&self, joiner: Joiner) {
+        let old = self.header().replace_joiner(Some(joiner));
         drop(old);
     }
 
-    /// Nobody waits any more, if `is_mine` says so of whoever did.
-    pub(super) fn clear_joiner_if(&self, is_mine: impl Fn(&Waker) -> bool) {
-        let known = self.header().joiner.take();
-        if !known.as_ref().is_some_and(is_mine) {
-            self.header().joiner.set(known);
+    /// Nobody waits any more, if it was a set that did and `is_mine` says so of the place in it.
+    pub(super) fn clear_place_if(&self, is_mine: impl Fn(Place) -> bool) {
+        let known = self.header().take_joiner();
+        if !matches!(known, Some(Joiner::Place(place)) if is_mine(place)) {
+            self.header().replace_joiner(known);
         }
     }
 
@@ -190,7 +206,7 @@ impl<T> JoinHandle<T> {
 
     /// Keeps a task that was spawned just now out of the run queue, until the waker that this gives wakes it.
     pub(crate) fn await_wake(&self) -> Waker {
-        let slot = self.header().slot;
+        let slot = self.header().word.slot();
         self.tasks.unschedule_last(slot);
         Waker::clone(&self.tasks.word_of(slot).waker())
     }
@@ -198,7 +214,7 @@ impl<T> JoinHandle<T> {
     /// Names the task without keeping it.
     pub(crate) fn canceller(&self) -> Canceller {
         let header = self.header();
-        Canceller { tasks: self.tasks.clone(), slot: header.slot, born: header.born }
+        Canceller { tasks: self.tasks.clone(), word: header.word }
     }
 
     /// The result, if the task has ended and nobody took it yet.
@@ -222,17 +238,18 @@ impl<T> JoinHandle<T> {
 
     /// The task's id, the same as [`current_id`](crate::task::current_id) gives within it.
     pub fn id(&self) -> TaskId {
-        TaskId::of(self.tasks.core_id(), self.header().slot, self.header().born)
+        TaskId::of(self.header().word)
     }
 
     /// The name that the task was given, if it was and has not ended.
     pub fn name(&self) -> Option<Rc<str>> {
-        self.tasks.name(self.header().slot)
+        self.tasks.name(self.header().word.slot())
     }
 
     pub(crate) fn rename(&self, name: Rc<str>) {
         if !self.is_finished() {
-            self.tasks.set_name(self.header().slot, name);
+            self.header().set(NAMED);
+            self.tasks.set_name(self.header().word.slot(), name);
         }
     }
 }
@@ -265,10 +282,10 @@ impl<T> Drop for JoinHandle<T> {
             return;
         }
         let number = self.polled_in.get();
-        if current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
+        if number != 0 && current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
             self.tasks.cancel(self.task);
         }
-        let joiner = header.joiner.take();
+        let joiner = header.take_joiner();
         header.clear(HANDLE);
         // Last: the task may end, and be gone, within a stranger's destructor.
         drop(joiner);
@@ -278,7 +295,7 @@ impl<T> Drop for JoinHandle<T> {
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle")
-            .field("slot", &self.header().slot)
+            .field("slot", &self.header().word.slot())
             .field("finished", &self.is_finished())
             .finish()
     }
@@ -289,24 +306,23 @@ const TAKEN_BEFORE: &str = "a JoinHandle was polled after its result was taken";
 /// Cancels a task without owning its handle.
 pub(crate) struct Canceller {
     tasks: Rc<Tasks>,
-    slot: u32,
-    born: u32,
+    word: Word,
 }
 
 impl Canceller {
     /// Cancels the task, unless it has ended.
     pub(crate) fn cancel(&self) {
-        self.tasks.cancel_born(self.slot, self.born);
+        self.tasks.cancel_named(self.word);
     }
 }
 
 /// Why a task gave no value.
-pub struct JoinError(Why);
+///
+/// One word: where the result of a task lies there is room for it beside a small value.
+pub struct JoinError(Option<Box<Payload>>);
 
-enum Why {
-    Cancelled,
-    Panicked(Box<dyn Any + Send>),
-}
+/// What a task panicked with; a cancel has none.
+struct Payload(Box<dyn Any + Send>);
 
 // SAFETY: through a shared reference a panic's payload is looked at only as `&'static str` or `String`
 // (`panic_message`), both of which are Sync; any other type is merely held, and moved out by value.
@@ -314,42 +330,39 @@ unsafe impl Sync for JoinError {}
 
 impl JoinError {
     pub(crate) fn cancelled() -> Self {
-        Self(Why::Cancelled)
+        Self(None)
     }
 
     pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
-        Self(Why::Panicked(payload))
+        Self(Some(Box::new(Payload(payload))))
     }
 
     /// It was cancelled, by a handle, by a cancel of its awaiter, or by the end of its loop.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, Why::Cancelled)
+        self.0.is_none()
     }
 
     /// It panicked, or its destructor did.
     pub fn is_panic(&self) -> bool {
-        matches!(self.0, Why::Panicked(_))
+        self.0.is_some()
     }
 
     /// What it panicked with, fit for [`std::panic::resume_unwind`]; none if it was cancelled.
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        match self.0 {
-            Why::Cancelled => None,
-            Why::Panicked(payload) => Some(payload),
-        }
+        self.0.map(|payload| payload.0)
     }
 
     /// What went wrong, for a report.
     pub(super) fn message(&self) -> &str {
         match &self.0 {
-            Why::Cancelled => "it was cancelled",
-            Why::Panicked(_) => self.panic_message().unwrap_or("with something else than text"),
+            None => "it was cancelled",
+            Some(_) => self.panic_message().unwrap_or("with something else than text"),
         }
     }
 
     /// The panic's message, if it is text.
     pub fn panic_message(&self) -> Option<&str> {
-        let Why::Panicked(payload) = &self.0 else { return None };
+        let Payload(payload) = &**self.0.as_ref()?;
         let text = payload.downcast_ref::<&str>().copied();
         text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
     }
@@ -364,8 +377,8 @@ impl fmt::Debug for JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Why::Cancelled => f.write_str("the task was cancelled"),
-            Why::Panicked(_) => match self.panic_message() {
+            None => f.write_str("the task was cancelled"),
+            Some(_) => match self.panic_message() {
                 Some(text) => write!(f, "the task panicked: {text}"),
                 None => f.write_str("the task panicked"),
             },

@@ -1,9 +1,8 @@
 //! Tasks that are waited for together, and which of them have ended.
 //!
-//! Owns [`Set`] and the places in it. Where the waker of a joiner would be, a task of a set keeps its
-//! *place*: one word (set and number) in the shape of a waker, so it takes no room of its own. When the
-//! task ends it is linked to its set's list, through the same field of its header, and the set's one waker
-//! is called. So a set learns of each end in constant time, and is told nothing twice.
+//! Owns [`Set`] and the places in it. Where its joiner would be, a task of a set keeps its *place*: one
+//! word (set and number), so it takes no room of its own. When the task ends it is linked to its set's list,
+//! through the same field of its header, and the set's one waker is called. So a set learns of each end in constant time, and is told nothing twice.
 //!
 //! ```text
 //!   joiner: nobody ──Set::watch──► place ──the task ends──► link in the set's list ──pop──► nobody
@@ -20,12 +19,13 @@
 //! Entries are reused, and a core keeps as many as it had sets at once.
 
 use std::cell::RefCell;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::rc::Rc;
-use std::task::{RawWaker, RawWakerVTable, Waker};
+use std::task::Waker;
 
 use super::cell::Header;
 use super::join::JoinHandle;
+use super::joiner::Joiner;
 use super::table::Tasks;
 use crate::contain::contained;
 
@@ -49,14 +49,13 @@ impl Set {
     pub(crate) fn watch<T>(&self, handle: &JoinHandle<T>, number: usize) {
         debug_assert!(Rc::ptr_eq(handle.tasks(), &self.tasks), "a set is of one loop");
         let place = Place::new(self.index, self.generation, number as u32);
-        handle.set_joiner(place.waker());
+        handle.set_joiner(Joiner::Place(place));
     }
 
     /// Takes a task's place away that it has had in this set.
     pub(crate) fn unwatch<T>(&self, handle: &JoinHandle<T>) {
-        handle.clear_joiner_if(|joiner| {
-            let place = Place::of_waker(joiner);
-            place.is_some_and(|p| p.set() == self.index && p.generation() == self.generation)
+        handle.clear_place_if(|place| {
+            place.set() == self.index && place.generation() == self.generation
         });
     }
 
@@ -134,17 +133,15 @@ impl Sets {
         std::mem::replace(&mut self.0.borrow_mut().entries[index as usize].waker, waker)
     }
 
-    /// Links a task that has just ended, whose joiner was `joiner`, if that is a place. Gives whom to wake:
-    /// the set's waker, or `joiner` if it is one.
-    pub(super) fn ended(&self, header: &Header, joiner: Waker) -> Option<Waker> {
-        let Some(place) = Place::of_waker(&joiner) else { return Some(joiner) };
+    /// Links a task that has just ended and was in `place`. Gives whom to wake: the set's waker.
+    pub(super) fn ended(&self, header: &Header, place: Place) -> Option<Waker> {
         let mut inner = self.0.borrow_mut();
         let entry = inner.entries.get_mut(place.set() as usize)?;
         if entry.generation != place.generation() {
             return None;
         }
-        header.joiner.set(Some(place.linked(entry.newest).waker()));
-        entry.newest = header.slot;
+        link(header, place.linked(entry.newest));
+        entry.newest = header.word.slot();
         entry.waker.take()
     }
 
@@ -158,7 +155,8 @@ impl Sets {
             while newest != NONE {
                 let task = task_in(newest);
                 let place = unlink(task)?;
-                link(task, place.linked(entry.oldest));
+                // SAFETY: a task in the table is live, and nothing is freed within `Sets::pop`.
+                task.iter().for_each(|t| link(unsafe { t.as_ref() }, place.linked(entry.oldest)));
                 (entry.oldest, newest) = (newest, place.next());
             }
         }
@@ -173,24 +171,24 @@ impl Sets {
 
 /// Takes the link out of a task in a set's list.
 fn unlink(task: Option<NonNull<Header>>) -> Option<Place> {
-    // SAFETY: a task in the table is live, and nothing is freed within `Sets::pop`.
-    let link = task.and_then(|task| unsafe { task.as_ref() }.joiner.take());
-    let place = link.as_ref().and_then(Place::of_waker);
-    debug_assert!(place.is_some(), "a task in a set's list was let go of");
-    place
+    // SAFETY: as for `link`.
+    let link = task.and_then(|task| unsafe { task.as_ref() }.take_joiner());
+    let Some(Joiner::Place(place)) = link else {
+        debug_assert!(false, "a task in a set's list was let go of");
+        return None;
+    };
+    Some(place)
 }
 
-fn link(task: Option<NonNull<Header>>, place: Place) {
-    if let Some(task) = task {
-        // SAFETY: as in `unlink`.
-        unsafe { task.as_ref() }.joiner.set(Some(place.waker()));
-    }
+fn link(task: &Header, place: Place) {
+    let before = task.replace_joiner(Some(Joiner::Place(place)));
+    debug_assert!(before.is_none(), "a task is linked once it was unlinked");
 }
 
 /// A place in a set in one word: the number of the place (24 bits), and of the set (24) with its generation
 /// (16); once the task is linked, the slot of the next one instead of the set.
 #[derive(Clone, Copy)]
-struct Place(u64);
+pub(super) struct Place(pub(super) u64);
 
 impl Place {
     fn new(set: u32, generation: u16, number: u32) -> Self {
@@ -217,24 +215,7 @@ impl Place {
     fn next(self) -> u32 {
         self.set()
     }
-
-    fn waker(self) -> Waker {
-        // SAFETY: the functions of VTABLE take any word and do nothing with it.
-        unsafe { Waker::from_raw(self.raw()) }
-    }
-
-    fn raw(self) -> RawWaker {
-        RawWaker::new(ptr::without_provenance(self.0 as usize), &VTABLE)
-    }
-
-    fn of_waker(waker: &Waker) -> Option<Self> {
-        ptr::eq(waker.vtable(), &VTABLE).then(|| Self(waker.data().addr() as u64))
-    }
 }
-
-/// A place is never called as a waker: `Sets::ended` knows it.
-static VTABLE: RawWakerVTable =
-    RawWakerVTable::new(|data| Place(data.addr() as u64).raw(), |_| (), |_| (), |_| ());
 
 /// Bits of a slot, of a set's index and of a place's number.
 const BITS: u32 = 24;
@@ -256,8 +237,5 @@ mod tests {
         assert_eq!((place.set(), place.generation(), place.number()), (MASK, u16::MAX, MASK - 1));
         let link = place.linked(7);
         assert_eq!((link.next(), link.number()), (7, MASK - 1));
-        let back = Place::of_waker(&link.waker()).unwrap();
-        assert_eq!((back.next(), back.number()), (7, MASK - 1));
-        assert!(Place::of_waker(Waker::noop()).is_none());
     }
 }

@@ -5,19 +5,21 @@
 //! that what others ask for in that turn is in the kernel by then. Slot 0 is the main future's: it has its
 //! place in the order, but lives with whoever drives the loop.
 
+use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::panic::{Location, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::blocks::Blocks;
-use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, TaskCell};
+use super::blocks::{Blocks, Class};
+use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, NAMED, TaskCell};
 use super::current;
 use super::info::Note;
 use super::join::{JoinError, JoinHandle};
+use super::joiner::Joiner;
+use super::line::Line;
 use super::report::Reporter;
 use super::set::Sets;
 use super::waker::{GENERATION_MASK, TaskId, Word};
@@ -40,13 +42,15 @@ pub(crate) struct Tasks {
     reporter: Reporter,
     /// What the main future's last poll ended at.
     root_note: Cell<Note>,
-    /// Slot that is being polled or ended.
-    running: Cell<u32>,
+    /// The main future.
+    root: Word,
+    /// Who is being polled or ended.
+    running: Cell<Word>,
     /// The task whose future's `poll` is under way: the one that is to blame for a panic.
     polling: Cell<Option<NonNull<Header>>>,
     /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
     cancelling: Cell<u64>,
-    /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], 0 while nobody measures.
+    /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], [`UNSTAMPED`] while nobody measures.
     stamp: Cell<u32>,
     /// When the tick began, in units of [`AGE_UNIT_NS`].
     time: Cell<u32>,
@@ -54,11 +58,13 @@ pub(crate) struct Tasks {
 
 struct Inner {
     table: Vec<Entry>,
-    free: Vec<u32>,
+    /// The slot that was given back last; [`ROOT`] if there is none. Each says which one is the next.
+    free: u32,
     blocks: Blocks,
-    ready: VecDeque<Ready>,
+    /// Those to be polled, in order.
+    ready: Line,
     /// Those that gave way, in order; they are not in `ready`.
-    gave_way: VecDeque<Ready>,
+    gave_way: Line,
     live: u32,
     reserved: u32,
 }
@@ -68,18 +74,16 @@ struct Inner {
 struct Entry {
     task: Option<NonNull<Header>>,
     generation: u32,
-    /// In the run queue, or gave way.
-    scheduled: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Ready {
-    slot: u32,
-    stamp: u32,
+    /// Stamp of the wake that put it in the run queue, or among those that gave way; 0 while it is in
+    /// neither. Of a free slot: the next free one.
+    scheduled: u32,
 }
 
 /// Wake stamps are kept in 4 bytes: at 64 ns a unit they wrap after 275 s.
 pub(crate) const STAMP_UNIT_NS: u64 = 64;
+
+/// The least stamp: 0 says that a slot is not scheduled.
+const UNSTAMPED: u32 = 1;
 
 /// Ages are kept in 4 bytes: at some 17 ms a unit they wrap after two years.
 const AGE_UNIT_NS: u64 = 1 << 24;
@@ -102,7 +106,6 @@ pub(crate) enum Next {
 /// A task taken out of the run queue.
 pub(crate) struct Picked {
     task: NonNull<Header>,
-    generation: u32,
     /// When it was woken, see [`Tasks::set_stamp`].
     pub(crate) stamp: u32,
 }
@@ -115,14 +118,14 @@ impl Tasks {
         now_ns: u64,
     ) -> Rc<Self> {
         let generation = lease.first_generation();
-        let root = Entry { task: None, generation, scheduled: false };
+        let root = Word::new(lease.id, ROOT, generation);
         lease.cell.map.reserve(1);
         let inner = Inner {
-            table: vec![root],
-            free: Vec::new(),
+            table: vec![Entry { task: None, generation, scheduled: 0 }],
+            free: ROOT,
             blocks: Blocks::new(),
-            ready: VecDeque::with_capacity(QUEUE_FIRST),
-            gave_way: VecDeque::with_capacity(QUEUE_FIRST),
+            ready: Line::new(QUEUE_FIRST),
+            gave_way: Line::new(QUEUE_FIRST),
             live: 0,
             reserved: 1,
         };
@@ -134,10 +137,11 @@ impl Tasks {
             metrics,
             reporter,
             root_note: Cell::new(Note::Nothing),
-            running: Cell::new(ROOT),
+            root,
+            running: Cell::new(root),
             polling: Cell::new(None),
             cancelling: Cell::new(0),
-            stamp: Cell::new(0),
+            stamp: Cell::new(UNSTAMPED),
             time: Cell::new(age_units(now_ns)),
         })
     }
@@ -155,13 +159,6 @@ impl Tasks {
         self.inner.borrow().live
     }
 
-    /// How many are to be polled in the next turn, those that gave way included.
-    #[inline]
-    pub(crate) fn ready(&self) -> usize {
-        let inner = self.inner.borrow();
-        inner.ready.len() + inner.gave_way.len()
-    }
-
     /// Whether anybody is to be polled.
     pub(crate) fn any_ready(&self) -> bool {
         let inner = self.inner.borrow();
@@ -174,29 +171,37 @@ impl Tasks {
         future: F,
         at: &'static Location<'static>,
     ) -> JoinHandle<F::Output> {
-        self.spawn_judged::<F, AnyValue>(future, at)
+        self.clone().spawn_judged::<F, AnyValue>(future, at)
     }
 
     /// As [`spawn`](Self::spawn); `J` says what a failure is.
+    #[inline]
     pub(crate) fn spawn_judged<F: Future + 'static, J: Judge<F::Output>>(
-        self: &Rc<Self>,
+        self: Rc<Self>,
         future: F,
         at: &'static Location<'static>,
     ) -> JoinHandle<F::Output> {
         self.metrics.count(Kind::Spawns);
-        let mut inner = self.inner.borrow_mut();
-        let slot = inner.take_slot(&self.lease);
-        let generation = inner.table[slot as usize].generation;
-        let birth = Birth { slot, generation, time: self.time.get(), at };
-        let place = inner.blocks.take(TaskCell::<F>::layout());
+        let mut borrowed = self.inner.borrow_mut();
+        let inner = &mut *borrowed;
+        let slot = match inner.free {
+            ROOT => inner.add_slot(&self.lease),
+            slot => slot,
+        };
+        let place = inner.blocks.take(TaskCell::<F>::CLASS, TaskCell::<F>::LAYOUT);
+        let entry = &mut inner.table[slot as usize];
+        inner.free = entry.scheduled;
+        let word = Word::new(self.lease.id, slot, entry.generation);
+        let birth = Birth { word, time: self.time.get(), at };
         // SAFETY: fresh memory of this layout.
         let task = unsafe { TaskCell::write::<J>(place, &birth, future) };
+        entry.task = Some(task);
+        entry.scheduled = self.stamp.get();
+        inner.ready.push(slot);
         inner.live += 1;
-        inner.table[slot as usize].task = Some(task);
-        inner.schedule(slot, self.stamp.get());
-        drop(inner);
+        drop(borrowed);
         self.tell_if_idle();
-        JoinHandle::new(self.clone(), task)
+        JoinHandle::new(self, task)
     }
 
     /// Schedules the task that a waker names, unless it is gone.
@@ -204,10 +209,9 @@ impl Tasks {
     pub(crate) fn wake(&self, word: Word) {
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return };
-        let live = entry.task.is_some() && entry.generation & GENERATION_MASK == word.generation();
-        if (live || word.slot() == ROOT) && !entry.scheduled {
-            entry.scheduled = true;
-            inner.ready.push_back(Ready { slot: word.slot(), stamp: self.stamp.get() });
+        if entry.is_live(word) && entry.scheduled == 0 {
+            entry.scheduled = self.stamp.get();
+            inner.ready.push(word.slot());
         }
     }
 
@@ -222,27 +226,32 @@ impl Tasks {
     /// Takes the slot that was scheduled last out of the run queue, if it is this one.
     pub(crate) fn unschedule_last(&self, slot: u32) {
         let mut inner = self.inner.borrow_mut();
-        if inner.ready.back().is_some_and(|last| last.slot == slot) {
-            inner.ready.pop_back();
-            inner.table[slot as usize].scheduled = false;
+        if inner.ready.last() == Some(slot) {
+            inner.ready.pop_last();
+            inner.table[slot as usize].scheduled = 0;
         }
     }
 
     /// Nobody drives a main future any more: its wakes are stale.
     pub(crate) fn forget_root(&self) {
         let mut inner = self.inner.borrow_mut();
-        if std::mem::take(&mut inner.table[ROOT as usize].scheduled) {
-            inner.ready.retain(|r| r.slot != ROOT);
-            inner.gave_way.retain(|r| r.slot != ROOT);
+        if std::mem::take(&mut inner.table[ROOT as usize].scheduled) != 0 {
+            inner.ready.remove(ROOT);
+            inner.gave_way.remove(ROOT);
         }
     }
 
     /// Schedules the task that a waker names behind the next turn. `false` if it is none of these.
     pub(crate) fn give_way(&self, word: Word) -> bool {
-        let mut inner = self.inner.borrow_mut();
-        let ours = word.core() == self.lease.id && inner.is_live(word);
-        if ours && !std::mem::replace(&mut inner.table[word.slot() as usize].scheduled, true) {
-            inner.gave_way.push_back(Ready { slot: word.slot(), stamp: self.stamp.get() });
+        if word.core() != self.lease.id {
+            return false;
+        }
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return false };
+        let ours = entry.is_live(word);
+        if ours && entry.scheduled == 0 {
+            entry.scheduled = self.stamp.get();
+            inner.gave_way.push(word.slot());
         }
         ours
     }
@@ -257,11 +266,7 @@ impl Tasks {
     /// nobody to give way to, and those that did are.
     #[inline]
     pub(crate) fn begin_turn(&self) -> usize {
-        let inner = &mut *self.inner.borrow_mut();
-        if inner.ready.is_empty() {
-            std::mem::swap(&mut inner.ready, &mut inner.gave_way);
-        }
-        inner.ready.len()
+        self.inner.borrow_mut().begin_turn()
     }
 
     /// Ends a turn: the first `n` of those that gave way have done so. After a whole turn they go on before
@@ -269,29 +274,34 @@ impl Tasks {
     #[inline]
     pub(crate) fn end_turn(&self, n: usize, whole: bool) {
         if n > 0 {
-            let inner = &mut *self.inner.borrow_mut();
-            let n = n.min(inner.gave_way.len());
-            inner.ready.extend(inner.gave_way.drain(..n));
-            if whole {
-                inner.ready.rotate_right(n);
-            }
+            self.inner.borrow_mut().end_turn(n, whole);
         }
+    }
+
+    /// [`end_turn`](Self::end_turn), [`begin_turn`](Self::begin_turn) and [`gave_way`](Self::gave_way) in one.
+    /// A turn that was begun like this and not taken may be begun again.
+    #[inline]
+    pub(crate) fn next_turn(&self, n: usize, whole: bool) -> (usize, usize) {
+        let inner = &mut *self.inner.borrow_mut();
+        if n > 0 {
+            inner.end_turn(n, whole);
+        }
+        (inner.begin_turn(), inner.gave_way.len())
     }
 
     /// Takes the first entry out of the run queue.
     #[inline]
     pub(crate) fn pick(&self) -> Option<Next> {
         let inner = &mut *self.inner.borrow_mut();
-        let Ready { slot, stamp } = inner.ready.pop_front()?;
+        let slot = inner.ready.pop()?;
         let entry = &mut inner.table[slot as usize];
-        entry.scheduled = false;
-        let generation = entry.generation;
+        let stamp = std::mem::take(&mut entry.scheduled);
         Some(match entry.task {
-            Some(task) => Next::Task(Picked { task, generation, stamp }),
+            Some(task) => Next::Task(Picked { task, stamp }),
             None if slot == ROOT => Next::Root(stamp),
             None => {
                 // Kept back by `release`.
-                inner.free.push(slot);
+                entry.scheduled = std::mem::replace(&mut inner.free, slot);
                 Next::Gone
             }
         })
@@ -303,23 +313,30 @@ impl Tasks {
     pub(crate) fn run(&self, picked: Picked) {
         // SAFETY: a task in the table is live.
         let header = unsafe { picked.task.as_ref() };
-        if header.has(DONE) {
-            return;
+        if header.has(DONE | CANCEL) {
+            return self.run_marked(&picked);
         }
-        self.running.set(header.slot);
-        if header.has(CANCEL) {
-            // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
-            // called by the loop alone, which does not run while a poll does.
+        self.running.set(header.word);
+        header.last_poll.set(self.begin_poll());
+        header.note.set(Note::Nothing);
+        self.polling.set(Some(picked.task));
+        // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
+        // called by the loop alone, which does not run while a poll does.
+        unsafe { cell::poll(picked.task, self) };
+        self.running.set(self.root);
+    }
+
+    /// The turn of a task that has ended, or is to end.
+    #[cold]
+    fn run_marked(&self, picked: &Picked) {
+        // SAFETY: a task in the table is live.
+        let header = unsafe { picked.task.as_ref() };
+        if !header.has(DONE) {
+            self.running.set(header.word);
+            // SAFETY: as in `run`.
             unsafe { cell::end(picked.task, self, JoinError::cancelled()) };
-        } else {
-            header.last_poll.set(self.begin_poll());
-            header.note.set(Note::Nothing);
-            let word = Word::new(self.lease.id, header.slot, picked.generation);
-            self.polling.set(Some(picked.task));
-            // SAFETY: as above.
-            unsafe { cell::poll(picked.task, self, word) };
+            self.running.set(self.root);
         }
-        self.running.set(ROOT);
     }
 
     /// The future of the task that is running has returned from its `poll`.
@@ -338,7 +355,7 @@ impl Tasks {
         // SAFETY: it was live and not done when its poll began, and only the loop ends tasks; the panic has
         // ended its poll.
         unsafe { cell::end(task, self, JoinError::panicked(payload)) };
-        self.running.set(ROOT);
+        self.running.set(self.root);
     }
 
     /// Numbers a poll: a task's, or the main future's.
@@ -381,17 +398,16 @@ impl Tasks {
             return false;
         }
         header.set(CANCEL);
-        self.inner.borrow_mut().schedule(header.slot, self.stamp.get());
+        self.inner.borrow_mut().schedule(header.word.slot(), self.stamp.get());
         self.tell_if_idle();
         true
     }
 
-    /// As [`cancel`](Self::cancel), of the task that was born with this generation in this slot, if it is
-    /// still there.
-    pub(crate) fn cancel_born(&self, slot: u32, born: u32) {
-        let task = self.inner.borrow().table.get(slot as usize).and_then(|e| e.task);
+    /// As [`cancel`](Self::cancel), of the task that `word` named at its birth, if it is still there.
+    pub(crate) fn cancel_named(&self, word: Word) {
+        let task = self.inner.borrow().table.get(word.slot() as usize).and_then(|e| e.task);
         // SAFETY: a task in the table is live.
-        if let Some(task) = task.filter(|t| unsafe { t.as_ref() }.born == born) {
+        if let Some(task) = task.filter(|t| unsafe { t.as_ref() }.word == word) {
             self.cancel(task);
         }
     }
@@ -443,24 +459,23 @@ impl Tasks {
 
     /// The waker word of the task in `slot`.
     pub(crate) fn word_of(&self, slot: u32) -> Word {
-        let generation = self.inner.borrow().table[slot as usize].generation;
-        Word::new(self.lease.id, slot, generation)
+        self.inner.borrow().word_of(self.lease.id, slot)
     }
 
     /// Id of the task that is being polled; the main future has one too.
     pub(crate) fn running_id(&self) -> TaskId {
-        let slot = self.running.get();
-        let generation = self.inner.borrow().table[slot as usize].generation;
-        TaskId::of(self.lease.id, slot, generation)
+        TaskId::of(self.running.get())
     }
 
     /// Name of the task that is being polled.
     pub(crate) fn running_name(&self) -> Option<Rc<str>> {
-        self.name(self.running.get())
+        self.name(self.running.get().slot())
     }
 
-    pub(crate) fn set_name(&self, slot: u32, name: Rc<str>) {
-        self.names.borrow_mut().insert(slot, name);
+    /// Names the task in `slot`; its header says that it has a name.
+    pub(super) fn set_name(&self, slot: u32, name: Rc<str>) {
+        let old = self.names.borrow_mut().insert(slot, name);
+        drop(old);
     }
 
     pub(crate) fn name(&self, slot: u32) -> Option<Rc<str>> {
@@ -473,9 +488,9 @@ impl Tasks {
         self.time.set(age_units(now_ns));
     }
 
-    /// Sets the time with which wakes are stamped from now on, in ns; 0 for none.
+    /// Sets the time with which wakes are stamped from now on, in ns.
     pub(crate) fn set_stamp(&self, now: u64) {
-        self.stamp.set((now / STAMP_UNIT_NS) as u32);
+        self.stamp.set(((now / STAMP_UNIT_NS) as u32).max(UNSTAMPED));
     }
 
     pub(super) fn move_generation_on(&self, slot: u32) {
@@ -492,6 +507,28 @@ impl Tasks {
         }
     }
 
+    /// Tells whoever waited for a task that has ended.
+    #[inline]
+    pub(super) fn tell(&self, ended: &Header, joiner: Joiner) {
+        match joiner {
+            Joiner::Task(word) if word.core() == self.lease.id => self.wake(word),
+            joiner => self.tell_other(ended, joiner),
+        }
+    }
+
+    #[inline(never)]
+    fn tell_other(&self, ended: &Header, joiner: Joiner) {
+        match joiner {
+            Joiner::Task(word) => word.wake(),
+            Joiner::Place(place) => {
+                if let Some(waker) = self.sets.ended(ended, place) {
+                    self.call(waker);
+                }
+            }
+            Joiner::Other(waker) => self.call(*waker),
+        }
+    }
+
     /// Calls a waker: one of our own without a detour, a stranger's with its panic contained.
     #[inline]
     pub(crate) fn call(&self, waker: Waker) {
@@ -504,52 +541,77 @@ impl Tasks {
     /// Gives a task's slot and memory back.
     ///
     /// # Safety
-    /// The task has ended, its result is gone, and nobody refers to it.
-    pub(super) unsafe fn release(&self, task: NonNull<Header>) {
+    /// The task has ended, its result is gone, and nobody refers to it; this is its class of blocks, and its
+    /// layout.
+    #[inline]
+    pub(super) unsafe fn release(&self, task: NonNull<Header>, class: Class, layout: Layout) {
         // SAFETY: live until given back below.
         let header = unsafe { task.as_ref() };
-        let (slot, layout) = (header.slot, header.layout());
-        let name = self.names.borrow_mut().remove(&slot);
-        drop(name);
-        let mut inner = self.inner.borrow_mut();
+        let slot = header.word.slot();
+        if header.has(NAMED) {
+            let name = self.names.borrow_mut().remove(&slot);
+            drop(name);
+        }
+        let inner = &mut *self.inner.borrow_mut();
         let entry = &mut inner.table[slot as usize];
         entry.task = None;
         // One that is in the run queue waits until it comes out of it: the next task in this slot must not
         // take the place in line of this one.
-        if !entry.scheduled {
-            inner.free.push(slot);
+        if entry.scheduled == 0 {
+            entry.scheduled = std::mem::replace(&mut inner.free, slot);
         }
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
-        unsafe { inner.blocks.give(task.cast(), layout) };
+        unsafe { inner.blocks.give(task.cast(), class, layout) };
+    }
+}
+
+impl Entry {
+    /// Whether a word that names this slot names its task, which has not ended, or the main future.
+    #[inline]
+    fn is_live(&self, word: Word) -> bool {
+        self.task.is_some() && self.generation & GENERATION_MASK == word.generation()
+            || word.slot() == ROOT
     }
 }
 
 impl Inner {
-    /// Whether the word names a task that has not ended, or the main future.
-    #[inline]
-    fn is_live(&self, word: Word) -> bool {
-        word.slot() == ROOT
-            || self.table.get(word.slot() as usize).is_some_and(|e| {
-                e.task.is_some() && e.generation & GENERATION_MASK == word.generation()
-            })
-    }
-
     fn schedule(&mut self, slot: u32, stamp: u32) {
         let entry = &mut self.table[slot as usize];
-        if !entry.scheduled {
-            entry.scheduled = true;
-            self.ready.push_back(Ready { slot, stamp });
+        if entry.scheduled == 0 {
+            entry.scheduled = stamp;
+            self.ready.push(slot);
         }
     }
 
-    fn take_slot(&mut self, lease: &Lease) -> u32 {
-        if let Some(slot) = self.free.pop() {
-            return slot;
+    #[inline]
+    fn begin_turn(&mut self) -> usize {
+        if self.ready.is_empty() {
+            std::mem::swap(&mut self.ready, &mut self.gave_way);
         }
+        self.ready.len()
+    }
+
+    #[cold]
+    fn end_turn(&mut self, n: usize, whole: bool) {
+        let n = n.min(self.gave_way.len());
+        if whole {
+            self.ready.take_in_front(&mut self.gave_way, n);
+        } else {
+            self.ready.take_behind(&mut self.gave_way, n);
+        }
+    }
+
+    fn word_of(&self, core: u32, slot: u32) -> Word {
+        Word::new(core, slot, self.table[slot as usize].generation)
+    }
+
+    /// Makes a free slot.
+    #[cold]
+    fn add_slot(&mut self, lease: &Lease) -> u32 {
         let slot = self.table.len() as u32;
         assert!(slot < SLOTS_MAX, "more than {SLOTS_MAX} tasks on one core");
         let generation = lease.first_generation();
-        self.table.push(Entry { task: None, generation, scheduled: false });
+        self.table.push(Entry { task: None, generation, scheduled: 0 });
         if slot >= self.reserved {
             self.reserved = self.table.capacity().min(SLOTS_MAX as usize) as u32;
             lease.cell.map.reserve(self.reserved);

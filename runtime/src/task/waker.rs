@@ -52,7 +52,7 @@ impl Word {
     }
 
     fn raw(self) -> RawWaker {
-        RawWaker::new(ptr::without_provenance(self.0 as usize), &VTABLE)
+        RawWaker::new(self.data(), &VTABLE)
     }
 
     /// The word of a waker, if it is one of coreloop's.
@@ -62,11 +62,17 @@ impl Word {
     }
 
     #[inline]
-    fn of(data: *const ()) -> Self {
+    pub(super) fn of(data: *const ()) -> Self {
         Self(data.addr() as u64)
     }
 
-    fn wake(self) {
+    /// What a waker of it holds.
+    #[inline]
+    pub(super) fn data(self) -> *const () {
+        ptr::without_provenance(self.0 as usize)
+    }
+
+    pub(super) fn wake(self) {
         if !current::wake_if_ours(self)
             && let Some(cell) = cell::cell(self.core())
         {
@@ -84,8 +90,9 @@ pub struct TaskId {
 }
 
 impl TaskId {
-    pub(super) fn of(core: u32, slot: u32, generation: u32) -> Self {
-        Self { core, slot, generation }
+    /// The id of the task that `word` names.
+    pub(super) fn of(word: Word) -> Self {
+        Self { core: word.core(), slot: word.slot(), generation: word.generation() }
     }
 }
 

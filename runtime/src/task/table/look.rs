@@ -33,14 +33,14 @@ impl Tasks {
     /// What is known of the main future.
     pub(crate) fn root_info(&self) -> TaskInfo {
         let inner = self.inner.borrow();
-        let running = self.running.get() == ROOT && current::is_running(self);
+        let running = self.running.get() == self.root && current::is_running(self);
         let note = self.root_note.get().name().filter(|_| !running);
         TaskInfo {
-            id: TaskId::of(self.lease.id, ROOT, inner.table[ROOT as usize].generation),
+            id: TaskId::of(self.root),
             name: None,
             spawned_at: None,
             age: Duration::ZERO,
-            state: match (running, inner.table[ROOT as usize].scheduled) {
+            state: match (running, inner.table[ROOT as usize].scheduled != 0) {
                 (true, _) => TaskState::Running,
                 (false, true) => TaskState::Ready,
                 (false, false) => TaskState::Waiting,
@@ -62,14 +62,12 @@ impl Tasks {
                 continue;
             }
             let state = match () {
-                () if slot == self.running.get() => TaskState::Running,
-                () if entry.scheduled => TaskState::Ready,
+                () if slot == self.running.get().slot() => TaskState::Running,
+                () if entry.scheduled != 0 => TaskState::Ready,
                 () => TaskState::Waiting,
             };
             let info = self.info(header, state);
-            let joiner = header.joiner.take();
-            let waits = joiner.as_ref().and_then(|w| self.slot_of(w));
-            header.joiner.set(joiner);
+            let waits = header.joined_by().and_then(|word| self.slot_of_word(word));
             joins.extend(waits.map(|joiner| (joiner, info.id)));
             infos.push((slot, info));
         }
@@ -91,18 +89,22 @@ impl Tasks {
 
     /// The slot of the task that a waker names, if it is a task of these as it is now.
     pub(crate) fn slot_of(&self, waker: &Waker) -> Option<u32> {
-        let word = Word::of_waker(waker).filter(|word| word.core() == self.lease.id)?;
+        self.slot_of_word(Word::of_waker(waker)?)
+    }
+
+    fn slot_of_word(&self, word: Word) -> Option<u32> {
         let inner = self.inner.borrow();
         let entry = inner.table.get(word.slot() as usize)?;
-        (entry.generation & GENERATION_MASK == word.generation()).then_some(word.slot())
+        (word.core() == self.lease.id && entry.generation & GENERATION_MASK == word.generation())
+            .then_some(word.slot())
     }
 
     fn info(&self, header: &Header, state: TaskState) -> TaskInfo {
         let units = self.time.get().wrapping_sub(header.spawned);
         let note = header.note.get().name().filter(|_| state != TaskState::Running);
         TaskInfo {
-            id: TaskId::of(self.lease.id, header.slot, header.born),
-            name: self.name(header.slot),
+            id: TaskId::of(header.word),
+            name: self.name(header.word.slot()),
             spawned_at: Some(header.spawned_at),
             age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
             state,

@@ -1,7 +1,11 @@
 //! One task after the other: spawning, giving way, limits, selects.
 
+use std::cell::Cell;
 use std::future::{pending, ready};
 use std::hint::black_box;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{Workload, give_way};
@@ -38,6 +42,14 @@ pub const ALL: &[Workload] = &[
         ops_min: 1,
         ours: |n| Box::pin(spawn_join(n)),
         theirs: &[("task::spawn", |n| Box::pin(tokio_spawn_join(n)))],
+    },
+    Workload {
+        name: "spawn-batch",
+        op: "spawn a task, let go of its handle, run it; 1,000 at a time",
+        ops: 500_000,
+        ops_min: 1000,
+        ours: |n| Box::pin(spawn_batch(n)),
+        theirs: &[("task::spawn", |n| Box::pin(tokio_spawn_batch(n)))],
     },
     Workload {
         name: "give-way-1000",
@@ -124,6 +136,36 @@ async fn tokio_spawn_join(n: u64) {
     for i in 0..n {
         assert_eq!(tokio::spawn(async move { black_box(i) }).await.unwrap(), i);
     }
+}
+
+/// Against [`tokio_spawn_batch`].
+async fn spawn_batch(n: u64) {
+    let ran = Rc::new(Cell::new(0));
+    for _ in 0..n / TASKS {
+        for _ in 0..TASKS {
+            drop(coreloop::spawn(async {}));
+        }
+        let last = ran.clone();
+        drop(coreloop::spawn(async move { last.set(last.get() + 1) }));
+        coreloop::yield_now().await;
+    }
+    assert_eq!(ran.get(), n / TASKS);
+}
+
+/// Against [`spawn_batch`].
+async fn tokio_spawn_batch(n: u64) {
+    let ran = Arc::new(AtomicU64::new(0));
+    for before in 0..n / TASKS {
+        for _ in 0..TASKS {
+            drop(tokio::spawn(async {}));
+        }
+        let last = ran.clone();
+        drop(tokio::spawn(async move { last.store(last.load(Relaxed) + 1, Relaxed) }));
+        while ran.load(Relaxed) == before {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(ran.load(Relaxed), n / TASKS);
 }
 
 /// Tasks that take turns.
