@@ -28,6 +28,7 @@ mod driver;
 mod event_loop;
 #[allow(unsafe_code)]
 mod executor;
+pub mod fds;
 mod handle;
 #[allow(unsafe_code)]
 mod mailbox;
@@ -38,6 +39,7 @@ pub mod placement;
 #[doc(hidden)]
 pub mod planted;
 mod runtime;
+pub mod shutdown;
 pub mod signal;
 #[cfg(any(test, feature = "sim"))]
 #[allow(unsafe_code)]
@@ -47,6 +49,7 @@ mod spawn_blocking;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
+pub mod systemd;
 #[allow(unsafe_code)]
 pub mod task;
 pub mod time;

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 28] = [
+const LAYERS: [(&str, u32); 31] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
     // The system's numbers and calls, and the book that everybody writes into.
     ("sys", 0),
     ("metrics", 1),
+    // Descriptors from and to other processes.
+    ("fds", 1),
     // Three that stand alone: deadlines, the ring, mail.
     ("wheel", 2),
     ("driver", 2),
@@ -35,6 +37,7 @@ const LAYERS: [(&str, u32); 28] = [
     ("op", 6),
     // Sets of tasks, which are spawned and have limits.
     ("combine", 6),
+    ("systemd", 6),
     ("signal", 7),
     // Tokens that ops, sets of tasks and scopes listen to.
     ("cancel", 7),
@@ -42,6 +45,8 @@ const LAYERS: [(&str, u32); 28] = [
     ("config", 8),
     ("placement", 8),
     ("handle", 8),
+    // The end of a server, which tokens and signals bring about.
+    ("shutdown", 8),
     ("event_loop", 9),
     // What cores say to each other.
     ("cross", 9),

@@ -1,26 +1,159 @@
 //! Signals as futures.
 //!
-//! Owns [`terminate`]: SIGINT and SIGTERM end servers in order. Any number of loops may wait; each has a
-//! pipe of its own that a handler (by signal-hook) writes to, so that nothing is done in the handler but a
-//! write. The process's other threads and its children keep their signal masks.
+//! Owns [`Signals`], a subscription, and [`terminate`] for servers that end at SIGINT and SIGTERM. Any
+//! number of subscriptions may stand, on any core, of any runtime in the process, and each hears of each
+//! signal. Each has an eventfd of its own and a word with a bit for each signal (`sys/signals.rs`); nothing
+//! else is done in the handler.
+//!
+//! What stays as it was: the signal mask of every thread, and so what children inherit. Handlers are reset
+//! by an exec. What changes for good: from the first subscription to a signal on, that signal no longer does
+//! to this process what it does by default, also when the last subscription has been dropped; it then does
+//! nothing. A handler that was there before is called as well.
+//!
+//! Invariant: waiting consumes nothing (the descriptor is polled, not read), so a wait that is dropped while
+//! the kernel still has it can't take a signal from the next one.
 
+mod kind;
+
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
-use std::os::unix::net::UnixStream;
-use std::rc::Rc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::low_level::{pipe, unregister};
+use signal_hook::low_level::unregister;
 
 use crate::combine::{Either, race};
-use crate::op::{Read, submit};
-use crate::time::sleep;
+use crate::op::{PollOnce, Submit, submit};
+use crate::sys::signals::{Inbox, deliver_to};
+use crate::time::{Sleep, sleep};
+
+pub use kind::{Signal, SignalError};
+
+/// A subscription to signals: [`recv`](Self::recv) gives one after the other.
+///
+/// What comes between two calls is kept, each signal once however often it came, as the system does it with
+/// signals that wait; with several the lowest number is first. That is also how real-time signals are
+/// treated, which the system would count. It costs one descriptor; in a simulation no signal ever comes.
+///
+/// ```
+/// use coreloop::signal::{Signal, Signals};
+///
+/// coreloop::run(async {
+///     let mut signals = Signals::new([Signal::HUP, Signal::USR1]).unwrap();
+/// #   std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status().unwrap();
+///     match signals.recv().await {
+///         Signal::HUP => println!("reading the configuration again"),
+///         other => println!("{other}"),
+///     }
+/// })
+/// .unwrap();
+/// ```
+pub struct Signals {
+    inbox: Arc<Inbox>,
+    ids: Vec<SigId>,
+}
+
+impl Signals {
+    /// Subscribes, from now on, also before the first [`recv`](Self::recv) and outside of a loop.
+    ///
+    /// # Errors
+    /// [`SignalError::System`] if no descriptor is left.
+    pub fn new(signals: impl IntoIterator<Item = Signal>) -> Result<Self, SignalError> {
+        let mut this = Self { inbox: Inbox::new()?, ids: Vec::new() };
+        for signal in signals {
+            this.ids.push(deliver_to(&this.inbox, signal.as_raw())?);
+        }
+        Ok(this)
+    }
+
+    /// The next signal. May submit; parks until there is one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a signal that is not given stays for the next call.
+    ///
+    /// # Panics
+    /// Outside a running loop, if it has to wait.
+    pub async fn recv(&mut self) -> Signal {
+        let mut wait = Wait::Idle;
+        poll_fn(|cx| self.poll_recv(cx, &mut wait)).await
+    }
+
+    /// A signal that came already.
+    pub fn try_recv(&mut self) -> Option<Signal> {
+        self.inbox.take().map(Signal::known)
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>, wait: &mut Wait) -> Poll<Signal> {
+        loop {
+            if let Some(signal) = self.try_recv() {
+                return Poll::Ready(signal);
+            }
+            match wait {
+                Wait::Idle => {
+                    let readable = PollOnce::new(Told(self.inbox.clone()), libc::POLLIN as u32);
+                    *wait = Wait::Polled(submit(readable));
+                }
+                Wait::Polled(op) => {
+                    let told = ready!(Pin::new(op).poll(cx));
+                    *wait = if told.is_ok() {
+                        // Before the look: what comes after it is announced anew.
+                        self.inbox.hush();
+                        Wait::Idle
+                    } else {
+                        Wait::Paused(sleep(RETRY))
+                    };
+                }
+                Wait::Paused(pause) => {
+                    ready!(Pin::new(pause).poll(cx));
+                    *wait = Wait::Idle;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.ids.drain(..) {
+            unregister(id);
+        }
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signals").field("inbox", &self.inbox).finish_non_exhaustive()
+    }
+}
+
+/// Where a wait for the next signal stands.
+enum Wait {
+    Idle,
+    Polled(Submit<PollOnce<Told>>),
+    Paused(Sleep),
+}
+
+/// The descriptor as the op holds it.
+struct Told(Arc<Inbox>);
+
+impl AsFd for Told {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Pause after a poll of our own descriptor failed: an error is no signal, and nothing is lost by waiting.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Waits for SIGINT or SIGTERM. From the call on, these no longer end the process by themselves.
 ///
 /// # Panics
-/// If no descriptors are left for the pipe; see [`try_terminate`].
+/// If no descriptors are left; see [`try_terminate`].
 ///
 /// ```no_run
 /// coreloop::run(async {
@@ -32,21 +165,23 @@ use crate::time::sleep;
 pub fn terminate() -> impl Future<Output = ()> + Unpin {
     match try_terminate() {
         Ok(terminated) => terminated,
-        Err(e) => panic!("no pipe for signals: {e}"),
+        Err(e) => panic!("no way to be told of signals: {e}"),
     }
 }
 
 /// As [`terminate`].
 ///
 /// # Errors
-/// If no descriptors are left for the pipe.
+/// If no descriptors are left.
 pub fn try_terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
-    let registered = Registered::new(&[SIGINT, SIGTERM])?;
-    Ok(Box::pin(async move { registered.wait().await }))
+    let mut signals = Signals::new([Signal::INT, Signal::TERM])?;
+    Ok(Box::pin(async move {
+        signals.recv().await;
+    }))
 }
 
 /// Drives `future` until it ends or SIGINT or SIGTERM comes; none if the signal was first, and `future` has
-/// been dropped.
+/// been dropped. For an end that lets connections finish see [`shutdown`](crate::shutdown).
 ///
 /// # Panics
 /// As [`terminate`].
@@ -59,42 +194,5 @@ pub async fn until_terminate<F: Future>(future: F) -> Option<F::Output> {
     match race(future, terminate()).await {
         Either::First(value) => Some(value),
         Either::Second(()) => None,
-    }
-}
-
-struct Registered {
-    ids: Vec<SigId>,
-    pipe: Rc<UnixStream>,
-}
-
-impl Registered {
-    fn new(signals: &[i32]) -> io::Result<Self> {
-        let (read, write) = UnixStream::pair()?;
-        let mut this = Self { ids: Vec::with_capacity(signals.len()), pipe: Rc::new(read) };
-        for signal in signals {
-            this.ids.push(pipe::register(*signal, write.try_clone()?)?);
-        }
-        Ok(this)
-    }
-
-    async fn wait(&self) {
-        loop {
-            match submit(Read::new(self.pipe.clone(), Vec::with_capacity(8))).await {
-                Ok((n, _)) if n > 0 => return,
-                // Neither an end nor an error of our own pipe is a signal. Nothing is lost by a pause.
-                _ => sleep(RETRY).await,
-            }
-        }
-    }
-}
-
-/// Pause after a read of the pipe that brought nothing.
-const RETRY: Duration = Duration::from_millis(50);
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        for id in self.ids.drain(..) {
-            unregister(id);
-        }
     }
 }

@@ -54,9 +54,9 @@ impl Header {
             JoinerKind::Nobody => return None,
             JoinerKind::Task => Joiner::Task(Word::of(data)),
             JoinerKind::Place => Joiner::Place(Place(data.addr() as u64)),
-            // SAFETY: what is kept as `Other` came out of `Box::into_raw` in `into_parts`. It is taken once:
-            // from here on the kind says that there is nobody.
             JoinerKind::Other => {
+                // SAFETY: what is kept as `Other` came out of `Box::into_raw` in `into_parts`. It is taken
+                // once: from here on the kind says that there is nobody.
                 Joiner::Other(unsafe { Box::from_raw(data.cast_mut().cast::<Waker>()) })
             }
         })

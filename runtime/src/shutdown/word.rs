@@ -1,0 +1,127 @@
+//! What all cores are told.
+//!
+//! Owns [`Word`]: when to stop and when to cancel, once that is known, and who is to hear of a change.
+//! Invariants: times only move forward to earlier ones; the lock is not held while a waker is cloned, called
+//! or dropped.
+
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::contain::contained;
+use crate::time::Instant;
+
+/// When what is to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) stop_at: Instant,
+    pub(super) cancel_at: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Word {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    times: Option<Times>,
+    /// A few a core: the one that keeps its times, and whoever waits for the begin.
+    waiting: Vec<(u64, Waker)>,
+    next_key: u64,
+}
+
+impl Word {
+    /// `false` if it was begun.
+    pub(super) fn begin(&self, times: Times) -> bool {
+        let mut state = self.lock();
+        if state.times.is_some() {
+            return false;
+        }
+        state.times = Some(times);
+        wake_all(state);
+        true
+    }
+
+    /// Begins, or moves what is yet to come to these times.
+    pub(super) fn hasten(&self, times: Times) {
+        let mut state = self.lock();
+        let earlier = |old: Times| Times {
+            stop_at: old.stop_at.min(times.stop_at),
+            cancel_at: old.cancel_at.min(times.cancel_at),
+        };
+        state.times = Some(state.times.map_or(times, earlier));
+        wake_all(state);
+    }
+
+    pub(super) fn times(&self) -> Option<Times> {
+        self.lock().times
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake_all(mut state: MutexGuard<'_, State>) {
+    let waiting = mem::take(&mut state.waiting);
+    drop(state);
+    for (_, waker) in waiting {
+        contained(|| waker.wake());
+    }
+}
+
+/// Waits until the times are such as `is_so` wants them.
+pub(super) struct Changed<F> {
+    word: Arc<Word>,
+    is_so: F,
+    key: Option<u64>,
+}
+
+impl<F: Fn(Option<Times>) -> bool + Unpin> Changed<F> {
+    pub(super) fn new(word: &Arc<Word>, is_so: F) -> Self {
+        Self { word: word.clone(), is_so, key: None }
+    }
+}
+
+impl<F: Fn(Option<Times>) -> bool + Unpin> Future for Changed<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let waker = cx.waker().clone();
+        let mut state = this.word.lock();
+        if (this.is_so)(state.times) {
+            drop(state);
+            drop(waker);
+            return Poll::Ready(());
+        }
+        let entry = state.waiting.iter_mut().find(|(key, _)| Some(*key) == this.key);
+        let old = match entry {
+            Some((_, old)) => Some(mem::replace(old, waker)),
+            None => {
+                let key = state.next_key;
+                state.next_key += 1;
+                state.waiting.push((key, waker));
+                this.key = Some(key);
+                None
+            }
+        };
+        drop(state);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl<F> Drop for Changed<F> {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut state = self.word.lock();
+        let at = state.waiting.iter().position(|(k, _)| *k == key);
+        let entry = at.map(|at| state.waiting.swap_remove(at));
+        drop(state);
+        drop(entry);
+    }
+}
