@@ -1,7 +1,7 @@
 //! What the lock-free parts of this module are built of.
 //!
-//! Owns nothing: names of `std`, the store that no later look overtakes, and a place for one value. The
-//! models of `tests/loom` put a file of the same face in here whose atomics try every order.
+//! Owns nothing: names of `std`, the store that no later look overtakes, and a place for one value. All of
+//! them pass through here, so that a model checker's atomics can stand in their place.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
