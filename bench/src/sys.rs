@@ -1,6 +1,7 @@
 //! The few raw libc calls of the benchmark, each wrapped so that its callers need no `unsafe`.
 //!
-//! Owns every `unsafe` block of this crate (those about processes stand in `process`). Knows nothing of what the values mean: it answers with
+//! Owns every `unsafe` block of this crate (those about processes stand in `process`). Knows nothing of
+//! what the values mean: it answers with
 //! plain numbers, or with the error the kernel gave.
 
 #![allow(unsafe_code)]

@@ -26,7 +26,8 @@ const LAG_NS_TOLERATED: u64 = 100_000;
 /// The share of the corrected p50 or p99 that may be the generator's own lag. The corrected
 /// latency includes the lag, so beyond a half the headline figure says more about the generator
 /// than the server; p50 and p99 are looked at each for itself, since a slow tail of the server
-/// would hide that every send was late. A fixed bound (1 ms, say) would pass a generator that made 900 µs out of a p99 of
+/// would hide that every send was late. A fixed bound (1 ms, say) would pass a generator that made 900
+/// µs out of a p99 of
 /// 100 µs, and condemn one that added 2 ms to a server's 500.
 const LAG_SHARE: f64 = 0.5;
 

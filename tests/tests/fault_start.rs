@@ -222,8 +222,8 @@ fn fault_settings_out_of_range() {
         ("ring_entries", Settings::default().ring_entries(7)),
         ("ring_entries", Settings::default().ring_entries(32_769)),
         ("cq_entries", Settings::default().cq_entries(15)),
-        ("buffers (count)", Settings::default().buffers(0, 4096)),
-        ("buffers (size)", Settings::default().buffers(4, 63)),
+        ("buffers", Settings::default().buffers(0, 4096)),
+        ("buffer_size", Settings::default().buffers(4, 63)),
         ("timer_resolution", Settings::default().timer_resolution(Duration::ZERO)),
         ("tick_quota", Settings::default().tick_quota(Duration::from_secs(2))),
     ];

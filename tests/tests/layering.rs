@@ -42,8 +42,8 @@ const LAYERS: [(&str, u32); 31] = [
     // Tokens that ops, sets of tasks and scopes listen to.
     ("cancel", 7),
     // How loops are made, placed and spoken to.
+    ("placement", 7),
     ("config", 8),
-    ("placement", 8),
     ("handle", 8),
     // The end of a server, which tokens and signals bring about.
     ("shutdown", 8),

@@ -1,4 +1,5 @@
-//! Settings of the server's loops on the command line: a flag for each row of the runtime's table, a profile, a
+//! Settings of the server's loops on the command line: a flag for each row of the runtime's table, a
+//! profile, a
 //! file, and values for one core.
 //!
 //! Owns how they are asked for. What they mean, their ranges, and which source counts more is the runtime's.

@@ -1,7 +1,9 @@
 //! From the runs of a workload to rows of figures, ratios and verdicts.
 //!
-//! Owns who is compared with whom. Part one: ours as it comes, and everybody who doesn't spin. Where ours also
-//! ran without its spin, part two is that one and the same others. What spins is apart, with ours that spins as
+//! Owns who is compared with whom. Part one: ours as it comes, and everybody who doesn't spin. Where
+//! ours also
+//! ran without its spin, part two is that one and the same others. What spins is apart, with ours that
+//! spins as
 //! long. Draws nothing.
 
 use crate::peers::contenders::Contender;

@@ -154,7 +154,8 @@ fn hand_written(binaries: &Path) -> Vec<Contender> {
     all
 }
 
-/// What two cores can tell each other without a runtime. It describes itself as a peer does; that a loop can't
+/// What two cores can tell each other without a runtime. It describes itself as a peer does; that a loop
+/// can't
 /// do what takes tasks is nothing to report.
 fn between_cores(binary: PathBuf) -> Vec<Contender> {
     let mut all = peer("raw", binary);

@@ -1,6 +1,7 @@
 //! Plots as SVG, made by hand: dots with intervals, and bars.
 //!
-//! Owns scales, ticks and geometry. Colours are classes, so that a page or a file can give them in light and in
+//! Owns scales, ticks and geometry. Colours are classes, so that a page or a file can give them in light
+//! and in
 //! dark. Knows no workload.
 
 use std::fmt::Write;

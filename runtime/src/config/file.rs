@@ -11,7 +11,8 @@ impl Sources {
     /// A file of settings in TOML.
     ///
     /// # Errors
-    /// If it can't be read, is no TOML, names what is no setting, or has a value that can't be taken; with the
+    /// If it can't be read, is no TOML, names what is no setting, or has a value that can't be taken;
+    /// with the
     /// line.
     pub fn file(self, path: impl AsRef<Path>) -> Result<Self, SettingError> {
         let path = path.as_ref();

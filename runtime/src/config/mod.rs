@@ -91,7 +91,7 @@ settings! {
         who "developers", shows "lines on standard error";
     /// The longest that a poll may take before debug mode reports it.
     slow_poll(): Duration = Duration::from_millis(100),
-        in Duration::from_micros(1) => Duration::from_secs(86_400),
+        in Duration::from_micros(1) => Duration::MAX,
         who "developers", shows "lines on standard error";
     /// Features of io_uring to do without, as if the kernel did not have them. The environment variable
     /// `CORELOOP_MASK` does the same for a whole process.

@@ -1,6 +1,7 @@
 //! Profile, file, environment and flags above each other.
 //!
-//! Owns the order (flags count more than the environment, that more than a file, a file more than a profile, that
+//! Owns the order (flags count more than the environment, that more than a file, a file more than a
+//! profile, that
 //! more than the program's own settings and the defaults), and the account of where each value came from.
 
 use std::collections::BTreeMap;
@@ -111,7 +112,8 @@ impl Sources {
         self
     }
 
-    /// Variables of the environment: those that begin with `CORELOOP_`, in capitals, such as `CORELOOP_SPIN`, or
+    /// Variables of the environment: those that begin with `CORELOOP_`, in capitals, such as
+    /// `CORELOOP_SPIN`, or
     /// `CORELOOP_CORE_1_SPIN` for core 1. Give it `std::env::vars()`; nothing reads them by itself, but for
     /// `CORELOOP_MASK` and `CORELOOP_DEBUG`.
     ///
@@ -202,7 +204,8 @@ impl Sources {
         }
         let of_cores = self.said.iter().filter(|s| Field::named(&s.name).is_ok());
         said.extend(of_cores.cloned());
-        // The stronger source counts; within one, what is said of a core counts more than what is said of all.
+        // The stronger source counts; within one, what is said of a core counts more than what is said
+        // of all.
         said.sort_by_key(|s| (s.origin.rank(), s.core.is_some()));
         let general = self.layered(&said, None)?;
         let mut special = BTreeMap::new();

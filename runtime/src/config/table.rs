@@ -1,4 +1,5 @@
-//! The one table of settings: each row makes a builder call, a key of files, a variable, a flag, and a row of the
+//! The one table of settings: each row makes a builder call, a key of files, a variable, a flag, and a
+//! row of the
 //! guide.
 //!
 //! Owns the macro and [`Field`]. Knows neither the rows nor where values come from.
@@ -77,7 +78,8 @@ impl std::fmt::Debug for Field {
     }
 }
 
-/// Rows of `/// doc`, `name: Type = default, in least..=greatest, who "…", shows "…";`. A row that begins with
+/// Rows of `/// doc`, `name: Type = default, in least..=greatest, who "…", shows "…";`. A row that
+/// begins with
 /// `own` gets no builder call from here.
 macro_rules! settings {
     ($(

@@ -60,6 +60,9 @@ impl Value for Duration {
     const FORM: &'static str = "a time such as 500us, 1ms or 2s";
 
     fn read(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Duration::MAX);
+        }
         let wrong = || format!("{text:?} is not {}", Self::FORM);
         let at = text.find(|c: char| !c.is_ascii_digit() && c != '_').ok_or_else(wrong)?;
         let (number, unit) = text.split_at(at);
@@ -70,6 +73,9 @@ impl Value for Duration {
     }
 
     fn write(&self) -> String {
+        if *self == Duration::MAX {
+            return "never".into();
+        }
         let ns = self.as_nanos();
         let fits = |(_, unit): &&(&str, u64)| ns != 0 && ns.is_multiple_of(u128::from(*unit));
         let (name, unit) = UNITS.iter().find(fits).unwrap_or(&UNITS[0]);
@@ -154,6 +160,7 @@ mod tests {
     fn what_is_written_is_read() {
         back_and_forth([0, 7, u32::MAX]);
         back_and_forth([true, false]);
+        back_and_forth([Duration::MAX]);
         back_and_forth([0, 1, 999, 1_000, 1_500_000, 2_000_000_000].map(Duration::from_nanos));
         back_and_forth([Spin::Off, Spin::Dial, Spin::Fixed(Duration::from_micros(50))]);
         back_and_forth([StatsLevel::Off, StatsLevel::Counters, StatsLevel::Histograms]);

@@ -56,7 +56,8 @@ impl Core {
     }
 
     /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit and no
-    /// completion, looked at in each turn; no mail and no timer due, looked at every few polls. Tasks that wake each other would else pay for the steps of a whole
+    /// completion, looked at in each turn; no mail and no timer due, looked at every few polls. Tasks
+    /// that wake each other would else pay for the steps of a whole
     /// turn each time, which cost more than they do. After as many polls as lie between two looks at the
     /// clock a whole turn is taken. Who steps a loop, such as a simulation, takes turns one by one.
     fn quiet_turns(&self, root: &mut Root<'_>) {
@@ -78,7 +79,7 @@ impl Core {
 
     /// `turn.ready` counts the polls down that are left until the next look at everything.
     fn poll_quietly(&self, turn: &mut RunTurn<'_, '_>, gave_way: &mut usize) {
-        let mut glance_at = turn.ready.saturating_sub(POLLS_PER_GLANCE);
+        let mut glance_at = turn.ready;
         while !turn.ended {
             while turn.left > 0 {
                 turn.left -= 1;
@@ -105,16 +106,22 @@ impl Core {
                 return;
             }
             if turn.ready <= glance_at {
-                glance_at = turn.ready.saturating_sub(POLLS_PER_GLANCE);
-                let is_due = |at| self.kernel.now_ns() >= at;
-                if self.has_mail() || self.timers.next_ns().is_some_and(is_due) {
+                if self.has_mail_or_timer() {
                     return;
                 }
+                glance_at = turn.ready.saturating_sub(POLLS_PER_GLANCE);
             }
             turn.ready -= polls;
             self.metrics.count(Kind::Ticks);
             (turn.left, *gave_way) = (ready, waits);
         }
+    }
+
+    /// Whether there is mail, or a timer is due.
+    #[inline(never)]
+    fn has_mail_or_timer(&self) -> bool {
+        let is_due = |at| self.kernel.now_ns() >= at;
+        self.has_mail() || self.timers.next_ns().is_some_and(is_due)
     }
 
     /// A turn without its sleep: until when it wants to sleep (`u64::MAX`: for ever), or none if it has

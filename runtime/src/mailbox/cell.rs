@@ -162,6 +162,8 @@ impl Lease {
     /// Opens the way for wakes to a parked core: messages to its ring, if there is one that takes them, and
     /// an eventfd.
     pub(crate) fn open(&self, wake_fd: RawFd, ring_fd: Option<RawFd>) {
+        // Wakes that the last lease's loop did not live to count.
+        self.cell.remote_wakes.store(0, Ordering::Relaxed);
         self.cell.wake_fd.store(wake_fd, Ordering::SeqCst);
         self.cell.ring_fd.store(ring_fd.unwrap_or(-1), Ordering::SeqCst);
     }

@@ -55,7 +55,8 @@ impl Blocks {
     /// Gives memory back.
     ///
     /// # Safety
-    /// `block` came from `take` of this very `Blocks` with the same class and layout, and nobody uses it any more.
+    /// `block` came from `take` of this very `Blocks` with the same class and layout, and nobody uses it
+    /// any more.
     #[inline]
     pub(crate) unsafe fn give(&mut self, block: NonNull<u8>, class: Class, layout: Layout) {
         let Class(class @ 0..CLASSES) = class else {

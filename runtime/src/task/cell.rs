@@ -10,7 +10,8 @@
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
 //! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic), SEEN (somebody looked at
-//! the result), FALLIBLE (an `Err` is a failure too), NAMED (the table has a name for it). A failure that is neither taken nor seen is reported
+//! the result), FALLIBLE (an `Err` is a failure too), NAMED (the table has a name for it). A failure
+//! that is neither taken nor seen is reported
 //! when the task is freed. Knows the table only through [`Tasks`].
 
 use std::alloc::Layout;

@@ -2,7 +2,8 @@
 //!
 //! Owns [`Set`] and the places in it. Where its joiner would be, a task of a set keeps its *place*: one
 //! word (set and number), so it takes no room of its own. When the task ends it is linked to its set's list,
-//! through the same field of its header, and the set's one waker is called. So a set learns of each end in constant time, and is told nothing twice.
+//! through the same field of its header, and the set's one waker is called. So a set learns of each end
+//! in constant time, and is told nothing twice.
 //!
 //! ```text
 //!   joiner: nobody ──Set::watch──► place ──the task ends──► link in the set's list ──pop──► nobody

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::peers::contenders::{Launch, OURS, served};
 
-/// Two workloads, of which one has parts: ours, one slower, one not told apart, one that fails, one that spins.
+/// Two workloads, of which one has parts: ours, one slower, one not told apart, one that fails, one that
+/// spins.
 pub fn results() -> Results {
     let launch = || Launch::Peer { binary: "peer".into() };
     let spinning = |mut contender: Contender| {
