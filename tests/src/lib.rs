@@ -28,6 +28,11 @@ pub struct GuideFromTokio;
 #[doc = include_str!("../../docs/guide/settings.md")]
 pub struct GuideToSettings;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/cores.md")]
+pub struct GuideToCores;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;

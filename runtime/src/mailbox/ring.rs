@@ -19,7 +19,7 @@
 
 use std::sync::Arc;
 
-use super::atomics::{AtomicBool, AtomicUsize, LOOK, Ordering, Place, fence, publish, spin};
+use super::atomics::{AtomicBool, AtomicUsize, LOOK, Ordering, Place, publish, spin};
 use super::unsent::SendLater;
 use super::waiter::Waiter;
 use super::watch::{End, Watched};
@@ -158,8 +158,9 @@ impl<T> Ring<T> {
         let mut swept = Vec::new();
         let mut back = None;
         loop {
-            if self.sweeping.swap(true, Ordering::AcqRel) {
-                // Whoever sweeps looks again when it has unlocked.
+            // SeqCst here, at the unlock and at the look after it, as the news of a value is: who finds it
+            // locked is seen by the one that unlocks.
+            if self.sweeping.swap(true, Ordering::SeqCst) {
                 break;
             }
             let mut head = self.head.0.load(Ordering::Relaxed);
@@ -173,11 +174,11 @@ impl<T> Ring<T> {
                     swept.push(value);
                 }
                 head = head.wrapping_add(1);
-                self.head.0.store(head, Ordering::Relaxed);
+                // The producer may not know yet that the consumer has gone, and put the next one in there.
+                self.head.0.store(head, Ordering::Release);
             }
-            self.sweeping.store(false, Ordering::Release);
-            fence(Ordering::SeqCst);
-            if !self.holds(head, Ordering::Relaxed) {
+            self.sweeping.store(false, Ordering::SeqCst);
+            if !self.holds(head, Ordering::SeqCst) {
                 break;
             }
         }
