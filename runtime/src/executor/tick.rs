@@ -30,9 +30,6 @@ pub(crate) enum Wait {
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
 const POLLS_PER_LOOK: usize = 32;
 
-/// Polls in quiet turns between two glances at the mail, and at the clock if a timer is set.
-const POLLS_PER_GLANCE: usize = 8;
-
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
     /// that has ended, which ends the turn.
@@ -55,9 +52,8 @@ impl Core {
         }
     }
 
-    /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit and no
-    /// completion, looked at in each turn; no mail and no timer due, looked at every few polls. Tasks
-    /// that wake each other would else pay for the steps of a whole
+    /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit, no
+    /// completion, no mail, no timer due. Tasks that wake each other would else pay for the steps of a whole
     /// turn each time, which cost more than they do. After as many polls as lie between two looks at the
     /// clock a whole turn is taken. Who steps a loop, such as a simulation, takes turns one by one.
     fn quiet_turns(&self, root: &mut Root<'_>) {
@@ -79,7 +75,6 @@ impl Core {
 
     /// `turn.ready` counts the polls down that are left until the next look at everything.
     fn poll_quietly(&self, turn: &mut RunTurn<'_, '_>, gave_way: &mut usize) {
-        let mut glance_at = turn.ready;
         while !turn.ended {
             while turn.left > 0 {
                 turn.left -= 1;
@@ -105,11 +100,8 @@ impl Core {
             if turn.ended || polls == 0 || polls > turn.ready || !self.driver.is_quiet() {
                 return;
             }
-            if turn.ready <= glance_at {
-                if self.has_mail_or_timer() {
-                    return;
-                }
-                glance_at = turn.ready.saturating_sub(POLLS_PER_GLANCE);
+            if self.has_mail_or_timer() {
+                return;
             }
             turn.ready -= polls;
             self.metrics.count(Kind::Ticks);
@@ -118,7 +110,7 @@ impl Core {
     }
 
     /// Whether there is mail, or a timer is due.
-    #[inline(never)]
+    #[inline]
     fn has_mail_or_timer(&self) -> bool {
         let is_due = |at| self.kernel.now_ns() >= at;
         self.has_mail() || self.timers.next_ns().is_some_and(is_due)
