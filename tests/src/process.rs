@@ -147,6 +147,14 @@ pub fn block_syscall(number: libc::c_long, errno: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends a signal to the calling thread; its handler has run when this returns. One that is sent to the process
+/// may be another thread's to take, a while later.
+pub fn raise(signal: i32) {
+    // SAFETY: a plain call.
+    let raised = unsafe { libc::raise(signal) };
+    assert_eq!(raised, 0, "signal {signal} was raised");
+}
+
 /// Sends a signal to a process or, if negative, to a process group.
 pub fn kill(pid: i32, signal: i32) {
     // SAFETY: plain integers; a process that is gone is an error that does not matter.

@@ -10,13 +10,13 @@ use std::time::Duration;
 use coreloop::signal::{Signal, SignalError, Signals, until_terminate};
 use coreloop::time::{sleep, timeout};
 use coreloop::{Cores, Runtime};
-use coreloop_tests::process::kill;
+use coreloop_tests::process::{self, kill};
 use coreloop_tests::{fd_count, in_child, poll_once, turns};
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn raise(signal: Signal) {
-    kill(std::process::id() as i32, signal.as_raw());
+    process::raise(signal.as_raw());
 }
 
 #[test]
