@@ -123,7 +123,7 @@ impl Settings {
         self
     }
 
-    /// Who is told what no awaiter hears of ([`Report`](crate::task::Report)): panics and errors of tasks
+    /// Who is told what no awaiter hears of ([`Report`]): panics and errors of tasks
     /// whose result nobody took, and what debug mode finds. By default each is a line on standard error.
     /// The closure is called between polls or while a handle is dropped, on the core's thread (for a remote
     /// task on the thread that lets go of its handle); a panic of it is contained.
