@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident => $field:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident => $field:ident,)*) => {
         /// Index of a counter.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Kind { $($variant),* }
@@ -18,7 +18,7 @@ macro_rules! counters {
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
         #[non_exhaustive]
         pub struct Counters {
-            $($(#[$doc])* pub $field: u64,)*
+            $($(#[doc = $doc])* pub $field: u64,)*
         }
 
         impl Counters {
@@ -36,6 +36,10 @@ macro_rules! counters {
             pub fn since(&self, earlier: &Self) -> Self {
                 Self { $($field: self.$field.saturating_sub(earlier.$field),)* }
             }
+
+            /// What each counter says, by its name, in the order of [`iter`](Self::iter).
+            pub const DOCS: &[(&str, &str)] =
+                &[$((stringify!($field), concat!($($doc, "\n"),*)),)*];
 
             /// Every counter with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {

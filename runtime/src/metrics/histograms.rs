@@ -6,7 +6,7 @@
 use super::histogram::{Histogram, Track};
 
 macro_rules! histograms {
-    ($($(#[$doc:meta])* $variant:ident => $field:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident => $field:ident,)*) => {
         /// Index of a histogram.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Latency { $($variant),* }
@@ -18,7 +18,7 @@ macro_rules! histograms {
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
         #[non_exhaustive]
         pub struct Histograms {
-            $($(#[$doc])* pub $field: Histogram,)*
+            $($(#[doc = $doc])* pub $field: Histogram,)*
         }
 
         impl Histograms {
@@ -36,6 +36,10 @@ macro_rules! histograms {
             pub fn since(&self, earlier: &Self) -> Self {
                 Self { $($field: self.$field.since(&earlier.$field),)* }
             }
+
+            /// What each histogram says, by its name, in the order of [`iter`](Self::iter).
+            pub const DOCS: &[(&str, &str)] =
+                &[$((stringify!($field), concat!($($doc, "\n"),*)),)*];
 
             /// Every histogram with its name.
             pub fn iter(&self) -> [(&'static str, &Histogram); LATENCIES] {

@@ -71,18 +71,22 @@ pub struct StepDown {
 }
 
 macro_rules! gauges {
-    ($($(#[$doc:meta])* $field:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $field:ident,)*) => {
         /// What a core had at a moment. The core itself says so when it is asked.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
         #[non_exhaustive]
         pub struct Gauges {
-            $($(#[$doc])* pub $field: u64,)*
+            $($(#[doc = $doc])* pub $field: u64,)*
             /// Age of these numbers: zero if the core answered for this snapshot.
             pub age: Duration,
         }
 
         impl Gauges {
+            /// What each gauge says, by its name, in the order of [`iter`](Self::iter).
+            pub const DOCS: &[(&str, &str)] =
+                &[$((stringify!($field), concat!($($doc, "\n"),*)),)*];
+
             /// Every gauge with its name.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field)),*].into_iter()
