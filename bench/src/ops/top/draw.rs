@@ -111,9 +111,10 @@ fn facts<'a>(view: &'a View, state: &'a State, theme: Theme) -> [Line<'a>; 4] {
     [
         Line::from(vec![
             Span::styled(" coreloop top", theme.strong()),
-            Span::raw(format!("   {}   {} ({})   ", view.url, process.name, process.pid)),
-            Span::raw(format!("up {}   ", age(process.age_ns))),
+            Span::raw("   "),
             ready,
+            Span::raw(format!("   {}   {} ({})", view.url, process.name, process.pid)),
+            Span::raw(format!("   up {}", age(process.age_ns))),
         ]),
         Line::raw(format!(
             " {of}{} cores   busy {}   {} polls/s   {} enters/s   {} accepts/s",
@@ -295,24 +296,24 @@ fn keys<'a>(state: &State, theme: Theme) -> Line<'a> {
     Line::from(spans)
 }
 
-const HELP: &str = "\
- q, Esc, Ctrl-C   quit
- s, r             sort the cores by the next column; reverse
- arrows           move through the cores
- g                tasks by place, or one by one
- t                read the tasks now
- p, space         pause
- + -              twice as often, half as often
- h, ?             this help
-
- █ work   ▒ spinning, waiting   · asleep
- BUSY and the latencies (p99) are of the last interval; the
- rate's line is of the last minute or so. Latencies need
- the level `histograms` of the setting `stats`. A core with !
- did not answer: a task keeps it, and its gauges are old.";
+const HELP: &[&str] = &[
+    " q, Esc, Ctrl-C   quit",
+    " s, r             sort the cores by the next column; reverse",
+    " arrows           move through the cores",
+    " g                tasks by place, or one by one",
+    " t                read the tasks now",
+    " p, space         pause",
+    " + -              twice as often, half as often",
+    " h, ?             this help",
+    "",
+    " █ work   ▒ spinning, waiting   · asleep",
+    " BUSY and p99 are of the last interval. Latencies need the",
+    " level `histograms` of the setting `stats`. A core with a !",
+    " did not answer: a task keeps it, and its gauges are old.",
+];
 
 fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
-    let (width, height) = (62, HELP.lines().count() as u16 + 2);
+    let (width, height) = (62, HELP.len() as u16 + 2);
     let over = Rect {
         x: area.x + area.width.saturating_sub(width) / 2,
         y: area.y + area.height.saturating_sub(height) / 2,
@@ -321,5 +322,5 @@ fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
     };
     frame.render_widget(Clear, over);
     let block = Block::bordered().title(" help: any key closes it ").border_style(theme.dim());
-    frame.render_widget(Paragraph::new(HELP).block(block), over);
+    frame.render_widget(Paragraph::new(HELP.join("\n")).block(block), over);
 }

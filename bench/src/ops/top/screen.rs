@@ -49,14 +49,68 @@ impl Drop for Screen {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
-    /// In a terminal of its own, by `a_panic_gives_the_terminal_back` in `bench/tests/top.rs`; nothing elsewhere.
+    /// Set in the terminal that the test below makes.
+    const VARIABLE: &str = "CORELOOP_TEST_PANIC_ON_SCREEN";
+
+    fn tmux(args: &[&str]) -> std::io::Result<std::process::Output> {
+        let server = format!("coreloop-panic-{}", std::process::id());
+        Command::new("tmux").args(["-L", &server, "-f", "/dev/null"]).args(args).output()
+    }
+
+    struct Killed;
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            // One that has ended by itself is as good.
+            let _ = tmux(&["kill-server"]);
+        }
+    }
+
     #[test]
-    fn panics_where_it_has_the_terminal() {
-        if std::env::var_os("CORELOOP_TEST_PANIC_ON_SCREEN").is_some() {
+    fn a_panic_gives_the_terminal_back() {
+        if std::env::var_os(VARIABLE).is_some() {
             let _screen = Screen::open().unwrap();
             panic!("as it was asked to");
+        }
+        let own = std::env::current_exe().unwrap();
+        let test = std::thread::current().name().unwrap().to_owned();
+        let command = format!(
+            "{VARIABLE}=1 RUST_BACKTRACE=0 '{}' --exact {test} --nocapture; \
+             stty -a; tmux display -p 'alternate=#{{alternate_on}}'; sleep 60",
+            own.display()
+        );
+        let _killed = Killed;
+        match tmux(&["new-session", "-d", "-x", "100", "-y", "40", &command]) {
+            Ok(output) if output.status.success() => {}
+            failed => {
+                let line = format!("SKIPPED {test}: no tmux: {failed:?}\n");
+                let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+                return;
+            }
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        let screen = loop {
+            let shown = tmux(&["capture-pane", "-p"]).unwrap();
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            if shown.contains("alternate=") {
+                break shown;
+            }
+            assert!(Instant::now() < until, "{shown}");
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert!(
+            screen.contains("as it was asked to"),
+            "the words are on the ordinary screen: {screen}"
+        );
+        assert!(screen.contains("alternate=0"), "{screen}");
+        for flag in ["icanon", "echo", "isig"] {
+            assert!(screen.split_whitespace().any(|word| word == flag), "{flag}: {screen}");
         }
     }
 }

@@ -51,7 +51,7 @@ fn a_frame_of_eighty_columns_has_everything() {
     let text = lines.join("\n");
     assert_eq!(
         lines[0],
-        " coreloop top   http://127.0.0.1:9464   server (4711)   up 12.0 s   ready"
+        " coreloop top   ready   http://127.0.0.1:9464   server (4711)   up 12.0 s"
     );
     assert_eq!(
         lines[1],
