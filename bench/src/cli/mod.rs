@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod examples;
+#[cfg(test)]
+mod guide_tests;
 pub mod ops;
 pub mod parse;
 pub mod peers;
