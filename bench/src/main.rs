@@ -11,6 +11,7 @@ mod congestion;
 mod doctor;
 mod machine;
 mod neighbours;
+mod ops;
 mod peers;
 mod probe;
 mod progress;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
         Command::Load(LoadScenario::Echo(args)) => load_echo(&args),
         Command::Load(LoadScenario::Idle(args)) => load_idle(&args),
         Command::Peers(args) => compare_peers(&args),
+        Command::Top(args) => ops::top::main(&args).map_err(Failure::Told),
+        Command::Ps(args) => ops::ps::main(&args).map_err(Failure::Told),
         Command::Doctor(args) => doctor(&args),
     };
     outcome.unwrap_or_else(|failure| {
@@ -102,8 +105,11 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
     }
     let paint = Paint::of_stdout();
     let platform = Platform::new(&machine);
-    let served = scenario::serve_echo(&plan, |ring, addr| {
+    let served = scenario::serve_echo(&plan, |ring, addr, ops| {
         let platform = platform.clone().with_ring(ring);
+        if let Some(ops) = ops {
+            print(&text::ops(ops, paint));
+        }
         print(&text::listening(&platform, &addr.to_string(), &plan.cores, paint));
     })?;
     let platform = platform.with_ring(&served.ring);

@@ -5,6 +5,8 @@
 //! gives its buffer back: see [`coreloop::cancel::Interruptible`]. Built on the public API of `coreloop`
 //! alone.
 
+#[cfg(feature = "ops")]
+pub mod ops;
 pub mod tcp;
 
 mod addr;

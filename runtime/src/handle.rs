@@ -9,11 +9,11 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use crate::executor::context;
+use crate::executor::{self, context};
 use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::{Job, JobQueue, Refused, Room};
-use crate::metrics::Snapshot;
 use crate::spawn::spawn_at;
 use crate::task::info::Note;
 use crate::task::report::{Report, Reporter};
@@ -81,7 +81,7 @@ impl Handle {
     /// assert!(same.unwrap().into_iter().all(|same| same));
     /// ```
     pub fn current_core() -> Result<usize, NoLoop> {
-        context::with_core(|core| core.place.get().0).ok_or(NoLoop(()))
+        context::with_core(|core| core.index()).ok_or(NoLoop(()))
     }
 
     /// How many cores there are.
@@ -120,7 +120,7 @@ impl Handle {
         })
     }
 
-    fn queue(&self, core: usize) -> Result<&JobQueue, PostError> {
+    pub(crate) fn queue(&self, core: usize) -> Result<&JobQueue, PostError> {
         let queue = self.peers.queues.get(core);
         queue.map(|queue| &**queue).ok_or(PostError::NoSuchCore { cores: self.cores() })
     }
@@ -201,17 +201,20 @@ impl Handle {
         }
     }
 
-    /// What core `core` did so far; asks it, and waits for the answer.
-    ///
-    /// # Errors
-    /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
-    /// has answered.
-    pub async fn stats(&self, core: usize) -> Result<Snapshot, PostError> {
-        let ask = || async { context::with_core(|c| c.snapshot()) };
-        match self.spawn_on(core, ask)?.await {
-            Ok(Some(snapshot)) => Ok(snapshot),
-            _ => Err(PostError::CoreGone),
-        }
+    /// Asks core `core`, between two of its tasks.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        core: usize,
+        f: impl FnOnce(&executor::Core) -> T + Send + 'static,
+    ) -> Result<RemoteJoinHandle<T>, PostError> {
+        let (promise, handle) = promise(Location::caller());
+        self.call_soon_threadsafe(core, move || {
+            // Within a loop always; else the promise is dropped, which says so.
+            if let Some(answer) = context::with_core(f) {
+                promise.keep(Ok(answer));
+            }
+        })?;
+        Ok(handle)
     }
 
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
@@ -232,13 +235,7 @@ where
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
-    let shared = Arc::new(Shared {
-        state: Mutex::new(State::Running(None)),
-        ended: Condvar::new(),
-        spawned_at,
-        reporter: OnceLock::new(),
-    });
-    let promise = Promise { shared: shared.clone() };
+    let (promise, handle) = promise(spawned_at);
     let job = move || {
         let task = spawn_at(async move { f().await }, spawned_at);
         let tells = async move {
@@ -250,7 +247,18 @@ where
         };
         drop(spawn_at(tells, spawned_at));
     };
-    (job, RemoteJoinHandle { shared })
+    (job, handle)
+}
+
+/// A value to come, and the handle of it.
+fn promise<T>(spawned_at: &'static Location<'static>) -> (Promise<T>, RemoteJoinHandle<T>) {
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State::Running(None)),
+        ended: Condvar::new(),
+        spawned_at,
+        reporter: OnceLock::new(),
+    });
+    (Promise { shared: shared.clone() }, RemoteJoinHandle { shared })
 }
 
 impl fmt::Debug for Handle {
@@ -289,6 +297,14 @@ pub enum PostError {
     NoSuchCore {
         /// How many there are.
         cores: usize,
+    },
+    /// The core has not answered in time: one of its tasks keeps it busy, or nobody drives it.
+    #[error(
+        "the core has not answered within {limit:?}: a task keeps it busy, or nobody drives it"
+    )]
+    NoAnswer {
+        /// How long was waited.
+        limit: Duration,
     },
 }
 
@@ -392,6 +408,26 @@ impl<T> RemoteJoinHandle<T> {
     /// Whether the task has ended: awaiting it is then ready at once.
     pub fn is_finished(&self) -> bool {
         !matches!(*lock(&self.shared.state), State::Running(_))
+    }
+
+    /// As [`join`](Self::join), for at most `limit`; none if the task has not ended by then.
+    pub(crate) fn join_within(self, limit: Duration) -> Option<Result<T, RemoteError>> {
+        let began = Instant::now();
+        let mut state = lock(&self.shared.state);
+        loop {
+            match std::mem::replace(&mut *state, State::Taken) {
+                State::Ended(value) => return Some(value),
+                running => *state = running,
+            }
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return None;
+            }
+            // A span that a clock can't hold is cut into pieces.
+            let piece = left.min(Duration::from_secs(3600));
+            let waited = self.shared.ended.wait_timeout(state, piece);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Blocks the calling thread until the task has ended. Not for use within a loop: it would

@@ -38,6 +38,7 @@ pub mod op;
 pub mod placement;
 #[doc(hidden)]
 pub mod planted;
+pub mod report;
 mod runtime;
 pub mod shutdown;
 pub mod signal;
@@ -67,8 +68,11 @@ pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
 pub use executor::list::all_tasks;
 pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
-pub use metrics::{Counters, Histogram, Histograms, Snapshot, StatsLevel};
+pub use metrics::{
+    CoreState, Counters, Gauges, Histogram, Histograms, Snapshot, StatsLevel, StepDown,
+};
 pub use placement::{Cores, CoresError};
+pub use report::TaskList;
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
 pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
 pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};

@@ -410,7 +410,7 @@ impl Seat {
             let _ = event_loop.core().driver.workers_on(&beside);
             event_loop.core().blocking.run_on(beside);
         }
-        event_loop.core().place.set((index, pin.then_some(cpu)));
+        event_loop.core().set_place(index, pin.then_some(cpu));
         let Some(queues) = gate.pass(index, event_loop.core().jobs.clone()) else {
             return Ended::NeverRan;
         };

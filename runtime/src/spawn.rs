@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 use std::panic::Location;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use crate::executor::context;
@@ -37,7 +37,7 @@ pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
 /// Outside a running loop.
 #[track_caller]
 pub fn spawn_named<F: Future + 'static>(
-    name: impl Into<Rc<str>>,
+    name: impl Into<Arc<str>>,
     future: F,
 ) -> JoinHandle<F::Output> {
     let handle = spawn(future);

@@ -33,6 +33,11 @@ pub struct GuideToSettings;
 #[doc = include_str!("../../docs/guide/cores.md")]
 pub struct GuideToCores;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/production.md")]
+pub struct GuideToProduction;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;

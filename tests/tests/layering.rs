@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 31] = [
+const LAYERS: [(&str, u32); 32] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
@@ -45,6 +45,8 @@ const LAYERS: [(&str, u32); 31] = [
     ("placement", 7),
     ("config", 8),
     ("handle", 8),
+    // What cores did, for whoever asks.
+    ("report", 9),
     // The end of a server, which tokens and signals bring about.
     ("shutdown", 8),
     ("event_loop", 9),

@@ -7,6 +7,7 @@ Examples:
   coreloop-bench serve echo --cores 0    a server until Ctrl-C
   coreloop-bench load echo --cores 1     load on it, from a second terminal
   coreloop-bench peers --quick           a look at all contenders
+  coreloop-bench top 9464                what the cores of a server do, live
   coreloop-bench doctor                  what this kernel offers, what to change
 
 Exit codes: 0 fine, 1 failed, 2 bad command line, 3 not valid as a measurement";
@@ -24,7 +25,8 @@ pub const EXAMPLES_SERVE: &str = "\
 Examples:
   coreloop-bench serve echo
   coreloop-bench serve echo --addr 127.0.0.1:7000 --cores 0
-  coreloop-bench serve echo --cores 0,2-5 --spin off --json server.json";
+  coreloop-bench serve echo --cores 0,2-5 --spin off --json server.json
+  coreloop-bench serve echo --ops 9464 --stats histograms";
 
 /// Of the subcommand of that name.
 pub const EXAMPLES_LOAD: &str = "\
@@ -54,3 +56,19 @@ Examples:
   coreloop-bench peers echo-64 echo-1000 --contenders tokio,raw --blocks 11
   coreloop-bench peers --from peers.json --chart chart.svg
   coreloop-bench peers --list-commands echo-64";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_TOP: &str = "\
+Examples:
+  coreloop-bench serve echo --ops 9464 --stats histograms
+  coreloop-bench top 9464                in a second terminal
+  coreloop-bench top http://server:9464 --interval 5s --sort busy
+  coreloop-bench top 9464 --once
+  coreloop-bench top 9464 --json | jq '.cores[].busy'";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_PS: &str = "\
+Examples:
+  coreloop-bench ps 9464
+  coreloop-bench ps 9464 --filter recv
+  coreloop-bench ps 9464 --json | jq '.cores[].tasks | length'";

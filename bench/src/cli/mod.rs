@@ -10,6 +10,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod examples;
+#[cfg(test)]
+mod guide_tests;
+pub mod ops;
 pub mod parse;
 pub mod peers;
 pub mod plan;
@@ -51,6 +54,10 @@ pub enum Command {
     Load(LoadScenario),
     /// Run the same work on coreloop and on what it is compared with, and say who is ahead
     Peers(Box<PeersArgs>),
+    /// Show live what the cores of a running server do
+    Top(ops::TopArgs),
+    /// List the tasks of a running server as a tree, with what each waits for
+    Ps(ops::PsArgs),
     /// Say what this kernel offers, what limits matter, and what to change
     Doctor(DoctorArgs),
 }
@@ -180,6 +187,13 @@ pub struct ServeArgs {
     /// The connections.
     #[command(flatten)]
     pub tcp: Tcp,
+    /// The ops listener: metrics, tasks, settings and probes over HTTP, for `top`, `ps` and Prometheus; a port
+    /// alone is one of the loopback interface
+    #[arg(long, value_name = "[IP:]PORT", value_parser = ops::listen)]
+    pub ops: Option<SocketAddr>,
+    /// After SIGTERM go on serving for so long, while /readyz says no (0 to 1h); a second signal ends it
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = warmup)]
+    pub lame_duck: Duration,
     /// Write the report as JSON when the server stops
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -56,6 +56,10 @@ pub struct ServePlan {
     pub settings: Resolved,
     /// TCP congestion control, if not the system's.
     pub congestion: Option<String>,
+    /// Where the ops listener is, if there is to be one.
+    pub ops: Option<SocketAddr>,
+    /// How long it serves on after the signal that ends it.
+    pub lame_duck: Duration,
 }
 
 /// Fills in `run`: an in-process server on a free loopback port, and the load on it.
@@ -82,7 +86,9 @@ pub fn run(
     let settings = args.tuning.resolve(Settings::default().spin(spin), std::env::vars())?;
     let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    Ok((ServePlan { addr, cores: server, settings, congestion }, load))
+    let lame_duck = Duration::ZERO;
+    let serve = ServePlan { addr, cores: server, settings, congestion, ops: None, lame_duck };
+    Ok((serve, load))
 }
 
 /// Fills in `serve`.
@@ -100,7 +106,8 @@ pub fn serve(
         }
     };
     check_cores("--cores", &cores, allowed)?;
-    Ok(ServePlan { addr: args.addr, cores, settings, congestion })
+    let (addr, ops, lame_duck) = (args.addr, args.ops, args.lame_duck);
+    Ok(ServePlan { addr, cores, settings, congestion, ops, lame_duck })
 }
 
 /// Fills in `load`. `taken` says whether somebody else holds a CPU: a server, most likely.

@@ -145,6 +145,8 @@ fn serve_plan() -> ServePlan {
             .and_then(|sources| sources.resolve())
             .unwrap(),
         congestion: None,
+        ops: None,
+        lame_duck: std::time::Duration::ZERO,
     }
 }
 

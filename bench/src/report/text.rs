@@ -65,6 +65,12 @@ pub fn listening(platform_facts: &Platform, addr: &str, cores: &[usize], paint: 
     out
 }
 
+/// Where the ops listener is.
+pub fn ops(addr: std::net::SocketAddr, paint: Paint) -> String {
+    let what = format!("http://{addr}/; coreloop-bench top {addr} shows it live");
+    fact("ops", &what, paint)
+}
+
 /// What silent connections cost.
 pub fn idle(idled: &Idled, args: &IdleArgs) -> String {
     let count = grouped(idled.connections);

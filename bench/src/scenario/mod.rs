@@ -138,14 +138,15 @@ pub fn load_echo(load: &LoadPlan, frame: &Frame<'_>) -> Result<Measured, Failure
     Ok(measured(addr, loaded, Vec::new(), Vec::new(), ring))
 }
 
-/// A server until SIGINT or SIGTERM. `listening` is called once connections are accepted.
+/// A server until SIGINT or SIGTERM. `listening` is called once connections are accepted, with its address and
+/// that of its ops listener.
 pub fn serve_echo(
     plan: &ServePlan,
-    listening: impl FnOnce(&RingFacts, SocketAddr),
+    listening: impl FnOnce(&RingFacts, SocketAddr, Option<SocketAddr>),
 ) -> Result<Served, Failure> {
     let server = Server::start(plan, Until::Signal)?;
     let (addr, ring) = (server.addr, server.ring.clone());
-    listening(&ring, addr);
+    listening(&ring, addr, server.ops);
     let (server, core_histograms) = split(server.wait()?);
     Ok(Served { addr, server, core_histograms, ring })
 }

@@ -12,8 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use coreloop::combine::{Either, race};
+use coreloop::config::Resolved;
 use coreloop::op::Submitter;
+use coreloop::shutdown::Graceful;
+use coreloop::signal::{Signal, Signals};
+use coreloop::systemd::{self, State};
 use coreloop::{Core, Cores, Handle, RemoteJoinHandle, RunError, Runtime};
+use coreloop_net::ops::Ops;
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -39,6 +44,8 @@ pub enum Until {
 pub struct Server {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// Where its ops listener is, if it has one.
+    pub ops: Option<SocketAddr>,
     /// Its rings, as the first core set them up.
     pub ring: RingFacts,
     cores: Vec<Core>,
@@ -51,7 +58,7 @@ pub struct Server {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 enum News {
-    Listening(Core, RingFacts),
+    Listening(Core, RingFacts, Option<SocketAddr>),
     Failed(String),
 }
 
@@ -61,6 +68,9 @@ struct Job {
     options: ListenOptions,
     until: Until,
     news: Mutex<Sender<News>>,
+    ops: Option<SocketAddr>,
+    settings: Resolved,
+    graceful: Graceful,
 }
 
 impl Server {
@@ -77,18 +87,28 @@ impl Server {
             .build()
             .map_err(|error| error.to_string())?;
         let (tell, news) = channel();
-        let job = Arc::new(Job { addr, options, until, news: Mutex::new(tell) });
+        let job = Arc::new(Job {
+            addr,
+            options,
+            until,
+            news: Mutex::new(tell),
+            ops: plan.ops,
+            settings: plan.settings.clone(),
+            // What is open when the time is over has no end of its own to wait for.
+            graceful: Graceful::new(Duration::ZERO).lame_duck(plan.lame_duck),
+        });
         let thread = thread::Builder::new()
             .name("server".into())
             .spawn(move || runtime.run(move |core| serve(core, job.clone())))
             .map_err(|error| format!("no thread for the server: {error}"))?;
         let mut cores: Vec<Core> = Vec::new();
-        let mut ring = None;
+        let (mut ring, mut ops) = (None, None);
         let deadline = Instant::now() + PATIENCE;
         while cores.len() < plan.cores.len() {
             match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(News::Listening(core, facts)) => {
+                Ok(News::Listening(core, facts, its_ops)) => {
                     ring.get_or_insert(facts);
+                    ops = ops.or(its_ops);
                     cores.push(core);
                 }
                 Ok(News::Failed(words)) => return Err(words),
@@ -101,7 +121,11 @@ impl Server {
         drop(taken);
         let handle = cores[0].handle().clone();
         let ring = ring.expect("there is at least one core, and each comes with its ring");
-        Ok(Server { addr, ring, cores, handle, news, thread })
+        if until == Until::Signal {
+            // Whether there is a service manager, and whether it hears us, changes nothing here.
+            let _ = systemd::notify(&[State::Ready, State::Status(&format!("serving on {addr}"))]);
+        }
+        Ok(Server { addr, ops, ring, cores, handle, news, thread })
     }
 
     /// Meters each core over `window`, or until it is cut short.
@@ -156,26 +180,59 @@ async fn serve(core: Core, job: Arc<Job>) -> Option<Metered> {
     };
     let listener = match job.options.bind(job.addr) {
         Ok(listener) => listener,
-        Err(error) => return fail(bind_failed(job.addr, &error)),
+        Err(error) => return fail(bind_failed("--addr", job.addr, &error)),
     };
+    let first = core.index() == 0;
     // Before it is said that we listen: from then on a signal must find its handler.
-    let signal = match job.until {
+    let here = match job.until {
         Until::Stopped => None,
-        Until::Signal => match coreloop::signal::try_terminate() {
-            Ok(signal) => Some(signal),
-            Err(error) => return fail(format!("no handler for SIGINT and SIGTERM: {error}")),
-        },
+        Until::Signal => {
+            if first && let Err(error) = heed_signals(&job.graceful) {
+                return fail(format!("no handler for SIGINT and SIGTERM: {error}"));
+            }
+            Some(job.graceful.here())
+        }
+    };
+    let ops = match job.ops.filter(|_| first).map(|addr| serve_ops(addr, &job)).transpose() {
+        Ok(ops) => ops,
+        Err(words) => return fail(words),
     };
     let meter = CoreMeter::start(&core, Role::Server).await;
-    tell(News::Listening(core.clone(), RingFacts::from(Submitter::current().report())));
-    let ended = match signal {
-        Some(signal) => race(signal, accept(listener)).await,
+    let ring = RingFacts::from(Submitter::current().report());
+    tell(News::Listening(core.clone(), ring, ops));
+    let ended = match &here {
+        Some(here) => race(here.stopping().cancelled(), accept(listener)).await,
         None => Either::Second(accept(listener).await),
     };
     match ended {
         Either::First(()) => Some(meter.stop(&core).await),
         Either::Second(error) => fail(format!("accepting on {}: {error}", job.addr)),
     }
+}
+
+/// The first signal begins the end, the second is its end; the service manager is told.
+fn heed_signals(graceful: &Graceful) -> Result<(), coreloop::signal::SignalError> {
+    let signals = Signals::new([Signal::INT, Signal::TERM])?;
+    let begun = graceful.clone();
+    drop(coreloop::spawn_named("service manager", async move {
+        race(begun.begun(), systemd::watchdog()).await;
+        begun.begun().await;
+        let _ = systemd::notify(&[State::Stopping]);
+    }));
+    let graceful = graceful.clone();
+    drop(coreloop::spawn_named("signals", async move { graceful.on_signals(signals).await }));
+    Ok(())
+}
+
+fn serve_ops(addr: SocketAddr, job: &Job) -> Result<SocketAddr, String> {
+    let ops = Ops::new().listen(addr).config(&job.settings).graceful(&job.graceful);
+    let bound = ops.bind().and_then(|ops| Ok((ops.local_addr()?, ops)));
+    let (addr, ops) = bound.map_err(|error| bind_failed("--ops", addr, &error))?;
+    drop(coreloop::spawn_named("ops", async move {
+        let error = ops.serve().await;
+        eprintln!("the ops listener on {addr} has ended: {error}");
+    }));
+    Ok(addr)
 }
 
 async fn accept(mut listener: TcpListener) -> io::Error {
@@ -224,15 +281,17 @@ fn take_address(addr: SocketAddr) -> Result<(Socket, SocketAddr), String> {
         let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
         Ok((socket, addr))
     };
-    take().map_err(|error| bind_failed(addr, &error))
+    take().map_err(|error| bind_failed("--addr", addr, &error))
 }
 
-fn bind_failed(addr: SocketAddr, error: &io::Error) -> String {
+fn bind_failed(flag: &str, addr: SocketAddr, error: &io::Error) -> String {
     let advice = match error.raw_os_error() {
-        Some(libc::EADDRINUSE) => ": another server listens there; stop it, or pass another --addr",
-        Some(libc::EADDRNOTAVAIL) => ": no interface of this machine has that address",
-        Some(libc::EACCES) => ": ports below net.ipv4.ip_unprivileged_port_start need root",
-        _ => "",
+        Some(libc::EADDRINUSE) => {
+            format!(": another server listens there; stop it, or pass another {flag}")
+        }
+        Some(libc::EADDRNOTAVAIL) => ": no interface of this machine has that address".into(),
+        Some(libc::EACCES) => ": ports below net.ipv4.ip_unprivileged_port_start need root".into(),
+        _ => String::new(),
     };
     format!("can't listen on {addr}: {error}{advice}")
 }

@@ -77,7 +77,12 @@ pub fn take_json(path: &PathBuf) -> serde_json::Value {
 
 impl Running {
     pub fn start(args: &[&str]) -> Running {
-        Running { child: bench(args).spawn().unwrap() }
+        Running::of(bench(args))
+    }
+
+    /// As [`start`](Self::start), of a command of one's own.
+    pub fn of(mut command: Command) -> Running {
+        Running { child: command.spawn().unwrap() }
     }
 
     pub fn pid(&self) -> u32 {

@@ -98,6 +98,12 @@ impl Pool {
         Submission { shared: self.shared.clone(), ticket: None, job: Some(job) }
     }
 
+    /// Its threads, and the closures that wait for one.
+    pub(crate) fn in_use(&self) -> (u32, usize) {
+        let state = self.shared.lock();
+        (state.threads, state.queue.len())
+    }
+
     /// From now on nothing that is queued is begun; what runs goes on.
     pub(crate) fn stop(&self) {
         self.shared.lock().closed = true;

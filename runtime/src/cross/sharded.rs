@@ -70,7 +70,8 @@ impl From<PostError> for ShardError {
     fn from(e: PostError) -> Self {
         match e {
             PostError::NoSuchCore { cores } => Self::NoSuchCore { cores },
-            PostError::CoreGone | PostError::Full => Self::CoreGone,
+            // The last one is for reports alone.
+            PostError::CoreGone | PostError::Full | PostError::NoAnswer { .. } => Self::CoreGone,
         }
     }
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 pub(crate) mod cancel;
@@ -56,7 +57,7 @@ pub(crate) struct Driver {
     any_never_sent: Cell<bool>,
     pool: Rc<Pool>,
     report: RingReport,
-    metrics: Rc<Recorder>,
+    metrics: Arc<Recorder>,
     /// Submissions of the driver's own (cancels, the wake read) that have not completed.
     own_in_flight: Cell<u32>,
     wake: WakeRead,
@@ -97,7 +98,7 @@ impl Driver {
     pub(crate) fn new(
         kernel: Rc<dyn Kernel>,
         config: &DriverConfig,
-        metrics: Rc<Recorder>,
+        metrics: Arc<Recorder>,
     ) -> Result<Rc<Self>, StartError> {
         let (ring, mut report) = setup::negotiate(&kernel, &config.ring)?;
         let pool = make_pool(&ring, &config.pool, &metrics, &mut report)?;
@@ -263,7 +264,7 @@ impl Drop for Driver {
 fn make_pool(
     ring: &Ring,
     config: &PoolConfig,
-    metrics: &Rc<Recorder>,
+    metrics: &Arc<Recorder>,
     report: &mut RingReport,
 ) -> Result<Rc<Pool>, StartError> {
     if report.in_force.contains(Feature::BufferRing) {

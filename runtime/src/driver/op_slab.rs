@@ -177,6 +177,11 @@ impl OpSlab {
         self.live.get()
     }
 
+    /// Bytes of the slots that were ever used.
+    pub(crate) fn bytes(&self) -> usize {
+        self.written.get() as usize * size_of::<Slot>()
+    }
+
     /// Ops that have completed and wait to be taken.
     pub(crate) fn done(&self) -> u32 {
         self.done.get()

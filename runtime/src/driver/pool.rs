@@ -19,6 +19,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll, Waker};
 
@@ -61,7 +62,7 @@ pub(crate) struct Pool {
     /// The least that was available in this epoch, and receives until its end.
     least: Cell<u32>,
     epoch_left: Cell<u32>,
-    metrics: Rc<Recorder>,
+    metrics: Arc<Recorder>,
     members: RefCell<Members>,
     waiters: RefCell<VecDeque<Rc<Turn>>>,
 }
@@ -106,7 +107,7 @@ impl Pool {
     pub(crate) fn register(
         ring: &Ring,
         config: &PoolConfig,
-        metrics: &Rc<Recorder>,
+        metrics: &Arc<Recorder>,
     ) -> io::Result<Self> {
         let entries = config.count.next_power_of_two();
         let stride = (config.size as usize).next_multiple_of(64) + STRIDE_SKEW;
@@ -135,11 +136,11 @@ impl Pool {
     }
 
     /// A pool without a ring: receives bring memory of their own.
-    pub(crate) fn without_ring(config: &PoolConfig, metrics: &Rc<Recorder>) -> Self {
+    pub(crate) fn without_ring(config: &PoolConfig, metrics: &Arc<Recorder>) -> Self {
         Self::new(None, config, metrics.clone())
     }
 
-    fn new(ring: Option<Provided>, config: &PoolConfig, metrics: Rc<Recorder>) -> Self {
+    fn new(ring: Option<Provided>, config: &PoolConfig, metrics: Arc<Recorder>) -> Self {
         Self {
             ring,
             size: config.size,
@@ -166,6 +167,21 @@ impl Pool {
     pub(crate) fn out(&self) -> i64 {
         let all = self.ring.as_ref().map_or(0, |ring| ring.holder.len() as i64);
         all - i64::from(self.available.get()) - self.spare.borrow().len() as i64
+    }
+
+    /// Buffers in all.
+    pub(crate) fn count(&self) -> u32 {
+        self.ring.as_ref().map_or(0, |ring| ring.holder.len() as u32)
+    }
+
+    /// Buffers that the kernel has, or that are spare.
+    pub(crate) fn free(&self) -> u32 {
+        self.available.get() + self.spare.borrow().len() as u32
+    }
+
+    /// Bytes that are mapped for them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ring.as_ref().map_or(0, |ring| ring.holder.len() * ring.stride)
     }
 
     /// Bytes in one buffer.

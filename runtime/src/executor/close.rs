@@ -109,6 +109,8 @@ impl Core {
         self.metrics.add(Kind::OpsLeaked, u64::from(ops_leaked));
         let grace = closing.deadline.saturating_sub(self.kernel.now_ns());
         let blocking_left = self.blocking.close(Duration::from_nanos(grace));
+        self.say_gauges();
+        self.metrics.end();
         ShutdownReport { tasks_cancelled: closing.tasks_cancelled, ops_leaked, blocking_left }
     }
 }

@@ -19,7 +19,7 @@ use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::JobQueue;
 use crate::mailbox::unsent::Unsent;
 use crate::mailbox::watch::Watches;
-use crate::metrics::{Recorder, Snapshot, StatsLevel};
+use crate::metrics::{CoreState, Gauges, Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
 use crate::task::Tasks;
 use crate::task::report::Reporter;
@@ -65,7 +65,7 @@ pub(crate) struct Core {
     pub(crate) watches: Watches,
     /// Channels to other cores in which its tasks have put something.
     pub(crate) unsent: Unsent,
-    pub(crate) metrics: Rc<Recorder>,
+    pub(crate) metrics: Arc<Recorder>,
     /// What lives on it for others.
     pub(crate) kept: Kept,
     kernel: Rc<dyn Kernel>,
@@ -74,7 +74,7 @@ pub(crate) struct Core {
     /// In debug mode: the longest that one poll may take, in ns.
     slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
-    pub(crate) place: Cell<(usize, Option<usize>)>,
+    place: Cell<(usize, Option<usize>)>,
     peers: RefCell<Peers>,
     /// Threads for its tasks' blocking work.
     pub(crate) blocking: Rc<Pool>,
@@ -82,7 +82,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, config: &CoreConfig) -> Result<Rc<Self>, StartError> {
-        let metrics = Rc::new(Recorder::new(config.stats));
+        let metrics = Arc::new(Recorder::new(config.stats, kernel.now_ns()));
         let debug = debug_by_environment()?.unwrap_or(config.debug);
         let mask = config.mask.union(FeatureSet::masked_by_environment()?);
         let driver_config = DriverConfig {
@@ -98,9 +98,12 @@ impl Core {
             },
         };
         let driver = Driver::new(kernel.clone(), &driver_config, metrics.clone())?;
+        for (feature, why) in &driver.report().missing {
+            metrics.step_down(feature.name(), &why.to_string());
+        }
         let lease = Lease::take().ok_or(StartError::TooManyLoops { limit: CORES_MAX })?;
         lease.open(driver.wake_fd(), driver.message_fd());
-        let jobs = Arc::new(JobQueue::new(lease.cell));
+        let jobs = Arc::new(JobQueue::new(lease.cell, metrics.clone()));
         Ok(Rc::new(Self {
             tasks: Tasks::new(lease, metrics.clone(), config.reporter.clone(), kernel.now_ns()),
             timers: Timers::new(kernel.clone(), config.timer_resolution),
@@ -135,15 +138,50 @@ impl Core {
         self.peers.replace(peers);
     }
 
+    /// Its number in its runtime.
+    pub(crate) fn index(&self) -> usize {
+        self.place.get().0
+    }
+
+    /// Says which number it has, and which CPU it is pinned to.
+    pub(crate) fn set_place(&self, index: usize, cpu: Option<usize>) {
+        self.place.set((index, cpu));
+        self.metrics.place(index, cpu);
+    }
+
+    /// What it did so far, all of it as of now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let (core, cpu) = self.place.get();
-        Snapshot {
-            core,
-            cpu,
-            counters: self.metrics.counters(),
-            histograms: self.metrics.histograms(),
-            cpu_time: Duration::from_nanos(self.kernel.thread_cpu_ns()),
-        }
+        self.say_gauges();
+        self.metrics.read(self.kernel.now_ns(), CoreState::Running)
+    }
+
+    /// Enters what the core has now into its book.
+    pub(crate) fn say_gauges(&self) {
+        let pool = self.driver.pool();
+        let (blocking_threads, blocking_queued) = self.blocking.in_use();
+        let gauges = Gauges {
+            tasks: u64::from(self.tasks.live()),
+            tasks_ready: self.tasks.ready() as u64,
+            timers: self.timers.len() as u64,
+            ops: u64::from(self.driver.ops()),
+            buffers: u64::from(pool.count()),
+            buffers_free: u64::from(pool.free()),
+            blocking_threads: u64::from(blocking_threads),
+            blocking_queued: blocking_queued as u64,
+            bytes_tasks: self.tasks.bytes() as u64,
+            bytes_timers: self.timers.bytes() as u64,
+            bytes_ops: self.driver.slots.bytes() as u64,
+            bytes_buffers: pool.bytes() as u64,
+            bytes_stats: self.metrics.bytes(),
+            ..Gauges::default()
+        };
+        let cpu_time = Duration::from_nanos(self.kernel.thread_cpu_ns());
+        self.metrics.say(gauges, cpu_time, self.kernel.now_ns());
+    }
+
+    /// What its clock says.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.kernel.now_ns()
     }
 }
 

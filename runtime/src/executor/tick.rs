@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Core;
 use crate::contain::contained;
-use crate::metrics::Kind;
+use crate::metrics::{Kind, Latency};
 use crate::task::TaskInfo;
 use crate::task::report::Report;
 use crate::task::table::Next;
@@ -298,12 +298,10 @@ impl<'a> PollClock<'a> {
         let began = self.last;
         self.last = self.core.read_clock();
         let ended = self.last;
-        self.core.metrics.record(|h| {
-            h.poll.record(ended - began);
-            if let Some(woken) = woken {
-                h.wake_to_poll.record(since_stamp(woken, began));
-            }
-        });
+        self.core.metrics.took(Latency::Poll, ended - began);
+        if let Some(woken) = woken {
+            self.core.metrics.took(Latency::WakeToPoll, since_stamp(woken, began));
+        }
         if let Some(task) = self.polling.take()
             && self.core.slow_ns.is_some_and(|slow| ended - began > slow)
         {
@@ -320,7 +318,7 @@ impl<'a> PollClock<'a> {
 
     fn tick_ends(self, began: u64) {
         if self.timing {
-            self.core.metrics.record(|h| h.tick.record(self.last - began));
+            self.core.metrics.took(Latency::Tick, self.last - began);
         }
     }
 }

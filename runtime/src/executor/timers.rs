@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::contain::contained;
-use crate::metrics::{Kind, Recorder, wake_contained};
+use crate::metrics::{Kind, Latency, Recorder, wake_contained};
 use crate::planted::{self, Fault};
 use crate::sys::Kernel;
 use crate::wheel::{TimerKey, Wheel};
@@ -97,9 +97,7 @@ impl Timers {
         for _ in 0..bound {
             let Some((deadline, waker)) = self.wheel.borrow_mut().pop_due(now) else { return };
             metrics.count(Kind::Timers);
-            metrics.record(|h| {
-                h.timer_late.record(now_ns.saturating_sub(deadline * self.resolution_ns));
-            });
+            metrics.took(Latency::TimerLate, now_ns.saturating_sub(deadline * self.resolution_ns));
             wake_contained(waker, metrics);
         }
     }
@@ -114,6 +112,16 @@ impl Timers {
     pub(crate) fn each(&self, mut f: impl FnMut(u64, &Waker)) {
         let wheel = self.wheel.borrow();
         wheel.iter().for_each(|(tick, waker)| f(tick.saturating_mul(self.resolution_ns), waker));
+    }
+
+    /// Timers that are set.
+    pub(crate) fn len(&self) -> usize {
+        self.wheel.borrow().len()
+    }
+
+    /// Bytes of their table.
+    pub(crate) fn bytes(&self) -> usize {
+        self.wheel.borrow().bytes()
     }
 
     /// Drops all wakers; later timers never fire.

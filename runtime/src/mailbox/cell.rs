@@ -118,6 +118,11 @@ impl CoreCell {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether the core sleeps, or is about to.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Relaxed) != 0
+    }
+
     /// The park is over, or does not take place.
     pub(crate) fn unparked(&self) {
         self.parked.store(0, Ordering::Relaxed);

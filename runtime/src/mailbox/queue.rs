@@ -7,12 +7,13 @@
 //! full of each other's closures empty them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
 use crate::contain::contained;
+use crate::metrics::{CoreState, Recorder, Snapshot};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
@@ -21,6 +22,8 @@ pub(crate) const JOBS_MAX: usize = 1024;
 
 pub(crate) struct JobQueue {
     cell: &'static CoreCell,
+    /// What the core did, for whoever asks.
+    book: Arc<Recorder>,
     /// None once the core has ended.
     open: Mutex<Option<Open>>,
     any: AtomicBool,
@@ -43,8 +46,8 @@ pub(crate) enum Refused {
 }
 
 impl JobQueue {
-    pub(crate) fn new(cell: &'static CoreCell) -> Self {
-        Self { cell, open: Mutex::new(Some(Open::default())), any: AtomicBool::new(false) }
+    pub(crate) fn new(cell: &'static CoreCell, book: Arc<Recorder>) -> Self {
+        Self { cell, book, open: Mutex::new(Some(Open::default())), any: AtomicBool::new(false) }
     }
 
     /// Queues a closure and wakes the core.
@@ -95,6 +98,12 @@ impl JobQueue {
     fn forget_waiting(&self, place: u64) {
         let old = self.lock().as_mut().and_then(|open| open.waiting.remove(&place));
         drop(old);
+    }
+
+    /// What the core has entered into its book up to `now_ns`, without a word to it.
+    pub(crate) fn read_book(&self, now_ns: u64) -> Snapshot {
+        let state = if self.cell.is_parked() { CoreState::Parked } else { CoreState::Running };
+        self.book.read(now_ns, state)
     }
 
     pub(crate) fn any(&self) -> bool {

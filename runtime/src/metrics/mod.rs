@@ -1,19 +1,33 @@
 //! What a core did: counters and latency histograms.
 //!
-//! Owns the [`Recorder`] that one core writes (no atomics: nobody else looks) and the plain data that a
-//! snapshot is. Three levels: off, counters, histograms; the last one costs a clock reading for each task
-//! poll, the other two none. Knows nothing of what is measured.
+//! Owns the [`Recorder`] that one core writes (plain loads and stores: nobody else writes) and that any
+//! thread reads while the core goes on, and the plain data that a snapshot is. Three levels: off, counters,
+//! histograms; the last one costs a clock reading for each task poll, the other two none. Knows nothing of
+//! what is measured.
 
-use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::contain::contained;
 use crate::sys::abi::opcode;
 
+mod counters;
 mod histogram;
+mod histograms;
+mod snapshot;
 
+pub use counters::Counters;
+pub(crate) use counters::Kind;
 pub use histogram::Histogram;
+pub use histograms::Histograms;
+pub(crate) use histograms::Latency;
+pub use snapshot::{CoreState, Gauges, Snapshot, StepDown};
+
+use counters::COUNTERS;
+use histogram::Track;
+use histograms::LATENCIES;
 
 /// How much a core records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,179 +37,34 @@ pub enum StatsLevel {
     /// Counters: an addition each.
     #[default]
     Counters,
-    /// Counters and histograms: a clock reading for each task poll, about 250 KiB a core.
+    /// Counters and histograms: a clock reading for each task poll, about 360 KiB a core.
     Histograms,
 }
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident => $field:ident,)*) => {
-        /// Index of a counter.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Kind { $($variant),* }
+/// Step-downs that a core remembers.
+const STEP_DOWNS_MAX: usize = 64;
 
-        const COUNTERS: usize = [$(Kind::$variant),*].len();
-
-        /// What one core counted since it started.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct Counters {
-            $($(#[$doc])* pub $field: u64,)*
-        }
-
-        impl Counters {
-            fn read(cells: &[Cell<u64>; COUNTERS]) -> Self {
-                Self { $($field: cells[Kind::$variant as usize].get(),)* }
-            }
-
-            /// Adds another core's counts to these.
-            pub fn merge(&mut self, other: &Self) {
-                $(self.$field += other.$field;)*
-            }
-
-            /// What was counted since `earlier`.
-            #[must_use]
-            pub fn since(&self, earlier: &Self) -> Self {
-                Self { $($field: self.$field.saturating_sub(earlier.$field),)* }
-            }
-
-            /// Every counter with its name.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($field), self.$field)),*].into_iter()
-            }
-        }
-    };
-}
-
-counters! {
-    /// Turns of the loop.
-    Ticks => ticks,
-    /// Calls of `io_uring_enter(2)`.
-    Enters => enters,
-    /// Of those, the ones that the kernel turned away for now (EAGAIN, EBUSY, ENOMEM).
-    EntersPressed => enters_pressed,
-    /// Enters in the middle of a tick because the submission queue was full.
-    EarlyFlushes => early_flushes,
-    /// Completions reaped.
-    Completions => completions,
-    /// Completions that belonged to no op; always 0 unless something is broken.
-    StrayCompletions => stray_completions,
-    /// Enters after which the completion queue had overflowed into the kernel's backlog.
-    CqOverflows => cq_overflows,
-    /// Task polls.
-    Polls => polls,
-    /// Tasks spawned.
-    Spawns => spawns,
-    /// Tasks that panicked.
-    TaskPanics => task_panics,
-    /// Wakers that panicked.
-    WakerPanics => waker_panics,
-    /// Panics in what an operation does at its end (a holder's destructor and the like).
-    HookPanics => hook_panics,
-    /// Wakes that came from other threads.
-    RemoteWakes => remote_wakes,
-    /// Timers fired.
-    Timers => timers,
-    /// Parks: enters that may sleep.
-    Parks => parks,
-    /// Nanoseconds in parks.
-    ParkNs => park_ns,
-    /// Spins before a park that were rewarded by an event.
-    SpinsWon => spins_won,
-    /// Spins that ended in a park.
-    SpinsLost => spins_lost,
-    /// Nanoseconds spun.
-    SpinNs => spin_ns,
-    /// Receives that found the buffer ring empty (ENOBUFS) and waited their turn.
-    BuffersOut => buffers_out,
-    /// Received chunks that were copied out because buffers ran low or a socket held many.
-    ChunksCopied => chunks_copied,
-    /// Connections accepted.
-    Accepts => accepts,
-    /// Times that accepting paused for want of descriptors or memory.
-    AcceptPauses => accept_pauses,
-    /// Ops leaked at shutdown because the kernel did not let go in time.
-    OpsLeaked => ops_leaked,
-}
-
-/// One core's own book. Not shared: snapshots are taken on the core itself.
+/// One core's book. Its core alone writes counts and latencies; whoever has it may read them at any time,
+/// without a word to the core.
 pub(crate) struct Recorder {
     level: StatsLevel,
-    cells: [Cell<u64>; COUNTERS],
-    histograms: Option<Box<RefCell<Histograms>>>,
+    cells: [AtomicU64; COUNTERS],
+    histograms: Option<Box<[Track; LATENCIES]>>,
+    /// When the core started, in ns of its clock.
+    started_ns: u64,
+    ended: AtomicBool,
+    said: Mutex<Said>,
 }
 
-/// One core's latencies, in nanoseconds.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Histograms {
-    /// A turn of the loop from its first step to its submit.
-    pub tick: Histogram,
-    /// From a wake to the poll; quantised to the tick's clock reading.
-    pub wake_to_poll: Histogram,
-    /// One task poll.
-    pub poll: Histogram,
-    /// How late a timer fired.
-    pub timer_late: Histogram,
-    /// From queueing a receive to its completion, the peer's silence included.
-    pub op_recv: Histogram,
-    /// From queueing a send to its completion.
-    pub op_send: Histogram,
-    /// From queueing a connect to its completion.
-    pub op_connect: Histogram,
-    /// The same for every other op.
-    pub op_other: Histogram,
-}
-
-impl Histograms {
-    /// Adds another core's latencies to these.
-    pub fn merge(&mut self, other: &Self) {
-        for ((_, mine), (_, theirs)) in self.iter_mut().into_iter().zip(other.iter()) {
-            mine.merge(theirs);
-        }
-    }
-
-    /// Every histogram with its name.
-    pub fn iter(&self) -> [(&'static str, &Histogram); 8] {
-        [
-            ("tick", &self.tick),
-            ("wake_to_poll", &self.wake_to_poll),
-            ("poll", &self.poll),
-            ("timer_late", &self.timer_late),
-            ("op_recv", &self.op_recv),
-            ("op_send", &self.op_send),
-            ("op_connect", &self.op_connect),
-            ("op_other", &self.op_other),
-        ]
-    }
-
-    fn iter_mut(&mut self) -> [(&'static str, &mut Histogram); 8] {
-        [
-            ("tick", &mut self.tick),
-            ("wake_to_poll", &mut self.wake_to_poll),
-            ("poll", &mut self.poll),
-            ("timer_late", &mut self.timer_late),
-            ("op_recv", &mut self.op_recv),
-            ("op_send", &mut self.op_send),
-            ("op_connect", &mut self.op_connect),
-            ("op_other", &mut self.op_other),
-        ]
-    }
-}
-
-/// What one core did since it started, as plain data.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The core's place in its runtime, 0 for a loop by itself.
-    pub core: usize,
-    /// The CPU that it is pinned to, if it is.
-    pub cpu: Option<usize>,
-    /// Counts.
-    pub counters: Counters,
-    /// Latencies; none below [`StatsLevel::Histograms`].
-    pub histograms: Option<Histograms>,
-    /// CPU time of the core's thread.
-    pub cpu_time: Duration,
+/// What the core said of itself last.
+#[derive(Clone, Default)]
+struct Said {
+    core: usize,
+    cpu: Option<usize>,
+    gauges: Gauges,
+    cpu_time: Duration,
+    at_ns: u64,
+    step_downs: Vec<StepDown>,
 }
 
 /// Tells a waker, and contains and counts its panic: a stranger's waker must not take the core down.
@@ -206,12 +75,15 @@ pub(crate) fn wake_contained(waker: Waker, metrics: &Recorder) {
 }
 
 impl Recorder {
-    pub(crate) fn new(level: StatsLevel) -> Self {
+    pub(crate) fn new(level: StatsLevel, now_ns: u64) -> Self {
         let wanted = level == StatsLevel::Histograms;
         Self {
             level,
-            cells: std::array::from_fn(|_| Cell::new(0)),
-            histograms: wanted.then(|| Box::new(RefCell::new(Histograms::default()))),
+            cells: std::array::from_fn(|_| AtomicU64::new(0)),
+            histograms: wanted.then(|| Box::new(std::array::from_fn(|_| Track::new()))),
+            started_ns: now_ns,
+            ended: AtomicBool::new(false),
+            said: Mutex::new(Said { at_ns: now_ns, ..Said::default() }),
         }
     }
 
@@ -228,7 +100,80 @@ impl Recorder {
     pub(crate) fn add(&self, kind: Kind, n: u64) {
         if self.level > StatsLevel::Off {
             let cell = &self.cells[kind as usize];
-            cell.set(cell.get() + n);
+            // By the core alone, so nothing is lost between the two.
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Records a latency, if they are kept.
+    #[inline]
+    pub(crate) fn took(&self, what: Latency, ns: u64) {
+        if let Some(tracks) = &self.histograms {
+            tracks[what as usize].record(ns);
+        }
+    }
+
+    pub(crate) fn op_took(&self, code: u8, ns: u64) {
+        let what = match code {
+            opcode::RECV => Latency::OpRecv,
+            opcode::SEND | opcode::SENDMSG => Latency::OpSend,
+            opcode::CONNECT => Latency::OpConnect,
+            opcode::ACCEPT => Latency::OpAccept,
+            opcode::READ => Latency::OpRead,
+            opcode::WRITE => Latency::OpWrite,
+            _ => Latency::OpOther,
+        };
+        self.took(what, ns);
+    }
+
+    /// The core says where it is.
+    pub(crate) fn place(&self, core: usize, cpu: Option<usize>) {
+        let mut said = self.said();
+        (said.core, said.cpu) = (core, cpu);
+    }
+
+    /// The core says what it has now.
+    pub(crate) fn say(&self, gauges: Gauges, cpu_time: Duration, now_ns: u64) {
+        let mut said = self.said();
+        (said.gauges, said.cpu_time, said.at_ns) = (gauges, cpu_time, now_ns);
+    }
+
+    /// The core can't have what was asked for.
+    pub(crate) fn step_down(&self, what: &str, why: &str) {
+        let step = StepDown { what: what.to_owned(), why: why.to_owned() };
+        let mut said = self.said();
+        if said.step_downs.len() < STEP_DOWNS_MAX && !said.step_downs.contains(&step) {
+            said.step_downs.push(step);
+        }
+    }
+
+    /// The core has ended.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// What is in the book, read at `now_ns` of the core's clock; `state` is the core's if it has not ended.
+    /// From any thread; the core is not asked.
+    pub(crate) fn read(&self, now_ns: u64, state: CoreState) -> Snapshot {
+        let ended = self.has_ended();
+        let said = self.said().clone();
+        let age = Duration::from_nanos(now_ns.saturating_sub(said.at_ns));
+        let until = if ended { said.at_ns } else { now_ns };
+        Snapshot {
+            core: Some(said.core),
+            cores: 1,
+            cpu: said.cpu,
+            state: if ended { CoreState::Ended } else { state },
+            uptime: Duration::from_nanos(until.saturating_sub(self.started_ns)),
+            counters: Counters::read(&self.cells),
+            histograms: self.histograms.as_ref().map(|tracks| Histograms::read(tracks)),
+            gauges: Gauges { age, ..said.gauges },
+            cpu_time: said.cpu_time,
+            step_downs: said.step_downs,
         }
     }
 
@@ -236,24 +181,14 @@ impl Recorder {
         Counters::read(&self.cells)
     }
 
-    pub(crate) fn histograms(&self) -> Option<Histograms> {
-        Some(self.histograms.as_ref()?.borrow().clone())
+    /// Memory of the book, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let tracks = if self.timing() { LATENCIES * Track::BYTES } else { 0 };
+        (size_of::<Self>() + tracks) as u64
     }
 
-    /// Records into the histograms, if they are kept.
-    #[inline]
-    pub(crate) fn record(&self, f: impl FnOnce(&mut Histograms)) {
-        if let Some(h) = &self.histograms {
-            f(&mut h.borrow_mut());
-        }
-    }
-
-    pub(crate) fn op_took(&self, code: u8, ns: u64) {
-        self.record(|h| match code {
-            opcode::RECV => h.op_recv.record(ns),
-            opcode::SEND | opcode::SENDMSG => h.op_send.record(ns),
-            opcode::CONNECT => h.op_connect.record(ns),
-            _ => h.op_other.record(ns),
-        });
+    fn said(&self) -> MutexGuard<'_, Said> {
+        // Nothing panics while it is held, and the core holds it for a few stores.
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -84,7 +84,7 @@ impl SimCore {
         index: usize,
     ) -> Result<Self, StartError> {
         let core = Core::new(kernel.clone(), &settings.checked()?)?;
-        core.place.set((index, None));
+        core.set_place(index, None);
         let waker = Waker::clone(&core.tasks.word_of(ROOT).waker());
         Ok(Self {
             core,

@@ -39,6 +39,11 @@ impl Blocks {
         Self { free: [None; CLASSES], pages: Vec::new() }
     }
 
+    /// Bytes of its pages.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.len() * PAGE_BYTES
+    }
+
     /// Uninitialised memory for `layout`, whose class this is.
     #[inline]
     pub(crate) fn take(&mut self, class: Class, layout: Layout) -> NonNull<u8> {

@@ -55,6 +55,8 @@ pub(crate) struct Header {
     /// When it was spawned, see [`Tasks::set_time`].
     pub(crate) spawned: u32,
     pub(crate) spawned_at: &'static Location<'static>,
+    /// Who spawned it: the task that ran then, or the main future.
+    pub(crate) parent: Word,
     /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
     /// in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
@@ -62,7 +64,7 @@ pub(crate) struct Header {
     pub(super) joiner: Cell<*const ()>,
 }
 
-const _: () = assert!(size_of::<Header>() == 48, "every task has one");
+const _: () = assert!(size_of::<Header>() == 56, "every task has one");
 
 struct VTable {
     layout: Layout,
@@ -88,6 +90,7 @@ pub(super) enum Failure {
 /// What a task is given at its birth.
 pub(super) struct Birth {
     pub(super) word: Word,
+    pub(super) parent: Word,
     /// In the units of [`Tasks::set_time`].
     pub(super) time: u32,
     pub(super) at: &'static Location<'static>,
@@ -199,6 +202,7 @@ impl<F: Future + 'static> TaskCell<F> {
             note: Cell::new(Note::Nothing),
             spawned: birth.time,
             spawned_at: birth.at,
+            parent: birth.parent,
             last_poll: Cell::new(0),
             joiner: Cell::new(null()),
             joiner_kind: Cell::new(JoinerKind::Nobody),

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::Location;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::waker::TaskId;
@@ -19,7 +19,10 @@ pub struct TaskInfo {
     /// Its id, as [`JoinHandle::id`](super::JoinHandle::id) gives it.
     pub id: TaskId,
     /// Its name, if it was given one.
-    pub name: Option<Rc<str>>,
+    pub name: Option<Arc<str>>,
+    /// The task that spawned it, or the main future, which also stands for what was spawned from outside;
+    /// none for the main future. It may have ended.
+    pub parent: Option<TaskId>,
     /// Where it was spawned; none for the main future.
     pub spawned_at: Option<&'static Location<'static>>,
     /// Time since it was spawned, to some 17 ms; zero for the main future.

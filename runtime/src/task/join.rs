@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::cell::{self, CANCEL, CANCELLED, DONE, FAILED, HANDLE, Header, NAMED, SEEN, TAKEN};
@@ -242,11 +243,11 @@ impl<T> JoinHandle<T> {
     }
 
     /// The name that the task was given, if it was and has not ended.
-    pub fn name(&self) -> Option<Rc<str>> {
+    pub fn name(&self) -> Option<Arc<str>> {
         self.tasks.name(self.header().word.slot())
     }
 
-    pub(crate) fn rename(&self, name: Rc<str>) {
+    pub(crate) fn rename(&self, name: Arc<str>) {
         if !self.is_finished() {
             self.header().set(NAMED);
             self.tasks.set_name(self.header().word.slot(), name);

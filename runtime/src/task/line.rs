@@ -20,6 +20,11 @@ impl Line {
         Self { ring: vec![0; room].into(), first: 0, end: 0 }
     }
 
+    /// Bytes of its places.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.ring)
+    }
+
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.end.wrapping_sub(self.first) as usize

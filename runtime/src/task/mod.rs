@@ -27,7 +27,7 @@ pub(crate) mod set;
 pub(crate) mod table;
 pub(crate) mod waker;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 pub use call::Call;
 pub use info::{TaskInfo, TaskState, WaitsFor};
@@ -45,6 +45,6 @@ pub fn current_id() -> Option<TaskId> {
 }
 
 /// Name of the task that is being polled, if it has one.
-pub fn current_name() -> Option<Rc<str>> {
+pub fn current_name() -> Option<Arc<str>> {
     current::with_tasks(Tasks::running_name).flatten()
 }

@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{Location, resume_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::blocks::{Blocks, Class};
@@ -39,8 +40,8 @@ pub(crate) struct Tasks {
     inner: RefCell<Inner>,
     /// Sets of tasks that are waited for together.
     pub(super) sets: Sets,
-    names: RefCell<std::collections::HashMap<u32, Rc<str>>>,
-    metrics: Rc<Recorder>,
+    names: RefCell<std::collections::HashMap<u32, Arc<str>>>,
+    metrics: Arc<Recorder>,
     reporter: Reporter,
     /// What the main future's last poll ended at.
     root_note: Cell<Note>,
@@ -118,7 +119,7 @@ pub(crate) struct Picked {
 impl Tasks {
     pub(crate) fn new(
         lease: Lease,
-        metrics: Rc<Recorder>,
+        metrics: Arc<Recorder>,
         reporter: Reporter,
         now_ns: u64,
     ) -> Rc<Self> {
@@ -164,6 +165,19 @@ impl Tasks {
         self.inner.borrow().live
     }
 
+    /// Tasks that are to be polled in the next turn.
+    pub(crate) fn ready(&self) -> usize {
+        let inner = self.inner.borrow();
+        inner.ready.len() + inner.gave_way.len()
+    }
+
+    /// Bytes of the tasks' memory and tables; those of tasks too large for a page are not among them.
+    pub(crate) fn bytes(&self) -> usize {
+        let inner = self.inner.borrow();
+        let table = inner.table.capacity() * size_of::<Entry>();
+        table + inner.blocks.bytes() + inner.ready.bytes() + inner.gave_way.bytes()
+    }
+
     /// Whether anybody is to be polled.
     pub(crate) fn any_ready(&self) -> bool {
         let inner = self.inner.borrow();
@@ -197,7 +211,7 @@ impl Tasks {
         let entry = &mut inner.table[slot as usize];
         inner.free = entry.scheduled;
         let word = Word::new(self.lease.id, slot, entry.generation);
-        let birth = Birth { word, time: self.time.get(), at };
+        let birth = Birth { word, parent: self.running.get(), time: self.time.get(), at };
         // SAFETY: fresh memory of this layout.
         let task = unsafe { TaskCell::write::<J>(place, &birth, future) };
         entry.task = Some(task);
@@ -428,17 +442,17 @@ impl Tasks {
     }
 
     /// Name of the task that is being polled.
-    pub(crate) fn running_name(&self) -> Option<Rc<str>> {
+    pub(crate) fn running_name(&self) -> Option<Arc<str>> {
         self.name(self.running.get().slot())
     }
 
     /// Names the task in `slot`; its header says that it has a name.
-    pub(super) fn set_name(&self, slot: u32, name: Rc<str>) {
+    pub(super) fn set_name(&self, slot: u32, name: Arc<str>) {
         let old = self.names.borrow_mut().insert(slot, name);
         drop(old);
     }
 
-    pub(crate) fn name(&self, slot: u32) -> Option<Rc<str>> {
+    pub(crate) fn name(&self, slot: u32) -> Option<Arc<str>> {
         self.names.borrow().get(&slot).cloned()
     }
 

@@ -146,6 +146,11 @@ impl<T> Wheel<T> {
     }
 
     /// How many timers are neither fired nor cancelled.
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.slab.bytes()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }

@@ -74,6 +74,11 @@ impl<T> Slab<T> {
         self.live
     }
 
+    /// Bytes of all entries.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry<T>>()
+    }
+
     /// The live entries' deadlines and values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.entries.iter().filter_map(|e| Some((e.deadline, e.value.as_ref()?)))

@@ -16,7 +16,7 @@ use crate::task::waker::{TaskId, Word};
 impl Tasks {
     /// Slots and names of the tasks that have not ended.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn unfinished(&self) -> Vec<(u32, Option<std::rc::Rc<str>>)> {
+    pub(crate) fn unfinished(&self) -> Vec<(u32, Option<std::sync::Arc<str>>)> {
         let inner = self.inner.borrow();
         let slots = inner.table.iter().zip(0..).filter_map(|(e, slot)| Some((e.task?, slot)));
         // SAFETY: a task in the table is live.
@@ -38,6 +38,7 @@ impl Tasks {
         TaskInfo {
             id: TaskId::of(self.root),
             name: None,
+            parent: None,
             spawned_at: None,
             age: Duration::ZERO,
             state: match (running, inner.table[ROOT as usize].scheduled != 0) {
@@ -105,6 +106,7 @@ impl Tasks {
         TaskInfo {
             id: TaskId::of(header.word),
             name: self.name(header.word.slot()),
+            parent: Some(TaskId::of(header.parent)),
             spawned_at: Some(header.spawned_at),
             age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
             state,

@@ -1,0 +1,7 @@
+//! Looking at a running server through its ops listener: `top` and `ps`.
+//!
+//! Owns both commands, and how a page is fetched. Nothing here touches the server but by reading.
+
+mod client;
+pub mod ps;
+pub mod top;

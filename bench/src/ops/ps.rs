@@ -1,0 +1,265 @@
+//! `ps`: the tasks of a running server as a tree.
+//!
+//! Owns the tree (who spawned whom, within a core), the filter, and the text. A task whose parent has ended
+//! stands under its core. Aligned by what is printed, so that a long wait moves its own line only.
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::ExitCode;
+
+use coreloop_net::ops::doc::{CoreTasks, Task, Tasks};
+
+use crate::cli::ops::PsArgs;
+use crate::ops::client;
+use crate::report::paint::{Paint, Tone};
+use crate::report::units::grouped;
+
+/// One cell that is wider moves its own line only.
+const WIDE_MAX: usize = 48;
+
+/// Asks, filters and prints.
+///
+/// # Errors
+/// In words, if the server can't be asked.
+pub fn main(args: &PsArgs) -> Result<ExitCode, String> {
+    let mut tasks: Tasks = client::fetch(&args.url, &format!("/tasks?max={}", args.max))?;
+    if let Some(text) = &args.filter {
+        tasks.cores.iter_mut().for_each(|core| retain(core, text));
+    }
+    if args.json {
+        let json = serde_json::to_string_pretty(&tasks).map_err(|error| error.to_string())?;
+        crate::print(&format!("{json}\n"));
+    } else {
+        crate::print(&text(&tasks, args.filter.as_deref(), Paint::of_stdout()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps what has `text` somewhere, and who it descends from.
+fn retain(core: &mut CoreTasks, text: &str) {
+    let text = text.to_lowercase();
+    let has = |task: &&Task| {
+        let waits = task.waits_for.iter().map(|wait| wait.text.as_str());
+        let optional = [&task.name, &task.spawned_at].into_iter().flatten().map(String::as_str);
+        let all = waits.chain(optional).chain([task.id.as_str(), task.state.as_str()]);
+        all.into_iter().any(|part| part.to_lowercase().contains(&text))
+    };
+    let parents: HashMap<&str, Option<&str>> =
+        core.tasks.iter().map(|task| (task.id.as_str(), task.parent.as_deref())).collect();
+    let mut kept: BTreeSet<String> = BTreeSet::new();
+    for task in core.tasks.iter().filter(has) {
+        let mut next = Some(task.id.as_str());
+        // A line of parents ends, or meets one that was kept before.
+        while let Some(id) = next.filter(|id| kept.insert((*id).to_owned())) {
+            next = parents.get(id).copied().flatten();
+        }
+    }
+    core.tasks.retain(|task| kept.contains(&task.id));
+}
+
+/// All cores, each as a tree.
+fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
+    let mut out = String::new();
+    for core in &tasks.cores {
+        let listed = grouped(core.tasks.len() as u64);
+        let head = match (&core.missing, filter) {
+            (Some(why), _) => format!("core {}: {why}", core.core),
+            (None, Some(filter)) => {
+                format!("core {}: {listed} tasks with {filter:?} or above", core.core)
+            }
+            (None, None) => {
+                let all = grouped((core.tasks.len() + core.left_out) as u64);
+                format!("core {}: {all} tasks", core.core)
+            }
+        };
+        out += &paint.tone(if core.missing.is_some() { Tone::Bad } else { Tone::Strong }, &head);
+        out.push('\n');
+        out += &table(core, paint);
+        if core.left_out > 0 {
+            let left_out = grouped(core.left_out as u64);
+            let more = format!("  {left_out} more are not listed: --max lists more\n");
+            out += &paint.tone(Tone::Warn, &more);
+        }
+    }
+    out
+}
+
+const HEADS: [&str; 6] = ["ID", "AGE", "STATE", "TASK", "WAITS FOR", "SPAWNED AT"];
+
+fn table(core: &CoreTasks, paint: Paint) -> String {
+    if core.tasks.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<[String; 6]> = tree(&core.tasks)
+        .into_iter()
+        .map(|(branch, task)| {
+            let waits: Vec<&str> = task.waits_for.iter().map(|wait| wait.text.as_str()).collect();
+            let main = task.spawned_at.is_none();
+            let name = match &task.name {
+                Some(name) => name.as_str(),
+                None if main => "(main)",
+                None => "·",
+            };
+            [
+                task.id.clone(),
+                if main { "-".to_owned() } else { age(task.age_ns) },
+                task.state.clone(),
+                format!("{branch}{name}"),
+                if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
+                task.spawned_at.as_deref().map_or(String::new(), place),
+            ]
+        })
+        .collect();
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count().min(WIDE_MAX));
+        cells.chain([HEADS[column].len()]).max().unwrap_or(0)
+    });
+    let line = |cells: [&str; 6]| {
+        let mut line = String::new();
+        for ((cell, width), column) in cells.iter().zip(widths).zip(0..) {
+            // Ages are numbers: their ends stand below each other.
+            if column == 1 {
+                line += &format!("  {cell:>width$}");
+            } else {
+                line += &format!("  {cell:<width$}");
+            }
+        }
+        line.trim_end().to_owned()
+    };
+    let mut out = paint.tone(Tone::Dim, &line(HEADS));
+    out.push('\n');
+    for row in &rows {
+        out += &line(row.each_ref().map(String::as_str));
+        out.push('\n');
+    }
+    out
+}
+
+/// Each task with the branch that leads to it, parents before their children.
+fn tree(tasks: &[Task]) -> Vec<(String, &Task)> {
+    let known: HashMap<&str, usize> =
+        tasks.iter().enumerate().map(|(at, task)| (task.id.as_str(), at)).collect();
+    let parent = |task: &Task| {
+        let parent = task.parent.as_deref().and_then(|id| known.get(id).copied());
+        parent.filter(|parent| tasks[*parent].id != task.id)
+    };
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+    let mut roots = Vec::new();
+    for (at, task) in tasks.iter().enumerate() {
+        match parent(task) {
+            Some(parent) => children[parent].push(at),
+            None => roots.push(at),
+        }
+    }
+    let mut rows = Vec::with_capacity(tasks.len());
+    // By hand and not by recursion: a chain of tasks may be as long as there are tasks.
+    let mut next: Vec<(usize, String, String)> =
+        roots.into_iter().rev().map(|root| (root, String::new(), String::new())).collect();
+    while let Some((at, branch, below)) = next.pop() {
+        rows.push((branch, &tasks[at]));
+        let last = children[at].len().saturating_sub(1);
+        for (nth, child) in children[at].iter().enumerate().rev() {
+            let (here, under) = if nth == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            next.push((*child, format!("{below}{here}"), format!("{below}{under}")));
+        }
+    }
+    rows
+}
+
+/// An age as one reads it: `12.3 s`, `4m 05s`, `3h 07m`, `2d 04h`.
+pub fn age(ns: u64) -> String {
+    let seconds = ns / 1_000_000_000;
+    match seconds {
+        0 => format!("{} ms", ns / 1_000_000),
+        1..60 => format!("{:.1} s", ns as f64 / 1e9),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Where a task was spawned, without the folders that only this machine's cargo knows.
+pub fn place(spawned_at: &str) -> String {
+    let after = spawned_at
+        .split_once("/registry/src/")
+        .map_or(spawned_at, |(_, rest)| rest.split_once('/').map_or(rest, |(_, rest)| rest));
+    after.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(id: &str, parent: Option<&str>, name: Option<&str>, wait: &str) -> Task {
+        let json = serde_json::json!({
+            "id": id, "parent": parent, "name": name, "age_ns": 61_000_000_000u64, "state": "waiting",
+            "spawned_at": parent.map(|_| "src/main.rs:7:9"), "waits_for": [{ "text": wait }],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn tasks() -> Tasks {
+        let mut core = CoreTasks::default();
+        core.tasks = vec![
+            task("0.0.1", None, None, "accept on descriptor 9"),
+            task("0.1.1", Some("0.0.1"), Some("session"), "task 0.2.1"),
+            task("0.2.1", Some("0.1.1"), None, "recv on descriptor 12"),
+            task("0.3.1", Some("0.0.1"), Some("ops"), "accept on descriptor 8"),
+            task("0.4.9", Some("0.9.9"), Some("orphan"), "a mutex"),
+        ];
+        core.left_out = 2;
+        let mut gone = CoreTasks::default();
+        (gone.core, gone.missing) = (1, Some("the core has ended".into()));
+        let mut tasks = Tasks::default();
+        tasks.cores = vec![core, gone];
+        tasks
+    }
+
+    #[test]
+    fn tasks_stand_under_who_spawned_them() {
+        let expected = "\
+core 0: 7 tasks
+  ID        AGE  STATE    TASK        WAITS FOR               SPAWNED AT
+  0.0.1       -  waiting  (main)      accept on descriptor 9
+  0.1.1  1m 01s  waiting  ├─ session  task 0.2.1              src/main.rs:7:9
+  0.2.1  1m 01s  waiting  │  └─ ·     recv on descriptor 12   src/main.rs:7:9
+  0.3.1  1m 01s  waiting  └─ ops      accept on descriptor 8  src/main.rs:7:9
+  0.4.9  1m 01s  waiting  orphan      a mutex                 src/main.rs:7:9
+  2 more are not listed: --max lists more
+core 1: the core has ended
+";
+        assert_eq!(text(&tasks(), None, Paint::plain()), expected);
+    }
+
+    #[test]
+    fn a_filter_keeps_matches_and_their_ancestors() {
+        let mut tasks = tasks();
+        retain(&mut tasks.cores[0], "RECV");
+        let ids: Vec<&str> = tasks.cores[0].tasks.iter().map(|task| task.id.as_str()).collect();
+        assert_eq!(ids, ["0.0.1", "0.1.1", "0.2.1"]);
+        assert!(
+            text(&tasks, Some("RECV"), Paint::plain())
+                .starts_with("core 0: 3 tasks with \"RECV\" or above\n")
+        );
+        retain(&mut tasks.cores[0], "nothing of the kind");
+        assert!(tasks.cores[0].tasks.is_empty());
+    }
+
+    #[test]
+    fn a_circle_of_parents_does_not_hang() {
+        let own = [task("0.1.1", Some("0.1.1"), None, "x")];
+        assert_eq!(tree(&own).len(), 1);
+    }
+
+    #[test]
+    fn ages_and_places_are_short() {
+        assert_eq!(age(12_345_000_000), "12.3 s");
+        assert_eq!(age(900_000_000), "900 ms");
+        assert_eq!(age(3_600_000_000_000), "1h 00m");
+        assert_eq!(age(200_000_000_000_000), "2d 07h");
+        assert_eq!(
+            place("/home/u/.cargo/registry/src/index-1/hyper-1.0/src/a.rs:1:2"),
+            "hyper-1.0/src/a.rs:1:2"
+        );
+        assert_eq!(place("src/main.rs:7:9"), "src/main.rs:7:9");
+    }
+}

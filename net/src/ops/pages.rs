@@ -1,0 +1,234 @@
+//! The pages: what each path gives.
+//!
+//! Owns the answers, as text or as JSON, and how often a core that does not answer is asked again. Knows no
+//! connection.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use coreloop::config::Resolved;
+use coreloop::shutdown::Graceful;
+use coreloop::time::Instant;
+use coreloop::{CoreState, Handle, PostError, Snapshot, TaskList, yield_now};
+use serde::Serialize;
+
+use super::doc::{self, SCHEMA_VERSION};
+use super::http::{Answer, JSON, PLAIN, Request, Status};
+use super::openmetrics::Format;
+use super::{metrics, process, tasks};
+
+/// What the answers are made of.
+pub(super) struct Pages {
+    pub(super) handle: Handle,
+    pub(super) config: Option<Resolved>,
+    pub(super) graceful: Option<Graceful>,
+    pub(super) ready_if: Vec<Box<dyn Fn() -> bool>>,
+    /// How long a core may take to answer.
+    pub(super) limit: Duration,
+    /// When all cores were asked last.
+    pub(super) asked: Cell<Option<Instant>>,
+}
+
+/// A core that has not answered is asked again so much later: what is posted to it waits in its queue.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Tasks of each core that `/tasks` lists, unless asked for another number.
+const TASKS: usize = 1000;
+/// The most that it can be asked for.
+const TASKS_MAX: usize = 100_000;
+
+const INDEX: &str = "\
+coreloop: what this process does
+
+/metrics  counters, gauges and histograms of each core (OpenMetrics; plain text if asked for)
+/tasks    every task: age, where it was spawned, what it waits for (?max=1000 of each core, ?core=0)
+/config   every setting, its value and where that came from; what the cores do without
+/cores    the cores' numbers since their start, as JSON: for `coreloop-bench top`
+/livez    whether every core answers
+/readyz   whether new work is wanted: not while the process goes down
+
+/tasks and /config are JSON with ?format=json, or for who accepts application/json.
+";
+
+impl Pages {
+    pub(super) async fn answer(&self, request: &Request) -> Answer {
+        match request.path.as_str() {
+            "/" => Answer::text(Status::Ok, INDEX),
+            "/metrics" => self.metrics(Format::asked(&request.accept)).await,
+            "/tasks" => self.tasks(request).await,
+            "/config" => self.config(request),
+            "/cores" => json(&self.cores().await),
+            "/livez" => self.live().await,
+            "/readyz" => self.readiness(),
+            _ => Answer::text(Status::NotFound, format!("there is no such page\n\n{INDEX}")),
+        }
+    }
+
+    async fn metrics(&self, format: Format) -> Answer {
+        let cores = self.cores().await;
+        let mut body = String::new();
+        for family in metrics::families(&cores) {
+            family.write(format, &mut body);
+            // With many cores it is a long text, and other tasks wait.
+            yield_now().await;
+        }
+        body.push_str(format.end());
+        Answer { status: Status::Ok, content_type: format.content_type(), body }
+    }
+
+    async fn cores(&self) -> doc::Cores {
+        doc::Cores {
+            schema_version: SCHEMA_VERSION,
+            ready: self.is_ready(),
+            process: process::look(),
+            cores: self.stats().await,
+        }
+    }
+
+    /// What each core did, with gauges of now from those that answer in time.
+    async fn stats(&self) -> Vec<Snapshot> {
+        if let Some(asked) = self.asked.get()
+            && asked.elapsed() < ASK_AGAIN
+        {
+            let all = self.handle.snapshots();
+            if all.iter().any(|core| is_silent(core, asked)) {
+                return all;
+            }
+        }
+        self.asked.set(Some(Instant::now()));
+        self.handle.all_stats(self.limit).await
+    }
+
+    async fn live(&self) -> Answer {
+        let all = self.stats().await;
+        // Where another request asked a moment ago the cores have their time yet.
+        let asked = self.asked.get().filter(|asked| asked.elapsed() >= self.limit);
+        let silent = |core: &&Snapshot| asked.is_some_and(|asked| is_silent(core, asked));
+        let silent: Vec<&Snapshot> = all.iter().filter(silent).collect();
+        if silent.is_empty() {
+            return Answer::text(Status::Ok, "ok\n");
+        }
+        let mut words = String::new();
+        for core in silent {
+            let number = core.core.unwrap_or_default();
+            let age = core.gauges.age.as_secs_f64();
+            let _ = writeln!(
+                words,
+                "core {number} does not answer: it did {age:.1} s ago; a task keeps it busy"
+            );
+        }
+        Answer::text(Status::Unavailable, words)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.graceful.as_ref().is_none_or(Graceful::is_ready) && self.ready_if.iter().all(|f| f())
+    }
+
+    fn readiness(&self) -> Answer {
+        if self.is_ready() {
+            return Answer::text(Status::Ok, "ready\n");
+        }
+        let draining = self.graceful.as_ref().is_some_and(|graceful| !graceful.is_ready());
+        let words = if draining { "draining: the process goes down\n" } else { "not ready\n" };
+        Answer::text(Status::Unavailable, words)
+    }
+
+    async fn tasks(&self, request: &Request) -> Answer {
+        let max = match number(request, "max", TASKS) {
+            Ok(max) => max.min(TASKS_MAX),
+            Err(answer) => return answer,
+        };
+        let only = match number(request, "core", usize::MAX) {
+            Ok(core) => (core != usize::MAX).then_some(core),
+            Err(answer) => return answer,
+        };
+        let cores = self.handle.cores();
+        if only.is_some_and(|core| core >= cores) {
+            let words = format!("no such core: there are {cores}, counted from 0\n");
+            return Answer::text(Status::NotFound, words);
+        }
+        let lists: Vec<(usize, Result<TaskList, PostError>)> = match only {
+            // A core that is known not to answer is not asked for the moment: see `stats`.
+            Some(core) => {
+                let asked = self.handle.tasks(core, max);
+                let answer = coreloop::time::timeout(self.limit, asked).await;
+                let limit = self.limit;
+                vec![(core, answer.unwrap_or(Err(PostError::NoAnswer { limit })))]
+            }
+            None => self.handle.all_tasks(max, self.limit).await.into_iter().enumerate().collect(),
+        };
+        let mut document = doc::Tasks {
+            schema_version: SCHEMA_VERSION,
+            pid: std::process::id(),
+            cores: Vec::with_capacity(lists.len()),
+        };
+        for (core, list) in lists {
+            document.cores.push(tasks::of_core(core, list));
+            yield_now().await;
+        }
+        if request.wants_json() {
+            return json(&document);
+        }
+        Answer::text(Status::Ok, tasks::text(&document))
+    }
+
+    fn config(&self, request: &Request) -> Answer {
+        let rows = self.config.iter().flat_map(Resolved::rows);
+        let settings = rows.map(|(core, name, value, origin)| doc::Setting {
+            core,
+            name: name.to_owned(),
+            value,
+            origin: origin.to_string(),
+        });
+        let mut step_downs = Vec::new();
+        for snapshot in self.handle.snapshots() {
+            let core = snapshot.core.unwrap_or_default();
+            step_downs.extend(snapshot.step_downs.into_iter().map(|step| doc::CoreStepDown {
+                core,
+                what: step.what,
+                why: step.why,
+            }));
+        }
+        let document = doc::Config {
+            schema_version: SCHEMA_VERSION,
+            settings: settings.collect(),
+            step_downs,
+        };
+        if request.wants_json() {
+            return json(&document);
+        }
+        let mut text = match &self.config {
+            Some(config) => config.to_string(),
+            None => "the program did not hand its settings to the listener\n".to_owned(),
+        };
+        text.push_str("\nstepped down:\n");
+        if document.step_downs.is_empty() {
+            text.push_str("  nothing\n");
+        }
+        for step in &document.step_downs {
+            let _ = writeln!(text, "  core {}: {} ({})", step.core, step.what, step.why);
+        }
+        Answer { status: Status::Ok, content_type: PLAIN, body: text }
+    }
+}
+
+/// Whether a core that was asked at `asked` has said nothing since.
+fn is_silent(core: &Snapshot, asked: Instant) -> bool {
+    core.state != CoreState::Ended && core.gauges.age > asked.elapsed()
+}
+
+fn number(request: &Request, name: &str, default: usize) -> Result<usize, Answer> {
+    let Some(text) = request.parameter(name) else { return Ok(default) };
+    text.parse().map_err(|_| {
+        Answer::text(Status::BadRequest, format!("{name}: {text:?} is not a whole number\n"))
+    })
+}
+
+fn json(document: &impl Serialize) -> Answer {
+    match serde_json::to_string(document) {
+        Ok(body) => Answer { status: Status::Ok, content_type: JSON, body: body + "\n" },
+        // Numbers, words and lists: there is nothing that could be refused.
+        Err(error) => Answer::text(Status::Unavailable, format!("{error}\n")),
+    }
+}

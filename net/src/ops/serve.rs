@@ -1,0 +1,184 @@
+//! Connections of the ops listener.
+//!
+//! Owns how long each step may take, and how many connections there may be. Above [`CONNECTIONS_MAX`] the one
+//! that has been idle for longest is closed for the new one; where all are busy the new one waits, and each
+//! of them is busy for a bounded time. Knows none of the pages.
+
+use std::cell::Cell;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use coreloop::cancel::Interruptible;
+use coreloop::spawn_named;
+use coreloop::sync::Event;
+use coreloop::task::JoinHandle;
+use coreloop::time::Instant;
+
+use super::http::{self, Answer, Parsed, Request, Status};
+use super::pages::Pages;
+use crate::{TcpListener, TcpStream};
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a connection may be silent between requests.
+const IDLE: Duration = Duration::from_secs(120);
+/// How long a request's head may take from its first byte.
+const HEAD: Duration = Duration::from_secs(5);
+/// How long an answer may take to be taken.
+const WRITE: Duration = Duration::from_secs(20);
+/// What a peer may go on sending after an answer that is the last, and for how long: to close over unread
+/// bytes would take the answer away from it.
+const LINGER: (Duration, usize) = (Duration::from_millis(500), 64 * 1024);
+
+/// Serves `pages` until accepting fails for good, and says why it did.
+pub(super) async fn serve(mut listener: TcpListener, pages: Rc<Pages>) -> io::Error {
+    let mut open = Open::default();
+    loop {
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
+            Err(e) => return e,
+        };
+        open.make_room().await;
+        open.take(stream, &pages);
+    }
+}
+
+/// The connections. Dropping it ends them.
+#[derive(Default)]
+struct Open {
+    connections: Vec<Connection>,
+    one_has_ended: Rc<Event>,
+}
+
+struct Connection {
+    task: JoinHandle<()>,
+    idle_since: Rc<Cell<Option<Instant>>>,
+}
+
+impl Open {
+    async fn make_room(&mut self) {
+        loop {
+            self.one_has_ended.clear();
+            self.connections.retain(|c| !c.task.is_finished());
+            if self.connections.len() < CONNECTIONS_MAX {
+                return;
+            }
+            let idlest = self.connections.iter().filter(|c| c.idle_since.get().is_some());
+            if let Some(idlest) = idlest.min_by_key(|c| c.idle_since.get()) {
+                idlest.task.cancel();
+            }
+            self.one_has_ended.wait().await;
+        }
+    }
+
+    fn take(&mut self, stream: TcpStream, pages: &Rc<Pages>) {
+        let idle_since = Rc::new(Cell::new(Some(Instant::now())));
+        let told = Told(self.one_has_ended.clone());
+        let (idle, pages) = (idle_since.clone(), pages.clone());
+        let task = spawn_named("ops connection", async move {
+            let _told = told;
+            // How a scraper goes is its own affair.
+            let _ = converse(stream, &pages, &idle).await;
+        });
+        self.connections.push(Connection { task, idle_since });
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        for connection in &self.connections {
+            connection.task.cancel();
+        }
+    }
+}
+
+/// Says at its drop that a connection has ended, however it did.
+struct Told(Rc<Event>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    pages: &Pages,
+    idle_since: &Cell<Option<Instant>>,
+) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    loop {
+        idle_since.set(Some(Instant::now()));
+        let request = match next(&mut stream, &mut bytes, idle_since).await? {
+            Next::Request(request) => request,
+            Next::Refused(status) => {
+                write(&mut stream, Answer::of(status), false, false).await?;
+                return linger(stream).await;
+            }
+            Next::End => return Ok(()),
+        };
+        let answer = pages.answer(&request).await;
+        write(&mut stream, answer, request.head_only, request.keep_alive).await?;
+        if !request.keep_alive {
+            return linger(stream).await;
+        }
+    }
+}
+
+enum Next {
+    Request(Request),
+    Refused(Status),
+    End,
+}
+
+async fn next(
+    stream: &mut TcpStream,
+    bytes: &mut Vec<u8>,
+    idle_since: &Cell<Option<Instant>>,
+) -> io::Result<Next> {
+    let mut limit = Instant::now() + if bytes.is_empty() { IDLE } else { HEAD };
+    loop {
+        if !bytes.is_empty() {
+            idle_since.set(None);
+            match http::parse(bytes) {
+                Parsed::Whole(request, len) => {
+                    bytes.drain(..len);
+                    return Ok(Next::Request(request));
+                }
+                Parsed::Refused(status) => return Ok(Next::Refused(status)),
+                Parsed::Partial => {}
+            }
+        }
+        let Some(chunk) = stream.recv().until(limit).await? else { return Ok(Next::End) };
+        if bytes.is_empty() {
+            limit = Instant::now() + HEAD;
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+async fn write(
+    stream: &mut TcpStream,
+    answer: Answer,
+    head_only: bool,
+    keep_alive: bool,
+) -> io::Result<()> {
+    let head = answer.head(keep_alive, SystemTime::now()).into_bytes();
+    let body = if head_only { Vec::new() } else { answer.body.into_bytes() };
+    stream.write_many(vec![head, body]).until(Instant::now() + WRITE).await?;
+    Ok(())
+}
+
+async fn linger(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    let (limit, mut left) = (Instant::now() + LINGER.0, LINGER.1);
+    while let Some(chunk) = stream.recv().until(limit).await? {
+        left = match left.checked_sub(chunk.len()) {
+            Some(left) => left,
+            None => return Ok(()),
+        };
+    }
+    Ok(())
+}

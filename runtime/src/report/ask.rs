@@ -1,0 +1,221 @@
+//! Asking cores.
+//!
+//! Owns the reports of [`Handle`]: what can be read at once, what a core has to be asked for, and both for
+//! all cores within a time. A core that has ended, or that is kept busy, costs the asker that time at most.
+
+use std::time::{Duration, Instant};
+
+use crate::executor::context;
+use crate::handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
+use crate::metrics::Snapshot;
+use crate::sys::linux::monotonic_ns;
+use crate::task::TaskInfo;
+use crate::time::timeout;
+
+/// The tasks of one core.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TaskList {
+    /// The core's number in its runtime.
+    pub core: usize,
+    /// Its tasks that have not ended, the main future first, then in the order of their slots.
+    pub tasks: Vec<TaskInfo>,
+    /// Tasks that were left out, because no more were asked for.
+    pub left_out: usize,
+}
+
+impl Handle {
+    /// What core `core` did so far, from any thread, at once: the core is not asked, and not held up. What
+    /// it has at a moment ([`Snapshot::gauges`]) is as old as it says; [`stats`](Self::stats) asks for that.
+    /// Of a core that has ended these are the last figures.
+    ///
+    /// # Errors
+    /// No such core.
+    ///
+    /// ```
+    /// use coreloop::{Handle, spawn, yield_now};
+    /// let spawns = coreloop::run(async {
+    ///     drop(spawn(async {}));
+    ///     yield_now().await;
+    ///     Handle::current().snapshot(0).unwrap().counters.spawns
+    /// });
+    /// assert_eq!(spawns.unwrap(), 1);
+    /// ```
+    pub fn snapshot(&self, core: usize) -> Result<Snapshot, PostError> {
+        // By the clock that the cores of this thread go by, which may be a simulated one.
+        let now_ns = context::with_core(|core| core.now_ns()).unwrap_or_else(monotonic_ns);
+        Ok(self.queue(core)?.read_book(now_ns))
+    }
+
+    /// As [`snapshot`](Self::snapshot), of every core, in their order.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        (0..self.cores()).filter_map(|core| self.snapshot(core).ok()).collect()
+    }
+
+    /// What core `core` did so far and what it has now; asks it, and waits for the answer. On any loop, or
+    /// on none.
+    ///
+    /// # Errors
+    /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
+    /// has answered.
+    pub async fn stats(&self, core: usize) -> Result<Snapshot, PostError> {
+        self.ask(core, |core| core.snapshot())?.await.map_err(gone)
+    }
+
+    /// What every core did so far and what it has now; waits for the answers for `limit` at most. A core
+    /// that does not answer in time, since a task keeps it or it has ended, is reported all the same; only
+    /// its [gauges](Snapshot::gauges) are older.
+    ///
+    /// # Panics
+    /// Outside a running loop; there is [`all_stats_blocking`](Self::all_stats_blocking).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use coreloop::Handle;
+    /// let all = coreloop::run(async {
+    ///     Handle::current().all_stats(Duration::from_secs(1)).await
+    /// });
+    /// assert_eq!(all.unwrap()[0].cores, 1);
+    /// ```
+    pub async fn all_stats(&self, limit: Duration) -> Vec<Snapshot> {
+        let asked = self.ask_all(|core| core.say_gauges());
+        let answers = async {
+            for answer in asked.into_iter().flatten() {
+                // One that gives none is seen by the age of its gauges.
+                _ = answer.await;
+            }
+        };
+        _ = timeout(limit, answers).await;
+        self.snapshots()
+    }
+
+    /// As [`all_stats`](Self::all_stats), and blocks the calling thread meanwhile.
+    ///
+    /// # Panics
+    /// Within a running loop, which it would hold up.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use coreloop::EventLoop;
+    /// let event_loop = EventLoop::new().unwrap();
+    /// // Nobody drives it now, so it can't answer.
+    /// let all = event_loop.handle().all_stats_blocking(Duration::from_millis(1));
+    /// assert_eq!(all[0].counters.ticks, 0);
+    /// ```
+    pub fn all_stats_blocking(&self, limit: Duration) -> Vec<Snapshot> {
+        no_loop_here("all_stats_blocking");
+        let until = Deadline::after(limit);
+        for answer in self.ask_all(|core| core.say_gauges()).into_iter().flatten() {
+            _ = answer.join_within(until.left());
+        }
+        self.snapshots()
+    }
+
+    /// The tasks of core `core`, at most `max` of them: asks it, and waits for the answer. On any loop, or on
+    /// none. The core reads all its operations and timers for it: for a look by a person.
+    ///
+    /// # Errors
+    /// As for [`stats`](Self::stats).
+    ///
+    /// ```
+    /// use coreloop::{Handle, spawn_named, time::sleep};
+    /// use std::time::Duration;
+    /// coreloop::run(async {
+    ///     let _nap = spawn_named("nap", sleep(Duration::from_secs(3600)));
+    ///     let list = Handle::current().tasks(0, 100).await.unwrap();
+    ///     assert_eq!(list.tasks[1].name.as_deref(), Some("nap"));
+    ///     assert_eq!(list.tasks[1].parent, Some(list.tasks[0].id));
+    /// })
+    /// .unwrap();
+    /// ```
+    pub async fn tasks(&self, core: usize, max: usize) -> Result<TaskList, PostError> {
+        self.ask(core, move |core| list(core, max))?.await.map_err(gone)
+    }
+
+    /// The tasks of every core, at most `max` of each; waits for the answers for `limit` at most.
+    ///
+    /// # Errors
+    /// By core: [`PostError::CoreGone`] if it has ended, [`PostError::NoAnswer`] if it took too long.
+    ///
+    /// # Panics
+    /// Outside a running loop; there is [`all_tasks_blocking`](Self::all_tasks_blocking).
+    pub async fn all_tasks(&self, max: usize, limit: Duration) -> Vec<Result<TaskList, PostError>> {
+        let asked = self.ask_all(move |core| list(core, max));
+        let until = Deadline::after(limit);
+        let mut lists = Vec::with_capacity(asked.len());
+        for answer in asked {
+            lists.push(match answer {
+                Err(e) => Err(e),
+                Ok(answer) => match timeout(until.left(), answer).await {
+                    Ok(answer) => answer.map_err(gone),
+                    Err(_) => Err(PostError::NoAnswer { limit }),
+                },
+            });
+        }
+        lists
+    }
+
+    /// As [`all_tasks`](Self::all_tasks), and blocks the calling thread meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// Within a running loop, which it would hold up.
+    pub fn all_tasks_blocking(
+        &self,
+        max: usize,
+        limit: Duration,
+    ) -> Vec<Result<TaskList, PostError>> {
+        no_loop_here("all_tasks_blocking");
+        let until = Deadline::after(limit);
+        let asked = self.ask_all(move |core| list(core, max)).into_iter();
+        asked
+            .map(|answer| match answer?.join_within(until.left()) {
+                Some(answer) => answer.map_err(gone),
+                None => Err(PostError::NoAnswer { limit }),
+            })
+            .collect()
+    }
+
+    fn ask_all<T: Send + 'static>(
+        &self,
+        f: impl Fn(&crate::executor::Core) -> T + Clone + Send + 'static,
+    ) -> Vec<Result<RemoteJoinHandle<T>, PostError>> {
+        (0..self.cores()).map(|core| self.ask(core, f.clone())).collect()
+    }
+}
+
+/// The closures of this file don't panic: one that gave no answer was dropped unrun, as its core ended.
+fn gone(_: RemoteError) -> PostError {
+    PostError::CoreGone
+}
+
+fn list(core: &crate::executor::Core, max: usize) -> TaskList {
+    let mut tasks = core.all_tasks();
+    let left_out = tasks.len().saturating_sub(max);
+    tasks.truncate(max);
+    TaskList { core: core.index(), tasks, left_out }
+}
+
+/// Until when the answers of several cores are waited for.
+struct Deadline {
+    began: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self { began: Instant::now(), limit }
+    }
+
+    fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.began.elapsed())
+    }
+}
+
+#[track_caller]
+fn no_loop_here(what: &str) {
+    let here = context::with_core(|_| ()).is_some();
+    assert!(!here, "`{what}` would hold up the loop that runs on this thread: await the other one");
+}
