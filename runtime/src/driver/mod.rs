@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::task::Waker;
 
+pub(crate) mod asked;
 pub(crate) mod cancel;
 pub(crate) mod chunk;
 pub(crate) mod close;
@@ -133,6 +134,12 @@ impl Driver {
 
     pub(crate) fn report(&self) -> &RingReport {
         &self.report
+    }
+
+    /// Lets a test look at the ring.
+    #[cfg(test)]
+    pub(crate) fn with_ring<T>(&self, f: impl FnOnce(&Ring) -> T) -> T {
+        f(self.ring.borrow().as_ref().expect("a ring that is open"))
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool> {

@@ -22,6 +22,9 @@ use super::abi::{Params, Timespec};
 pub(crate) struct WaitArg {
     /// Relative, or a point of CLOCK_MONOTONIC if the flags hold `ABS_TIMER`.
     pub(crate) timeout: Timespec,
+    /// For so many µs it waits for as many completions as were asked for; after that, for one. 0: for as
+    /// many as were asked for, all the time.
+    pub(crate) min_wait_us: u32,
 }
 
 /// Keeps a ring's memory and descriptor alive; dropping it unmaps and closes.

@@ -45,6 +45,7 @@ impl Kernel for Linux {
             Some(wait) => {
                 flags |= abi::enter::EXT_ARG;
                 arg.ts = ptr::from_ref(&wait.timeout).addr() as u64;
+                arg.min_wait_usec = wait.min_wait_us;
                 (ptr::from_ref(&arg).cast(), size_of::<GetEventsArg>())
             }
             None => (ptr::null(), 0),
