@@ -122,7 +122,13 @@ trait Form {
     type Op: Op<Out = BufResult<usize, Self::Buf>>;
 
     fn bytes(buf: &Self::Buf) -> usize;
-    fn op(socket: Held, buf: Self::Buf, offset: usize, flags: i32) -> Self::Op;
+    fn op(socket: Held, buf: Self::Buf, offset: usize, how: How) -> Self::Op;
+}
+
+/// What an op is told beside its bytes.
+struct How {
+    flags: i32,
+    zero_copy: bool,
 }
 
 struct One<B>(PhantomData<B>);
@@ -136,8 +142,9 @@ impl<B: IoBuf> Form for One<B> {
         buf.len()
     }
 
-    fn op(socket: Held, buf: B, offset: usize, flags: i32) -> Self::Op {
-        Send::new(socket, buf, offset, flags)
+    #[inline]
+    fn op(socket: Held, buf: B, offset: usize, how: How) -> Self::Op {
+        Send::new(socket, buf, offset, how.flags).zero_copy(how.zero_copy)
     }
 }
 
@@ -149,8 +156,8 @@ impl<B: IoBuf> Form for Many<B> {
         bufs.iter().map(IoBuf::len).sum()
     }
 
-    fn op(socket: Held, bufs: Vec<B>, offset: usize, flags: i32) -> Self::Op {
-        SendMany::new(socket, bufs, offset, flags)
+    fn op(socket: Held, bufs: Vec<B>, offset: usize, how: How) -> Self::Op {
+        SendMany::new(socket, bufs, offset, how.flags)
     }
 }
 
@@ -162,12 +169,14 @@ struct Writing<'a, F: Form> {
     sent: usize,
     len: usize,
     all: bool,
+    /// The kernel could not send without a copy.
+    copies: bool,
 }
 
 impl<'a, F: Form> Writing<'a, F> {
     fn new(half: &'a mut WriteHalf, buf: F::Buf, all: bool) -> Self {
         let len = F::bytes(&buf);
-        Self { half, buf: Some(buf), op: None, sent: 0, len, all }
+        Self { half, buf: Some(buf), op: None, sent: 0, len, all, copies: false }
     }
 
     #[inline]
@@ -233,6 +242,12 @@ impl<'a, F: Form> Writing<'a, F> {
         if e.error().raw_os_error() == Some(libc::EINTR) {
             return self.send_rest(e.into_buf(), cx.waker().clone());
         }
+        let no_zero_copy =
+            matches!(e.error().raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP));
+        if no_zero_copy && self.is_large(self.sent) {
+            self.copies = true;
+            return self.send_rest(e.into_buf(), cx.waker().clone());
+        }
         Poll::Ready(Err(self.sent_before(e)))
     }
 
@@ -266,13 +281,20 @@ impl<'a, F: Form> Writing<'a, F> {
         self.send(buf, self.sent, waker)
     }
 
+    /// Whether what is left from `offset` on is to go without a copy.
+    #[inline]
+    fn is_large(&self, offset: usize) -> bool {
+        self.len - offset >= self.half.sock.submitter.zero_copy_from() && !self.copies
+    }
+
     /// Starts a send of what is left, from `offset` on. No other is under way.
     #[inline(always)]
     fn send(&mut self, buf: F::Buf, offset: usize, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
         debug_assert!(self.op.is_none() && offset == self.sent);
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
-        let op = F::op(Held(self.half.sock.clone()), buf, offset, flags);
+        let how = How { flags, zero_copy: self.is_large(offset) };
+        let op = F::op(Held(self.half.sock.clone()), buf, offset, how);
         match self.half.sock.submitter.start_for(op, waker) {
             Ok(op) => {
                 self.op = Some(op);

@@ -93,8 +93,8 @@ settings! {
     min_wait_completions(): u32 = 32, in 1 => 65_536,
         who "whoever sets `min_wait`", shows "`parks` for each completion";
     /// A thread of the kernel takes submissions, so that the loop submits without a system call; it sleeps
-    /// after so long without any (rounded up to 1 ms) and is woken when there are some. Each core has one, and
-    /// while awake it uses a CPU of its own: of no use where there are no more CPUs than cores. The ring then
+    /// after so long without any (rounded up to 1 ms) and is woken when there are some. Each core has one,
+    /// and while awake it uses a CPU of its own: of no use where there are no more CPUs than cores. The ring then
     /// does without deferred and cooperative task work, which the kernel does not do with it.
     sqpoll(): Option<Duration> = None,
         in None => Some(Duration::from_secs(60)),
@@ -103,8 +103,8 @@ settings! {
     sqpoll_cpu(): Option<u32> = None, in None => Some(8191),
         who "whoever sets `sqpoll`", shows "`taskset -p` of the thread `iou-sqp-…`";
     /// When the kernel does what completes an op: as late as it can (`auto`), when the loop enters it
-    /// (`deferred`), or at any system call of the core's thread (`cooperative`). With `sqpoll` its thread does
-    /// it, so that `deferred` and `cooperative` are errors there.
+    /// (`deferred`), or at any system call of the core's thread (`cooperative`). With `sqpoll` its thread
+    /// does it, so that `deferred` and `cooperative` are errors there.
     task_work(): TaskWork = TaskWork::Auto,
         who "trials; a way round a kernel's bug", shows "the features in `doctor`, CPU per request";
     /// Limit on the kernel's workers for work that ends, such as reading files, for each NUMA node. 0: the
@@ -116,8 +116,8 @@ settings! {
     unbounded_workers(): u32 = 0, in 0 => 65_536,
         who "servers that read many devices", shows "threads `iou-wrk-…` of the process";
     /// For how long a sleep polls the network card's queue itself before it waits for an interrupt (in whole
-    /// µs, rounded up). Needs Linux 6.9, a card with NAPI, and connections that it has brought packets for; on
-    /// loopback it does nothing.
+    /// µs, rounded up). Needs Linux 6.9, a card with NAPI, and connections that it has brought packets for;
+    /// on loopback it does nothing.
     napi(): Option<Duration> = None,
         in None => Some(Duration::from_millis(10)),
         who "latency on a real network card", shows "latency; CPU";
@@ -125,6 +125,12 @@ settings! {
     /// (`prefer_busy_poll`). Without `napi` it does nothing.
     napi_prefer(): bool = false,
         who "whoever sets `napi`", shows "interrupts of the card";
+    /// Writes of one buffer of at least so many bytes are sent from that buffer itself, without a copy; they end
+    /// when the peer has acknowledged them, a round trip later. Pays from some 10 KiB on with a network card; on
+    /// loopback the kernel copies all the same. Needs Linux 6.0. When a loop closes, connections whose peer
+    /// does not acknowledge within `grace` are reset.
+    zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
+        who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
     /// What to do before sleeping: nothing (`off`), learn whether a spin pays (`dial`), or spin for a time
     /// whatever it brings. A core that always spins uses a whole CPU. At most 1 s.
     spin(): Spin = Spin::Dial,
@@ -228,8 +234,8 @@ impl Settings {
             name: "sqpoll",
             with: "task_work",
             why: format!(
-                "it does not go with task_work = {}: Linux refuses a ring with both (EINVAL); use task_work = \
-                 auto, or sqpoll = off",
+                "it does not go with task_work = {}: Linux refuses a ring with both (EINVAL); use task_work \
+                 = auto, or sqpoll = off",
                 v.task_work
             ),
         });
@@ -270,6 +276,7 @@ impl Settings {
                 workers: [v.bounded_workers, v.unbounded_workers],
                 napi: v.napi,
                 napi_prefer: v.napi_prefer,
+                zero_copy_threshold: v.zero_copy_threshold,
             },
             spin: v.spin,
             stats: v.stats,

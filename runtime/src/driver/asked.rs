@@ -28,6 +28,8 @@ pub(crate) struct Asked {
     /// How long a wait polls the network card, and whether it is polled by nobody else meanwhile.
     pub(crate) napi: Option<Duration>,
     pub(crate) napi_prefer: bool,
+    /// Sends of at least so many bytes are not copied.
+    pub(crate) zero_copy_threshold: Option<u32>,
 }
 
 /// When the kernel does what completes an op ("task work").
@@ -52,6 +54,7 @@ impl Asked {
             Feature::MinWait => self.min_wait.is_some(),
             Feature::MaxWorkers => self.workers != [0, 0],
             Feature::Napi => self.napi.is_some(),
+            Feature::SendZc => self.zero_copy_threshold.is_some(),
             _ => true,
         }
     }
@@ -142,6 +145,10 @@ impl Asked {
         if lacks(report, Feature::Napi) {
             let (asked, why) = (self.napi.unwrap_or_default(), report.why(Feature::Napi));
             report.step_down("napi", format_args!("{asked:?}"), "off", why);
+        }
+        if lacks(report, Feature::SendZc) {
+            let (asked, why) = (self.zero_copy_threshold, report.why(Feature::SendZc));
+            report.step_down("zero_copy_threshold", asked.unwrap_or_default(), "off", why);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 use super::op::end_orphan;
-use super::op_slab::{Key, Slot};
+use super::op_slab::{Key, Slot, State};
 use super::sqe::Cqe;
 use super::{Driver, own};
 use crate::contain::{self, contained};
@@ -89,6 +89,13 @@ impl Driver {
             return;
         };
         let vtable = slot.vtable.get();
+        let mut cqe = cqe;
+        if cqe.is_of_two() && !vtable.multishot {
+            match self.one_of_two(slot, cqe) {
+                Some(answer) => cqe = answer,
+                None => return,
+            }
+        }
         let stamp = slot.stamp();
         if stamp != 0 && !vtable.multishot {
             self.metrics.op_took(slot.opcode.get(), self.stamp.get().saturating_sub(stamp));
@@ -98,6 +105,26 @@ impl Driver {
         // its completion.
         let enough = unsafe { (vtable.completed)(slot.payload(), cqe) };
         self.settle(key, slot, cqe, enough, wake);
+    }
+
+    /// A send without copy has two completions: its result, and later that the kernel reads its bytes no more.
+    /// The op ends with the second, and gets the first; none if this is the first.
+    #[cold]
+    fn one_of_two(&self, slot: &Slot, cqe: Cqe) -> Option<Cqe> {
+        if cqe.more() {
+            let stamp = slot.stamp();
+            if stamp != 0 {
+                let took = self.stamp.get().saturating_sub(stamp);
+                self.metrics.op_took(slot.opcode.get(), took);
+            }
+            self.slots.answer(slot, cqe);
+            return None;
+        }
+        self.metrics.count(Kind::ZeroCopies);
+        debug_assert!(slot.state.get() == State::Answered, "{cqe:?}");
+        let answer = Cqe::new(slot.cqe().raw_result(), 0);
+        slot.set_stamp(0);
+        Some(answer)
     }
 
     /// What follows an op's hook.

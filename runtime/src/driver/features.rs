@@ -44,11 +44,13 @@ pub enum Feature {
     Napi,
     /// `IORING_FEAT_MIN_TIMEOUT` (6.12), only if asked for: a wait gathers completions for a while.
     MinWait,
+    /// `IORING_OP_SEND_ZC` (6.0), only if asked for: large sends without a copy.
+    SendZc,
 }
 
 impl Feature {
     /// Every feature, the oldest first.
-    pub const ALL: [Feature; 16] = [
+    pub const ALL: [Feature; 17] = [
         Feature::SqPoll,
         Feature::MaxWorkers,
         Feature::SubmitAll,
@@ -58,6 +60,7 @@ impl Feature {
         Feature::BufferRing,
         Feature::MultishotAccept,
         Feature::SingleIssuer,
+        Feature::SendZc,
         Feature::DeferTaskrun,
         Feature::NoSqarray,
         Feature::Napi,
@@ -86,6 +89,7 @@ impl Feature {
             Feature::MaxWorkers => "max_workers",
             Feature::Napi => "napi",
             Feature::MinWait => "min_wait",
+            Feature::SendZc => "send_zc",
         }
     }
 
@@ -97,7 +101,7 @@ impl Feature {
             | Feature::TaskrunFlag
             | Feature::BufferRing
             | Feature::MultishotAccept => "5.19",
-            Feature::SingleIssuer => "6.0",
+            Feature::SingleIssuer | Feature::SendZc => "6.0",
             Feature::DeferTaskrun => "6.1",
             Feature::NoSqarray => "6.6",
             Feature::AbsTimer | Feature::MinWait => "6.12",

@@ -63,6 +63,8 @@ pub(crate) struct Driver {
     wake: WakeRead,
     /// Tells strangers of completions; made when somebody asks for it.
     notify: RefCell<Option<OwnedFd>>,
+    /// Sends of at least so many bytes are not copied.
+    zero_copy_from: usize,
     /// Nobody drives the loop, and somebody may wait on `notify`.
     watched: Cell<bool>,
     /// The completion that is being handled.
@@ -109,6 +111,8 @@ impl Driver {
             _ => StartError::System { step: "eventfd2", source },
         })?;
         probe_messages(&kernel, &fd, &mut report);
+        let threshold = config.ring.asked.zero_copy_threshold;
+        let zero_copy_from = threshold.filter(|_| report.in_force.contains(Feature::SendZc));
         let count = NonNull::from(Box::leak(Box::new(0u64)));
         Ok(Rc::new(Self {
             kernel,
@@ -123,6 +127,7 @@ impl Driver {
             metrics,
             own_in_flight: Cell::new(0),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
+            zero_copy_from: zero_copy_from.map_or(usize::MAX, |bytes| bytes as usize),
             notify: RefCell::new(None),
             watched: Cell::new(false),
             dispatching: Cell::new(None),
@@ -144,6 +149,12 @@ impl Driver {
 
     pub(crate) fn pool(&self) -> &Rc<Pool> {
         &self.pool
+    }
+
+    /// Sends of at least so many bytes are not to be copied.
+    #[inline]
+    pub(crate) fn zero_copy_from(&self) -> usize {
+        self.zero_copy_from
     }
 
     pub(crate) fn count(&self, kind: Kind) {

@@ -182,7 +182,10 @@ pub(crate) fn negotiate(
     {
         report.without(Feature::RegisteredRing, Missing::Failed(e.raw_os_error().unwrap_or(0)));
     }
-    check_ops(&ring, &release)?;
+    let probe = check_ops(&ring, &release)?;
+    if report.in_force.contains(Feature::SendZc) && !does(&probe, opcode::SEND_ZC) {
+        report.without(Feature::SendZc, Missing::Kernel);
+    }
     ring.use_features(report.in_force);
     // A filter may let set-ups pass and not enters: better said now than by a panic later.
     ring.enter(0, None).map_err(|source| match source.raw_os_error() {
@@ -306,7 +309,7 @@ fn drop_dependants(report: &mut RingReport) {
 }
 
 /// Every op that the loop can't do without was there long before 6.1; a filter may still forbid one.
-fn check_ops(ring: &Ring, release: &str) -> Result<(), StartError> {
+fn check_ops(ring: &Ring, release: &str) -> Result<Probe, StartError> {
     let mut probe = Probe::default();
     let arg = ptr::from_mut(&mut probe).cast();
     // SAFETY: a live io_uring_probe with room for LAST_KNOWN ops.
@@ -328,7 +331,7 @@ fn check_ops(ring: &Ring, release: &str) -> Result<(), StartError> {
         opcode::ASYNC_CANCEL,
     ];
     for op in needed {
-        if probe.ops[op as usize].flags & abi::OP_SUPPORTED == 0 {
+        if !does(&probe, op) {
             let source = io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("this kernel ({release}) does not do op {op} of enum io_uring_op"),
@@ -336,7 +339,11 @@ fn check_ops(ring: &Ring, release: &str) -> Result<(), StartError> {
             return Err(StartError::System { step: "the probe of io_uring's ops", source });
         }
     }
-    Ok(())
+    Ok(probe)
+}
+
+fn does(probe: &Probe, op: u8) -> bool {
+    probe.ops[usize::from(op)].flags & abi::OP_SUPPORTED != 0
 }
 
 /// Major and minor of a release string such as `6.18.44-generic`.

@@ -75,6 +75,8 @@ counters! {
     EntersPressed => enters_pressed,
     /// Enters in the middle of a tick because the submission queue was full.
     EarlyFlushes => early_flushes,
+    /// Sends without copy of which the kernel has let go.
+    ZeroCopies => zero_copies,
     /// Submissions in the middle of a turn, because of `flush_interval`.
     MidTurnFlushes => mid_turn_flushes,
     /// Completions reaped.
@@ -253,7 +255,7 @@ impl Recorder {
     pub(crate) fn op_took(&self, code: u8, ns: u64) {
         self.record(|h| match code {
             opcode::RECV => h.op_recv.record(ns),
-            opcode::SEND | opcode::SENDMSG => h.op_send.record(ns),
+            opcode::SEND | opcode::SEND_ZC | opcode::SENDMSG => h.op_send.record(ns),
             opcode::CONNECT => h.op_connect.record(ns),
             _ => h.op_other.record(ns),
         });

@@ -24,6 +24,7 @@ pub struct Send<H: LateSend, B: IoBuf> {
     buf: B,
     offset: usize,
     flags: i32,
+    zero_copy: bool,
 }
 
 impl<H: LateSend, B: IoBuf> Send<H, B> {
@@ -34,7 +35,17 @@ impl<H: LateSend, B: IoBuf> Send<H, B> {
     /// If `offset` lies behind the end of the buffer.
     pub fn new(socket: H, buf: B, offset: usize, flags: i32) -> Self {
         assert!(offset <= buf.len(), "a send from {offset} of {} bytes", buf.len());
-        Self { socket, buf, offset, flags }
+        Self { socket, buf, offset, flags, zero_copy: false }
+    }
+
+    /// Has the kernel send from the buffer itself, without a copy, if it can (Linux 6.0,
+    /// [`Feature::SendZc`](crate::Feature::SendZc)). The op then ends when the peer has acknowledged all of it;
+    /// ENOMEM says that the kernel could not, and EOPNOTSUPP that this kind of socket can't.
+    #[must_use]
+    #[inline]
+    pub fn zero_copy(mut self, on: bool) -> Self {
+        self.zero_copy = on;
+        self
     }
 
     fn asked(&self) -> usize {
@@ -50,6 +61,9 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
     fn prepare(&mut self) -> Sqe {
         let len = u32::try_from(self.asked()).unwrap_or(u32::MAX);
         let from = self.buf.as_ptr().wrapping_add(self.offset);
+        if self.zero_copy {
+            return Sqe::send_zc(self.socket.as_fd(), from, len, allowed(self.flags));
+        }
         Sqe::send(self.socket.as_fd(), from, len, allowed(self.flags))
     }
 

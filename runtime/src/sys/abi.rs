@@ -76,6 +76,7 @@ pub(crate) mod opcode {
     pub(crate) const RECV: u8 = 27;
     pub(crate) const SHUTDOWN: u8 = 34;
     pub(crate) const MSG_RING: u8 = 40;
+    pub(crate) const SEND_ZC: u8 = 47;
     pub(crate) const LAST_KNOWN: u8 = 64;
 
     /// What it does, by the name of the system call that does the same.
@@ -89,7 +90,7 @@ pub(crate) mod opcode {
             CONNECT => "connect",
             READ => "read",
             WRITE => "write",
-            SEND => "send",
+            SEND | SEND_ZC => "send",
             RECV => "recv",
             SHUTDOWN => "shutdown",
             _ => "an operation",
@@ -106,6 +107,8 @@ pub(crate) mod cqe_flags {
     //! Flags of a completion.
     pub(crate) const BUFFER: u32 = 1 << 0;
     pub(crate) const MORE: u32 = 1 << 1;
+    /// The kernel has let go of what an earlier completion was of.
+    pub(crate) const NOTIF: u32 = 1 << 3;
     pub(crate) const BUFFER_SHIFT: u32 = 16;
 }
 

@@ -112,6 +112,12 @@ pub(crate) trait Kernel {
     /// `shutdown(2)`.
     fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()>;
 
+    /// Ends a TCP connection with a reset; what was not acknowledged is dropped. The descriptor stays open.
+    fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let _ = fd;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// SO_LINGER: an option that changes what a close does, and so is the kernel's to know.
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()>;
 }

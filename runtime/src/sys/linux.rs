@@ -127,6 +127,17 @@ impl Kernel for Linux {
         SockRef::from(&fd).shutdown(how)
     }
 
+    fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: all-zero bytes are a sockaddr of the family AF_UNSPEC.
+        let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+        let len = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: one live address of that length.
+        match unsafe { libc::connect(fd.as_raw_fd(), &nowhere, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {
         SockRef::from(&fd).set_linger(linger)
     }
