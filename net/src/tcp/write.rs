@@ -169,14 +169,12 @@ struct Writing<'a, F: Form> {
     sent: usize,
     len: usize,
     all: bool,
-    /// The kernel could not send without a copy.
-    copies: bool,
 }
 
 impl<'a, F: Form> Writing<'a, F> {
     fn new(half: &'a mut WriteHalf, buf: F::Buf, all: bool) -> Self {
         let len = F::bytes(&buf);
-        Self { half, buf: Some(buf), op: None, sent: 0, len, all, copies: false }
+        Self { half, buf: Some(buf), op: None, sent: 0, len, all }
     }
 
     #[inline]
@@ -209,7 +207,8 @@ impl<'a, F: Form> Writing<'a, F> {
         }
         let waker = cx.waker().clone();
         let buf = self.take_buf();
-        self.send(buf, 0, waker)
+        let zero_copy = self.is_large(0);
+        self.send(buf, 0, waker, zero_copy)
     }
 
     /// The buffer of a write that has not begun.
@@ -245,8 +244,7 @@ impl<'a, F: Form> Writing<'a, F> {
         let no_zero_copy =
             matches!(e.error().raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP));
         if no_zero_copy && self.is_large(self.sent) {
-            self.copies = true;
-            return self.send_rest(e.into_buf(), cx.waker().clone());
+            return self.send(e.into_buf(), self.sent, cx.waker().clone(), false);
         }
         Poll::Ready(Err(self.sent_before(e)))
     }
@@ -278,22 +276,29 @@ impl<'a, F: Form> Writing<'a, F> {
 
     #[cold]
     fn send_rest(&mut self, buf: F::Buf, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
-        self.send(buf, self.sent, waker)
+        let zero_copy = self.is_large(self.sent);
+        self.send(buf, self.sent, waker, zero_copy)
     }
 
     /// Whether what is left from `offset` on is to go without a copy.
     #[inline]
     fn is_large(&self, offset: usize) -> bool {
-        self.len - offset >= self.half.sock.submitter.zero_copy_from() && !self.copies
+        self.len - offset >= self.half.sock.submitter.zero_copy_from()
     }
 
     /// Starts a send of what is left, from `offset` on. No other is under way.
     #[inline(always)]
-    fn send(&mut self, buf: F::Buf, offset: usize, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
+    fn send(
+        &mut self,
+        buf: F::Buf,
+        offset: usize,
+        waker: Waker,
+        zero_copy: bool,
+    ) -> Poll<BufResult<usize, F::Buf>> {
         debug_assert!(self.op.is_none() && offset == self.sent);
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
-        let how = How { flags, zero_copy: self.is_large(offset) };
+        let how = How { flags, zero_copy };
         let op = F::op(Held(self.half.sock.clone()), buf, offset, how);
         match self.half.sock.submitter.start_for(op, waker) {
             Ok(op) => {

@@ -58,8 +58,8 @@ impl Driver {
         Some(drain.next_cancel.min(drain.deadline))
     }
 
-    /// Resets the connections of sends without copy that nobody has acknowledged: the kernel drops what it has
-    /// not got rid of, and lets go of its memory. Whether there were any.
+    /// Resets the connections of sends without copy that nobody has acknowledged: the kernel drops what
+    /// it has not got rid of, and lets go of its memory. Whether there were any.
     #[cold]
     fn reset_unacknowledged(&self) -> bool {
         let slots = self.slots.keys().into_iter().filter_map(|key| self.slots.get(key));

@@ -89,12 +89,8 @@ impl Driver {
             return;
         };
         let vtable = slot.vtable.get();
-        let mut cqe = cqe;
-        if cqe.is_of_two() && !vtable.multishot {
-            match self.one_of_two(slot, cqe) {
-                Some(answer) => cqe = answer,
-                None => return,
-            }
+        if cqe.is_of_several() {
+            return self.complete_several(key, slot, cqe, wake);
         }
         let stamp = slot.stamp();
         if stamp != 0 && !vtable.multishot {
@@ -107,24 +103,30 @@ impl Driver {
         self.settle(key, slot, cqe, enough, wake);
     }
 
-    /// A send without copy has two completions: its result, and later that the kernel reads its bytes no more.
-    /// The op ends with the second, and gets the first; none if this is the first.
+    /// One of several completions of one op. A send without copy has two: its result, and later that the
+    /// kernel reads its bytes no more. It ends with the second, and gets the first.
     #[cold]
-    fn one_of_two(&self, slot: &Slot, cqe: Cqe) -> Option<Cqe> {
-        if cqe.more() {
-            let stamp = slot.stamp();
-            if stamp != 0 {
-                let took = self.stamp.get().saturating_sub(stamp);
-                self.metrics.op_took(slot.opcode.get(), took);
+    fn complete_several(&self, key: Key, slot: &Slot, cqe: Cqe, wake: &impl Fn(Waker)) {
+        let vtable = slot.vtable.get();
+        let mut cqe = cqe;
+        if !vtable.multishot {
+            if cqe.more() {
+                let stamp = slot.stamp();
+                if stamp != 0 {
+                    let took = self.stamp.get().saturating_sub(stamp);
+                    self.metrics.op_took(slot.opcode.get(), took);
+                }
+                return self.slots.answer(slot, cqe);
             }
-            self.slots.answer(slot, cqe);
-            return None;
+            self.metrics.count(Kind::ZeroCopies);
+            debug_assert!(slot.state.get() == State::Answered, "{cqe:?}");
+            cqe = Cqe::new(slot.cqe().raw_result(), 0);
         }
-        self.metrics.count(Kind::ZeroCopies);
-        debug_assert!(slot.state.get() == State::Answered, "{cqe:?}");
-        let answer = Cqe::new(slot.cqe().raw_result(), 0);
-        slot.set_stamp(0);
-        Some(answer)
+        self.dispatching.set(Some((key, cqe)));
+        // SAFETY: as in `complete`: the slot holds an op of this table, and the kernel is done with it or it
+        // takes more completions.
+        let enough = unsafe { (vtable.completed)(slot.payload(), cqe) };
+        self.settle(key, slot, cqe, enough, wake);
     }
 
     /// What follows an op's hook.

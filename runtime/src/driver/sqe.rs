@@ -75,10 +75,10 @@ impl Sqe {
         Self::new(opcode::SEND, fd).addr(buf.addr() as u64).len(len).op_flags(flags as u32)
     }
 
-    /// As [`send`](Self::send), without a copy (6.0): the kernel may read the bytes until a second completion,
-    /// which the first one announces by [`Cqe::more`].
+    /// As [`send`](Self::send), without a copy (6.0): the kernel may read the bytes until a second
+    /// completion, which the first one announces by [`Cqe::more`].
     pub fn send_zc(fd: BorrowedFd<'_>, buf: *const u8, len: u32, flags: i32) -> Self {
-        Self { opcode: opcode::SEND_ZC, ..Self::send(fd, buf, len, flags) }
+        Self::send(fd, buf, len, flags).with_op_code(opcode::SEND_ZC)
     }
 
     /// `sendmsg(2)` with `MSG_*` flags.
@@ -150,6 +150,12 @@ impl Sqe {
     #[must_use]
     pub fn ioprio(mut self, ioprio: u16) -> Self {
         self.ioprio = ioprio;
+        self
+    }
+
+    /// The same of another op that is laid out alike.
+    pub(crate) fn with_op_code(mut self, opcode: u8) -> Self {
+        self.opcode = opcode;
         self
     }
 
@@ -232,9 +238,9 @@ impl Cqe {
         self.flags & abi::cqe_flags::MORE != 0
     }
 
-    /// Whether it is one of the two completions of a send without copy, or one of several.
+    /// Whether its submission has other completions, before or after: multishot, or a send without copy.
     #[inline]
-    pub(crate) fn is_of_two(&self) -> bool {
+    pub(crate) fn is_of_several(&self) -> bool {
         self.flags & (abi::cqe_flags::MORE | abi::cqe_flags::NOTIF) != 0
     }
 
