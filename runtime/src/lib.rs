@@ -62,7 +62,8 @@ pub use coreloop_macros::{main, test};
 
 pub use call::{call_at, call_later, call_soon};
 pub use config::Settings;
-pub use driver::features::{Feature, FeatureSet, Missing, RingReport, UnknownFeature};
+pub use driver::asked::TaskWork;
+pub use driver::features::{Feature, FeatureSet, Missing, RingReport, SteppedDown, UnknownFeature};
 pub use driver::setup::StartError;
 pub use event_loop::{EventLoop, Turn, run};
 pub use executor::close::ShutdownReport;

@@ -195,7 +195,11 @@ impl Core {
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
         // One catch for all polls: a task that panics is ended, and the others go on.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
-            self.poll_ready(&mut turn, &mut clock, began);
+            if self.flush_ns == u64::MAX {
+                self.poll_ready::<false>(&mut turn, &mut clock, began);
+            } else {
+                self.poll_and_flush(&mut turn, &mut clock, began);
+            }
         })) {
             self.tasks.end_panicked(payload);
             clock.polled(None);
@@ -205,12 +209,27 @@ impl Core {
         (ready > 0, turn.ended)
     }
 
-    fn poll_ready(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
+    /// As [`poll_ready`](Self::poll_ready), with `flush_interval`: looks at the clock after each poll.
+    #[cold]
+    fn poll_and_flush(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
+        self.poll_ready::<true>(turn, clock, began);
+    }
+
+    fn poll_ready<const FLUSHES: bool>(
+        &self,
+        turn: &mut RunTurn<'_, '_>,
+        clock: &mut PollClock<'_>,
+        began: u64,
+    ) {
         while turn.left > 0 {
             // Looked at before a poll and not after one, which may have panicked.
-            if turn.left.is_multiple_of(POLLS_PER_LOOK) && turn.left < turn.ready {
-                if clock.now() - began >= self.tick_quota_ns {
+            if (FLUSHES || turn.left.is_multiple_of(POLLS_PER_LOOK)) && turn.left < turn.ready {
+                let now = clock.now();
+                if now - began >= self.tick_quota_ns {
                     return;
+                }
+                if FLUSHES {
+                    self.flush_in_time(now, began);
                 }
                 // A busy core answers its mail between polls, not after all of them.
                 if self.has_mail() {
@@ -240,6 +259,17 @@ impl Core {
                     }
                 }
             }
+        }
+    }
+
+    /// Hands over what the turn that began then has asked for so far, if that has waited for long enough.
+    #[cold]
+    fn flush_in_time(&self, now: u64, began: u64) {
+        if now - self.flushed.get().max(began) >= self.flush_ns && self.driver.has_unsubmitted() {
+            self.flushed.set(now);
+            self.driver.queue_waiting();
+            self.driver.submit_and_wait(0, None);
+            self.metrics.count(Kind::MidTurnFlushes);
         }
     }
 

@@ -142,7 +142,7 @@ impl Recorder {
     pub(crate) fn op_took(&self, code: u8, ns: u64) {
         let what = match code {
             opcode::RECV => Latency::OpRecv,
-            opcode::SEND | opcode::SENDMSG => Latency::OpSend,
+            opcode::SEND | opcode::SEND_ZC | opcode::SENDMSG => Latency::OpSend,
             opcode::CONNECT => Latency::OpConnect,
             opcode::ACCEPT => Latency::OpAccept,
             opcode::READ => Latency::OpRead,
