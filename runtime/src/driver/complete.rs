@@ -15,6 +15,10 @@ use super::sqe::Cqe;
 use super::{Driver, own};
 use crate::contain::{self, contained};
 use crate::metrics::{Kind, wake_contained};
+use crate::sys::abi::RawCqe;
+
+/// How many completions ahead their slots are asked for.
+const SLOTS_AHEAD: u32 = 3;
 
 impl Driver {
     /// Reaps what is there, at most one completion queue full; gives how many there were. Whoever waits is
@@ -32,7 +36,7 @@ impl Driver {
 
     fn reap_some(&self, reaped: &mut u32, wake: &impl Fn(Waker)) {
         while *reaped < self.report.cq_entries {
-            let Some(raw) = self.ring.borrow_mut().as_mut().and_then(|r| r.pop()) else { break };
+            let Some(raw) = self.pop_completion() else { break };
             *reaped += 1;
             self.metrics.count(Kind::Completions);
             let cqe = Cqe::new(raw.res, raw.flags);
@@ -45,6 +49,19 @@ impl Driver {
         if self.any_never_sent.get() {
             self.end_never_sent(reaped, wake);
         }
+    }
+
+    /// The next completion. The slots of those behind it are asked for: ops are many, and what the kernel did
+    /// meanwhile has pushed them out of the caches.
+    #[inline(always)]
+    fn pop_completion(&self) -> Option<RawCqe> {
+        let mut ring = self.ring.borrow_mut();
+        let ring = ring.as_mut()?;
+        let raw = ring.pop()?;
+        if let Some(user_data) = ring.peek_user_data(SLOTS_AHEAD) {
+            self.slots.prefetch(Key::from_user_data(user_data));
+        }
+        Some(raw)
     }
 
     /// Ops that were cancelled before they were sent end as the kernel would have ended them; those that

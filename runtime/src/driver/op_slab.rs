@@ -23,6 +23,7 @@ use std::task::Waker;
 
 use super::sqe::Cqe;
 use crate::planted::{self, Fault};
+use crate::sys::prefetch::prefetch;
 
 /// Names an op: slot index and generation. Its bits are the submission's user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +219,16 @@ impl OpSlab {
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&Slot> {
         self.at(key.index).filter(|slot| slot.is(key))
+    }
+
+    /// Asks for the memory of the slot of `key`.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: Key) {
+        if let Some(slot) = self.at(key.index) {
+            let first = std::ptr::from_ref(slot).cast::<u8>();
+            prefetch(first);
+            prefetch(first.wrapping_add(64));
+        }
     }
 
     /// Frees the slot of a `key` whose op has been moved out or dropped. The waker goes back to the caller.

@@ -165,6 +165,18 @@ impl Ring {
         Some(cqe)
     }
 
+    /// What the completion `ahead` places behind the next one bears, if there is one.
+    #[inline]
+    pub(crate) fn peek_user_data(&self, ahead: u32) -> Option<u64> {
+        let head = self.load(self.cq_head);
+        if self.acquire(self.cq_tail).wrapping_sub(head) <= ahead {
+            return None;
+        }
+        let at = (head.wrapping_add(ahead) & self.cq_mask) as usize;
+        // SAFETY: as in `pop`: this place, too, lies between head and tail.
+        Some(unsafe { (*self.cqes.add(at)).user_data })
+    }
+
     pub(crate) fn has_completions(&self) -> bool {
         self.load(self.cq_head) != self.acquire(self.cq_tail)
     }

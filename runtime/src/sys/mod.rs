@@ -10,6 +10,7 @@ pub(crate) mod abi;
 pub(crate) mod descriptors;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+pub(crate) mod prefetch;
 pub(crate) mod signals;
 pub(crate) mod threads;
 

@@ -81,6 +81,12 @@ impl Line {
         Some(slot)
     }
 
+    /// The slot `places` behind the first, if there is one.
+    #[inline]
+    pub(super) fn ahead(&self, places: u32) -> Option<u32> {
+        (self.len() > places as usize).then(|| self.get(self.first.wrapping_add(places)))
+    }
+
     pub(super) fn pop_last(&mut self) -> Option<u32> {
         let slot = self.last()?;
         self.end = self.end.wrapping_sub(1);

@@ -27,6 +27,7 @@ use super::waker::{GENERATION_MASK, TaskId, Word};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
+use crate::sys::prefetch::prefetch;
 
 mod look;
 mod turns;
@@ -95,6 +96,9 @@ const QUEUE_FIRST: usize = 32;
 
 /// Tasks that destructors may spawn while a loop closes.
 const CLOSING_SPAWNS_MAX: usize = 1_000_000;
+
+/// How many places behind the next one in the run queue a task's memory is asked for.
+const TASKS_AHEAD: u32 = 1;
 
 /// What comes next in the run queue.
 pub(crate) enum Next {
@@ -261,6 +265,9 @@ impl Tasks {
     pub(crate) fn pick(&self) -> Option<Next> {
         let inner = &mut *self.inner.borrow_mut();
         let slot = inner.ready.pop()?;
+        if let Some(later) = inner.ready.ahead(TASKS_AHEAD) {
+            inner.prefetch(later);
+        }
         let entry = &mut inner.table[slot as usize];
         let stamp = std::mem::take(&mut entry.scheduled);
         Some(match entry.task {
@@ -542,6 +549,17 @@ impl Entry {
 }
 
 impl Inner {
+    /// Asks for the memory of the task in `slot`: its header and the begin of its future.
+    #[inline]
+    fn prefetch(&self, slot: u32) {
+        if let Some(task) = self.table.get(slot as usize).and_then(|entry| entry.task) {
+            let first = task.as_ptr().cast::<u8>().cast_const();
+            prefetch(first);
+            prefetch(first.wrapping_add(64));
+            prefetch(first.wrapping_add(128));
+        }
+    }
+
     fn schedule(&mut self, slot: u32, stamp: u32) {
         let entry = &mut self.table[slot as usize];
         if entry.scheduled == 0 {
