@@ -62,11 +62,13 @@ impl Core {
         }
         let mut turn = RunTurn { root: Some(root), ready: POLLS_PER_LOOK, left: 0, ended: false };
         let mut gave_way = 0;
+        self.metrics.set_busy(true);
         while let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| self.poll_quietly(&mut turn, &mut gave_way)))
         {
             self.tasks.end_panicked(payload);
         }
+        self.metrics.set_busy(false);
         if !self.driver.is_quiet() {
             // What was asked for in the last turn is in the kernel before the next one.
             self.submit_or_sleep(Wait::No);
@@ -123,11 +125,13 @@ impl Core {
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
         let began = self.read_clock();
+        self.metrics.set_busy(true);
         let mut worked = self.take_mail();
         worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
         self.timers.fire(began, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
+        self.metrics.set_busy(false);
         // Who steps a loop by hand wants to look at what a step did before it sleeps.
         self.submit_or_sleep(if ended || stepped && worked { Wait::No } else { wait })
     }

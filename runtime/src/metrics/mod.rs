@@ -53,6 +53,8 @@ pub(crate) struct Recorder {
     /// When the core started, in ns of its clock.
     started_ns: u64,
     ended: AtomicBool,
+    /// Whether the core is within its tasks, or what else a turn does for them.
+    busy: AtomicBool,
     said: Mutex<Said>,
 }
 
@@ -83,6 +85,7 @@ impl Recorder {
             histograms: wanted.then(|| Box::new(std::array::from_fn(|_| Track::new()))),
             started_ns: now_ns,
             ended: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             said: Mutex::new(Said { at_ns: now_ns, ..Said::default() }),
         }
     }
@@ -103,6 +106,26 @@ impl Recorder {
             // By the core alone, so nothing is lost between the two.
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         }
+    }
+
+    /// One counter.
+    pub(crate) fn get(&self, kind: Kind) -> u64 {
+        self.cells[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// The core begins or ends what others may do on it: what can keep it.
+    #[inline]
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// The core's number in its runtime.
+    pub(crate) fn core(&self) -> usize {
+        self.said().core
     }
 
     /// Records a latency, if they are kept.
@@ -177,6 +200,7 @@ impl Recorder {
         }
     }
 
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn counters(&self) -> Counters {
         Counters::read(&self.cells)
     }

@@ -3,10 +3,13 @@
 //! Owns the look at the table that makes a [`TaskInfo`] of each task, and the report of a failure that nobody
 //! took. It changes nothing, and nothing of it is kept between two looks.
 
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{AGE_UNIT_NS, GENERATION_MASK, Picked, ROOT, Tasks};
+use super::{AGE_UNIT_NS, GENERATION_MASK, Names, Picked, ROOT, Tasks};
+use crate::sys::sample::{Said, Target};
 use crate::task::cell::{DONE, Failure, Header};
 use crate::task::current;
 use crate::task::info::{TaskInfo, TaskState, WaitsFor};
@@ -22,6 +25,34 @@ impl Tasks {
         // SAFETY: a task in the table is live.
         let live = slots.filter(|(task, _)| !unsafe { task.as_ref() }.has(DONE));
         live.map(|(_, slot)| (slot, self.name(slot))).collect()
+    }
+
+    /// The calling thread, whose loop has these tasks, as a signal handler finds it.
+    pub(crate) fn as_target(self: &Rc<Self>) -> &'static Target {
+        /// # Safety
+        /// `tasks` points at live ones, of the calling thread.
+        unsafe fn describe(tasks: *const ()) -> Said {
+            // SAFETY: as the caller promises. What is read of them is atomic.
+            let tasks = unsafe { &*tasks.cast::<Tasks>() };
+            let polling = tasks.polling.load(Ordering::Acquire);
+            // SAFETY: null, or a task that is being polled, which is live; where it was spawned is written
+            // before it is known to anybody, and never again.
+            let at = unsafe { polling.as_ref() }.map(|header| header.spawned_at);
+            (tasks.running.get().to_u64(), at)
+        }
+        // SAFETY: who watches keeps these tasks alive until the target takes leave, and both are bound to
+        // this thread.
+        unsafe { Target::this_thread(describe, Rc::as_ptr(self).cast()) }
+    }
+
+    /// Which task, in which slot, the word of a look at that [target](Self::as_target) names.
+    pub(crate) fn understand(word: u64) -> (TaskId, u32) {
+        let word = Word::from_u64(word);
+        (TaskId::of(word), word.slot())
+    }
+
+    pub(crate) fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// What is known of the task that [`pick`](Self::pick) gave.
