@@ -25,6 +25,7 @@ use crate::stall::watcher::Watched;
 use crate::sys::Kernel;
 use crate::sys::linux::Linux;
 use crate::task::table::ROOT;
+use crate::task::traced::traced;
 use crate::time::Instant;
 
 /// Drives `main` to its end on a loop of the calling thread, then cleans up: tasks that are still running
@@ -201,7 +202,8 @@ impl EventLoop {
     /// Makes a task of this loop; it runs when the loop is driven.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> crate::task::JoinHandle<F::Output> {
-        self.core.tasks.spawn(future, Location::caller())
+        let at = Location::caller();
+        self.core.tasks.spawn(traced(future, None, at), at)
     }
 
     /// A handle for other threads.

@@ -11,6 +11,7 @@ use crate::executor::context;
 use crate::task::JoinHandle;
 use crate::task::cell::{AnyValue, ErrIsFailure};
 use crate::task::current;
+use crate::task::traced::traced;
 
 /// Makes a task of the running loop. It is first polled in the next turn, and runs on if the handle is
 /// dropped. Nothing need be `Send`.
@@ -40,9 +41,14 @@ pub fn spawn_named<F: Future + 'static>(
     name: impl Into<Arc<str>>,
     future: F,
 ) -> JoinHandle<F::Output> {
-    let handle = spawn(future);
-    handle.rename(name.into());
-    handle
+    let name = name.into();
+    match try_spawn_as(future, Some(&name), Location::caller()) {
+        Ok(handle) => {
+            handle.rename(name);
+            handle
+        }
+        Err(_) => context::no_loop("a spawn"),
+    }
 }
 
 /// As [`spawn`], and gives the future back where no loop is running.
@@ -71,8 +77,16 @@ pub(crate) fn try_spawn_at<F: Future + 'static>(
     future: F,
     at: &'static Location<'static>,
 ) -> Result<JoinHandle<F::Output>, F> {
+    try_spawn_as(future, None, at)
+}
+
+fn try_spawn_as<F: Future + 'static>(
+    future: F,
+    name: Option<&str>,
+    at: &'static Location<'static>,
+) -> Result<JoinHandle<F::Output>, F> {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => Ok(tasks.spawn_judged::<F, AnyValue>(future, at)),
+        Some(tasks) => Ok(tasks.spawn_judged::<_, AnyValue>(traced(future, name, at), at)),
         None => Err(future),
     }
 }
@@ -105,7 +119,10 @@ where
     E: Display,
 {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => tasks.spawn_judged::<F, ErrIsFailure>(future, Location::caller()),
+        Some(tasks) => {
+            let at = Location::caller();
+            tasks.spawn_judged::<_, ErrIsFailure>(traced(future, None, at), at)
+        }
         None => context::no_loop("a spawn"),
     }
 }

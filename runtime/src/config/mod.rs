@@ -100,9 +100,9 @@ settings! {
     /// `never` looks at nothing. At most five a minute and core are told, the others are counted.
     ///
     /// While it is on, one thread of the process looks at the counters of its cores five times within the
-    /// threshold, and a loop counts also at the stats level `off`. The backtrace takes a real-time signal that
-    /// nobody handles (the first one from `SIGRTMIN + 1` on), whose handler stays: a stalled thread that
-    /// waits in a system call may find that call interrupted (`EINTR`), as by any signal.
+    /// threshold, and a loop counts also at the stats level `off`. The backtrace takes a real-time signal
+    /// that nobody handles (the first one from `SIGRTMIN + 1` on), whose handler stays: a stalled thread
+    /// that waits in a system call may find that call interrupted (`EINTR`), as by any signal.
     stall_threshold(): Duration = Duration::MAX,
         in Duration::from_millis(1) => Duration::MAX,
         who "servers, to find what keeps their cores", shows "lines on standard error, `stalls`";

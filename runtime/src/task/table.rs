@@ -13,7 +13,7 @@ use std::panic::{Location, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use super::blocks::{Blocks, Class};
@@ -169,19 +169,6 @@ impl Tasks {
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> u32 {
         self.inner.borrow().live
-    }
-
-    /// Tasks that are to be polled in the next turn.
-    pub(crate) fn ready(&self) -> usize {
-        let inner = self.inner.borrow();
-        inner.ready.len() + inner.gave_way.len()
-    }
-
-    /// Bytes of the tasks' memory and tables; those of tasks too large for a page are not among them.
-    pub(crate) fn bytes(&self) -> usize {
-        let inner = self.inner.borrow();
-        let table = inner.table.capacity() * size_of::<Entry>();
-        table + inner.blocks.bytes() + inner.ready.bytes() + inner.gave_way.bytes()
     }
 
     /// Whether anybody is to be polled.
@@ -464,11 +451,6 @@ impl Tasks {
 
     pub(crate) fn name(&self, slot: u32) -> Option<Arc<str>> {
         self.lock_names().get(&slot).cloned()
-    }
-
-    fn lock_names(&self) -> MutexGuard<'_, HashMap<u32, Arc<str>>> {
-        // Nothing panics while it is held.
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the time that new tasks count as theirs.

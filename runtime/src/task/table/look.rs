@@ -3,8 +3,10 @@
 //! Owns the look at the table that makes a [`TaskInfo`] of each task, and the report of a failure that nobody
 //! took. It changes nothing, and nothing of it is kept between two looks.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -49,6 +51,24 @@ impl Tasks {
     pub(crate) fn understand(word: u64) -> (TaskId, u32) {
         let word = Word::from_u64(word);
         (TaskId::of(word), word.slot())
+    }
+
+    /// Tasks that are to be polled in the next turn.
+    pub(crate) fn ready(&self) -> usize {
+        let inner = self.inner.borrow();
+        inner.ready.len() + inner.gave_way.len()
+    }
+
+    /// Bytes of the tasks' memory and tables; those of tasks too large for a page are not among them.
+    pub(crate) fn bytes(&self) -> usize {
+        let inner = self.inner.borrow();
+        let table = inner.table.capacity() * size_of::<super::Entry>();
+        table + inner.blocks.bytes() + inner.ready.bytes() + inner.gave_way.bytes()
+    }
+
+    pub(super) fn lock_names(&self) -> MutexGuard<'_, HashMap<u32, Arc<str>>> {
+        // Nothing panics while it is held.
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn names(&self) -> Names {
