@@ -25,7 +25,6 @@ use crate::stall::watcher::Watched;
 use crate::sys::Kernel;
 use crate::sys::linux::Linux;
 use crate::task::table::ROOT;
-use crate::task::traced::traced;
 use crate::time::Instant;
 
 /// Drives `main` to its end on a loop of the calling thread, then cleans up: tasks that are still running
@@ -203,7 +202,9 @@ impl EventLoop {
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> crate::task::JoinHandle<F::Output> {
         let at = Location::caller();
-        self.core.tasks.spawn(traced(future, None, at), at)
+        #[cfg(feature = "tracing")]
+        let future = crate::task::traced::traced(future, None, at);
+        self.core.tasks.spawn(future, at)
     }
 
     /// A handle for other threads.

@@ -11,7 +11,6 @@ use crate::executor::context;
 use crate::task::JoinHandle;
 use crate::task::cell::{AnyValue, ErrIsFailure};
 use crate::task::current;
-use crate::task::traced::traced;
 
 /// Makes a task of the running loop. It is first polled in the next turn, and runs on if the handle is
 /// dropped. Nothing need be `Send`.
@@ -41,14 +40,15 @@ pub fn spawn_named<F: Future + 'static>(
     name: impl Into<Arc<str>>,
     future: F,
 ) -> JoinHandle<F::Output> {
-    let name = name.into();
-    match try_spawn_as(future, Some(&name), Location::caller()) {
-        Ok(handle) => {
-            handle.rename(name);
-            handle
-        }
-        Err(_) => context::no_loop("a spawn"),
-    }
+    let (name, at) = (name.into(), Location::caller());
+    let Some(tasks) = context::with_core(|core| core.tasks.clone()) else {
+        context::no_loop("a spawn")
+    };
+    #[cfg(feature = "tracing")]
+    let future = crate::task::traced::traced(future, Some(&name), at);
+    let handle = tasks.spawn_judged::<_, AnyValue>(future, at);
+    handle.rename(name);
+    handle
 }
 
 /// As [`spawn`], and gives the future back where no loop is running.
@@ -77,16 +77,13 @@ pub(crate) fn try_spawn_at<F: Future + 'static>(
     future: F,
     at: &'static Location<'static>,
 ) -> Result<JoinHandle<F::Output>, F> {
-    try_spawn_as(future, None, at)
-}
-
-fn try_spawn_as<F: Future + 'static>(
-    future: F,
-    name: Option<&str>,
-    at: &'static Location<'static>,
-) -> Result<JoinHandle<F::Output>, F> {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => Ok(tasks.spawn_judged::<_, AnyValue>(traced(future, name, at), at)),
+        Some(tasks) => {
+            // Not a call when it does nothing: futures are large, and each call moves them.
+            #[cfg(feature = "tracing")]
+            let future = crate::task::traced::traced(future, None, at);
+            Ok(tasks.spawn_judged::<_, AnyValue>(future, at))
+        }
         None => Err(future),
     }
 }
@@ -121,7 +118,9 @@ where
     match context::with_core(|core| core.tasks.clone()) {
         Some(tasks) => {
             let at = Location::caller();
-            tasks.spawn_judged::<_, ErrIsFailure>(traced(future, None, at), at)
+            #[cfg(feature = "tracing")]
+            let future = crate::task::traced::traced(future, None, at);
+            tasks.spawn_judged::<_, ErrIsFailure>(future, at)
         }
         None => context::no_loop("a spawn"),
     }

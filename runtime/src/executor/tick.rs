@@ -30,7 +30,7 @@ pub(crate) enum Wait {
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
 const POLLS_PER_LOOK: usize = 32;
 
-/// Tasks of a turn that are all timed. In longer turns one poll in some 16 is.
+/// Tasks of a turn that are all timed. In longer turns one poll in some 32 is.
 const TIMED_IN_FULL: usize = 16;
 
 impl Core {
@@ -359,7 +359,7 @@ impl<'a> PollClock<'a> {
 }
 
 impl Core {
-    /// Polls to skip until the next one that is timed: 0 to 31, so that no pattern of turns hides a task.
+    /// Polls to skip until the next one that is timed: 0 to 63, so that no pattern of turns hides a task.
     #[inline]
     fn next_gap(&self) -> u32 {
         let mut x = self.gap_seed.get();
@@ -367,7 +367,7 @@ impl Core {
         x ^= x >> 17;
         x ^= x << 5;
         self.gap_seed.set(x);
-        x & 31
+        x & 63
     }
 }
 

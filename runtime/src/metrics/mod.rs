@@ -38,7 +38,7 @@ pub enum StatsLevel {
     #[default]
     Counters,
     /// Counters and histograms: a clock reading for each task poll, about 360 KiB a core. In a turn of more
-    /// than 16 tasks one poll in some 16, picked at random, is timed, with the operations that it begins;
+    /// than 16 tasks one poll in some 32, picked at random, is timed, with the operations that it begins;
     /// in shorter ones all are.
     Histograms,
 }

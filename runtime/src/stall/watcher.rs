@@ -132,13 +132,11 @@ fn watch(mut sampler: Option<Sampler>) {
         }
         let mut found = Vec::new();
         for entry in &mut list.entries {
-            if let Some((seen, stalled)) = entry.look()
-                && entry.may_tell()
-            {
+            if let Some((seen, stalled)) = entry.look() {
                 // With the list locked: the target stays that core's.
                 let sample = sampler.as_mut().and_then(|s| s.sample(entry.target, ANSWER));
                 // One that has moved on meanwhile was caught elsewhere.
-                if entry.position() == Some(seen.at) {
+                if entry.position() == Some(seen.at) && entry.may_tell() {
                     found.push((
                         entry.stall(seen, stalled, sample.as_ref()),
                         sample,

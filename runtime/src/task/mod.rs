@@ -25,6 +25,7 @@ mod local;
 pub(crate) mod report;
 pub(crate) mod set;
 pub(crate) mod table;
+#[cfg(feature = "tracing")]
 pub(crate) mod traced;
 pub(crate) mod waker;
 

@@ -6,23 +6,16 @@
 
 use std::panic::Location;
 
-/// A future with its span.
-#[cfg(feature = "tracing")]
-pub(crate) type Traced<F> = tracing::instrument::Instrumented<F>;
-
-/// A future as it is.
-#[cfg(not(feature = "tracing"))]
-pub(crate) type Traced<F> = F;
+use tracing::Instrument;
+use tracing::instrument::Instrumented;
 
 /// Gives a task's future its span.
-#[cfg(feature = "tracing")]
 #[inline]
 pub(crate) fn traced<F: Future>(
     future: F,
     name: Option<&str>,
     at: &'static Location<'static>,
-) -> Traced<F> {
-    use tracing::Instrument;
+) -> Instrumented<F> {
     future.instrument(tracing::trace_span!(
         target: "coreloop::task",
         "task",
@@ -31,15 +24,4 @@ pub(crate) fn traced<F: Future>(
         loc.line = at.line(),
         loc.col = at.column(),
     ))
-}
-
-/// Does nothing: the feature `tracing` is off.
-#[cfg(not(feature = "tracing"))]
-#[inline]
-pub(crate) fn traced<F: Future>(
-    future: F,
-    _: Option<&str>,
-    _: &'static Location<'static>,
-) -> Traced<F> {
-    future
 }
