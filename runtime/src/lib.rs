@@ -47,6 +47,7 @@ pub mod signal;
 pub mod sim;
 mod spawn;
 mod spawn_blocking;
+mod stall;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
@@ -76,6 +77,7 @@ pub use report::TaskList;
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
 pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
 pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};
+pub use stall::{Backtrace, Stall};
 
 /// What the attributes expand to calls of; not for other use.
 #[doc(hidden)]

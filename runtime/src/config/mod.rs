@@ -21,6 +21,7 @@ use crate::driver::setup::StartError;
 use crate::executor::CoreConfig;
 use crate::executor::dial::Spin;
 use crate::metrics::StatsLevel;
+use crate::stall::{Stall, StallHook};
 use crate::task::Report;
 use crate::task::report::Reporter;
 
@@ -44,6 +45,7 @@ use value::Value;
 pub struct Settings {
     values: Values,
     reporter: Reporter,
+    stall_hook: StallHook,
 }
 
 settings! {
@@ -93,6 +95,17 @@ settings! {
     slow_poll(): Duration = Duration::from_millis(100),
         in Duration::from_micros(1) => Duration::MAX,
         who "developers", shows "lines on standard error";
+    /// The longest that a poll, or whatever else is done between two, may keep its core before it is reported
+    /// as a [`Stall`] *while it does*: the task, where it was spawned, and a backtrace. 25 ms suit a server;
+    /// `never` looks at nothing. At most five a minute and core are told, the others are counted.
+    ///
+    /// While it is on, one thread of the process looks at the counters of its cores five times within the
+    /// threshold, and a loop counts also at the stats level `off`. The backtrace takes a real-time signal
+    /// that nobody handles (the first one from `SIGRTMIN + 1` on), whose handler stays: a stalled thread
+    /// that waits in a system call may find that call interrupted (`EINTR`), as by any signal.
+    stall_threshold(): Duration = Duration::MAX,
+        in Duration::from_millis(1) => Duration::MAX,
+        who "servers, to find what keeps their cores", shows "lines on standard error, `stalls`";
     /// Features of io_uring to do without, as if the kernel did not have them. The environment variable
     /// `CORELOOP_MASK` does the same for a whole process.
     mask(own): FeatureSet = FeatureSet::none(),
@@ -111,6 +124,9 @@ settings! {
     blocking_queue(): u32 = 1024, in 1 => 1 << 20,
         who "users of `spawn_blocking`", shows "memory under load";
 }
+
+/// What [`Settings::on_stall`] sets.
+const STALL_THRESHOLD: Duration = Duration::from_millis(25);
 
 impl Settings {
     /// Receive buffers of the core (1,024, 1 to 32,768) and bytes in each (16,384, 64 to 16 MiB). Idle
@@ -145,6 +161,40 @@ impl Settings {
     pub fn on_report(mut self, hook: impl Fn(&Report<'_>) + Send + Sync + 'static) -> Self {
         self.reporter = Reporter::new(hook);
         self
+    }
+
+    /// Who is told of stalls; by default each is written to standard error. Called on a thread of its own
+    /// while the stall lasts; a panic of it is contained. Unless
+    /// [`stall_threshold`](Self::stall_threshold) says otherwise, that is 25 ms then.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use std::time::Duration;
+    /// use coreloop::{EventLoop, Settings};
+    ///
+    /// let found = Arc::new(Mutex::new(None));
+    /// let told = found.clone();
+    /// let settings = Settings::default().on_stall(move |stall| {
+    ///     told.lock().unwrap().get_or_insert(stall.stalled);
+    /// });
+    /// EventLoop::with(settings).unwrap().block_on(async {
+    ///     std::thread::sleep(Duration::from_millis(200)); // Blocks the core, as nothing should.
+    /// });
+    /// assert!(found.lock().unwrap().unwrap() >= Duration::from_millis(25));
+    /// ```
+    #[must_use]
+    pub fn on_stall(mut self, hook: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        self.stall_hook = StallHook::new(hook);
+        if self.values.stall_threshold == Duration::MAX {
+            self.values.stall_threshold = STALL_THRESHOLD;
+        }
+        self
+    }
+
+    /// How long a poll may keep its core, if anybody wants to know, and whom to tell.
+    pub(crate) fn stalls(&self) -> Option<(Duration, StallHook)> {
+        let threshold = self.values.stall_threshold;
+        (threshold != Duration::MAX).then(|| (threshold, self.stall_hook.clone()))
     }
 
     /// Whom the settings name for that.
@@ -191,7 +241,11 @@ impl Settings {
             timer_resolution: v.timer_resolution,
             tick_quota: v.tick_quota,
             spin: v.spin,
-            stats: v.stats,
+            stats: match v.stats {
+                // Its watcher looks at counters.
+                StatsLevel::Off if self.stalls().is_some() => StatsLevel::Counters,
+                level => level,
+            },
             debug: v.debug,
             slow_poll: v.slow_poll,
             reporter: self.reporter.clone(),

@@ -72,6 +72,8 @@ pub(crate) struct Driver {
     any_after: Cell<bool>,
     /// The tick's time, for stamps; 0 while nobody wants them.
     stamp: Cell<u64>,
+    /// What submissions are stamped with: that time, or 0 while they are not timed.
+    submit_stamp: Cell<u64>,
 }
 
 /// What found no room in the submission queue. Bounded by the op slab: each op is in here at most once
@@ -129,6 +131,7 @@ impl Driver {
             after: RefCell::default(),
             any_after: Cell::new(false),
             stamp: Cell::new(0),
+            submit_stamp: Cell::new(0),
         }))
     }
 
@@ -241,6 +244,12 @@ impl Driver {
     /// Sets the time that submissions of this tick are stamped with.
     pub(crate) fn set_stamp(&self, now: u64) {
         self.stamp.set(now);
+        self.submit_stamp.set(now);
+    }
+
+    /// Whether submissions are timed from now on.
+    pub(crate) fn time_submissions(&self, timed: bool) {
+        self.submit_stamp.set(if timed { self.stamp.get() } else { 0 });
     }
 }
 

@@ -23,7 +23,7 @@ impl Driver {
             return Err(libc::ECANCELED);
         }
         let (key, slot) = self.slots.take(vtable).ok_or(libc::ENOBUFS)?;
-        slot.set_stamp(self.stamp.get());
+        slot.set_stamp(self.submit_stamp.get());
         Ok((key, slot))
     }
 

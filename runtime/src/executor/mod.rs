@@ -71,6 +71,8 @@ pub(crate) struct Core {
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
+    /// State of the picking of polls that are timed; never 0.
+    gap_seed: Cell<u32>,
     /// In debug mode: the longest that one poll may take, in ns.
     slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
@@ -109,6 +111,7 @@ impl Core {
             timers: Timers::new(kernel.clone(), config.timer_resolution),
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
+            gap_seed: Cell::new(0x9e37_79b9),
             slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
             blocking: Rc::new(Pool::new(config.blocking)),

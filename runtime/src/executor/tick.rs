@@ -14,7 +14,7 @@ use crate::contain::contained;
 use crate::metrics::{Kind, Latency};
 use crate::task::TaskInfo;
 use crate::task::report::Report;
-use crate::task::table::Next;
+use crate::task::table::{Next, UNSTAMPED};
 
 /// How long a turn may wait when it finds nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub(crate) enum Wait {
 
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
 const POLLS_PER_LOOK: usize = 32;
+
+/// Tasks of a turn that are all timed. In longer turns one poll in some 32 is.
+const TIMED_IN_FULL: usize = 16;
 
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
@@ -62,11 +65,13 @@ impl Core {
         }
         let mut turn = RunTurn { root: Some(root), ready: POLLS_PER_LOOK, left: 0, ended: false };
         let mut gave_way = 0;
+        self.metrics.set_busy(true);
         while let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| self.poll_quietly(&mut turn, &mut gave_way)))
         {
             self.tasks.end_panicked(payload);
         }
+        self.metrics.set_busy(false);
         if !self.driver.is_quiet() {
             // What was asked for in the last turn is in the kernel before the next one.
             self.submit_or_sleep(Wait::No);
@@ -123,11 +128,13 @@ impl Core {
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
         let began = self.read_clock();
+        self.metrics.set_busy(true);
         let mut worked = self.take_mail();
         worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
         self.timers.fire(began, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
+        self.metrics.set_busy(false);
         // Who steps a loop by hand wants to look at what a step did before it sleeps.
         self.submit_or_sleep(if ended || stepped && worked { Wait::No } else { wait })
     }
@@ -182,8 +189,8 @@ impl Core {
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
     /// Whether anything ran, and whether the main future has ended: then nobody else runs any more.
     fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> (bool, bool) {
-        let mut clock = PollClock::new(self, began);
         let ready = self.tasks.begin_turn();
+        let mut clock = PollClock::new(self, began, ready);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
         // One catch for all polls: a task that panics is ended, and the others go on.
@@ -262,33 +269,56 @@ struct RunTurn<'a, 'r> {
     ended: bool,
 }
 
-/// Clock readings within a run of polls: one for each boundary if histograms are kept, none otherwise.
+/// Clock readings within a run of polls, if histograms are kept: one for each boundary, or in a long turn two
+/// for each poll that was picked to be timed.
 struct PollClock<'a> {
     core: &'a Core,
+    /// The last reading. In a long turn that may have been long ago.
     last: u64,
     timing: bool,
+    /// Some polls are timed, picked at random, not all: a reading costs more than many a poll.
+    picks: bool,
+    /// Polls until the next one that is timed.
+    skip: u32,
     /// In debug mode: whose poll is under way.
     polling: Option<TaskInfo>,
 }
 
 impl<'a> PollClock<'a> {
-    fn new(core: &'a Core, began: u64) -> Self {
+    fn new(core: &'a Core, began: u64, ready: usize) -> Self {
         let timing = core.metrics.timing() || core.slow_ns.is_some();
-        let last = if timing { core.kernel.now_ns() } else { began };
-        Self { core, last, timing, polling: None }
+        let picks = timing && ready > TIMED_IN_FULL && core.slow_ns.is_none();
+        let last = if timing && !picks { core.kernel.now_ns() } else { began };
+        let skip = if picks { core.next_gap() } else { 0 };
+        if picks {
+            core.driver.time_submissions(false);
+        }
+        Self { core, last, timing, picks, skip, polling: None }
     }
 
     /// A poll begins, of the task that `whose` describes.
     #[inline]
     fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
-        if self.core.slow_ns.is_some() {
+        if self.picks {
+            if self.skip == 0 {
+                self.begin_picked();
+            }
+        } else if self.core.slow_ns.is_some() {
             self.polling = Some(whose());
         }
     }
 
+    #[cold]
+    fn begin_picked(&mut self) {
+        self.last = self.core.read_clock();
+        self.core.driver.time_submissions(true);
+    }
+
     #[inline]
     fn polled(&mut self, woken: Option<u32>) {
-        if self.timing {
+        if self.skip > 0 {
+            self.skip -= 1;
+        } else if self.timing {
             self.record(woken);
         }
     }
@@ -299,8 +329,13 @@ impl<'a> PollClock<'a> {
         self.last = self.core.read_clock();
         let ended = self.last;
         self.core.metrics.took(Latency::Poll, ended - began);
-        if let Some(woken) = woken {
+        // One that was woken before the first turn says nothing of when.
+        if let Some(woken) = woken.filter(|woken| *woken != UNSTAMPED) {
             self.core.metrics.took(Latency::WakeToPoll, since_stamp(woken, began));
+        }
+        if self.picks {
+            self.skip = self.core.next_gap();
+            self.core.driver.time_submissions(false);
         }
         if let Some(task) = self.polling.take()
             && self.core.slow_ns.is_some_and(|slow| ended - began > slow)
@@ -313,13 +348,27 @@ impl<'a> PollClock<'a> {
     }
 
     fn now(&self) -> u64 {
-        if self.timing { self.last } else { self.core.kernel.now_ns() }
+        if self.timing && !self.picks { self.last } else { self.core.kernel.now_ns() }
     }
 
     fn tick_ends(self, began: u64) {
         if self.timing {
-            self.core.metrics.took(Latency::Tick, self.last - began);
+            let ended = self.now();
+            self.core.metrics.took(Latency::Tick, ended.saturating_sub(began));
         }
+    }
+}
+
+impl Core {
+    /// Polls to skip until the next one that is timed: 0 to 63, so that no pattern of turns hides a task.
+    #[inline]
+    fn next_gap(&self) -> u32 {
+        let mut x = self.gap_seed.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.gap_seed.set(x);
+        x & 63
     }
 }
 

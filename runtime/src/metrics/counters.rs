@@ -96,6 +96,8 @@ counters! {
     Accepts => accepts,
     /// Times that accepting paused for want of descriptors or memory.
     AcceptPauses => accept_pauses,
+    /// Polls that kept the core for longer than the stall threshold, if somebody watches.
+    Stalls => stalls,
     /// Ops leaked at shutdown because the kernel did not let go in time.
     OpsLeaked => ops_leaked,
 }

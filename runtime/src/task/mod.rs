@@ -2,8 +2,8 @@
 //!
 //! Owns the slot table (`table`) and run queue (`line`), the size-classed memory (`blocks`), one task's life
 //! (`cell`), the handles to it (`join`, `call`), who waits for its end (`joiner`), sets of tasks that
-//! are waited for together (`set`), what
-//! can be told of a task (`info`, `report`) and the values that travel with one (`local`). A task is named by
+//! are waited for together (`set`), what can be told of a task (`info`, `report`), the values that travel
+//! with one (`local`) and its span (`traced`). A task is named by
 //! its slot and generation; a waker is that name and the core's id in one word (`waker`), without a
 //! reference count. Invariants:
 //! - a slot is reused only when its task has ended *and* its join handle is gone;
@@ -25,6 +25,8 @@ mod local;
 pub(crate) mod report;
 pub(crate) mod set;
 pub(crate) mod table;
+#[cfg(feature = "tracing")]
+pub(crate) mod traced;
 pub(crate) mod waker;
 
 use std::sync::Arc;
