@@ -223,7 +223,7 @@ fn layering_net_uses_the_public_face_only() {
                 rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let known = lib.contains(&format!("pub mod {name};"))
                 || lib.lines().any(|l| l.starts_with("pub use") && l.contains(&name));
-            let multi_line = lib.contains(&format!("    {name},"));
+            let multi_line = lib.contains(&format!(" {name},"));
             if !name.is_empty() && !known && !multi_line {
                 bad.push(format!("{} uses coreloop::{name}", source.shown()));
             }

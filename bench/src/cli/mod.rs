@@ -187,8 +187,8 @@ pub struct ServeArgs {
     /// The connections.
     #[command(flatten)]
     pub tcp: Tcp,
-    /// The ops listener: metrics, tasks, settings and probes over HTTP, for `top`, `ps` and Prometheus; a port
-    /// alone is one of the loopback interface
+    /// The ops listener: metrics, tasks, settings and probes over HTTP, for top, ps and Prometheus; a
+    /// port alone is one of the loopback interface
     #[arg(long, value_name = "[IP:]PORT", value_parser = ops::listen)]
     pub ops: Option<SocketAddr>,
     /// After SIGTERM go on serving for so long, while /readyz says no (0 to 1h); a second signal ends it
