@@ -25,7 +25,7 @@ use super::joiner::Joiner;
 use super::line::Line;
 use super::report::Reporter;
 use super::set::Sets;
-use super::waker::{GENERATION_MASK, TaskId, Word, WordCell};
+use super::waker::{GENERATION_MASK, Word, WordCell};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
@@ -89,7 +89,7 @@ struct Entry {
 pub(crate) const STAMP_UNIT_NS: u64 = 64;
 
 /// The least stamp: 0 says that a slot is not scheduled.
-const UNSTAMPED: u32 = 1;
+pub(crate) const UNSTAMPED: u32 = 1;
 
 /// Ages are kept in 4 bytes: at some 17 ms a unit they wrap after two years.
 const AGE_UNIT_NS: u64 = 1 << 24;
@@ -431,26 +431,6 @@ impl Tasks {
     /// The waker word of the task in `slot`.
     pub(crate) fn word_of(&self, slot: u32) -> Word {
         self.inner.borrow().word_of(self.lease.id, slot)
-    }
-
-    /// Id of the task that is being polled; the main future has one too.
-    pub(crate) fn running_id(&self) -> TaskId {
-        TaskId::of(self.running.get())
-    }
-
-    /// Name of the task that is being polled.
-    pub(crate) fn running_name(&self) -> Option<Arc<str>> {
-        self.name(self.running.get().slot())
-    }
-
-    /// Names the task in `slot`; its header says that it has a name.
-    pub(super) fn set_name(&self, slot: u32, name: Arc<str>) {
-        let old = self.lock_names().insert(slot, name);
-        drop(old);
-    }
-
-    pub(crate) fn name(&self, slot: u32) -> Option<Arc<str>> {
-        self.lock_names().get(&slot).cloned()
     }
 
     /// Sets the time that new tasks count as theirs.

@@ -66,6 +66,26 @@ impl Tasks {
         table + inner.blocks.bytes() + inner.ready.bytes() + inner.gave_way.bytes()
     }
 
+    /// Id of the task that is being polled; the main future has one too.
+    pub(crate) fn running_id(&self) -> TaskId {
+        TaskId::of(self.running.get())
+    }
+
+    /// Name of the task that is being polled.
+    pub(crate) fn running_name(&self) -> Option<Arc<str>> {
+        self.name(self.running.get().slot())
+    }
+
+    /// Names the task in `slot`; its header says that it has a name.
+    pub(in crate::task) fn set_name(&self, slot: u32, name: Arc<str>) {
+        let old = self.lock_names().insert(slot, name);
+        drop(old);
+    }
+
+    pub(crate) fn name(&self, slot: u32) -> Option<Arc<str>> {
+        self.lock_names().get(&slot).cloned()
+    }
+
     pub(super) fn lock_names(&self) -> MutexGuard<'_, HashMap<u32, Arc<str>>> {
         // Nothing panics while it is held.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
