@@ -70,9 +70,8 @@ pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
 pub use executor::list::all_tasks;
 pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
-pub use metrics::{
-    CoreState, Counters, Gauges, Histogram, Histograms, Snapshot, StatsLevel, StepDown,
-};
+pub use metrics::{CoreState, Counters, Gauges, Histogram, Histograms};
+pub use metrics::{Snapshot, StatsLevel, StepDown};
 pub use placement::{Cores, CoresError};
 pub use report::TaskList;
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
