@@ -122,7 +122,7 @@ impl Handover {
                 Ok(Ok(Some(taken))) => {
                     return Ok(Self::of(path, taken.control, Some(taken.talk), taken.sockets));
                 }
-                // It went away, or is at the end of another hand-over: there is somebody else soon, or nobody.
+                // It went away, or has handed over to another: somebody else is there soon, or nobody.
                 Ok(Ok(None)) if left.is_zero() => {}
                 Ok(Ok(None)) => {
                     sleep(AGAIN).await;

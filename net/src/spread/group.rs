@@ -302,6 +302,11 @@ impl SteeredListener {
         steered
     }
 
+    /// The group that it belongs to.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
     /// Its position in the group now; another's leaving may change it.
     pub fn position(&self) -> usize {
         let members = self.group.lock();

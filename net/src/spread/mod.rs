@@ -5,9 +5,8 @@
 //!   [`TcpListener::bind`](crate::TcpListener::bind) on every core, and nothing of this module.
 //! - **A listener for each core, chosen by the CPU** that a connection arrives on: [`Group`].
 //! - **One core accepts** and deals connections out, in turn or to whoever has the fewest: [`dealer`].
-//! - **A connection moves** when its user's code says so
-//!   ([`TcpStream::detach`](crate::TcpStream::detach), [`DetachedStream::serve_on`](crate::DetachedStream::serve_on));
-//!   a [`Balancer`] says when it would do good.
+//! - **A connection moves** when its user's code says so: [`detach`](crate::TcpStream::detach) and
+//!   [`serve_on`](crate::DetachedStream::serve_on); a [`Balancer`] says when it would do good.
 //!
 //! The guide's page on cores says when which is meant to win. Knows no protocol.
 
