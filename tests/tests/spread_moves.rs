@@ -32,40 +32,37 @@ fn runtime() -> Runtime {
 /// Echoes, and after some pieces goes to the next core, at points at which as much as possible is under way: a
 /// receive that is armed, a chunk that was read in part.
 async fn echo_and_go(mut stream: TcpStream, mut random: Rng, moves: Arc<AtomicUsize>) {
-    loop {
-        for _ in 0..1 + random.below(3) {
-            let piece = match random.below(3) {
-                // A part of what came; the rest is kept.
-                0 => {
-                    let (n, mut buf) = stream.read(Vec::with_capacity(100)).await.unwrap();
-                    buf.truncate(n);
-                    buf
-                }
-                _ => stream.recv().await.unwrap().map(|chunk| chunk.to_vec()).unwrap_or_default(),
-            };
-            if piece.is_empty() {
-                return stream.shutdown(Shutdown::Write).unwrap();
+    for _ in 0..1 + random.below(3) {
+        let piece = match random.below(3) {
+            // A part of what came; the rest is kept.
+            0 => {
+                let (n, mut buf) = stream.read(Vec::with_capacity(100)).await.unwrap();
+                buf.truncate(n);
+                buf
             }
-            stream.write_all(piece).await.unwrap();
+            _ => stream.recv().await.unwrap().map(|chunk| chunk.to_vec()).unwrap_or_default(),
+        };
+        if piece.is_empty() {
+            return stream.shutdown(Shutdown::Write).unwrap();
         }
-        if random.below(2) == 0 {
-            // Armed, and let go of; it may be ready, and then it is an answer.
-            let polled = poll_once(pin!(stream.recv())).await;
-            if let std::task::Poll::Ready(chunk) = polled {
-                let Some(chunk) = chunk.unwrap() else {
-                    return stream.shutdown(Shutdown::Write).unwrap();
-                };
-                stream.write_all(chunk).await.unwrap();
-            }
-        }
-        let handle = Handle::current();
-        let next = (Handle::current_core().unwrap() + 1) % handle.cores();
-        let stream = stream.detach().await.unwrap();
-        moves.fetch_add(1, Ordering::Relaxed);
-        let goes_on = async move |stream| Box::pin(echo_and_go(stream, random, moves)).await;
-        stream.serve_on(&handle, next, goes_on).await.unwrap();
-        return;
+        stream.write_all(piece).await.unwrap();
     }
+    if random.below(2) == 0 {
+        // Armed, and let go of; it may be ready, and then it is an answer.
+        let polled = poll_once(pin!(stream.recv())).await;
+        if let std::task::Poll::Ready(chunk) = polled {
+            let Some(chunk) = chunk.unwrap() else {
+                return stream.shutdown(Shutdown::Write).unwrap();
+            };
+            stream.write_all(chunk).await.unwrap();
+        }
+    }
+    let handle = Handle::current();
+    let next = (Handle::current_core().unwrap() + 1) % handle.cores();
+    let stream = stream.detach().await.unwrap();
+    moves.fetch_add(1, Ordering::Relaxed);
+    let goes_on = async move |stream| Box::pin(echo_and_go(stream, random, moves)).await;
+    stream.serve_on(&handle, next, goes_on).await.unwrap();
 }
 
 /// Sends the pattern from `salt` on in pieces while `more` and reads it back; the bytes that were right, none if

@@ -254,21 +254,7 @@ impl TcpListener {
     /// .unwrap();
     /// ```
     pub async fn stop(mut self) -> io::Result<Stopped> {
-        let mut accepted = Vec::new();
-        if let Some(armed) = &self.armed {
-            armed.cancel();
-        }
-        poll_fn(|cx| {
-            accepted.extend(self.take_accepted());
-            let ended = !self.armed.as_ref().is_some_and(Armed::is_armed);
-            if ended || self.submitter.is_closed() {
-                return Poll::Ready(());
-            }
-            self.queue.wake_on_arrival(cx);
-            Poll::Pending
-        })
-        .await;
-        self.armed = None;
+        let accepted = self.pause().await;
         let sock = self.sock.clone();
         drop(self);
         match Rc::try_unwrap(sock) {
@@ -277,16 +263,35 @@ impl TcpListener {
         }
     }
 
-    /// What has been accepted and not asked for. Errors among it are of connections that are gone.
-    fn take_accepted(&self) -> impl Iterator<Item = DetachedStream> + use<> {
-        let mut taken = Vec::new();
+    /// As [`stop`](Self::stop), and the listener can go on: the next accept begins anew. Gives the connections
+    /// that had been accepted and not asked for.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses none: the next accept gets them.
+    pub async fn pause(&mut self) -> Vec<DetachedStream> {
+        if let Some(armed) = &self.armed {
+            armed.cancel();
+        }
+        poll_fn(|cx| {
+            let ended = !self.armed.as_ref().is_some_and(Armed::is_armed);
+            if ended || self.submitter.is_closed() {
+                return Poll::Ready(());
+            }
+            // With connections in the queue this looks again in each of the few turns that a cancel takes.
+            self.queue.wake_on_arrival(cx);
+            Poll::Pending
+        })
+        .await;
+        self.armed = None;
+        let mut accepted = Vec::with_capacity(self.queue.len());
         while let Some(one) = self.queue.pop() {
+            // Errors are of connections that are gone, or will be met again by the next accept.
             if let Ok(fd) = one {
                 self.submitter.count_accept();
-                taken.push(DetachedStream::from_fd(fd));
+                accepted.push(DetachedStream::from_fd(fd));
             }
         }
-        taken.into_iter()
+        accepted
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
