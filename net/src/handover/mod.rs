@@ -98,12 +98,15 @@ impl Handover {
     /// Takes over the sockets of the process that waits for successors at `path`; where there is none it
     /// begins with none, and waits there itself from now on. Waits up to 30 s for a predecessor that does not
     /// answer. The path's directory must be writable for this user alone, or others could be in the way.
-    /// The path stays when the process ends, and is taken anew by the next one.
+    /// The path stays when the process ends, and is taken anew by the next one. Two that begin at the same
+    /// moment at a path that was left behind may both find themselves the first: start one at a time
+    /// there, as a service manager does.
     ///
     /// On any loop, also one that only does this: `coreloop::run(Handover::begin(path))`.
     ///
     /// # Errors
     /// `PermissionDenied` if another user's process is there; `InvalidData` if it speaks another language;
+    /// `AlreadyExists` for a path that is something else than a socket;
     /// `TimedOut`; as `socket(2)`, `bind(2)`, `connect(2)`.
     ///
     /// # Cancel safety

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,8 +69,7 @@ pub(super) fn connect_or_bind(path: &Path) -> io::Result<Attempt> {
         Err(e) => match e.raw_os_error() {
             Some(libc::EAGAIN) => return Ok(Attempt::Busy),
             Some(libc::ENOENT) => {}
-            // The file of a process that has ended.
-            Some(libc::ECONNREFUSED) => std::fs::remove_file(path)?,
+            Some(libc::ECONNREFUSED) => remove_left_behind(path)?,
             _ => return Err(e),
         },
     }
@@ -81,6 +81,20 @@ pub(super) fn connect_or_bind(path: &Path) -> io::Result<Attempt> {
     }
     control.listen(BACKLOG)?;
     Ok(Attempt::First(control.into()))
+}
+
+/// Removes the socket of a process that has ended, and nothing else.
+fn remove_left_behind(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            let why = format!("{} is something else than a socket", path.display());
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+        }
+        Ok(_) => std::fs::remove_file(path),
+        // Somebody else was faster.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// The next that connects; none if it is not to be trusted, or somebody else was faster.

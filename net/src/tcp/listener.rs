@@ -263,8 +263,8 @@ impl TcpListener {
         }
     }
 
-    /// As [`stop`](Self::stop), and the listener can go on: the next accept begins anew. Gives the connections
-    /// that had been accepted and not asked for.
+    /// As [`stop`](Self::stop), and the listener can go on: the next accept begins anew. Gives the
+    /// connections that had been accepted and not asked for.
     ///
     /// # Cancel safety
     /// Dropping the future loses none: the next accept gets them.
