@@ -43,7 +43,10 @@ async fn deal_on(mut dealer: Dealer) {
     }
 }
 
-async fn core_of(core: Core, ends: Rc<RefCell<(Option<Dealer>, Vec<Option<Seat>>)>>) {
+/// A dealer and its seats, from which each core takes what is its own.
+type Ends = (Option<Dealer>, Vec<Option<Seat>>);
+
+async fn core_of(core: Core, ends: Rc<RefCell<Ends>>) {
     let (dealer, seat) = {
         let mut ends = ends.borrow_mut();
         let dealer = if core.index() == 0 { ends.0.take() } else { None };

@@ -244,9 +244,10 @@ impl Handover {
         }
     }
 
-    /// Waits until a successor has taken over: it has the lent sockets and is [`ready`](Self::ready). To be
-    /// called once everything is lent, by whichever core's `ready` was the last. From then on this process should [stop](crate::TcpListener::stop) accepting, serve what it has accepted to
-    /// its end, and go. The lent duplicates are closed, and the path is the successor's.
+    /// Waits until a successor has taken over: it has the lent sockets and is [`ready`](Self::ready). To
+    /// be called once everything is lent, by whichever core's `ready` was the last. From then on this
+    /// process should [pause](crate::TcpListener::pause) its listeners, serve what it has accepted to its
+    /// end, and go. The lent duplicates are closed, and the path is the successor's.
     ///
     /// Successors that are not ready in time, die, or are another user's are passed over.
     ///
