@@ -147,6 +147,20 @@ pub fn block_syscall(number: libc::c_long, errno: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the calling thread run on one CPU only.
+///
+/// # Errors
+/// As `sched_setaffinity(2)`.
+pub fn run_on(cpu: usize) -> io::Result<()> {
+    // SAFETY: all-zero bytes are an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    assert!(cpu < libc::CPU_SETSIZE as usize, "a CPU that the set has room for");
+    // SAFETY: the set is live, and has room for `cpu`.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a live set of the length that is given.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
+}
+
 /// Sends a signal to the calling thread; its handler has run when this returns. One that is sent to the process
 /// may be another thread's to take, a while later.
 pub fn raise(signal: i32) {
