@@ -2,14 +2,17 @@
 //!
 //! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop talks to
 //! the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside a loop run
-//! ([`threads`]), what a signal handler does ([`signals`]), and descriptors that cross processes
-//! ([`descriptors`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
-//! kernel without the layers above noticing.
+//! ([`threads`]), what a signal handler does ([`signals`]), descriptors that cross processes
+//! ([`descriptors`]), and what threads share memory by ([`shared`]). Knows nothing of ops, tasks or
+//! cores: everything here could be replaced by a simulated kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+#[cfg(loom)]
+pub(crate) mod modelled;
+pub(crate) mod shared;
 pub(crate) mod prefetch;
 pub(crate) mod signals;
 pub(crate) mod threads;
