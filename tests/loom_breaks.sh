@@ -1,11 +1,13 @@
 #!/bin/sh
 # Breaks each invariant that a model of loom's is there for, one at a time, in a copy of the source, and
-# wants the models to find it: ten to twenty minutes. See docs/TESTING.md.
+# wants the models to find it: a quarter of an hour on an idle machine. See docs/TESTING.md.
 #   tests/loom_breaks.sh [part of a break's name]
 set -eu
 cd "$(dirname "$0")/.."
 tree=target/loom-breaks
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
+# Each break is one build: a quick one, of what has changed.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 CARGO_PROFILE_RELEASE_DEBUG=false
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_INCREMENTAL=true
 export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
 wanted=${1:-}
 missed=0
@@ -34,7 +36,7 @@ break_it() {
     status=0
     (cd "$tree" && timeout 600 cargo test -q --release --target-dir ../loom-breaks-target -p coreloop --lib \
         "$4") >"$tree.log" 2>&1 || status=$?
-    if [ "$status" = 0 ] || ! grep -q "^running [1-9]" "$tree.log"; then
+    if [ "$status" = 0 ] || [ "$status" = 124 ] || ! grep -q "^running [1-9]" "$tree.log"; then
         echo "MISSED $1 (status $status, $tree.log)"
         cp "$tree.log" "$tree-$1.log"
         missed=$((missed + 1))
@@ -66,8 +68,6 @@ break_it sender-leaves-relaxed mailbox/cell.rs \
     's/sending\.fetch_sub\(1, Ordering::SeqCst\)/sending.fetch_sub(1, Ordering::Relaxed)/' loom_close
 break_it close-ring-forgets-the-ring mailbox/cell.rs \
     's/(fn close_ring\(&self\) \{)\s+publish_i32[^;]+;/$1/' loom_close
-break_it lease-given-back-relaxed mailbox/cell.rs \
-    's/(leased, false, Ordering::)Release/$1Relaxed/' loom_lease
 break_it queue-push-does-not-wake mailbox/queue.rs \
     's/drop\(open\);\s+self\.cell\.unpark\(\);/drop(open);/' loom_queue
 break_it queue-news-before-the-closure mailbox/queue.rs \

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 case ${1:-} in
 address) flags="-Zsanitizer=address" ;;
-thread) flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" ;;
+thread) flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg tsan" ;;
 *)
     echo "usage: tests/sanitize.sh address|thread [test target[:filter]...]" >&2
     exit 2

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 
@@ -20,6 +20,7 @@ use crate::handle::Handle;
 use crate::mailbox::peers::{Peers, Stop};
 use crate::mailbox::queue::JobQueue;
 use crate::placement::{self, Cores, CoresError};
+use crate::sys::shared::{Condvar, Mutex};
 
 /// Loops on several cores, one pinned thread each.
 ///
@@ -310,7 +311,7 @@ fn collect<R>(mut ended: Vec<(usize, Ended<R>)>, cores: usize) -> Result<Vec<R>,
 /// Where the cores wait for each other: none runs unless all have started.
 struct Gate {
     state: Mutex<GateState>,
-    changed: std::sync::Condvar,
+    changed: Condvar,
     cores: usize,
 }
 
@@ -322,7 +323,7 @@ struct GateState {
 
 impl Gate {
     fn new(cores: usize) -> Self {
-        Self { state: Mutex::default(), changed: std::sync::Condvar::new(), cores }
+        Self { state: Mutex::default(), changed: Condvar::new(), cores }
     }
 
     fn give_up(&self) {

@@ -9,7 +9,7 @@
 //! sender is between reading its number and using it, or a stranger's file could be written to.
 
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
+use std::ptr;
 
 use super::wake_map::WakeMap;
 #[cfg(not(loom))]
@@ -17,21 +17,22 @@ use crate::sys::linux as system;
 #[cfg(loom)]
 use crate::sys::modelled as system;
 use crate::sys::shared::{
-    AtomicBool, AtomicI32, AtomicU32, AtomicU64, LOOK, Ordering, fence, give_way, publish_i32,
-    publish_one_more, store_bool, store_u32,
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, LOOK, Ordering, fence, give_way,
+    publish_i32, publish_one_more, store_bool, store_u32,
 };
 
 /// Loops that may live in one process at a time.
 pub(crate) const CORES_MAX: usize = if cfg!(loom) { 2 } else { 1024 };
 
-type Cells = [OnceLock<Box<CoreCell>>; CORES_MAX];
+/// Null until it was leased once, and never freed then.
+type Cells = [AtomicPtr<CoreCell>; CORES_MAX];
 
 #[cfg(not(loom))]
-static CELLS: Cells = [const { OnceLock::new() }; CORES_MAX];
+static CELLS: Cells = [const { AtomicPtr::new(ptr::null_mut()) }; CORES_MAX];
 #[cfg(loom)]
 loom::lazy_static! {
     /// Each run of a model has its own.
-    static ref CELLS: Cells = [const { OnceLock::new() }; CORES_MAX];
+    static ref CELLS: Cells = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
 }
 
 #[repr(align(128))]
@@ -150,14 +151,37 @@ impl CoreCell {
 
 /// The cell of a core id that once was leased.
 pub(crate) fn cell(id: u32) -> Option<&'static CoreCell> {
-    CELLS.get(id as usize)?.get().map(|c| &**c)
+    let cell = CELLS.get(id as usize)?.load(Ordering::Acquire);
+    // SAFETY: null, or made by Box::into_raw in `made` and never freed.
+    unsafe { cell.as_ref() }
+}
+
+/// The cell in `place`, made if there is none yet.
+fn made(place: &AtomicPtr<CoreCell>) -> &'static CoreCell {
+    let known = place.load(Ordering::Acquire);
+    // SAFETY: null, or made by Box::into_raw below and never freed.
+    if let Some(known) = unsafe { known.as_ref() } {
+        return known;
+    }
+    let fresh = Box::into_raw(Box::new(CoreCell::new()));
+    let won = place.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire);
+    // SAFETY: whichever of the two is in the place is never freed, and the other one nobody has seen.
+    unsafe {
+        match won {
+            Ok(_) => &*fresh,
+            Err(others) => {
+                drop(Box::from_raw(fresh));
+                &*others
+            }
+        }
+    }
 }
 
 impl Lease {
     /// Takes the lowest free core id; none if all are in use.
     pub(crate) fn take() -> Option<Self> {
         for (id, place) in CELLS.iter().enumerate() {
-            let cell: &'static CoreCell = place.get_or_init(|| Box::new(CoreCell::new()));
+            let cell = made(place);
             if !cell.leased.swap(true, Ordering::Acquire) {
                 return Some(Self { id: id as u32, cell });
             }

@@ -232,8 +232,6 @@ fn loom_queue_room_wakes_who_waits() {
 fn loom_lease_a_core_has_one_loop_at_a_time_and_the_next_one_sees_what_it_left() {
     check(3, || {
         boot();
-        // Made before: loom does not see what a `OnceLock` orders.
-        drop([Lease::take(), Lease::take()]);
         let live = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let uses = |live: Arc<[AtomicUsize; 2]>| {
             let lease = Lease::take().expect("there are as many as threads");

@@ -16,5 +16,7 @@ pub(crate) mod shared;
 pub(crate) mod prefetch;
 pub(crate) mod signals;
 pub(crate) mod threads;
+#[cfg(tsan)]
+mod tsan;
 
 pub(crate) use kernel::{Kernel, RingMemory, WaitArg};

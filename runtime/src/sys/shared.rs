@@ -2,7 +2,7 @@
 //!
 //! Owns nothing: names of `std`, the store that no later look overtakes, and a place for one value. All of
 //! them pass through here, so that with `--cfg loom` a model checker's stand in their place
-//! (`docs/TESTING.md`).
+//! (`docs/TESTING.md`). With `--cfg tsan` the locks are those that ThreadSanitizer sees.
 //!
 //! loom knows sequentially consistent fences, and takes such loads and stores for acquires and releases. So
 //! each [`publish`] is a store and a fence there: the protocols are checked, each of which is a store and a
@@ -11,12 +11,14 @@
 //! words that have both, stores go by [`store_bool`] and [`store_u32`], which are swaps there.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::{
-    Condvar, Mutex, MutexGuard,
-    atomic::{
-        AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
-    },
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
+#[cfg(not(any(loom, tsan)))]
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+
+#[cfg(tsan)]
+pub(crate) use super::tsan::{Condvar, Mutex, MutexGuard};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
