@@ -21,6 +21,7 @@ target=x86_64-unknown-linux-gnu
 # The compiler's switch for sanitizers is not stable; the language is.
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_PROFILE_DEV_DEBUG=line-tables-only
 export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1"
+export LSAN_OPTIONS="suppressions=$here/lsan.supp:print_suppressions=0"
 export TSAN_OPTIONS="halt_on_error=0:second_deadlock_stack=1:suppressions=$here/tsan.supp"
 # Not under ThreadSanitizer, whose symbolizer is a process of its own with descriptors of its own: a test that
 # forbids new processes, and one that counts descriptors.
