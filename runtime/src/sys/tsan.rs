@@ -1,8 +1,8 @@
 //! Locks that ThreadSanitizer sees: with `--cfg tsan`, in the place of `std`'s.
 //!
-//! Owns the same locks with two words to the sanitizer around each. `std` comes compiled without it, and a lock
-//! that somebody else holds and a condition variable are settled in there: what they order would be reported
-//! as races. All else is what it is in any other build.
+//! Owns the same locks with two words to the sanitizer around each. `std` comes compiled without it, and a
+//! lock that somebody else holds and a condition variable are settled in there: what they order would be
+//! reported as races. All else is what it is in any other build.
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};

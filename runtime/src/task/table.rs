@@ -481,8 +481,8 @@ impl Tasks {
         }
     }
 
-    /// Tells whoever waited for a task that has ended. It may be gone afterwards, so it comes as a pointer: an
-    /// argument that is a reference would have to stay good until this returns.
+    /// Tells whoever waited for a task that has ended. It may be gone before this returns, which an argument
+    /// that is a reference may not.
     #[inline]
     pub(super) fn tell(&self, ended: NonNull<Header>, joiner: Joiner) {
         match joiner {
