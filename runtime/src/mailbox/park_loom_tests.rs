@@ -9,6 +9,7 @@ use loom::thread;
 
 use super::cell::{CoreCell, Lease};
 use super::queue::{JobQueue, Refused, Room};
+use crate::metrics::{Recorder, StatsLevel};
 use crate::sys::modelled::{block_on, boot, check, close, sleep};
 use crate::sys::shared::{AtomicUsize, Ordering};
 
@@ -149,6 +150,10 @@ impl Drop for Job {
     }
 }
 
+fn queue_of(cell: &'static CoreCell) -> Arc<JobQueue> {
+    Arc::new(JobQueue::new(cell, Arc::new(Recorder::new(StatsLevel::Counters, 0))))
+}
+
 fn count() -> Arc<[AtomicUsize; 2]> {
     Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)])
 }
@@ -157,7 +162,7 @@ fn count() -> Arc<[AtomicUsize; 2]> {
 fn loom_queue_a_push_wakes_the_core() {
     check(3, || {
         let cell = core();
-        let queue = Arc::new(JobQueue::new(cell));
+        let queue = queue_of(cell);
         let count = count();
         let senders = [(); 2].map(|()| {
             let (queue, count) = (queue.clone(), count.clone());
@@ -179,7 +184,7 @@ fn loom_queue_a_push_wakes_the_core() {
 fn loom_queue_every_closure_is_run_or_dropped() {
     check(3, || {
         let cell = core();
-        let queue = Arc::new(JobQueue::new(cell));
+        let queue = queue_of(cell);
         let count = count();
         let senders = [(); 2].map(|()| {
             let (queue, count) = (queue.clone(), count.clone());
@@ -205,7 +210,7 @@ fn loom_queue_every_closure_is_run_or_dropped() {
 fn loom_queue_room_wakes_who_waits() {
     check(3, || {
         let cell = core();
-        let queue = Arc::new(JobQueue::new(cell));
+        let queue = queue_of(cell);
         let count = count();
         assert!(queue.push(Job::boxed(&count)).is_ok());
         let sender = thread::spawn({

@@ -7,21 +7,13 @@
 //! full of each other's closures empty them.
 
 use std::collections::{BTreeMap, VecDeque};
-<<<<<<< HEAD
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-=======
-use std::sync::PoisonError;
->>>>>>> 6666e1a (loom: models of everything that threads share, and a script that breaks each)
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
 use crate::contain::contained;
-<<<<<<< HEAD
 use crate::metrics::{CoreState, Recorder, Snapshot};
-=======
 use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
->>>>>>> 6666e1a (loom: models of everything that threads share, and a script that breaks each)
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 

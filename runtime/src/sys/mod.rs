@@ -12,8 +12,8 @@ pub(crate) mod kernel;
 pub(crate) mod linux;
 #[cfg(loom)]
 pub(crate) mod modelled;
-pub(crate) mod shared;
 pub(crate) mod prefetch;
+pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod threads;
 #[cfg(tsan)]
