@@ -1,7 +1,7 @@
 //! loom's models of wakes, of the park, of leases and of the closure queue.
 //!
-//! What must hold here is broken on purpose, one thing at a time, by `tests/loom_breaks.sh`, which wants one of
-//! these to find it. `docs/TESTING.md` says which breaks have been seen to be found.
+//! What must hold here is broken on purpose, one thing at a time, by `tests/loom_breaks.sh`, which wants
+//! one of these to find it. `docs/TESTING.md` says which breaks have been seen to be found.
 
 use std::sync::Arc;
 
