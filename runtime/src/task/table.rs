@@ -458,9 +458,10 @@ impl Tasks {
         }
     }
 
-    /// Tells whoever waited for a task that has ended.
+    /// Tells whoever waited for a task that has ended. It may be gone before this returns, which an argument
+    /// that is a reference may not.
     #[inline]
-    pub(super) fn tell(&self, ended: &Header, joiner: Joiner) {
+    pub(super) fn tell(&self, ended: NonNull<Header>, joiner: Joiner) {
         match joiner {
             Joiner::Task(word) if word.core() == self.lease.id => self.wake(word),
             joiner => self.tell_other(ended, joiner),
@@ -468,11 +469,12 @@ impl Tasks {
     }
 
     #[inline(never)]
-    fn tell_other(&self, ended: &Header, joiner: Joiner) {
+    fn tell_other(&self, ended: NonNull<Header>, joiner: Joiner) {
         match joiner {
             Joiner::Task(word) => word.wake(),
             Joiner::Place(place) => {
-                if let Some(waker) = self.sets.ended(ended, place) {
+                // SAFETY: it is there until somebody is told of its end, below.
+                if let Some(waker) = self.sets.ended(unsafe { ended.as_ref() }, place) {
                     self.call(waker);
                 }
             }
