@@ -180,6 +180,7 @@ fn report_run(
         total: &measured.load.total,
         usages,
         missing: &measured.load.missing,
+        seconds: measured.load.seconds,
         window_ns: measured.window_ns,
         notes: measured.notes,
         core_histograms: measured.core_histograms,
