@@ -32,7 +32,7 @@ mod progress;
 pub mod results;
 pub mod run;
 mod series;
-mod text;
+pub mod text;
 pub mod workloads;
 
 use child::Trouble;
@@ -312,6 +312,7 @@ fn say(text: &str) {
 }
 
 /// A folder of this process alone, gone at its end.
+#[derive(Debug)]
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
