@@ -1,7 +1,7 @@
 //! What the behaviour tests share.
 //!
 //! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
-//! what a process holds ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]),
+//! what a process holds ([`process`]), forks ([`forked`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]),
 //! futures polled by hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
 //! ([`model`]), holding times to what is promised ([`trials`]), programs with a twin in Python ([`twins`]),
 //! work on two cores ([`two_cores`](mod@two_cores)),
@@ -39,6 +39,8 @@ pub mod child;
 pub mod drive;
 #[allow(unsafe_code)]
 pub mod foreign;
+#[allow(unsafe_code)]
+pub mod forked;
 pub mod model;
 pub mod net;
 #[allow(unsafe_code)]

@@ -161,6 +161,28 @@ pub fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Closes a descriptor by its number, whoever thinks to own it: for forked children alone, whose copies of
+/// owners are never dropped.
+pub fn close_number(fd: i32) {
+    // SAFETY: a plain integer; one that is not open is an error that does not matter.
+    unsafe { libc::close(fd) };
+}
+
+/// Sets the wall clock of the machine so many seconds on, or back.
+///
+/// # Panics
+/// Without the right to.
+pub fn step_wall_clock(seconds: i64) {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec that the call fills.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    assert_eq!(rc, 0);
+    now.tv_sec += seconds;
+    // SAFETY: a live timespec that the call reads.
+    let rc = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) };
+    assert_eq!(rc, 0, "clock_settime: {}", io::Error::last_os_error());
+}
+
 pub(crate) fn kill_group(leader: u32) {
     kill(-(leader as i32), libc::SIGKILL);
 }
