@@ -1,7 +1,8 @@
 //! What the behaviour tests share.
 //!
 //! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
-//! what a process holds ([`process`]), forks ([`forked`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]),
+//! what a process holds ([`process`]), forks ([`forked`]), loopback sockets ([`net`]),
+//! a TCP proxy with faults ([`proxy`]), small futures and numbers ([`drive`]),
 //! futures polled by hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
 //! ([`model`]), holding times to what is promised ([`trials`]), programs with a twin in Python ([`twins`]),
 //! work on two cores ([`two_cores`](mod@two_cores)),
@@ -45,6 +46,7 @@ pub mod model;
 pub mod net;
 #[allow(unsafe_code)]
 pub mod process;
+pub mod proxy;
 pub mod sim_workload;
 pub mod trials;
 pub mod twins;

@@ -183,6 +183,15 @@ pub fn step_wall_clock(seconds: i64) {
     assert_eq!(rc, 0, "clock_settime: {}", io::Error::last_os_error());
 }
 
+/// Ends a TCP connection by a reset, also if others have the same socket: `connect(2)` to AF_UNSPEC.
+pub(crate) fn reset_connection(socket: &std::net::TcpStream) {
+    let nowhere =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let len = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: a live address of that length. One that has ended is an error that does not matter.
+    unsafe { libc::connect(std::os::fd::AsRawFd::as_raw_fd(socket), &raw const nowhere, len) };
+}
+
 pub(crate) fn kill_group(leader: u32) {
     kill(-(leader as i32), libc::SIGKILL);
 }
