@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::process;
 
 /// Names the test that the child is for.
-const VARIABLE: &str = "CORELOOP_TEST_CHILD";
+pub(crate) const VARIABLE: &str = "CORELOOP_TEST_CHILD";
 
 /// A test body that runs in a process of its own.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What the behaviour tests share.
 //!
 //! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
-//! what a process holds ([`process`]), forks ([`forked`]), loopback sockets ([`net`]),
+//! what a process holds ([`process`]), forks ([`forked`]), what tests leave open ([`leaks`]), loopback sockets ([`net`]),
 //! a TCP proxy with faults ([`proxy`]), small futures and numbers ([`drive`]),
 //! futures polled by hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
 //! ([`model`]), holding times to what is promised ([`trials`]), programs with a twin in Python ([`twins`]),
@@ -42,6 +42,8 @@ pub mod drive;
 pub mod foreign;
 #[allow(unsafe_code)]
 pub mod forked;
+#[allow(unsafe_code)]
+pub mod leaks;
 pub mod model;
 pub mod net;
 #[allow(unsafe_code)]
