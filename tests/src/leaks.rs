@@ -195,7 +195,26 @@ fn field(line: &str, name: &str) -> Option<String> {
 }
 
 /// Tests that leave descriptors open on purpose, and why.
-pub const ON_PURPOSE: [(&str, &str); 0] = [];
+pub const ON_PURPOSE: [(&str, &str); 13] = [
+    ("cancel_forgotten_futures_leak_what_their_ops_hold_and_nothing_else", FORGETS),
+    ("cancel_forgotten_read_goes_before_the_next", FORGETS),
+    ("cancel_forgotten_write_goes_before_the_next", FORGETS),
+    ("t8_a_listening_operation_dropped_while_it_ends_loses_nothing", FORGETS),
+    ("cancel_op_grace_of_zero_leaks_what_it_must_and_says_so", NO_GRACE),
+    ("reentry_after_a_leak_keys_name_one_op", NO_GRACE),
+    ("reentry_of_a_clone_that_ends_the_loop_of_its_op", NESTED),
+    ("reentry_of_a_descriptor_that_ends_the_loop_as_its_op_is_made", NESTED),
+    ("reentry_of_hooks_and_payloads_that_do_everything", NESTED),
+    ("fault_emfile_keeps_other_connections_going", FILLS),
+    ("fault_emfile_on_accept_for_2_seconds", FILLS),
+    ("fault_emfile_on_accept_for_2_seconds_single_shot", FILLS),
+    ("fault_descriptors_out_at_start", FILLS),
+];
+
+const FORGETS: &str = "forgets a future, which keeps its op and socket for good";
+const NO_GRACE: &str = "ends a loop whose ops may not be waited for";
+const NESTED: &str = "ends the loop within the making or polling of an op, or forgets ops in hooks";
+const FILLS: &str = "uses up descriptor numbers by opening /dev/null";
 
 /// What a sweep found.
 #[derive(Debug, Default)]
