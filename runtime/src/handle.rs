@@ -203,6 +203,9 @@ impl Handle {
 
     /// What core `core` did so far; asks it, and waits for the answer.
     ///
+    /// # Cancel safety
+    /// Nothing is lost: the answer is dropped.
+    ///
     /// # Errors
     /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
     /// has answered.
