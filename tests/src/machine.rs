@@ -43,6 +43,17 @@ pub fn loopback_up() -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lets every process open 65,536 descriptors.
+///
+/// # Errors
+/// As `setrlimit(2)`.
+pub fn raise_files() -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: 1 << 16, rlim_max: 1 << 16 };
+    // SAFETY: a live rlimit that the call reads.
+    let rc = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Switches the machine off; comes back only where that is not allowed.
 pub fn power_off() {
     // SAFETY: plain calls; whatever was running may be cut off.

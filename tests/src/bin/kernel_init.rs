@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let ended = std::panic::catch_unwind(|| {
         machine::mount_all().expect("file systems");
         machine::loopback_up().expect("loopback");
+        machine::raise_files().expect("the limit of descriptors");
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
         println!("KERNEL {}", release.trim());
         let list = std::fs::read_to_string("/run.list").expect("the list of what to run");
