@@ -175,6 +175,37 @@ pub fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Closes a descriptor by its number, whoever thinks to own it: for forked children alone, whose copies of
+/// owners are never dropped.
+pub fn close_number(fd: i32) {
+    // SAFETY: a plain integer; one that is not open is an error that does not matter.
+    unsafe { libc::close(fd) };
+}
+
+/// Sets the wall clock of the machine so many seconds on, or back.
+///
+/// # Panics
+/// Without the right to.
+pub fn step_wall_clock(seconds: i64) {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec that the call fills.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    assert_eq!(rc, 0);
+    now.tv_sec += seconds;
+    // SAFETY: a live timespec that the call reads.
+    let rc = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) };
+    assert_eq!(rc, 0, "clock_settime: {}", io::Error::last_os_error());
+}
+
+/// Ends a TCP connection by a reset, also if others have the same socket: `connect(2)` to AF_UNSPEC.
+pub(crate) fn reset_connection(socket: &std::net::TcpStream) {
+    let nowhere =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let len = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: a live address of that length. One that has ended is an error that does not matter.
+    unsafe { libc::connect(std::os::fd::AsRawFd::as_raw_fd(socket), &raw const nowhere, len) };
+}
+
 pub(crate) fn kill_group(leader: u32) {
     kill(-(leader as i32), libc::SIGKILL);
 }

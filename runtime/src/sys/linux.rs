@@ -189,7 +189,11 @@ pub(crate) struct Map {
 impl Map {
     /// Shared pages of `fd` at `offset`.
     fn of(fd: RawFd, offset: i64, len: usize) -> io::Result<Self> {
-        Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)
+        let map = Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)?;
+        // A forked child must not write to its parent's queues: it has no mapping there and faults.
+        // SAFETY: the mapping is ours; advice on what a child inherits changes nothing here.
+        let rc = unsafe { libc::madvise(map.addr.as_ptr().cast(), len, libc::MADV_DONTFORK) };
+        if rc == 0 { Ok(map) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Private zeroed pages; untouched ones cost no memory.
