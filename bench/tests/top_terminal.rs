@@ -177,3 +177,25 @@ fn a_signal_and_a_server_that_goes_leave_the_terminal_as_it_was() {
     let ended = run(&["top", &port, "--once"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
 }
+
+#[test]
+fn a_terminal_that_goes_takes_the_view_with_it() {
+    if !io_uring_works() {
+        return;
+    }
+    let (_server, port) = serve();
+    let name = "a_terminal_that_goes_takes_the_view_with_it";
+    let Some(tmux) = Tmux::start(name, 80, 24, &top(&port, "")) else { return };
+    tmux.wait("a frame", |s| s.contains("p99 WAKE"));
+    let views = || {
+        let found = Command::new("pgrep").args(["-f", &format!(" top {port} --interval")]).output();
+        String::from_utf8_lossy(&found.unwrap().stdout).lines().count()
+    };
+    assert!(views() > 0);
+    drop(tmux);
+    let until = Instant::now() + PATIENCE;
+    while views() > 0 {
+        assert!(Instant::now() < until, "a view that has lost its terminal goes on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -55,6 +55,9 @@ impl Handle {
     /// What core `core` did so far and what it has now; asks it, and waits for the answer. On any loop, or
     /// on none.
     ///
+    /// # Cancel safety
+    /// Nothing is lost: a core that was asked answers, and its answer is dropped.
+    ///
     /// # Errors
     /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
     /// has answered.
@@ -67,6 +70,9 @@ impl Handle {
     /// What every core did so far and what it has now; waits for the answers for `limit` at most. A core
     /// that does not answer in time, since a task keeps it or it has ended, is reported all the same; only
     /// its [gauges](Snapshot::gauges) are older.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a core that was asked answers, and its answer is dropped.
     ///
     /// # Panics
     /// Outside a running loop; there is [`all_stats_blocking`](Self::all_stats_blocking).
@@ -116,6 +122,9 @@ impl Handle {
     /// The tasks of core `core`, at most `max` of them: asks it, and waits for the answer. On any loop, or on
     /// none. The core reads all its operations and timers for it: for a look by a person.
     ///
+    /// # Cancel safety
+    /// Nothing is lost: a core that was asked answers, and its answer is dropped.
+    ///
     /// # Errors
     /// As for [`stats`](Self::stats).
     ///
@@ -135,6 +144,9 @@ impl Handle {
     }
 
     /// The tasks of every core, at most `max` of each; waits for the answers for `limit` at most.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a core that was asked answers, and its answer is dropped.
     ///
     /// # Errors
     /// By core: [`PostError::CoreGone`] if it has ended, [`PostError::NoAnswer`] if it took too long.

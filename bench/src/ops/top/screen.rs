@@ -1,11 +1,15 @@
 //! The terminal while `top` has it.
 //!
 //! Owns that the terminal is given back as it was: at the end, at an error, at a panic (by the hook that
-//! ratatui sets), and at SIGTERM, SIGINT and SIGHUP, which end the view in good order.
+//! ratatui sets), and at SIGTERM, SIGINT and SIGHUP, which end the view in good order. Of a terminal that is
+//! gone crossterm reads the end for ever and comes back to nobody, so a thread beside sees to it that a hang-up
+//! ends the program.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use ratatui::DefaultTerminal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -31,6 +35,7 @@ impl Screen {
             signal_hook::flag::register_usize(number, signal.clone(), value)?;
         }
         let terminal = ratatui::try_init()?;
+        end_at_hang_up(signal.clone());
         Ok(Screen { terminal, signal })
     }
 
@@ -47,11 +52,29 @@ impl Drop for Screen {
     }
 }
 
+/// Ends the program if the view has not done so some time after a hang-up.
+fn end_at_hang_up(signal: Arc<AtomicUsize>) {
+    let hung_up = move || signal.load(Ordering::Relaxed) == SIGHUP as usize;
+    thread::spawn(move || {
+        let mut before = false;
+        loop {
+            thread::sleep(LOOK);
+            if before && hung_up() {
+                ratatui::restore();
+                std::process::exit(128 + SIGHUP);
+            }
+            before = hung_up();
+        }
+    });
+}
+
+/// Between two looks for a hang-up.
+const LOOK: Duration = Duration::from_millis(200);
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
-    use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
