@@ -100,6 +100,31 @@ fn report_a_core_that_is_kept_busy_is_read_without_it() {
 }
 
 #[test]
+fn report_mail_that_a_busy_core_lets_lie_is_in_its_histogram() {
+    let settings = Settings::default().stats(StatsLevel::Histograms);
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    let handle = event_loop.handle();
+    let (begun, begins) = std::sync::mpsc::channel();
+    let sender = thread::spawn(move || {
+        begins.recv().unwrap();
+        let found = handle.spawn_on(0, || async {}).unwrap();
+        (Instant::now(), found)
+    });
+    let (least, found) = event_loop.block_on(async {
+        begun.send(()).unwrap();
+        thread::sleep(100 * MS);
+        let free = Instant::now();
+        let (sent, found) = sender.join().unwrap();
+        (free.saturating_duration_since(sent), found)
+    });
+    event_loop.block_on(found).unwrap();
+    let mailbox = event_loop.stats().histograms.unwrap().mailbox;
+    assert_eq!(mailbox.count(), 1);
+    // The histogram keeps three digits.
+    assert!(u128::from(mailbox.max_ns()) * 1001 >= least.as_nanos() * 1000, "{least:?}");
+}
+
+#[test]
 fn report_a_core_that_has_ended_leaves_its_last_figures() {
     let mut event_loop = EventLoop::new().unwrap();
     let handle = event_loop.handle();

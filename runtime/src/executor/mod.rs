@@ -120,7 +120,7 @@ impl Core {
         }
         let lease = Lease::take().ok_or(StartError::TooManyLoops { limit: CORES_MAX })?;
         lease.open(driver.wake_fd(), driver.message_fd());
-        let jobs = Arc::new(JobQueue::new(lease.cell, metrics.clone()));
+        let jobs = Arc::new(JobQueue::new(lease.cell, metrics.clone(), kernel.shared_clock()));
         Ok(Rc::new(Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             tasks: Tasks::new(lease, metrics.clone(), config.reporter.clone(), kernel.now_ns()),

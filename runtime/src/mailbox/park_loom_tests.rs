@@ -151,7 +151,7 @@ impl Drop for Job {
 }
 
 fn queue_of(cell: &'static CoreCell) -> Arc<JobQueue> {
-    Arc::new(JobQueue::new(cell, Arc::new(Recorder::new(StatsLevel::Counters, 0))))
+    Arc::new(JobQueue::new(cell, Arc::new(Recorder::new(StatsLevel::Counters, 0)), None))
 }
 
 fn count() -> Arc<[AtomicUsize; 2]> {

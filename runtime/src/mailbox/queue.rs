@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
 use crate::contain::contained;
-use crate::metrics::{CoreState, Recorder, Snapshot};
+use crate::metrics::{CoreState, Latency, Recorder, Snapshot};
 use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -24,6 +24,8 @@ pub(crate) struct JobQueue {
     cell: &'static CoreCell,
     /// What the core did, for whoever asks.
     book: Arc<Recorder>,
+    /// What senders note the time by, if latencies are kept.
+    clock: Option<fn() -> u64>,
     /// None once the core has ended.
     open: Mutex<Option<Open>>,
     any: AtomicBool,
@@ -32,6 +34,8 @@ pub(crate) struct JobQueue {
 #[derive(Default)]
 struct Open {
     jobs: VecDeque<Job>,
+    /// When the first of them came; 0 if nobody noted it.
+    first_ns: u64,
     /// Who waits for room, by number.
     waiting: BTreeMap<u64, Waker>,
     next: u64,
@@ -46,8 +50,14 @@ pub(crate) enum Refused {
 }
 
 impl JobQueue {
-    pub(crate) fn new(cell: &'static CoreCell, book: Arc<Recorder>) -> Self {
-        Self { cell, book, open: Mutex::new(Some(Open::default())), any: AtomicBool::new(false) }
+    pub(crate) fn new(
+        cell: &'static CoreCell,
+        book: Arc<Recorder>,
+        clock: Option<fn() -> u64>,
+    ) -> Self {
+        let clock = clock.filter(|_| book.timing());
+        let open = Mutex::new(Some(Open::default()));
+        Self { cell, book, clock, open, any: AtomicBool::new(false) }
     }
 
     /// Queues a closure and wakes the core.
@@ -67,7 +77,12 @@ impl JobQueue {
         match &mut *open {
             None => return Err(Refused::Gone),
             Some(open) if open.jobs.len() >= room => return Err(Refused::Full(job)),
-            Some(open) => open.jobs.push_back(job),
+            Some(open) => {
+                if open.jobs.is_empty() {
+                    open.first_ns = self.clock.map_or(0, |now_ns| now_ns());
+                }
+                open.jobs.push_back(job);
+            }
         }
         self.any.store(true, Ordering::Release);
         drop(open);
@@ -116,7 +131,11 @@ impl JobQueue {
         self.any.store(false, Ordering::Relaxed);
         let Some(open) = lock.as_mut() else { return VecDeque::new() };
         let (jobs, waiting) = (std::mem::take(&mut open.jobs), std::mem::take(&mut open.waiting));
+        let first_ns = open.first_ns;
         drop(lock);
+        if let Some(now_ns) = self.clock.filter(|_| !jobs.is_empty()) {
+            self.book.took(Latency::Mailbox, now_ns().saturating_sub(first_ns));
+        }
         wake_all(waiting);
         jobs
     }

@@ -58,8 +58,8 @@ histograms! {
     Poll => poll,
     /// How late a timer fired.
     TimerLate => timer_late,
-    /// From the hand-over of a closure or a wake by another thread, the first since the last look, to the
-    /// look that finds it.
+    /// From the hand-over of a closure by another thread, the first since the last look, to the look that
+    /// finds it. Empty in a simulation.
     Mailbox => mailbox,
     /// From queueing a receive to its completion, the peer's silence included.
     OpRecv => op_recv,

@@ -76,6 +76,11 @@ pub(crate) trait Kernel {
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now_ns(&self) -> u64;
 
+    /// The same clock for threads that have no kernel at hand; none if only a loop's own thread may ask.
+    fn shared_clock(&self) -> Option<fn() -> u64> {
+        None
+    }
+
     /// CPU time of the calling thread in nanoseconds.
     fn thread_cpu_ns(&self) -> u64;
 

@@ -73,6 +73,10 @@ impl Kernel for Linux {
         monotonic_ns()
     }
 
+    fn shared_clock(&self) -> Option<fn() -> u64> {
+        Some(monotonic_ns)
+    }
+
     fn thread_cpu_ns(&self) -> u64 {
         thread_cpu_ns()
     }
