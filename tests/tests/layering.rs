@@ -30,6 +30,8 @@ const LAYERS: [(&str, u32); 32] = [
     ("buf", 5),
     ("time", 5),
     ("spawn", 5),
+    // Shares of a core's time.
+    ("sched", 5),
     ("sync", 5),
     // Plain functions as tasks, and tasks for what blocks.
     ("call", 6),

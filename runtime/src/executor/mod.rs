@@ -30,11 +30,13 @@ pub(crate) mod dial;
 pub(crate) mod kept;
 pub(crate) mod list;
 pub(crate) mod park;
+mod queues;
 pub(crate) mod tick;
 pub(crate) mod timers;
 
 use self::dial::{Dial, Spin};
 use self::kept::Kept;
+use self::queues::CpuCheck;
 use self::timers::Timers;
 
 /// What one core is set to.
@@ -71,6 +73,7 @@ pub(crate) struct Core {
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
+    cpu_check: CpuCheck,
     /// In debug mode: the longest that one poll may take, in ns.
     slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
@@ -109,6 +112,7 @@ impl Core {
             timers: Timers::new(kernel.clone(), config.timer_resolution),
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
+            cpu_check: CpuCheck::default(),
             slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
             blocking: Rc::new(Pool::new(config.blocking)),
@@ -177,6 +181,7 @@ impl Core {
         };
         let cpu_time = Duration::from_nanos(self.kernel.thread_cpu_ns());
         self.metrics.say(gauges, cpu_time, self.kernel.now_ns());
+        self.metrics.say_queues(self.tasks.queue_stats());
     }
 
     /// What its clock says.

@@ -15,6 +15,7 @@ use crate::metrics::{Kind, Latency};
 use crate::task::TaskInfo;
 use crate::task::report::Report;
 use crate::task::table::Next;
+use crate::task::table::served::SEVERAL;
 
 /// How long a turn may wait when it finds nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(crate) enum Wait {
 }
 
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
-const POLLS_PER_LOOK: usize = 32;
+pub(super) const POLLS_PER_LOOK: usize = 32;
 
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
@@ -182,8 +183,11 @@ impl Core {
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
     /// Whether anything ran, and whether the main future has ended: then nobody else runs any more.
     fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> (bool, bool) {
-        let mut clock = PollClock::new(self, began);
         let ready = self.tasks.begin_turn();
+        if ready == SEVERAL {
+            return self.run_queues(root, began);
+        }
+        let mut clock = PollClock::new(self, began);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
         // One catch for all polls: a task that panics is ended, and the others go on.
@@ -263,7 +267,7 @@ struct RunTurn<'a, 'r> {
 }
 
 /// Clock readings within a run of polls: one for each boundary if histograms are kept, none otherwise.
-struct PollClock<'a> {
+pub(super) struct PollClock<'a> {
     core: &'a Core,
     last: u64,
     timing: bool,
@@ -278,16 +282,26 @@ impl<'a> PollClock<'a> {
         Self { core, last, timing, polling: None }
     }
 
+    /// One that is read after each poll in any case.
+    pub(super) fn reading_each(core: &'a Core) -> Self {
+        Self { core, last: core.kernel.now_ns(), timing: true, polling: None }
+    }
+
+    /// What is done from here on is part of the next poll, and what was done since the last is not.
+    pub(super) fn reads(&mut self) {
+        self.last = self.core.read_clock();
+    }
+
     /// A poll begins, of the task that `whose` describes.
     #[inline]
-    fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
+    pub(super) fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
         if self.core.slow_ns.is_some() {
             self.polling = Some(whose());
         }
     }
 
     #[inline]
-    fn polled(&mut self, woken: Option<u32>) {
+    pub(super) fn polled(&mut self, woken: Option<u32>) {
         if self.timing {
             self.record(woken);
         }
@@ -312,11 +326,11 @@ impl<'a> PollClock<'a> {
         }
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         if self.timing { self.last } else { self.core.kernel.now_ns() }
     }
 
-    fn tick_ends(self, began: u64) {
+    pub(super) fn tick_ends(self, began: u64) {
         if self.timing {
             self.core.metrics.took(Latency::Tick, self.last - began);
         }
