@@ -38,6 +38,11 @@ pub struct GuideToCores;
 #[doc = include_str!("../../docs/guide/production.md")]
 pub struct GuideToProduction;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/scheduling.md")]
+pub struct GuideToScheduling;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;
