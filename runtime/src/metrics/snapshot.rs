@@ -39,6 +39,7 @@ pub struct Snapshot {
 
 /// What one task queue did since it was made; the default one: since it was the only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Its name.
