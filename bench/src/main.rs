@@ -27,9 +27,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use coreloop::Settings;
+use coreloop::config::Resolved;
 
 use crate::cli::peers::PeersArgs;
 use crate::cli::plan::{self, LoadPlan, ServePlan};
+use crate::cli::settings::ServerTuning;
 use crate::cli::{
     Cli, Command, DoctorArgs, IdleArgs, LoadArgs, LoadScenario, Outputs, RunArgs, RunScenario,
     ServeArgs, ServeScenario, Tcp,
@@ -70,7 +73,7 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
     let (serve, load) =
         plan::run(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if args.tuning.print_config {
-        print(&serve.settings.to_string());
+        print_config(&serve.settings)?;
         return Ok(ExitCode::SUCCESS);
     }
     check_files(&load, 2, &machine);
@@ -78,6 +81,16 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
     let frame = Frame { outputs: &args.outputs, command: "run echo" };
     let measured = scenario::run_echo(&serve, &load, &frame)?;
     report_run(&machine, &frame, &load, Some(&serve), measured)
+}
+
+/// Every setting with where it came from, and what this kernel would not give.
+fn print_config(settings: &Resolved) -> Result<(), Failure> {
+    print(&settings.to_string());
+    for (core, stepped) in settings.stepped_down().map_err(|error| error.to_string())? {
+        let place = core.map_or_else(String::new, |core| format!("core.{core}."));
+        print(&format!("# {place}{stepped}\n"));
+    }
+    Ok(())
 }
 
 fn load_echo(args: &LoadArgs) -> Result<ExitCode, Failure> {
@@ -97,7 +110,7 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let congestion = congestion(&args.tcp, &mut machine);
     let plan = plan::serve(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if args.tuning.print_config {
-        print(&plan.settings.to_string());
+        print_config(&plan.settings)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &args.json {
@@ -149,7 +162,11 @@ fn compare_peers(args: &PeersArgs) -> Result<ExitCode, Failure> {
 }
 
 fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
-    let input = DoctorInput { machine: MachineFacts::read(), ring: probe::ring() };
+    let tuning = ServerTuning { set: args.set.clone(), ..ServerTuning::default() };
+    let settings =
+        tuning.resolve(Settings::default(), std::env::vars()).unwrap_or_else(usage_error);
+    let ring = probe::ring(settings.settings().clone());
+    let input = DoctorInput { machine: MachineFacts::read(), ring };
     let findings = doctor::examine(&input);
     if args.json {
         let report = DoctorReport::new(&input, &findings);

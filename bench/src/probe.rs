@@ -5,13 +5,13 @@
 
 use std::io;
 
-use coreloop::{EventLoop, Missing, RingReport, Settings, StartError};
+use coreloop::{EventLoop, Missing, RingReport, Settings, StartError, SteppedDown};
 
-use crate::doctor::{RingFacts, RingFailure, RingFailureKind, StepDown};
+use crate::doctor::{RingFacts, RingFailure, RingFailureKind, SettingStep, StepDown};
 
-/// A ring as the runtime sets it up with its default settings, or why there is none.
-pub fn ring() -> Result<RingFacts, RingFailure> {
-    match EventLoop::with(Settings::default()) {
+/// A ring as the runtime sets it up with these settings, or why there is none.
+pub fn ring(settings: Settings) -> Result<RingFacts, RingFailure> {
+    match EventLoop::with(settings) {
         Ok(event_loop) => Ok(RingFacts::from(event_loop.ring_report())),
         Err(error) => Err(RingFailure::from(&error)),
     }
@@ -22,7 +22,10 @@ const MORE_MEMORY: &str = "raise the limit of locked memory (ulimit -l, LimitMEM
 
 impl From<&RingReport> for RingFacts {
     fn from(report: &RingReport) -> RingFacts {
-        let missing = report.missing.iter().map(|(feature, why)| StepDown {
+        // What a setting excludes was chosen.
+        let chosen = |why: &Missing| matches!(why, Missing::Excluded(_));
+        let missing = report.missing.iter().filter(|(_, why)| !chosen(why));
+        let missing = missing.map(|(feature, why)| StepDown {
             what: feature.name().to_owned(),
             why: match why {
                 Missing::Kernel => format!("{why}, Linux {} has", feature.since()),
@@ -36,22 +39,32 @@ impl From<&RingReport> for RingFacts {
             }
             .to_owned(),
         });
-        let mut step_downs: Vec<StepDown> = missing.collect();
-        let (asked, got) = (report.sq_entries_asked, report.sq_entries);
-        if got < asked {
-            step_downs.push(StepDown {
-                what: format!("a submission queue of {asked} entries"),
-                why: format!("memory that may be locked sufficed for {got}"),
-                change: MORE_MEMORY.to_owned(),
-            });
-        }
+        let step_downs: Vec<StepDown> = missing.collect();
         RingFacts {
             features: report.names_in_force().into_iter().map(str::to_owned).collect(),
             step_downs,
-            sq_entries: got,
+            settings: report.stepped.iter().map(SettingStep::from).collect(),
+            sq_entries: report.sq_entries,
             cq_entries: report.cq_entries,
             buffers: report.buffers,
             buffer_size_bytes: report.buffer_size,
+        }
+    }
+}
+
+impl From<&SteppedDown> for SettingStep {
+    fn from(stepped: &SteppedDown) -> SettingStep {
+        SettingStep {
+            setting: stepped.setting.to_owned(),
+            asked: stepped.asked.clone(),
+            in_force: stepped.in_force.clone(),
+            why: stepped.why.to_string(),
+            change: match stepped.why {
+                Missing::Memory => MORE_MEMORY.to_owned(),
+                Missing::Masked => "unmask it, or don't ask for it".to_owned(),
+                Missing::Kernel => "run a newer kernel, or don't ask for it".to_owned(),
+                _ => format!("choose another {}, or none", stepped.setting),
+            },
         }
     }
 }
@@ -89,7 +102,6 @@ mod tests {
             (Feature::DeferTaskrun, Missing::Needs(Feature::SingleIssuer)),
             (Feature::SingleIssuer, Missing::Masked),
         ];
-        (report.sq_entries_asked, report.sq_entries) = (256, 64);
         let facts = RingFacts::from(&report);
         assert_eq!(facts.features, ["submit_all"]);
         let told: Vec<String> =
@@ -100,9 +112,22 @@ mod tests {
                 "no_sqarray: this kernel does not have it, Linux 6.6 has",
                 "defer_taskrun: needs single_issuer",
                 "single_issuer: masked by settings",
-                "a submission queue of 256 entries: memory that may be locked sufficed for 64",
             ]
         );
+    }
+
+    #[test]
+    fn settings_that_are_not_in_force_are_told() {
+        let settings = Settings::default().min_wait(Some(std::time::Duration::from_micros(50)));
+        let facts = ring(settings.mask(Feature::MinWait)).unwrap();
+        let [step] = facts.settings.as_slice() else { panic!("{:?}", facts.settings) };
+        assert_eq!(
+            (step.setting.as_str(), step.asked.as_str(), step.in_force.as_str(), step.why.as_str()),
+            ("min_wait", "50µs", "off", "masked by settings")
+        );
+        let chosen = Settings::default().sqpoll(Some(std::time::Duration::from_millis(1)));
+        let facts = ring(chosen).unwrap();
+        assert!(facts.step_downs.iter().all(|step| !step.what.contains("taskrun")), "{facts:?}");
     }
 
     #[test]

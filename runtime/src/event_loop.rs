@@ -21,6 +21,7 @@ use crate::executor::{Core, context};
 use crate::handle::Handle;
 use crate::metrics::Snapshot;
 use crate::placement;
+use crate::stall::watcher::Watched;
 use crate::sys::Kernel;
 use crate::sys::linux::Linux;
 use crate::task::table::ROOT;
@@ -61,6 +62,8 @@ pub fn run<F: Future>(main: F) -> Result<F::Output, StartError> {
 /// std::thread::spawn(move || drop(event_loop));
 /// ```
 pub struct EventLoop {
+    /// Goes before the tasks that it watches.
+    watched: Option<Watched>,
     core: Rc<Core>,
     grace: Duration,
 }
@@ -97,7 +100,16 @@ impl EventLoop {
 
     /// A loop that spins as it is told, whoever else runs on its CPU.
     pub(crate) fn with_spin_as_given(settings: Settings) -> Result<Self, StartError> {
-        Self::on_kernel(Rc::new(Linux), &settings)
+        let mut event_loop = Self::on_kernel(Rc::new(Linux), &settings)?;
+        if let Some((threshold, hook)) = settings.stalls() {
+            let core = event_loop.core();
+            let watched = Watched::new(&core.tasks, core.metrics.clone(), threshold, hook);
+            if watched.is_none() {
+                core.metrics.step_down("stall_threshold", "no thread for it could be started");
+            }
+            event_loop.watched = watched;
+        }
+        Ok(event_loop)
     }
 
     /// A loop over whatever answers to the seam.
@@ -106,7 +118,7 @@ impl EventLoop {
         settings: &Settings,
     ) -> Result<Self, StartError> {
         let core = Core::new(kernel, &settings.checked()?)?;
-        Ok(Self { core, grace: settings.grace_period() })
+        Ok(Self { watched: None, core, grace: settings.grace_period() })
     }
 
     pub(crate) fn core(&self) -> &Rc<Core> {
@@ -189,7 +201,10 @@ impl EventLoop {
     /// Makes a task of this loop; it runs when the loop is driven.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> crate::task::JoinHandle<F::Output> {
-        self.core.tasks.spawn(future, Location::caller())
+        let at = Location::caller();
+        #[cfg(feature = "tracing")]
+        let future = crate::task::traced::traced(future, None, at);
+        self.core.tasks.spawn(future, at)
     }
 
     /// A handle for other threads.

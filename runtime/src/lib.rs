@@ -48,6 +48,7 @@ pub mod signal;
 pub mod sim;
 mod spawn;
 mod spawn_blocking;
+mod stall;
 pub mod sync;
 #[allow(unsafe_code)]
 mod sys;
@@ -62,7 +63,8 @@ pub use coreloop_macros::{main, test};
 
 pub use call::{call_at, call_later, call_soon};
 pub use config::Settings;
-pub use driver::features::{Feature, FeatureSet, Missing, RingReport, UnknownFeature};
+pub use driver::asked::TaskWork;
+pub use driver::features::{Feature, FeatureSet, Missing, RingReport, SteppedDown, UnknownFeature};
 pub use driver::setup::StartError;
 pub use event_loop::{EventLoop, Turn, run};
 pub use executor::close::ShutdownReport;
@@ -77,6 +79,7 @@ pub use report::TaskList;
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
 pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
 pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};
+pub use stall::{Backtrace, Stall};
 
 /// What the attributes expand to calls of; not for other use.
 #[doc(hidden)]

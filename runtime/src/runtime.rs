@@ -20,6 +20,7 @@ use crate::handle::Handle;
 use crate::mailbox::peers::{Peers, Stop};
 use crate::mailbox::queue::JobQueue;
 use crate::placement::{self, Cores, CoresError};
+use crate::stall::Stall;
 
 /// Loops on several cores, one pinned thread each.
 ///
@@ -38,6 +39,7 @@ pub struct Runtime {
     on_start: Option<OnStart>,
 }
 
+type OnStall = dyn Fn(&Stall) + Send + Sync;
 type OnStart = Box<dyn FnOnce(Handle) + Send>;
 
 /// What a core's main future is told of its place.
@@ -123,6 +125,7 @@ pub struct Builder {
     settings: Settings,
     special: HashMap<usize, Settings>,
     shared_cpus: bool,
+    on_stall: Option<Arc<OnStall>>,
     on_start: Option<OnStart>,
 }
 
@@ -160,6 +163,13 @@ impl Builder {
         self
     }
 
+    /// Who is told of stalls of any core: [`Settings::on_stall`](crate::Settings::on_stall) for all of
+    /// them, those with settings of their own too.
+    pub fn on_stall(mut self, hook: impl Fn(&Stall) + Send + Sync + 'static) -> Self {
+        self.on_stall = Some(Arc::new(hook));
+        self
+    }
+
     /// Called once with the handle when all cores have started, on one of the runtime's threads.
     pub fn on_start(mut self, f: impl FnOnce(Handle) + Send + 'static) -> Self {
         self.on_start = Some(Box::new(f));
@@ -170,7 +180,13 @@ impl Builder {
     ///
     /// # Errors
     /// Cores that can't be had, settings out of range.
-    pub fn build(self) -> Result<Runtime, BuildError> {
+    pub fn build(mut self) -> Result<Runtime, BuildError> {
+        if let Some(hook) = self.on_stall.take() {
+            for settings in self.special.values_mut().chain([&mut self.settings]) {
+                let hook = hook.clone();
+                *settings = std::mem::take(settings).on_stall(move |stall| hook(stall));
+            }
+        }
         let cpus = self.cores.resolve()?;
         self.settings.checked()?;
         for (index, settings) in &self.special {

@@ -166,9 +166,14 @@ impl TaskQueue {
         name: impl Into<Arc<str>>,
         future: F,
     ) -> JoinHandle<F::Output> {
-        let handle = self.spawn(future);
-        handle.rename(name.into());
-        handle
+        let name = name.into();
+        match self.spawn_at(future, Some(&name), Location::caller()) {
+            Ok(handle) => {
+                handle.rename(name);
+                handle
+            }
+            Err(_) => context::no_loop("a spawn in a task queue"),
+        }
     }
 
     /// As [`spawn`](Self::spawn), and gives the future back where the queue's loop is not running.
@@ -177,11 +182,24 @@ impl TaskQueue {
     /// The future, if the queue's loop is not the one that runs on this thread.
     #[track_caller]
     pub fn try_spawn<F: Future + 'static>(&self, future: F) -> Result<JoinHandle<F::Output>, F> {
+        self.spawn_at(future, None, Location::caller())
+    }
+
+    /// `name` is what the task's span says; the task itself is not named by it.
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "spans alone use it"))]
+    fn spawn_at<F: Future + 'static>(
+        &self,
+        future: F,
+        name: Option<&str>,
+        at: &'static Location<'static>,
+    ) -> Result<JoinHandle<F::Output>, F> {
         if !current::is_running(&self.tasks) {
             return Err(future);
         }
-        let (tasks, at) = (self.tasks.clone(), Location::caller());
-        Ok(self.tasks.in_queue(self.id, || tasks.spawn_judged::<F, AnyValue>(future, at)))
+        #[cfg(feature = "tracing")]
+        let future = crate::task::traced::traced(future, name, at);
+        let tasks = self.tasks.clone();
+        Ok(self.tasks.in_queue(self.id, || tasks.spawn_judged::<_, AnyValue>(future, at)))
     }
 
     /// Its name: `default` for the default one.

@@ -40,8 +40,14 @@ pub fn spawn_named<F: Future + 'static>(
     name: impl Into<Arc<str>>,
     future: F,
 ) -> JoinHandle<F::Output> {
-    let handle = spawn(future);
-    handle.rename(name.into());
+    let (name, at) = (name.into(), Location::caller());
+    let Some(tasks) = context::with_core(|core| core.tasks.clone()) else {
+        context::no_loop("a spawn")
+    };
+    #[cfg(feature = "tracing")]
+    let future = crate::task::traced::traced(future, Some(&name), at);
+    let handle = tasks.spawn_judged::<_, AnyValue>(future, at);
+    handle.rename(name);
     handle
 }
 
@@ -72,7 +78,12 @@ pub(crate) fn try_spawn_at<F: Future + 'static>(
     at: &'static Location<'static>,
 ) -> Result<JoinHandle<F::Output>, F> {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => Ok(tasks.spawn_judged::<F, AnyValue>(future, at)),
+        Some(tasks) => {
+            // Not a call when it does nothing: futures are large, and each call moves them.
+            #[cfg(feature = "tracing")]
+            let future = crate::task::traced::traced(future, None, at);
+            Ok(tasks.spawn_judged::<_, AnyValue>(future, at))
+        }
         None => Err(future),
     }
 }
@@ -105,7 +116,12 @@ where
     E: Display,
 {
     match context::with_core(|core| core.tasks.clone()) {
-        Some(tasks) => tasks.spawn_judged::<F, ErrIsFailure>(future, Location::caller()),
+        Some(tasks) => {
+            let at = Location::caller();
+            #[cfg(feature = "tracing")]
+            let future = crate::task::traced::traced(future, None, at);
+            tasks.spawn_judged::<_, ErrIsFailure>(future, at)
+        }
         None => context::no_loop("a spawn"),
     }
 }

@@ -24,6 +24,8 @@ const LAYERS: [(&str, u32); 33] = [
     ("task", 3),
     // Threads beside a loop.
     ("blocking", 3),
+    // Who looks whether loops move.
+    ("stall", 4),
     // The loop, which brings these together.
     ("executor", 4),
     // What user code is written with.

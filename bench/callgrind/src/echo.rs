@@ -8,15 +8,15 @@ use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use coreloop::{EventLoop, spawn};
+use coreloop::{EventLoop, Settings, StatsLevel, spawn};
 use coreloop_net::{TcpListener, TcpStream};
 
 const CONNECTIONS: usize = 64;
 const SIZE: usize = 64;
 
 /// `count` requests of 64 bytes over 64 connections, `depth` at a time on each.
-pub fn requests(count: u64, depth: usize) {
-    let mut event_loop = EventLoop::new().expect("a loop");
+pub fn requests(count: u64, depth: usize, stats: StatsLevel) {
+    let mut event_loop = EventLoop::with(Settings::default().stats(stats)).expect("a loop");
     let echoed = Rc::new(Cell::new(0));
     let addr = event_loop.block_on(listen(echoed.clone()));
     let mut clients: Vec<StdStream> = (0..CONNECTIONS)

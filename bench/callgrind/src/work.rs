@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use coreloop::time::sleep;
-use coreloop::{EventLoop, spawn, sync, yield_now};
+use coreloop::{EventLoop, StatsLevel, spawn, sync, yield_now};
 
 use crate::echo;
 
@@ -36,14 +36,28 @@ pub const WORKLOADS: &[Workload] = &[
         what: "64 B received and sent back, 64 connections (the server's side)",
         small: 640,
         large: 6_400,
-        run: |count| echo::requests(count, 1),
+        run: |count| echo::requests(count, 1, StatsLevel::default()),
+    },
+    Workload {
+        name: "echo-stats-off",
+        what: "as echo, with nothing counted",
+        small: 640,
+        large: 6_400,
+        run: |count| echo::requests(count, 1, StatsLevel::Off),
+    },
+    Workload {
+        name: "echo-histograms",
+        what: "as echo, with counters and histograms",
+        small: 640,
+        large: 6_400,
+        run: |count| echo::requests(count, 1, StatsLevel::Histograms),
     },
     Workload {
         name: "echo-depth-16",
         what: "64 B received and sent back, 16 at a time on each of 64 connections",
         small: 10_240,
         large: 102_400,
-        run: |count| echo::requests(count, 16),
+        run: |count| echo::requests(count, 16, StatsLevel::default()),
     },
     Workload {
         name: "spawn",

@@ -249,6 +249,9 @@ pub struct DoctorArgs {
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
+    /// A setting to ask the kernel for, as for run and serve; the environment is read too
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// How the requests of an open loop follow each other.

@@ -36,6 +36,8 @@ pub struct RingFacts {
     pub features: Vec<String>,
     /// What was asked for and not had.
     pub step_downs: Vec<StepDown>,
+    /// Settings that are not in force as they were asked for.
+    pub settings: Vec<SettingStep>,
     /// Entries of the submission queue.
     pub sq_entries: u32,
     /// Entries of the completion queue.
@@ -52,6 +54,21 @@ pub struct StepDown {
     /// The flag, feature or op.
     pub what: String,
     /// Why: the kernel's answer, or that it was masked.
+    pub why: String,
+    /// What would bring it.
+    pub change: String,
+}
+
+/// One setting that is not in force as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SettingStep {
+    /// Its name.
+    pub setting: String,
+    /// What was asked for.
+    pub asked: String,
+    /// What there is instead.
+    pub in_force: String,
+    /// Why.
     pub why: String,
     /// What would bring it.
     pub change: String,

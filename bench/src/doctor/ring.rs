@@ -25,7 +25,7 @@ pub fn works(ring: &RingFacts) -> Vec<Finding> {
             }
         )),
     ];
-    if ring.step_downs.is_empty() {
+    if ring.step_downs.is_empty() && ring.settings.is_empty() {
         findings
             .push(Finding::ok("nothing was stepped down; the ops that the loop needs are there"));
     }
@@ -33,6 +33,14 @@ pub fn works(ring: &RingFacts) -> Vec<Finding> {
         findings.push(Finding::warn(
             format!("{} is not in force: {}", step.what, step.why),
             "the loop works without it, but slower or with more memory",
+            step.change.clone(),
+        ));
+    }
+    for step in &ring.settings {
+        let setting = &step.setting;
+        findings.push(Finding::warn(
+            format!("{setting}: asked {}, in force {}", step.asked, step.in_force),
+            &step.why,
             step.change.clone(),
         ));
     }

@@ -1,20 +1,16 @@
 //! The interval log: HdrHistogram's `.hlog`, one tagged, deflated histogram per second and series.
 //!
-//! Owns the open file and the tags. Written while the run goes on, so that a long run needs no
+//! Owns the open file and the tags; the format is `coreloop`'s. Written while the run goes on, so that a long run needs no
 //! memory for its intervals and a killed one leaves what it had. Values are in nanoseconds, times
 //! in seconds since the start of the window, whose wall-clock time the header gives.
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{
-    IntervalLogWriterBuilder, IntervalLogWriterError, Tag,
-};
+use coreloop::report::format::IntervalLog;
 
 use crate::report::write::WriteError;
 use crate::stats::LatencySet;
@@ -31,8 +27,7 @@ pub const TAG_LAG: &str = "lag";
 /// An interval log being written.
 pub struct HlogWriter {
     path: PathBuf,
-    out: BufWriter<File>,
-    serializer: V2DeflateSerializer,
+    log: IntervalLog<BufWriter<File>>,
 }
 
 impl fmt::Debug for HlogWriter {
@@ -44,14 +39,10 @@ impl fmt::Debug for HlogWriter {
 impl HlogWriter {
     /// Creates the file. `start` is the wall-clock time at which the window begins.
     pub fn create(path: &Path, start: SystemTime, what: &str) -> Result<HlogWriter, WriteError> {
-        let file = File::create(path).map_err(|cause| WriteError::new(path, cause))?;
-        let mut writer = HlogWriter {
-            path: path.to_owned(),
-            out: BufWriter::new(file),
-            serializer: V2DeflateSerializer::new(),
-        };
-        writer.header(start, what).map_err(|cause| WriteError::new(path, cause))?;
-        Ok(writer)
+        let begun = File::create(path)
+            .and_then(|file| IntervalLog::begin(BufWriter::new(file), start, what));
+        let log = begun.map_err(|cause| WriteError::new(path, cause))?;
+        Ok(HlogWriter { path: path.to_owned(), log })
     }
 
     /// Writes one interval: a line per series.
@@ -61,51 +52,23 @@ impl HlogWriter {
         length: Duration,
         set: &LatencySet,
     ) -> Result<(), WriteError> {
-        let write = |writer: &mut HlogWriter| match &set.open {
-            None => writer.line(start, length, TAG_LATENCY, &set.uncorrected),
+        let write = |log: &mut IntervalLog<_>| match &set.open {
+            None => log.line(start, length, TAG_LATENCY, &set.uncorrected),
             Some(open) => {
-                writer.line(start, length, TAG_CORRECTED, &open.corrected)?;
-                writer.line(start, length, TAG_UNCORRECTED, &set.uncorrected)?;
-                writer.line(start, length, TAG_LAG, &open.lag)
+                log.line(start, length, TAG_CORRECTED, &open.corrected)?;
+                log.line(start, length, TAG_UNCORRECTED, &set.uncorrected)?;
+                log.line(start, length, TAG_LAG, &open.lag)
             }
         };
-        write(self).and_then(|()| self.out.flush()).map_err(|e| WriteError::new(&self.path, e))
-    }
-
-    fn header(&mut self, start: SystemTime, what: &str) -> io::Result<()> {
-        IntervalLogWriterBuilder::new()
-            .add_comment("[Histogram log format version 1.3]")
-            .add_comment(&format!("{what}; values and Interval_Max in ns"))
-            .with_start_time(start)
-            .with_base_time(start)
-            .begin_log_with(&mut self.out, &mut self.serializer)?;
-        self.out.write_all(LEGEND.as_bytes())
-    }
-
-    fn line(
-        &mut self,
-        start: Duration,
-        length: Duration,
-        tag: &str,
-        values: &Histogram<u64>,
-    ) -> io::Result<()> {
-        // Without headers to write, beginning a log writes nothing: it only lends the file to the
-        // crate's writer, which can't be kept since it borrows.
-        IntervalLogWriterBuilder::new()
-            .begin_log_with(&mut self.out, &mut self.serializer)?
-            .write_histogram(values, start, length, Tag::new(tag))
-            .map_err(|error| match error {
-                IntervalLogWriterError::IoError(cause) => cause,
-                IntervalLogWriterError::SerializeError(cause) => io::Error::other(cause),
-            })
+        write(&mut self.log)
+            .and_then(|()| self.log.flush())
+            .map_err(|e| WriteError::new(&self.path, e))
     }
 }
 
-const LEGEND: &str =
-    "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
-
 #[cfg(test)]
 mod tests {
+    use hdrhistogram::Histogram;
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use coreloop::report::format::percentile_distribution;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -63,38 +64,6 @@ pub fn uncorrected_path(path: &Path) -> PathBuf {
     name.push(".uncorrected");
     PathBuf::from(name)
 }
-
-/// The text that HdrHistogram's `outputPercentileDistribution` prints: five steps to each halving
-/// of the distance to 100 %, values divided by `unit`. The plotters of that project read it.
-pub fn percentile_distribution(
-    out: &mut impl Write,
-    histogram: &Histogram<u64>,
-    unit: f64,
-) -> io::Result<()> {
-    const TICKS_PER_HALF_DISTANCE: u32 = 5;
-    let digits = usize::from(histogram.sigfig());
-    writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", COLUMN_4)?;
-    let mut total = 0;
-    for step in histogram.iter_quantiles(TICKS_PER_HALF_DISTANCE) {
-        total += step.count_since_last_iteration();
-        let value = step.value_iterated_to() as f64 / unit;
-        let quantile = step.quantile_iterated_to();
-        write!(out, "{value:12.digits$} {quantile:14.12} {total:10}")?;
-        // The last line has no fourth column: it would be infinite.
-        match quantile < 1.0 {
-            true => writeln!(out, " {:14.2}", 1.0 / (1.0 - quantile))?,
-            false => writeln!(out)?,
-        }
-    }
-    let (mean, deviation) = (histogram.mean() / unit, histogram.stdev() / unit);
-    let max = histogram.max() as f64 / unit;
-    let sub_buckets = (2 * 10u64.pow(digits as u32)).next_power_of_two();
-    writeln!(out, "#[Mean    = {mean:12.digits$}, StdDeviation   = {deviation:12.digits$}]")?;
-    writeln!(out, "#[Max     = {max:12.digits$}, Total count    = {:12}]", histogram.len())?;
-    writeln!(out, "#[Buckets = {:12}, SubBuckets     = {sub_buckets:12}]", histogram.buckets())
-}
-
-const COLUMN_4: &str = "1/(1-Percentile)";
 
 fn write_file(
     path: &Path,

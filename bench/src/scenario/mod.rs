@@ -212,7 +212,13 @@ impl Platform {
     pub fn with_ring(mut self, ring: &RingFacts) -> Platform {
         self.ring_features = ring.features.clone();
         let steps = ring.step_downs.iter();
-        self.ring_step_downs = steps.map(|step| format!("{} ({})", step.what, step.why)).collect();
+        let settings = ring.settings.iter();
+        let settings = settings.map(|step| {
+            let (asked, got) = (&step.asked, &step.in_force);
+            format!("{}: asked {asked}, in force {got} ({})", step.setting, step.why)
+        });
+        let steps = steps.map(|step| format!("{} ({})", step.what, step.why));
+        self.ring_step_downs = steps.chain(settings).collect();
         self
     }
 }

@@ -122,7 +122,13 @@ trait Form {
     type Op: Op<Out = BufResult<usize, Self::Buf>>;
 
     fn bytes(buf: &Self::Buf) -> usize;
-    fn op(socket: Held, buf: Self::Buf, offset: usize, flags: i32) -> Self::Op;
+    fn op(socket: Held, buf: Self::Buf, offset: usize, how: How) -> Self::Op;
+}
+
+/// What an op is told beside its bytes.
+struct How {
+    flags: i32,
+    zero_copy: bool,
 }
 
 struct One<B>(PhantomData<B>);
@@ -136,8 +142,9 @@ impl<B: IoBuf> Form for One<B> {
         buf.len()
     }
 
-    fn op(socket: Held, buf: B, offset: usize, flags: i32) -> Self::Op {
-        Send::new(socket, buf, offset, flags)
+    #[inline]
+    fn op(socket: Held, buf: B, offset: usize, how: How) -> Self::Op {
+        Send::new(socket, buf, offset, how.flags).zero_copy(how.zero_copy)
     }
 }
 
@@ -149,8 +156,8 @@ impl<B: IoBuf> Form for Many<B> {
         bufs.iter().map(IoBuf::len).sum()
     }
 
-    fn op(socket: Held, bufs: Vec<B>, offset: usize, flags: i32) -> Self::Op {
-        SendMany::new(socket, bufs, offset, flags)
+    fn op(socket: Held, bufs: Vec<B>, offset: usize, how: How) -> Self::Op {
+        SendMany::new(socket, bufs, offset, how.flags)
     }
 }
 
@@ -200,7 +207,8 @@ impl<'a, F: Form> Writing<'a, F> {
         }
         let waker = cx.waker().clone();
         let buf = self.take_buf();
-        self.send(buf, 0, waker)
+        let zero_copy = self.is_large(0);
+        self.send(buf, 0, waker, zero_copy)
     }
 
     /// The buffer of a write that has not begun.
@@ -233,6 +241,11 @@ impl<'a, F: Form> Writing<'a, F> {
         if e.error().raw_os_error() == Some(libc::EINTR) {
             return self.send_rest(e.into_buf(), cx.waker().clone());
         }
+        let no_zero_copy =
+            matches!(e.error().raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP));
+        if no_zero_copy && self.is_large(self.sent) {
+            return self.send(e.into_buf(), self.sent, cx.waker().clone(), false);
+        }
         Poll::Ready(Err(self.sent_before(e)))
     }
 
@@ -263,16 +276,30 @@ impl<'a, F: Form> Writing<'a, F> {
 
     #[cold]
     fn send_rest(&mut self, buf: F::Buf, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
-        self.send(buf, self.sent, waker)
+        let zero_copy = self.is_large(self.sent);
+        self.send(buf, self.sent, waker, zero_copy)
+    }
+
+    /// Whether what is left from `offset` on is to go without a copy.
+    #[inline]
+    fn is_large(&self, offset: usize) -> bool {
+        self.len - offset >= self.half.sock.submitter.zero_copy_from()
     }
 
     /// Starts a send of what is left, from `offset` on. No other is under way.
     #[inline(always)]
-    fn send(&mut self, buf: F::Buf, offset: usize, waker: Waker) -> Poll<BufResult<usize, F::Buf>> {
+    fn send(
+        &mut self,
+        buf: F::Buf,
+        offset: usize,
+        waker: Waker,
+        zero_copy: bool,
+    ) -> Poll<BufResult<usize, F::Buf>> {
         debug_assert!(self.op.is_none() && offset == self.sent);
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
-        let op = F::op(Held(self.half.sock.clone()), buf, offset, flags);
+        let how = How { flags, zero_copy };
+        let op = F::op(Held(self.half.sock.clone()), buf, offset, how);
         match self.half.sock.submitter.start_for(op, waker) {
             Ok(op) => {
                 self.op = Some(op);

@@ -21,9 +21,31 @@ enum Problem {
 /// Names beside those of the fields.
 pub(super) const SPECIAL: [&str; 3] = ["profile", "cores", "pin"];
 
+/// Words of the kernel's for what has another name here.
+const KERNELS: [(&str, &str); 12] = [
+    ("defer_taskrun", "task_work"),
+    ("deferred_task_work", "task_work"),
+    ("coop_taskrun", "task_work"),
+    ("single_issuer", "mask"),
+    ("sq_thread_idle", "sqpoll"),
+    ("sq_thread_cpu", "sqpoll_cpu"),
+    ("sq_aff", "sqpoll_cpu"),
+    ("busy_poll", "napi"),
+    ("prefer_busy_poll", "napi_prefer"),
+    ("min_wait_usec", "min_wait"),
+    ("max_workers", "bounded_workers"),
+    ("iowq_max_workers", "bounded_workers"),
+];
+
 impl SettingError {
     /// No setting has this name.
     pub(super) fn unknown(name: &str) -> Self {
+        if let Some((_, ours)) =
+            KERNELS.iter().find(|(theirs, _)| name.eq_ignore_ascii_case(theirs))
+        {
+            let problem = Problem::Unknown { name: name.to_owned(), nearest: Some(ours) };
+            return Self { place: None, problem };
+        }
         let names = Field::all().iter().map(|field| field.name).chain(SPECIAL);
         let nearest = names.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
         // Further off it would be a guess.

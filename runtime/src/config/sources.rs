@@ -11,6 +11,8 @@ use super::Settings;
 use super::error::SettingError;
 use super::profile::Profile;
 use super::table::Field;
+use crate::driver::features::SteppedDown;
+use crate::driver::setup::StartError;
 use crate::placement::Cores;
 
 /// Where a value came from, the weakest first.
@@ -239,6 +241,7 @@ impl Sources {
         for one in said.iter().filter(|s| s.core.is_none() || s.core == core) {
             layered.set(one)?;
         }
+        layered.check()?;
         Ok(layered)
     }
 }
@@ -285,6 +288,17 @@ struct Layered {
 }
 
 impl Layered {
+    /// Whether its settings go together.
+    fn check(&self) -> Result<(), SettingError> {
+        let Some(clash) = self.settings.clashes().next() else { return Ok(()) };
+        let origin = |name: &str| {
+            let at = Field::all().iter().position(|field| field.name == name);
+            at.map_or_else(String::new, |at| self.origins[at].to_string())
+        };
+        let why = format!("{} ({} is from {})", clash.why, clash.with, origin(clash.with));
+        Err(SettingError::value(clash.name, why).at(origin(clash.name)))
+    }
+
     fn set(&mut self, said: &Said) -> Result<(), SettingError> {
         let fields = Field::all().iter().zip(&mut self.origins);
         for (field, origin) in fields.filter(|(field, _)| field.name == said.name) {
@@ -337,6 +351,32 @@ impl Resolved {
         let layered = core.and_then(|n| self.special.get(&n)).unwrap_or(&self.general);
         let at = Field::all().iter().position(|field| field.name == name)?;
         Some(&layered.origins[at])
+    }
+
+    /// What the kernel would not give these settings: a ring is set up and closed again for all cores,
+    /// and one for each that differs. Blocks for some milliseconds; to be called on a thread without a loop.
+    ///
+    /// ```
+    /// use coreloop::Feature;
+    /// use coreloop::config::Sources;
+    ///
+    /// let sources = Sources::new().flag("mask=min_wait")?.flag("min_wait=50us")?;
+    /// let stepped = sources.resolve()?.stepped_down()?;
+    /// let text = stepped[0].1.to_string();
+    /// assert_eq!(text, "min_wait: asked 50µs, in force off, because masked by settings");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What keeps a loop from starting.
+    pub fn stepped_down(&self) -> Result<Vec<(Option<usize>, SteppedDown)>, StartError> {
+        let special = self.special.iter().map(|(core, layered)| (Some(*core), layered));
+        let mut all = Vec::new();
+        for (core, layered) in [(None, &self.general)].into_iter().chain(special) {
+            let report = crate::executor::try_out(&layered.settings.checked()?)?;
+            all.extend(report.stepped.into_iter().map(|stepped| (core, stepped)));
+        }
+        Ok(all)
     }
 
     /// Every setting: the core that it is of (none: all), name, value, origin. Of a core only what differs.

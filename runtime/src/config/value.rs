@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::driver::asked::TaskWork;
 use crate::driver::features::{Feature, FeatureSet};
 use crate::executor::dial::Spin;
 use crate::metrics::StatsLevel;
@@ -80,6 +81,55 @@ impl Value for Duration {
         let fits = |(_, unit): &&(&str, u64)| ns != 0 && ns.is_multiple_of(u128::from(*unit));
         let (name, unit) = UNITS.iter().find(fits).unwrap_or(&UNITS[0]);
         format!("{}{name}", ns / u128::from(*unit))
+    }
+}
+
+/// None is `off`, and so is nothing of it.
+impl Value for Option<Duration> {
+    const FORM: &'static str = "off, or a time such as 50us";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(None),
+            _ => match Duration::read(text) {
+                Ok(time) => Ok(Some(time).filter(|time| !time.is_zero())),
+                Err(_) => Err(format!("{text:?} is not {}", Self::FORM)),
+            },
+        }
+    }
+
+    fn write(&self) -> String {
+        self.map_or_else(|| "off".into(), |time| time.write())
+    }
+}
+
+impl Value for Option<u32> {
+    const FORM: &'static str = "off, or a whole number; 16k is 16,384";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(None);
+        }
+        u32::read(text).map(Some).map_err(|_| format!("{text:?} is not {}", Self::FORM))
+    }
+
+    fn write(&self) -> String {
+        self.map_or_else(|| "off".into(), |number| number.write())
+    }
+}
+
+impl Value for TaskWork {
+    const FORM: &'static str = "auto, deferred or cooperative";
+
+    fn read(text: &str) -> Result<Self, String> {
+        [TaskWork::Auto, TaskWork::Deferred, TaskWork::Cooperative]
+            .into_iter()
+            .find(|mode| mode.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is not {}", Self::FORM))
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 

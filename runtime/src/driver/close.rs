@@ -4,9 +4,11 @@
 //! apart from each other, so that a simulation can move its clock between them. Past the deadline the
 //! memory that the kernel may still touch is leaked on purpose, and counted.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::Driver;
+use super::op_slab::State;
 use super::ring::Entered;
 use crate::metrics::wake_contained;
 use crate::planted::{self, Fault};
@@ -19,12 +21,14 @@ pub(crate) struct Drain {
     next_cancel: u64,
     /// A dead ring brings no more completions.
     dead: bool,
+    /// Connections that hold memory until their peer acknowledges it were reset.
+    reset: bool,
 }
 
 impl Drain {
     /// One that is given up at `deadline` (ns of CLOCK_MONOTONIC).
     pub(crate) fn until(deadline: u64) -> Self {
-        Self { deadline, next_cancel: 0, dead: false }
+        Self { deadline, next_cancel: 0, dead: false, reset: false }
     }
 }
 
@@ -37,7 +41,11 @@ impl Driver {
         }
         let now = self.kernel.now_ns();
         if now >= drain.deadline {
-            return None;
+            if drain.reset || !self.reset_unacknowledged() {
+                return None;
+            }
+            drain.reset = true;
+            drain.deadline = now + RESET_NS;
         }
         if now >= drain.next_cancel {
             self.cancel_all();
@@ -48,6 +56,21 @@ impl Driver {
         }
         self.queue_waiting();
         Some(drain.next_cancel.min(drain.deadline))
+    }
+
+    /// Resets the connections of sends without copy that nobody has acknowledged: the kernel drops what
+    /// it has not got rid of, and lets go of its memory. Whether there were any.
+    #[cold]
+    fn reset_unacknowledged(&self) -> bool {
+        let slots = self.slots.keys().into_iter().filter_map(|key| self.slots.get(key));
+        let mut any = false;
+        for slot in slots.filter(|slot| slot.state.get() == State::Answered) {
+            let Some(fd) = slot.fd() else { continue };
+            // SAFETY: the op in this slot holds the socket (the contract of `Op`), so the number is its own.
+            let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+            any |= self.kernel.reset(socket).is_ok();
+        }
+        any
     }
 
     /// Submits, waits for a completion at most until `until`, and reaps.
@@ -100,6 +123,9 @@ impl Driver {
         self.any_never_sent.set(false);
     }
 }
+
+/// How long the kernel has for letting go of what a reset has freed.
+const RESET_NS: u64 = 200_000_000;
 
 /// How long an op may ignore a cancel before it is asked again.
 const CANCEL_AGAIN_NS: u64 = 50_000_000;

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 use super::op::end_orphan;
-use super::op_slab::{Key, Slot};
+use super::op_slab::{Key, Slot, State};
 use super::sqe::Cqe;
 use super::{Driver, own};
 use crate::contain::{self, contained};
@@ -106,6 +106,9 @@ impl Driver {
             return;
         };
         let vtable = slot.vtable.get();
+        if cqe.is_of_several() {
+            return self.complete_several(key, slot, cqe, wake);
+        }
         let stamp = slot.stamp();
         if stamp != 0 && !vtable.multishot {
             self.metrics.op_took(slot.opcode.get(), self.stamp.get().saturating_sub(stamp));
@@ -113,6 +116,32 @@ impl Driver {
         self.dispatching.set(Some((key, cqe)));
         // SAFETY: the slot holds an op of this table until it is freed below or taken when Done, and this is
         // its completion.
+        let enough = unsafe { (vtable.completed)(slot.payload(), cqe) };
+        self.settle(key, slot, cqe, enough, wake);
+    }
+
+    /// One of several completions of one op. A send without copy has two: its result, and later that the
+    /// kernel reads its bytes no more. It ends with the second, and gets the first.
+    #[cold]
+    fn complete_several(&self, key: Key, slot: &Slot, cqe: Cqe, wake: &impl Fn(Waker)) {
+        let vtable = slot.vtable.get();
+        let mut cqe = cqe;
+        if !vtable.multishot {
+            if cqe.more() {
+                let stamp = slot.stamp();
+                if stamp != 0 {
+                    let took = self.stamp.get().saturating_sub(stamp);
+                    self.metrics.op_took(slot.opcode.get(), took);
+                }
+                return self.slots.answer(slot, cqe);
+            }
+            self.metrics.count(Kind::ZeroCopies);
+            debug_assert!(slot.state.get() == State::Answered, "{cqe:?}");
+            cqe = Cqe::new(slot.cqe().raw_result(), 0);
+        }
+        self.dispatching.set(Some((key, cqe)));
+        // SAFETY: as in `complete`: the slot holds an op of this table, and the kernel is done with it or it
+        // takes more completions.
         let enough = unsafe { (vtable.completed)(slot.payload(), cqe) };
         self.settle(key, slot, cqe, enough, wake);
     }

@@ -36,11 +36,23 @@ pub enum Feature {
     MsgRing,
     /// `IORING_ENTER_NO_IOWAIT` (6.15): a parked core does not count as waiting for a disk.
     NoIowait,
+    /// `IORING_SETUP_SQPOLL` (5.11 without privilege), only if asked for: a thread of the kernel submits.
+    SqPoll,
+    /// `IORING_REGISTER_IOWQ_MAX_WORKERS` (5.15), only if asked for: a limit on the kernel's workers.
+    MaxWorkers,
+    /// `IORING_REGISTER_NAPI` (6.9), only if asked for: a wait polls the network card first.
+    Napi,
+    /// `IORING_FEAT_MIN_TIMEOUT` (6.12), only if asked for: a wait gathers completions for a while.
+    MinWait,
+    /// `IORING_OP_SEND_ZC` (6.0), only if asked for: large sends without a copy.
+    SendZc,
 }
 
 impl Feature {
     /// Every feature, the oldest first.
-    pub const ALL: [Feature; 12] = [
+    pub const ALL: [Feature; 17] = [
+        Feature::SqPoll,
+        Feature::MaxWorkers,
         Feature::SubmitAll,
         Feature::RegisteredRing,
         Feature::CoopTaskrun,
@@ -48,9 +60,12 @@ impl Feature {
         Feature::BufferRing,
         Feature::MultishotAccept,
         Feature::SingleIssuer,
+        Feature::SendZc,
         Feature::DeferTaskrun,
         Feature::NoSqarray,
+        Feature::Napi,
         Feature::AbsTimer,
+        Feature::MinWait,
         Feature::MsgRing,
         Feature::NoIowait,
     ];
@@ -70,6 +85,11 @@ impl Feature {
             Feature::AbsTimer => "abs_timer",
             Feature::MsgRing => "msg_ring",
             Feature::NoIowait => "no_iowait",
+            Feature::SqPoll => "sqpoll",
+            Feature::MaxWorkers => "max_workers",
+            Feature::Napi => "napi",
+            Feature::MinWait => "min_wait",
+            Feature::SendZc => "send_zc",
         }
     }
 
@@ -81,12 +101,15 @@ impl Feature {
             | Feature::TaskrunFlag
             | Feature::BufferRing
             | Feature::MultishotAccept => "5.19",
-            Feature::SingleIssuer => "6.0",
+            Feature::SingleIssuer | Feature::SendZc => "6.0",
             Feature::DeferTaskrun => "6.1",
             Feature::NoSqarray => "6.6",
-            Feature::AbsTimer => "6.12",
+            Feature::AbsTimer | Feature::MinWait => "6.12",
             Feature::MsgRing => "6.13",
             Feature::NoIowait => "6.15",
+            Feature::SqPoll => "5.11",
+            Feature::MaxWorkers => "5.15",
+            Feature::Napi => "6.9",
         }
     }
 
@@ -134,6 +157,12 @@ impl FeatureSet {
     /// Whether `feature` is in the set.
     pub fn contains(self, feature: Feature) -> bool {
         self.0 & feature.bit() != 0
+    }
+
+    /// Whether one of the two is in the set.
+    #[inline]
+    pub(crate) fn has_any(self, one: Feature, other: Feature) -> bool {
+        self.0 & (one.bit() | other.bit()) != 0
     }
 
     /// Puts `feature` into the set.
@@ -185,6 +214,10 @@ pub enum Missing {
     Needs(Feature),
     /// The call that brings it failed with this errno.
     Failed(i32),
+    /// A setting of this name was chosen with which it does not go.
+    Excluded(&'static str),
+    /// Memory that may be locked was short.
+    Memory,
 }
 
 impl fmt::Display for Missing {
@@ -196,7 +229,30 @@ impl fmt::Display for Missing {
             Missing::Failed(errno) => {
                 write!(f, "refused: {}", std::io::Error::from_raw_os_error(*errno))
             }
+            Missing::Excluded(setting) => write!(f, "the setting {setting} excludes it"),
+            Missing::Memory => f.write_str("memory that may be locked is short"),
         }
+    }
+}
+
+/// A setting that is not in force as it was asked for. Its text says all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SteppedDown {
+    /// The setting's name.
+    pub setting: &'static str,
+    /// What was asked for.
+    pub asked: String,
+    /// What there is instead.
+    pub in_force: String,
+    /// Why.
+    pub why: Missing,
+}
+
+impl fmt::Display for SteppedDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, asked, in_force, why } = self;
+        write!(f, "{setting}: asked {asked}, in force {in_force}, because {why}")
     }
 }
 
@@ -210,6 +266,8 @@ pub struct RingReport {
     pub in_force: FeatureSet,
     /// What is not, and why.
     pub missing: Vec<(Feature, Missing)>,
+    /// Settings that are not in force as they were asked for.
+    pub stepped: Vec<SteppedDown>,
     /// Submission queue entries that were got.
     pub sq_entries: u32,
     /// Submission queue entries that were asked for; more than were got if memory was short.
@@ -233,6 +291,29 @@ impl RingReport {
         if !self.missing.iter().any(|(f, _)| *f == feature) {
             self.missing.push((feature, why));
         }
+    }
+
+    /// It is in force after all.
+    pub(crate) fn again(&mut self, feature: Feature) {
+        self.missing.retain(|(f, _)| *f != feature);
+        self.in_force.insert(feature);
+    }
+
+    /// Why a feature is not in force.
+    pub(crate) fn why(&self, feature: Feature) -> Missing {
+        let found = self.missing.iter().find(|(f, _)| *f == feature);
+        found.map_or(Missing::Kernel, |(_, why)| why.clone())
+    }
+
+    pub(crate) fn step_down(
+        &mut self,
+        setting: &'static str,
+        asked: impl fmt::Display,
+        in_force: impl fmt::Display,
+        why: Missing,
+    ) {
+        let (asked, in_force) = (asked.to_string(), in_force.to_string());
+        self.stepped.push(SteppedDown { setting, asked, in_force, why });
     }
 }
 

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
+pub(crate) mod asked;
 pub(crate) mod cancel;
 pub(crate) mod chunk;
 pub(crate) mod close;
@@ -63,6 +64,8 @@ pub(crate) struct Driver {
     wake: WakeRead,
     /// Tells strangers of completions; made when somebody asks for it.
     notify: RefCell<Option<OwnedFd>>,
+    /// Sends of at least so many bytes are not copied.
+    zero_copy_from: usize,
     /// Nobody drives the loop, and somebody may wait on `notify`.
     watched: Cell<bool>,
     /// The completion that is being handled.
@@ -72,6 +75,8 @@ pub(crate) struct Driver {
     any_after: Cell<bool>,
     /// The tick's time, for stamps; 0 while nobody wants them.
     stamp: Cell<u64>,
+    /// What submissions are stamped with: that time, or 0 while they are not timed.
+    submit_stamp: Cell<u64>,
 }
 
 /// What found no room in the submission queue. Bounded by the op slab: each op is in here at most once
@@ -109,6 +114,8 @@ impl Driver {
             _ => StartError::System { step: "eventfd2", source },
         })?;
         probe_messages(&kernel, &fd, &mut report);
+        let threshold = config.ring.asked.zero_copy_threshold;
+        let zero_copy_from = threshold.filter(|_| report.in_force.contains(Feature::SendZc));
         let count = NonNull::from(Box::leak(Box::new(0u64)));
         Ok(Rc::new(Self {
             kernel,
@@ -123,12 +130,14 @@ impl Driver {
             metrics,
             own_in_flight: Cell::new(0),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
+            zero_copy_from: zero_copy_from.map_or(usize::MAX, |bytes| bytes as usize),
             notify: RefCell::new(None),
             watched: Cell::new(false),
             dispatching: Cell::new(None),
             after: RefCell::default(),
             any_after: Cell::new(false),
             stamp: Cell::new(0),
+            submit_stamp: Cell::new(0),
         }))
     }
 
@@ -136,8 +145,20 @@ impl Driver {
         &self.report
     }
 
+    /// Lets a test look at the ring.
+    #[cfg(test)]
+    pub(crate) fn with_ring<T>(&self, f: impl FnOnce(&Ring) -> T) -> T {
+        f(self.ring.borrow().as_ref().expect("a ring that is open"))
+    }
+
     pub(crate) fn pool(&self) -> &Rc<Pool> {
         &self.pool
+    }
+
+    /// Sends of at least so many bytes are not to be copied.
+    #[inline]
+    pub(crate) fn zero_copy_from(&self) -> usize {
+        self.zero_copy_from
     }
 
     pub(crate) fn count(&self, kind: Kind) {
@@ -241,6 +262,12 @@ impl Driver {
     /// Sets the time that submissions of this tick are stamped with.
     pub(crate) fn set_stamp(&self, now: u64) {
         self.stamp.set(now);
+        self.submit_stamp.set(now);
+    }
+
+    /// Whether submissions are timed from now on.
+    pub(crate) fn time_submissions(&self, timed: bool) {
+        self.submit_stamp.set(if timed { self.stamp.get() } else { 0 });
     }
 }
 

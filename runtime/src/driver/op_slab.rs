@@ -7,6 +7,7 @@
 //! ```text
 //! Free -> Queued (written to the ring, or waiting for room) -> Done (completed, not taken) -> Free
 //!         Queued + orphan (its future is gone)              -> Free at the completion
+//!         Queued -> Answered (a send without copy: the kernel still reads its bytes) -> as at a completion
 //! ```
 //! Invariants: a slot's address never changes; its bytes are an initialised op exactly while it is not
 //! Free; its generation moves on when it becomes Free. All of it is cells: a slot may be looked at while
@@ -46,6 +47,8 @@ impl Key {
 pub(crate) enum State {
     Free,
     Queued,
+    /// It has its result, and the kernel still reads its memory until a second completion.
+    Answered,
     Done,
 }
 
@@ -122,6 +125,12 @@ impl Slot {
         self.outcome.get()
     }
 
+    #[inline]
+    fn keep(&self, cqe: Cqe) {
+        let outcome = u64::from(cqe.raw_flags()) << 32 | u64::from(cqe.raw_result() as u32);
+        self.outcome.set(outcome);
+    }
+
     pub(crate) fn cqe(&self) -> Cqe {
         let outcome = self.outcome.get();
         Cqe::new(outcome as u32 as i32, (outcome >> 32) as u32)
@@ -190,10 +199,15 @@ impl OpSlab {
     /// Notes an op's completion, for whoever takes it.
     #[inline]
     pub(crate) fn complete(&self, slot: &Slot, cqe: Cqe) {
-        let outcome = u64::from(cqe.raw_flags()) << 32 | u64::from(cqe.raw_result() as u32);
-        slot.outcome.set(outcome);
+        slot.keep(cqe);
         slot.state.set(State::Done);
         self.done.set(self.done.get() + 1);
+    }
+
+    /// Notes the result of an op whose memory the kernel still reads.
+    pub(crate) fn answer(&self, slot: &Slot, cqe: Cqe) {
+        slot.keep(cqe);
+        slot.state.set(State::Answered);
     }
 
     /// Takes a free slot, which becomes Queued; none if there are [`OPS_MAX`] already. The caller puts an

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use super::features::{Feature, FeatureSet};
 use super::sqe::Sqe;
@@ -25,7 +25,13 @@ pub(crate) enum Entered {
     /// The kernel could not take more now (EAGAIN, ENOMEM) or wants completions reaped first (EBUSY).
     /// What was not consumed stays queued.
     Pressed,
+    /// A thread of the kernel takes the submissions, is awake, and nothing is to be waited for: there was no
+    /// call.
+    Without,
 }
+
+/// 30 years.
+const FOR_EVER_NS: u64 = 1_000_000_000_000_000_000;
 
 pub(crate) struct Ring {
     kernel: Rc<dyn Kernel>,
@@ -47,6 +53,14 @@ pub(crate) struct Ring {
     enter_flags: u32,
     registered: Option<u32>,
     abs_timer: bool,
+    /// Enters are not plain ones: there is such a thread as below, or waits gather completions.
+    special: bool,
+    /// Where a thread of the kernel takes submissions: the tail that it has been told of.
+    published: Option<Rc<AtomicU32>>,
+    /// What has been handed over: that, or else the head, up to which the kernel has consumed.
+    handed_over: *const AtomicU32,
+    /// How long a wait gathers completions, in µs, and how many end that; 0 for not at all.
+    min_wait: (u32, u32),
     /// Where the queue's head was at the last enter that the kernel refused, and how many it refused there.
     refused: (u32, u32),
     memory: RingMemory,
@@ -59,8 +73,12 @@ impl Ring {
         // SAFETY: the offsets are those that the kernel gave for this very memory, so each lies inside the
         // mapping and names a u32 (or an array of cqes) that is aligned as the uapi structures are.
         let ring = unsafe {
+            let head: *const AtomicU32 = sq.add(p.sq_off.head as usize).cast();
+            let polled = p.flags & abi::setup::SQPOLL != 0;
+            let published = polled.then(|| Rc::new(AtomicU32::new(0)));
+            let handed_over = published.as_ref().map_or(head, Rc::as_ptr);
             Self {
-                sq_head: sq.add(p.sq_off.head as usize).cast(),
+                sq_head: head,
                 sq_tail: sq.add(p.sq_off.tail as usize).cast(),
                 sq_flags: sq.add(p.sq_off.flags as usize).cast(),
                 sq_mask: *sq.add(p.sq_off.ring_mask as usize).cast::<u32>(),
@@ -75,6 +93,10 @@ impl Ring {
                 enter_flags: 0,
                 registered: None,
                 abs_timer: false,
+                special: published.is_some(),
+                handed_over,
+                published,
+                min_wait: (0, 1),
                 refused: (0, 0),
                 kernel,
                 memory,
@@ -113,6 +135,12 @@ impl Ring {
         }
     }
 
+    /// From now on a wait goes on for `us` µs, unless `count` completions are there before.
+    pub(crate) fn gather(&mut self, us: u32, count: u32) {
+        self.min_wait = (us, count);
+        self.special = true;
+    }
+
     /// Its descriptor.
     pub(crate) fn fd(&self) -> RawFd {
         self.memory.fd
@@ -125,15 +153,17 @@ impl Ring {
         unsafe { self.kernel.register(self.memory.fd, op, arg, n) }
     }
 
-    /// Submissions written but not yet consumed by the kernel.
+    /// Submissions that an enter would hand over.
+    #[inline]
     pub(crate) fn unsubmitted(&self) -> u32 {
-        self.tail.wrapping_sub(self.load(self.sq_head))
+        self.tail.wrapping_sub(self.load(self.handed_over))
     }
 
     /// Whether another submission fits into the queue.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.unsubmitted() < self.sq_entries
+        // Acquire: a thread of the kernel has read what it has consumed before it moved the head.
+        self.tail.wrapping_sub(self.acquire(self.sq_head)) < self.sq_entries
     }
 
     /// Writes a submission; the kernel sees it at the next enter.
@@ -200,8 +230,57 @@ impl Ring {
     /// An errno that means the ring cannot go on (it was closed, or memory was unmapped under it).
     pub(crate) fn enter(&mut self, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
         self.release(self.sq_tail, self.tail);
+        if self.special {
+            return self.enter_specially(min_complete, until);
+        }
         let to_submit = self.unsubmitted();
-        let mut flags = self.enter_flags | abi::enter::GETEVENTS;
+        self.call(to_submit, min_complete, abi::enter::GETEVENTS, until, 0)
+    }
+
+    /// As [`enter`](Self::enter), where a thread of the kernel takes the submissions, or waits gather
+    /// completions.
+    #[cold]
+    fn enter_specially(&mut self, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
+        let (mut count, mut until, mut min_wait_us) = (min_complete, until, 0);
+        if min_complete > 0 && self.min_wait.0 > 0 {
+            (min_wait_us, count) = self.gathers(until);
+            // The kernel takes the one only with the other.
+            until = until.or_else(|| Some(self.kernel.now_ns() + FOR_EVER_NS));
+        }
+        let mut flags = abi::enter::GETEVENTS;
+        let mut to_submit = self.unsubmitted();
+        if let Some(published) = &self.published {
+            published.store(self.tail, Ordering::Relaxed);
+            to_submit = 0;
+            // The thread sets NEED_WAKEUP, fences, and looks at the tail once more before it sleeps. We have
+            // stored the tail, fence, and look at NEED_WAKEUP: at least one sees what the other has written.
+            fence(Ordering::SeqCst);
+            if min_complete == 0 && !self.overflowed() {
+                flags = 0;
+            }
+            if self.load(self.sq_flags) & abi::sq_flags::NEED_WAKEUP != 0 {
+                flags |= abi::enter::SQ_WAKEUP;
+            }
+            if !self.has_room() {
+                flags |= abi::enter::SQ_WAIT;
+            }
+            if flags == 0 {
+                return Ok(Entered::Without);
+            }
+        }
+        self.call(to_submit, count, flags, until, min_wait_us)
+    }
+
+    #[inline(always)]
+    fn call(
+        &mut self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: u32,
+        until: Option<u64>,
+        min_wait_us: u32,
+    ) -> io::Result<Entered> {
+        let mut flags = self.enter_flags | flags;
         let wait = until.filter(|_| min_complete > 0).map(|until| {
             let ns = if self.abs_timer {
                 flags |= abi::enter::ABS_TIMER;
@@ -210,7 +289,7 @@ impl Ring {
                 until.saturating_sub(self.kernel.now_ns())
             };
             let (sec, nsec) = ((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64);
-            WaitArg { timeout: Timespec { sec, nsec } }
+            WaitArg { timeout: Timespec { sec, nsec }, min_wait_us }
         });
         // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `write`).
         let entered = unsafe {
@@ -230,6 +309,17 @@ impl Ring {
                 }
                 _ => Err(e),
             },
+        }
+    }
+
+    /// How long a wait until then gathers completions, in µs, and how many. The kernel looks at its
+    /// limit only after that: a timer must not be late by it.
+    fn gathers(&self, until: Option<u64>) -> (u32, u32) {
+        let (us, count) = self.min_wait;
+        let left_us = until.map_or(u64::MAX, |at| at.saturating_sub(self.kernel.now_ns()) / 1_000);
+        match us.min(u32::try_from(left_us).unwrap_or(u32::MAX)) {
+            0 => (0, 1),
+            us => (us, count),
         }
     }
 

@@ -9,6 +9,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::asked::Asked;
 use super::features::{Feature, FeatureSet, Missing, RingReport};
 use super::ring::Ring;
 use crate::sys::Kernel;
@@ -20,6 +21,7 @@ pub(crate) struct RingConfig {
     pub(crate) sq_entries: u32,
     pub(crate) cq_entries: u32,
     pub(crate) mask: FeatureSet,
+    pub(crate) asked: Asked,
 }
 
 /// Why a loop could not be started. The message says what to change.
@@ -141,7 +143,7 @@ pub(crate) fn negotiate(
     let release = kernel.release();
     let mut report = RingReport {
         kernel: release.clone(),
-        in_force: Feature::ALL.into_iter().collect(),
+        in_force: Feature::ALL.into_iter().filter(|f| config.asked.wants(*f)).collect(),
         sq_entries_asked: config.sq_entries,
         ..RingReport::default()
     };
@@ -150,6 +152,7 @@ pub(crate) fn negotiate(
             report.without(feature, Missing::Masked);
         }
     }
+    config.asked.exclude(&mut report);
     drop_dependants(&mut report);
     let (mut ring, params) = loop_until_accepted(kernel, config, &mut report, &release)?;
 
@@ -165,9 +168,11 @@ pub(crate) fn negotiate(
             return Err(StartError::System { step: "io_uring_setup", source });
         }
     }
-    for (bit, feature) in
-        [(feat::MIN_TIMEOUT, Feature::AbsTimer), (feat::NO_IOWAIT, Feature::NoIowait)]
-    {
+    for (bit, feature) in [
+        (feat::MIN_TIMEOUT, Feature::AbsTimer),
+        (feat::MIN_TIMEOUT, Feature::MinWait),
+        (feat::NO_IOWAIT, Feature::NoIowait),
+    ] {
         if params.features & bit == 0 && report.in_force.contains(feature) {
             report.without(feature, Missing::Kernel);
         }
@@ -177,7 +182,10 @@ pub(crate) fn negotiate(
     {
         report.without(Feature::RegisteredRing, Missing::Failed(e.raw_os_error().unwrap_or(0)));
     }
-    check_ops(&ring, &release)?;
+    let probe = check_ops(&ring, &release)?;
+    if report.in_force.contains(Feature::SendZc) && !does(&probe, opcode::SEND_ZC) {
+        report.without(Feature::SendZc, Missing::Kernel);
+    }
     ring.use_features(report.in_force);
     // A filter may let set-ups pass and not enters: better said now than by a panic later.
     ring.enter(0, None).map_err(|source| match source.raw_os_error() {
@@ -185,19 +193,30 @@ pub(crate) fn negotiate(
         Some(libc::ENOSYS) => StartError::Missing { kernel: release.clone() },
         _ => StartError::System { step: "io_uring_enter", source },
     })?;
+    config.asked.register(&mut ring, &mut report);
+    config.asked.account(&mut report);
     report.sq_entries = params.sq_entries;
     report.cq_entries = params.cq_entries;
+    for (setting, asked, got) in [
+        ("ring_entries", config.sq_entries, params.sq_entries),
+        ("cq_entries", config.cq_entries, params.cq_entries),
+    ] {
+        if got < asked {
+            report.step_down(setting, asked, got, Missing::Memory);
+        }
+    }
     Ok((ring, report))
 }
 
 /// Features that are set-up flags, the newest first: the order in which they are given up.
-const FLAGS: [(Feature, u32); 6] = [
+const FLAGS: [(Feature, u32); 7] = [
     (Feature::NoSqarray, setup::NO_SQARRAY),
     (Feature::DeferTaskrun, setup::DEFER_TASKRUN),
     (Feature::SingleIssuer, setup::SINGLE_ISSUER),
     (Feature::TaskrunFlag, setup::TASKRUN_FLAG),
     (Feature::CoopTaskrun, setup::COOP_TASKRUN),
     (Feature::SubmitAll, setup::SUBMIT_ALL),
+    (Feature::SqPoll, setup::SQPOLL),
 ];
 
 fn loop_until_accepted(
@@ -208,6 +227,7 @@ fn loop_until_accepted(
 ) -> Result<(Ring, Params), StartError> {
     let (mut sq, mut cq) = (config.sq_entries, config.cq_entries.max(config.sq_entries));
     let mut patience = ENOMEM_TRIES;
+    let mut thread_cpu = config.asked.sqpoll_cpu;
     loop {
         let mut params = Params { cq_entries: cq, ..Params::default() };
         params.flags = setup::CQSIZE | setup::CLAMP;
@@ -216,17 +236,39 @@ fn loop_until_accepted(
                 params.flags |= flag;
             }
         }
+        let with_thread = report.in_force.contains(Feature::SqPoll);
+        if with_thread {
+            params.sq_thread_idle = config.asked.idle_ms();
+            if let Some(cpu) = thread_cpu {
+                params.flags |= setup::SQ_AFF;
+                params.sq_thread_cpu = cpu;
+            }
+        }
         let error = match kernel.setup(sq, &mut params) {
             Ok(memory) => return Ok((Ring::new(kernel.clone(), memory, &params), params)),
             Err(e) => e,
         };
         match error.raw_os_error() {
+            // Most likely a CPU that this process may not use.
+            Some(libc::EINVAL) if with_thread && thread_cpu.is_some() => {
+                let cpu = thread_cpu.take().unwrap_or_default();
+                let why = Missing::Failed(libc::EINVAL);
+                report.step_down("sqpoll_cpu", cpu, "any CPU", why);
+            }
+            // A security module forbids the thread, or a limit on threads is reached.
+            Some(errno @ (libc::EPERM | libc::EACCES | libc::EAGAIN)) if with_thread => {
+                config.asked.without_thread(report, Missing::Failed(errno));
+                drop_dependants(report);
+            }
             Some(libc::EINVAL) => {
                 let Some((newest, _)) = FLAGS.into_iter().find(|f| report.in_force.contains(f.0))
                 else {
                     return Err(StartError::System { step: "io_uring_setup", source: error });
                 };
                 report.without(newest, Missing::Kernel);
+                if newest == Feature::SqPoll {
+                    config.asked.without_thread(report, Missing::Kernel);
+                }
                 drop_dependants(report);
             }
             // What a ring that has just been closed was charged for is given back a little later.
@@ -267,7 +309,7 @@ fn drop_dependants(report: &mut RingReport) {
 }
 
 /// Every op that the loop can't do without was there long before 6.1; a filter may still forbid one.
-fn check_ops(ring: &Ring, release: &str) -> Result<(), StartError> {
+fn check_ops(ring: &Ring, release: &str) -> Result<Probe, StartError> {
     let mut probe = Probe::default();
     let arg = ptr::from_mut(&mut probe).cast();
     // SAFETY: a live io_uring_probe with room for LAST_KNOWN ops.
@@ -289,7 +331,7 @@ fn check_ops(ring: &Ring, release: &str) -> Result<(), StartError> {
         opcode::ASYNC_CANCEL,
     ];
     for op in needed {
-        if probe.ops[op as usize].flags & abi::OP_SUPPORTED == 0 {
+        if !does(&probe, op) {
             let source = io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("this kernel ({release}) does not do op {op} of enum io_uring_op"),
@@ -297,7 +339,11 @@ fn check_ops(ring: &Ring, release: &str) -> Result<(), StartError> {
             return Err(StartError::System { step: "the probe of io_uring's ops", source });
         }
     }
-    Ok(())
+    Ok(probe)
+}
+
+fn does(probe: &Probe, op: u8) -> bool {
+    probe.ops[usize::from(op)].flags & abi::OP_SUPPORTED != 0
 }
 
 /// Major and minor of a release string such as `6.18.44-generic`.

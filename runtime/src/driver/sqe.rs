@@ -75,6 +75,12 @@ impl Sqe {
         Self::new(opcode::SEND, fd).addr(buf.addr() as u64).len(len).op_flags(flags as u32)
     }
 
+    /// As [`send`](Self::send), without a copy (6.0): the kernel may read the bytes until a second
+    /// completion, which the first one announces by [`Cqe::more`].
+    pub fn send_zc(fd: BorrowedFd<'_>, buf: *const u8, len: u32, flags: i32) -> Self {
+        Self::send(fd, buf, len, flags).with_op_code(opcode::SEND_ZC)
+    }
+
     /// `sendmsg(2)` with `MSG_*` flags.
     pub fn sendmsg(fd: BorrowedFd<'_>, msg: *const libc::msghdr, flags: i32) -> Self {
         Self::new(opcode::SENDMSG, fd).addr(msg.addr() as u64).len(1).op_flags(flags as u32)
@@ -144,6 +150,12 @@ impl Sqe {
     #[must_use]
     pub fn ioprio(mut self, ioprio: u16) -> Self {
         self.ioprio = ioprio;
+        self
+    }
+
+    /// The same of another op that is laid out alike.
+    pub(crate) fn with_op_code(mut self, opcode: u8) -> Self {
+        self.opcode = opcode;
         self
     }
 
@@ -226,6 +238,12 @@ impl Cqe {
         self.flags & abi::cqe_flags::MORE != 0
     }
 
+    /// Whether its submission has other completions, before or after: multishot, or a send without copy.
+    #[inline]
+    pub(crate) fn is_of_several(&self) -> bool {
+        self.flags & (abi::cqe_flags::MORE | abi::cqe_flags::NOTIF) != 0
+    }
+
     /// The provided buffer that was taken, if one was (`IORING_CQE_F_BUFFER`).
     pub fn buffer(&self) -> Option<u16> {
         let taken = self.flags & abi::cqe_flags::BUFFER != 0;
@@ -272,6 +290,7 @@ mod tests {
             (Sqe::write(fd, p, 8, 3), oracle::Write::new(raw, p, 8).offset(3).build()),
             (Sqe::recv(fd, p, 8, 2), oracle::Recv::new(raw, p, 8).flags(2).build()),
             (Sqe::send(fd, p, 8, 2), oracle::Send::new(raw, p, 8).flags(2).build()),
+            (Sqe::send_zc(fd, p, 8, 2), oracle::SendZc::new(raw, p, 8).flags(2).build()),
             (
                 Sqe::recv_select(fd, 7),
                 oracle::Recv::new(raw, std::ptr::null_mut(), 0)

@@ -23,7 +23,7 @@ impl Driver {
             return Err(libc::ECANCELED);
         }
         let (key, slot) = self.slots.take(vtable).ok_or(libc::ENOBUFS)?;
-        slot.set_stamp(self.stamp.get());
+        slot.set_stamp(self.submit_stamp.get());
         Ok((key, slot))
     }
 
@@ -122,6 +122,19 @@ impl Driver {
         }
     }
 
+    #[cold]
+    fn count_unusual(&self, entered: Entered) {
+        if entered == Entered::Pressed {
+            self.metrics.count(Kind::Enters);
+            self.metrics.count(Kind::EntersPressed);
+        }
+    }
+
+    /// Whether shared memory shows that there are completions, or that an enter would bring some.
+    pub(crate) fn sees_completions(&self) -> bool {
+        self.report.in_force.has_any(Feature::TaskrunFlag, Feature::SqPoll)
+    }
+
     /// Whether an enter would do anything now.
     pub(crate) fn needs_enter(&self) -> bool {
         let ring = self.ring.borrow();
@@ -135,7 +148,7 @@ impl Driver {
         let nothing = |r: &Ring| r.unsubmitted() == 0 && !r.has_completions() && !r.wants_enter();
         // Without TASKRUN_FLAG only an enter shows whether completions are pending.
         ring.as_ref().is_some_and(nothing)
-            && self.has(Feature::TaskrunFlag)
+            && self.sees_completions()
             && !self.anything_waits.get()
             && !self.any_never_sent.get()
             && !self.pool.has_waiters()
@@ -183,10 +196,11 @@ impl Driver {
     }
 
     fn enter(&self, ring: &mut Ring, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
-        self.metrics.count(Kind::Enters);
         let entered = ring.enter(min_complete, until)?;
-        if entered == Entered::Pressed {
-            self.metrics.count(Kind::EntersPressed);
+        if entered != Entered::Fine {
+            self.count_unusual(entered);
+        } else {
+            self.metrics.count(Kind::Enters);
         }
         if ring.overflowed() {
             self.metrics.count(Kind::CqOverflows);

@@ -12,6 +12,14 @@ use crate::task::current;
 
 /// Runs `f` with `core` as the current one.
 pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
+    /// A panic that goes through leaves nobody within.
+    struct Idle<'a>(&'a Core);
+    impl Drop for Idle<'_> {
+        fn drop(&mut self) {
+            self.0.metrics.set_busy(false);
+        }
+    }
+    let _idle = Idle(core);
     current::enter(&core.tasks, std::ptr::from_ref(core).cast(), f)
 }
 

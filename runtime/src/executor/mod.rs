@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::blocking::pool::{Limits, Pool};
-use crate::driver::features::FeatureSet;
+use crate::driver::asked::Asked;
+use crate::driver::features::{FeatureSet, RingReport};
 use crate::driver::pool::PoolConfig;
 use crate::driver::setup::{RingConfig, StartError};
 use crate::driver::{Driver, DriverConfig};
@@ -21,6 +22,7 @@ use crate::mailbox::unsent::Unsent;
 use crate::mailbox::watch::Watches;
 use crate::metrics::{CoreState, Gauges, Recorder, Snapshot, StatsLevel};
 use crate::sys::Kernel;
+use crate::sys::linux::Linux;
 use crate::task::Tasks;
 use crate::task::report::Reporter;
 
@@ -45,11 +47,13 @@ pub(crate) struct CoreConfig {
     pub(crate) ring_entries: u32,
     pub(crate) cq_entries: u32,
     pub(crate) mask: FeatureSet,
+    pub(crate) asked: Asked,
     pub(crate) buffers: u32,
     pub(crate) buffer_size: u32,
     pub(crate) chunk_quota: u32,
     pub(crate) timer_resolution: Duration,
     pub(crate) tick_quota: Duration,
+    pub(crate) flush_interval: Option<Duration>,
     pub(crate) spin: Spin,
     pub(crate) stats: StatsLevel,
     pub(crate) debug: bool,
@@ -74,6 +78,12 @@ pub(crate) struct Core {
     dial: Dial,
     tick_quota_ns: u64,
     cpu_check: CpuCheck,
+    /// State of the picking of polls that are timed; never 0.
+    gap_seed: Cell<u32>,
+    /// How long a turn's submissions may wait for its end, in ns.
+    flush_ns: u64,
+    /// When a turn was last submitted before its end; ns.
+    flushed: Cell<u64>,
     /// In debug mode: the longest that one poll may take, in ns.
     slow_ns: Option<u64>,
     /// Place in the runtime, and CPU, for reports.
@@ -93,6 +103,7 @@ impl Core {
                 sq_entries: config.ring_entries,
                 cq_entries: config.cq_entries,
                 mask,
+                asked: config.asked.clone(),
             },
             pool: PoolConfig {
                 count: config.buffers,
@@ -113,6 +124,9 @@ impl Core {
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
             cpu_check: CpuCheck::default(),
+            gap_seed: Cell::new(0x9e37_79b9),
+            flush_ns: config.flush_interval.map_or(u64::MAX, |d| d.as_nanos() as u64),
+            flushed: Cell::new(0),
             slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
             blocking: Rc::new(Pool::new(config.blocking)),
@@ -188,6 +202,14 @@ impl Core {
     pub(crate) fn now_ns(&self) -> u64 {
         self.kernel.now_ns()
     }
+}
+
+/// What a ring of this configuration comes to here. The ring is closed again.
+pub(crate) fn try_out(config: &CoreConfig) -> Result<RingReport, StartError> {
+    let core = Core::new(Rc::new(Linux), config)?;
+    let report = core.driver.report().clone();
+    core.close(Duration::ZERO);
+    Ok(report)
 }
 
 /// What the environment variable `CORELOOP_DEBUG` says, if it is set.

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use super::Core;
 use super::tick::Wait;
-use crate::driver::features::Feature;
 use crate::driver::ring::Entered;
 use crate::metrics::Kind;
 use crate::planted::{self, Fault};
@@ -46,7 +45,7 @@ impl Core {
             }
             return None;
         }
-        let spin_ns = if self.driver.has(Feature::TaskrunFlag) { self.dial.plan() } else { 0 };
+        let spin_ns = if self.driver.sees_completions() { self.dial.plan() } else { 0 };
         if spin_ns > 0 && self.spin(spin_ns, until) {
             return None;
         }
@@ -93,7 +92,7 @@ impl Core {
     /// Hands over what was queued, if anything, and lets the kernel do its share.
     fn submit(&self) {
         // Without TASKRUN_FLAG only an enter shows whether completions are pending.
-        if self.driver.needs_enter() || !self.driver.has(Feature::TaskrunFlag) {
+        if self.driver.needs_enter() || !self.driver.sees_completions() {
             self.driver.submit_and_wait(0, None);
         }
     }

@@ -23,7 +23,8 @@ struct Turn<'a, 'r> {
     root: Option<&'a mut Root<'r>>,
     /// The main future has ended.
     ended: bool,
-    /// When it is to end, in ns.
+    /// When it began and when it is to end, in ns.
+    began: u64,
     until: u64,
     /// How many have had their turn.
     taken: u64,
@@ -62,7 +63,7 @@ impl Core {
         self.tasks.begin_queues();
         let longest = self.tick_quota_ns.min(self.tasks.latency_ns());
         let until = clock.now().saturating_add(longest);
-        let mut turn = Turn { root, ended: false, until, taken: 0 };
+        let mut turn = Turn { root, ended: false, began, until, taken: 0 };
         while !turn.ended
             && turn.is_in_time(&clock)
             && let Some(queue) = self.tasks.serve_next()
@@ -105,6 +106,9 @@ impl Core {
     fn poll_served(&self, turn: &mut Turn<'_, '_>, slice: &mut Slice, clock: &mut PollClock<'_>) {
         // Looked at before a poll and not after one, which may have panicked.
         while turn.is_in_time(clock) {
+            if self.flush_ns != u64::MAX && self.flush_in_time(clock.now(), turn.began) {
+                clock.reads();
+            }
             if (turn.taken + 1).is_multiple_of(POLLS_PER_LOOK as u64) && self.has_mail() {
                 self.tasks.in_queue(DEFAULT, || self.take_mail());
                 clock.reads();

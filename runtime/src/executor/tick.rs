@@ -31,6 +31,9 @@ pub(crate) enum Wait {
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
 pub(super) const POLLS_PER_LOOK: usize = 32;
 
+/// Tasks of a turn that are all timed. In longer turns one poll in some 32 is.
+const TIMED_IN_FULL: usize = 16;
+
 impl Core {
     /// Mail, completions, timers, run queue, submit, park. `root` polls the main future, and says whether
     /// that has ended, which ends the turn.
@@ -63,11 +66,13 @@ impl Core {
         }
         let mut turn = RunTurn { root: Some(root), ready: POLLS_PER_LOOK, left: 0, ended: false };
         let mut gave_way = 0;
+        self.metrics.set_busy(true);
         while let Err(payload) =
             catch_unwind(AssertUnwindSafe(|| self.poll_quietly(&mut turn, &mut gave_way)))
         {
             self.tasks.end_panicked(payload);
         }
+        self.metrics.set_busy(false);
         if !self.driver.is_quiet() {
             // What was asked for in the last turn is in the kernel before the next one.
             self.submit_or_sleep(Wait::No);
@@ -124,11 +129,13 @@ impl Core {
         self.metrics.count(Kind::Ticks);
         let stepped = root.is_none();
         let began = self.read_clock();
+        self.metrics.set_busy(true);
         let mut worked = self.take_mail();
         worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
         self.timers.fire(began, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
+        self.metrics.set_busy(false);
         // Who steps a loop by hand wants to look at what a step did before it sleeps.
         self.submit_or_sleep(if ended || stepped && worked { Wait::No } else { wait })
     }
@@ -187,12 +194,16 @@ impl Core {
         if ready == SEVERAL {
             return self.run_queues(root, began);
         }
-        let mut clock = PollClock::new(self, began);
+        let mut clock = PollClock::new(self, began, ready);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
         // One catch for all polls: a task that panics is ended, and the others go on.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
-            self.poll_ready(&mut turn, &mut clock, began);
+            if self.flush_ns == u64::MAX {
+                self.poll_ready::<false>(&mut turn, &mut clock, began);
+            } else {
+                self.poll_and_flush(&mut turn, &mut clock, began);
+            }
         })) {
             self.tasks.end_panicked(payload);
             clock.polled(None);
@@ -202,12 +213,27 @@ impl Core {
         (ready > 0, turn.ended)
     }
 
-    fn poll_ready(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
+    /// As [`poll_ready`](Self::poll_ready), with `flush_interval`: looks at the clock after each poll.
+    #[cold]
+    fn poll_and_flush(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
+        self.poll_ready::<true>(turn, clock, began);
+    }
+
+    fn poll_ready<const FLUSHES: bool>(
+        &self,
+        turn: &mut RunTurn<'_, '_>,
+        clock: &mut PollClock<'_>,
+        began: u64,
+    ) {
         while turn.left > 0 {
             // Looked at before a poll and not after one, which may have panicked.
-            if turn.left.is_multiple_of(POLLS_PER_LOOK) && turn.left < turn.ready {
-                if clock.now() - began >= self.tick_quota_ns {
+            if (FLUSHES || turn.left.is_multiple_of(POLLS_PER_LOOK)) && turn.left < turn.ready {
+                let now = clock.now();
+                if now - began >= self.tick_quota_ns {
                     return;
+                }
+                if FLUSHES {
+                    self.flush_in_time(now, began);
                 }
                 // A busy core answers its mail between polls, not after all of them.
                 if self.has_mail() {
@@ -240,6 +266,21 @@ impl Core {
         }
     }
 
+    /// Hands over what the turn that began then has asked for so far, if that has waited for long enough;
+    /// whether it did.
+    #[cold]
+    pub(super) fn flush_in_time(&self, now: u64, began: u64) -> bool {
+        let waited = now.saturating_sub(self.flushed.get().max(began));
+        let flushes = waited >= self.flush_ns && self.driver.has_unsubmitted();
+        if flushes {
+            self.flushed.set(now);
+            self.driver.queue_waiting();
+            self.driver.submit_and_wait(0, None);
+            self.metrics.count(Kind::MidTurnFlushes);
+        }
+        flushes
+    }
+
     /// Converts a limit into a [`Wait`].
     pub(crate) fn wait_of(&self, limit: Option<Duration>) -> Wait {
         match limit {
@@ -266,25 +307,37 @@ struct RunTurn<'a, 'r> {
     ended: bool,
 }
 
-/// Clock readings within a run of polls: one for each boundary if histograms are kept, none otherwise.
+/// Clock readings within a run of polls, if histograms are kept: one for each boundary, or in a long turn two
+/// for each poll that was picked to be timed. While there are several task queues: one for each boundary.
 pub(super) struct PollClock<'a> {
     core: &'a Core,
+    /// The last reading. In a long turn that may have been long ago.
     last: u64,
     timing: bool,
+    /// Some polls are timed, picked at random, not all: a reading costs more than many a poll.
+    picks: bool,
+    /// Polls until the next one that is timed.
+    skip: u32,
     /// In debug mode: whose poll is under way.
     polling: Option<TaskInfo>,
 }
 
 impl<'a> PollClock<'a> {
-    fn new(core: &'a Core, began: u64) -> Self {
+    fn new(core: &'a Core, began: u64, ready: usize) -> Self {
         let timing = core.metrics.timing() || core.slow_ns.is_some();
-        let last = if timing { core.kernel.now_ns() } else { began };
-        Self { core, last, timing, polling: None }
+        let picks = timing && ready > TIMED_IN_FULL && core.slow_ns.is_none();
+        let last = if timing && !picks { core.kernel.now_ns() } else { began };
+        let skip = if picks { core.next_gap() } else { 0 };
+        if picks {
+            core.driver.time_submissions(false);
+        }
+        Self { core, last, timing, picks, skip, polling: None }
     }
 
     /// One that is read after each poll in any case.
     pub(super) fn reading_each(core: &'a Core) -> Self {
-        Self { core, last: core.kernel.now_ns(), timing: true, polling: None }
+        let last = core.kernel.now_ns();
+        Self { core, last, timing: true, picks: false, skip: 0, polling: None }
     }
 
     /// What is done from here on is part of the next poll, and what was done since the last is not.
@@ -295,14 +348,26 @@ impl<'a> PollClock<'a> {
     /// A poll begins, of the task that `whose` describes.
     #[inline]
     pub(super) fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
-        if self.core.slow_ns.is_some() {
+        if self.picks {
+            if self.skip == 0 {
+                self.begin_picked();
+            }
+        } else if self.core.slow_ns.is_some() {
             self.polling = Some(whose());
         }
     }
 
+    #[cold]
+    fn begin_picked(&mut self) {
+        self.last = self.core.read_clock();
+        self.core.driver.time_submissions(true);
+    }
+
     #[inline]
     pub(super) fn polled(&mut self, woken: Option<u32>) {
-        if self.timing {
+        if self.skip > 0 {
+            self.skip -= 1;
+        } else if self.timing {
             self.record(woken);
         }
     }
@@ -316,6 +381,10 @@ impl<'a> PollClock<'a> {
         if let Some(woken) = woken {
             self.core.metrics.took(Latency::WakeToPoll, since_stamp(woken, began));
         }
+        if self.picks {
+            self.skip = self.core.next_gap();
+            self.core.driver.time_submissions(false);
+        }
         if let Some(task) = self.polling.take()
             && self.core.slow_ns.is_some_and(|slow| ended - began > slow)
         {
@@ -327,13 +396,27 @@ impl<'a> PollClock<'a> {
     }
 
     pub(super) fn now(&self) -> u64 {
-        if self.timing { self.last } else { self.core.kernel.now_ns() }
+        if self.timing && !self.picks { self.last } else { self.core.kernel.now_ns() }
     }
 
     pub(super) fn tick_ends(self, began: u64) {
         if self.timing {
-            self.core.metrics.took(Latency::Tick, self.last - began);
+            let ended = self.now();
+            self.core.metrics.took(Latency::Tick, ended.saturating_sub(began));
         }
+    }
+}
+
+impl Core {
+    /// Polls to skip until the next one that is timed: 0 to 63, so that no pattern of turns hides a task.
+    #[inline]
+    fn next_gap(&self) -> u32 {
+        let mut x = self.gap_seed.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.gap_seed.set(x);
+        x & 63
     }
 }
 

@@ -58,6 +58,10 @@ counters! {
     EntersPressed => enters_pressed,
     /// Enters in the middle of a tick because the submission queue was full.
     EarlyFlushes => early_flushes,
+    /// Sends without copy of which the kernel has let go.
+    ZeroCopies => zero_copies,
+    /// Submissions in the middle of a turn, because of `flush_interval`.
+    MidTurnFlushes => mid_turn_flushes,
     /// Completions reaped.
     Completions => completions,
     /// Completions that belonged to no op; always 0 unless something is broken.
@@ -96,6 +100,8 @@ counters! {
     Accepts => accepts,
     /// Times that accepting paused for want of descriptors or memory.
     AcceptPauses => accept_pauses,
+    /// Polls that kept the core for longer than the stall threshold, if somebody watches.
+    Stalls => stalls,
     /// Ops leaked at shutdown because the kernel did not let go in time.
     OpsLeaked => ops_leaked,
 }

@@ -84,6 +84,12 @@ impl Histogram {
         self.hdr.saturating_record_n(ns.clamp(1, NS_MAX), n);
     }
 
+    /// As the crate behind it has it.
+    #[cfg(feature = "hlog")]
+    pub(crate) fn hdr(&self) -> &Hdr<u64> {
+        &self.hdr
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.hdr.len()

@@ -105,6 +105,12 @@ impl Submitter {
         self.driver.pool().buffer_size() as usize
     }
 
+    /// Sends of at least so many bytes are to go without a copy ([`Send::zero_copy`]); `usize::MAX` for none.
+    #[inline]
+    pub fn zero_copy_from(&self) -> usize {
+        self.driver.zero_copy_from()
+    }
+
     /// Whether `feature` is in force on this loop's ring.
     pub fn has(&self, feature: Feature) -> bool {
         self.driver.has(feature)

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 
 use super::{Cqe, Op, Sqe};
 use crate::buf::{BufError, BufResult, IoBuf};
+use crate::sys::abi::opcode;
 
 /// Who is told of a send's end, and how it ended if its handle was gone.
 pub trait LateSend: AsFd + 'static {
@@ -24,6 +25,7 @@ pub struct Send<H: LateSend, B: IoBuf> {
     buf: B,
     offset: usize,
     flags: i32,
+    opcode: u8,
 }
 
 impl<H: LateSend, B: IoBuf> Send<H, B> {
@@ -34,7 +36,17 @@ impl<H: LateSend, B: IoBuf> Send<H, B> {
     /// If `offset` lies behind the end of the buffer.
     pub fn new(socket: H, buf: B, offset: usize, flags: i32) -> Self {
         assert!(offset <= buf.len(), "a send from {offset} of {} bytes", buf.len());
-        Self { socket, buf, offset, flags }
+        Self { socket, buf, offset, flags, opcode: opcode::SEND }
+    }
+
+    /// Has the kernel send from the buffer itself, without a copy, if it can (Linux 6.0,
+    /// [`Feature::SendZc`](crate::Feature::SendZc)). The op then ends when the peer has acknowledged all
+    /// of it; ENOMEM says that the kernel could not, and EOPNOTSUPP that this kind of socket can't.
+    #[must_use]
+    #[inline]
+    pub fn zero_copy(mut self, on: bool) -> Self {
+        self.opcode = if on { opcode::SEND_ZC } else { opcode::SEND };
+        self
     }
 
     fn asked(&self) -> usize {
@@ -50,7 +62,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
     fn prepare(&mut self) -> Sqe {
         let len = u32::try_from(self.asked()).unwrap_or(u32::MAX);
         let from = self.buf.as_ptr().wrapping_add(self.offset);
-        Sqe::send(self.socket.as_fd(), from, len, allowed(self.flags))
+        Sqe::send(self.socket.as_fd(), from, len, allowed(self.flags)).with_op_code(self.opcode)
     }
 
     unsafe fn completed(&mut self, _: Cqe) {

@@ -5,5 +5,12 @@
 //! tasks, it says itself when it is asked, and who asks waits for a time of its own choosing.
 
 mod ask;
+#[cfg(feature = "hlog")]
+mod files;
+#[cfg(feature = "hlog")]
+#[doc(hidden)]
+pub mod format;
 
 pub use ask::TaskList;
+#[cfg(feature = "hlog")]
+pub use files::{HistogramFiles, Writing};

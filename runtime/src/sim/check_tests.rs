@@ -13,6 +13,7 @@ use super::faults::Faults;
 use super::kernel::SimKernel;
 use super::quarantine::Quarantine;
 use super::world::World;
+use crate::driver::asked::Asked;
 use crate::driver::features::FeatureSet;
 use crate::driver::ring::Ring;
 use crate::driver::setup::{RingConfig, negotiate};
@@ -36,7 +37,12 @@ impl Bare {
         let world = World::new(1, Faults::none());
         let host = world.add_host(Vec::new());
         let kernel = world.kernel(host);
-        let config = RingConfig { sq_entries: 8, cq_entries: 16, mask: FeatureSet::none() };
+        let config = RingConfig {
+            sq_entries: 8,
+            cq_entries: 16,
+            mask: FeatureSet::none(),
+            asked: Asked::default(),
+        };
         let as_kernel: Rc<dyn Kernel> = kernel.clone();
         let ring = negotiate(&as_kernel, &config).unwrap().0;
         Self { world, kernel, ring: Some(ring) }

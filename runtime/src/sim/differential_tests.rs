@@ -19,6 +19,7 @@ use super::faults::Faults;
 use super::files::set_option;
 use super::rng::Rng;
 use super::world::World;
+use crate::driver::asked::Asked;
 use crate::driver::features::FeatureSet;
 use crate::driver::ring::Ring;
 use crate::driver::setup::{RingConfig, negotiate};
@@ -111,7 +112,12 @@ fn bytes_of(len: usize) -> *mut u8 {
 
 impl Machine {
     fn new(kernel: Rc<dyn Kernel>) -> Self {
-        let config = RingConfig { sq_entries: 64, cq_entries: 256, mask: FeatureSet::none() };
+        let config = RingConfig {
+            sq_entries: 64,
+            cq_entries: 256,
+            mask: FeatureSet::none(),
+            asked: Asked::default(),
+        };
         let (ring, _) = negotiate(&kernel, &config).unwrap();
         let entries = bytes_of(4096).cast::<BufEntry>();
         let mut reg = BufReg {

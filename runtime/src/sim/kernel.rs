@@ -272,6 +272,9 @@ impl Kernel for SimKernel {
             });
             fail(errno)
         })?;
+        // It gathers nothing: whoever asks for a minimal wait gets the first completion at once.
+        let gathers = wait.is_some_and(|wait| wait.min_wait_us > 0);
+        let min_complete = if gathers { min_complete.min(1) } else { min_complete };
         let until = wait.map(|wait| {
             let ns = wait.timeout.sec as u64 * 1_000_000_000 + wait.timeout.nsec as u64;
             if flags & enter::ABS_TIMER != 0 { ns } else { ns.saturating_add(self.now_ns()) }

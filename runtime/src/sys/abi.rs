@@ -5,6 +5,8 @@
 
 pub(crate) mod setup {
     //! Flags of `io_uring_setup(2)`.
+    pub(crate) const SQPOLL: u32 = 1 << 1;
+    pub(crate) const SQ_AFF: u32 = 1 << 2;
     pub(crate) const CQSIZE: u32 = 1 << 3;
     pub(crate) const CLAMP: u32 = 1 << 4;
     pub(crate) const SUBMIT_ALL: u32 = 1 << 7;
@@ -28,6 +30,8 @@ pub(crate) mod feat {
 pub(crate) mod enter {
     //! Flags of `io_uring_enter(2)`.
     pub(crate) const GETEVENTS: u32 = 1 << 0;
+    pub(crate) const SQ_WAKEUP: u32 = 1 << 1;
+    pub(crate) const SQ_WAIT: u32 = 1 << 2;
     pub(crate) const EXT_ARG: u32 = 1 << 3;
     pub(crate) const REGISTERED_RING: u32 = 1 << 4;
     pub(crate) const ABS_TIMER: u32 = 1 << 5;
@@ -36,6 +40,7 @@ pub(crate) mod enter {
 
 pub(crate) mod sq_flags {
     //! Bits that the kernel sets in the submission ring's flags word.
+    pub(crate) const NEED_WAKEUP: u32 = 1 << 0;
     pub(crate) const CQ_OVERFLOW: u32 = 1 << 1;
     pub(crate) const TASKRUN: u32 = 1 << 2;
 }
@@ -45,10 +50,14 @@ pub(crate) mod register {
     pub(crate) const EVENTFD: u32 = 4;
     pub(crate) const PROBE: u32 = 8;
     pub(crate) const IOWQ_AFF: u32 = 17;
+    pub(crate) const IOWQ_MAX_WORKERS: u32 = 19;
     pub(crate) const RING_FDS: u32 = 20;
     pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
     pub(crate) const PBUF_RING: u32 = 22;
     pub(crate) const UNREGISTER_PBUF_RING: u32 = 23;
+    pub(crate) const NAPI: u32 = 27;
+    #[cfg(test)]
+    pub(crate) const UNREGISTER_NAPI: u32 = 28;
     /// Takes no ring: any thread may.
     pub(crate) const SEND_MSG_RING: u32 = 31;
 }
@@ -67,6 +76,7 @@ pub(crate) mod opcode {
     pub(crate) const RECV: u8 = 27;
     pub(crate) const SHUTDOWN: u8 = 34;
     pub(crate) const MSG_RING: u8 = 40;
+    pub(crate) const SEND_ZC: u8 = 47;
     pub(crate) const LAST_KNOWN: u8 = 64;
 
     /// What it does, by the name of the system call that does the same.
@@ -80,7 +90,7 @@ pub(crate) mod opcode {
             CONNECT => "connect",
             READ => "read",
             WRITE => "write",
-            SEND => "send",
+            SEND | SEND_ZC => "send",
             RECV => "recv",
             SHUTDOWN => "shutdown",
             _ => "an operation",
@@ -97,6 +107,8 @@ pub(crate) mod cqe_flags {
     //! Flags of a completion.
     pub(crate) const BUFFER: u32 = 1 << 0;
     pub(crate) const MORE: u32 = 1 << 1;
+    /// The kernel has let go of what an earlier completion was of.
+    pub(crate) const NOTIF: u32 = 1 << 3;
     pub(crate) const BUFFER_SHIFT: u32 = 16;
 }
 
@@ -210,6 +222,18 @@ pub(crate) struct RsrcUpdate {
     pub(crate) data: u64,
 }
 
+/// `struct io_uring_napi` as `IORING_REGISTER_NAPI` takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Napi {
+    pub(crate) busy_poll_us: u32,
+    pub(crate) prefer_busy_poll: u8,
+    pub(crate) opcode: u8,
+    pub(crate) pad: [u8; 2],
+    pub(crate) op_param: u32,
+    pub(crate) resv: u32,
+}
+
 /// `struct io_uring_sqe` as `IORING_REGISTER_SEND_MSG_RING` takes it: a completion with this user data for
 /// another ring.
 #[repr(C)]
@@ -269,4 +293,5 @@ const _: () = assert!(size_of::<GetEventsArg>() == 24);
 const _: () = assert!(size_of::<BufEntry>() == 16);
 const _: () = assert!(size_of::<BufReg>() == 40);
 const _: () = assert!(size_of::<Message>() == 64);
+const _: () = assert!(size_of::<Napi>() == 16);
 const _: () = assert!(size_of::<Probe>() == 16 + 8 * opcode::LAST_KNOWN as usize);

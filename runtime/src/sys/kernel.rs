@@ -22,6 +22,9 @@ use super::abi::{Params, Timespec};
 pub(crate) struct WaitArg {
     /// Relative, or a point of CLOCK_MONOTONIC if the flags hold `ABS_TIMER`.
     pub(crate) timeout: Timespec,
+    /// For so many µs it waits for as many completions as were asked for; after that, for one. 0: for as
+    /// many as were asked for, all the time.
+    pub(crate) min_wait_us: u32,
 }
 
 /// Keeps a ring's memory and descriptor alive; dropping it unmaps and closes.
@@ -108,6 +111,12 @@ pub(crate) trait Kernel {
 
     /// `shutdown(2)`.
     fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()>;
+
+    /// Ends a TCP connection with a reset; what was not acknowledged is dropped. The descriptor stays open.
+    fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let _ = fd;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// SO_LINGER: an option that changes what a close does, and so is the kernel's to know.
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()>;

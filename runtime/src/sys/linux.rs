@@ -45,6 +45,7 @@ impl Kernel for Linux {
             Some(wait) => {
                 flags |= abi::enter::EXT_ARG;
                 arg.ts = ptr::from_ref(&wait.timeout).addr() as u64;
+                arg.min_wait_usec = wait.min_wait_us;
                 (ptr::from_ref(&arg).cast(), size_of::<GetEventsArg>())
             }
             None => (ptr::null(), 0),
@@ -124,6 +125,17 @@ impl Kernel for Linux {
 
     fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
         SockRef::from(&fd).shutdown(how)
+    }
+
+    fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: all-zero bytes are a sockaddr of the family AF_UNSPEC.
+        let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+        let len = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: one live address of that length.
+        match unsafe { libc::connect(fd.as_raw_fd(), &nowhere, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {

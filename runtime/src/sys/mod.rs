@@ -2,7 +2,7 @@
 //!
 //! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop talks to
 //! the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside a loop run
-//! ([`threads`]), what a signal handler does ([`signals`]), and descriptors that cross processes
+//! ([`threads`]), what signal handlers do ([`signals`], [`sample`]), and descriptors that cross processes
 //! ([`descriptors`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
 //! kernel without the layers above noticing.
 
@@ -11,6 +11,7 @@ pub(crate) mod descriptors;
 pub(crate) mod kernel;
 pub(crate) mod linux;
 pub(crate) mod prefetch;
+pub(crate) mod sample;
 pub(crate) mod signals;
 pub(crate) mod threads;
 

@@ -8,10 +8,12 @@
 use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::panic::{Location, resume_unwind};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use super::blocks::{Blocks, Class};
@@ -24,7 +26,7 @@ use super::line::Line;
 use super::queues::{DEFAULT, Queues, Terms};
 use super::report::Reporter;
 use super::set::Sets;
-use super::waker::{GENERATION_MASK, TaskId, Word};
+use super::waker::{GENERATION_MASK, Word, WordCell};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
@@ -43,7 +45,8 @@ pub(crate) struct Tasks {
     inner: RefCell<Inner>,
     /// Sets of tasks that are waited for together.
     pub(super) sets: Sets,
-    names: RefCell<std::collections::HashMap<u32, Arc<str>>>,
+    /// Shared with whoever watches for stalls.
+    names: Names,
     metrics: Arc<Recorder>,
     reporter: Reporter,
     /// What the main future's last poll ended at.
@@ -51,9 +54,9 @@ pub(crate) struct Tasks {
     /// The main future.
     root: Word,
     /// Who is being polled or ended.
-    running: Cell<Word>,
+    running: WordCell,
     /// The task whose future's `poll` is under way: the one that is to blame for a panic.
-    polling: Cell<Option<NonNull<Header>>>,
+    polling: AtomicPtr<Header>,
     /// Number of the poll whose awaits a cancel that is under way passes on to; 0 for none.
     cancelling: Cell<u64>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], [`UNSTAMPED`] while nobody measures.
@@ -108,6 +111,9 @@ const QUEUE_FIRST: usize = 32;
 /// How many places behind the next one in the run queue a task's memory is asked for.
 const TASKS_AHEAD: u32 = 1;
 
+/// Names of a core's tasks, by slot.
+pub(crate) type Names = Arc<Mutex<HashMap<u32, Arc<str>>>>;
+
 /// What comes next in the run queue.
 pub(crate) enum Next {
     /// The main future, woken at this stamp.
@@ -149,13 +155,13 @@ impl Tasks {
             lease,
             inner: RefCell::new(inner),
             sets: Sets::default(),
-            names: RefCell::default(),
+            names: Names::default(),
             metrics,
             reporter,
             root_note: Cell::new(Note::Nothing),
             root,
-            running: Cell::new(root),
-            polling: Cell::new(None),
+            running: WordCell::new(root),
+            polling: AtomicPtr::new(ptr::null_mut()),
             cancelling: Cell::new(0),
             stamp: Cell::new(UNSTAMPED),
             birth: Cell::new(Mark::new(age_units(now_ns), DEFAULT)),
@@ -174,20 +180,6 @@ impl Tasks {
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> u32 {
         self.inner.borrow().live_in_all()
-    }
-
-    /// Tasks that are to be polled in the next turn.
-    pub(crate) fn ready(&self) -> usize {
-        let inner = self.inner.borrow();
-        let in_queues = inner.queues.as_ref().map_or(0, |queues| queues.ready());
-        inner.ready.len() + inner.gave_way.len() + in_queues
-    }
-
-    /// Bytes of the tasks' memory and tables; those of tasks too large for a page are not among them.
-    pub(crate) fn bytes(&self) -> usize {
-        let inner = self.inner.borrow();
-        let table = inner.table.capacity() * size_of::<Entry>();
-        table + inner.blocks.bytes() + inner.ready.bytes() + inner.gave_way.bytes()
     }
 
     /// Whether anybody is to be polled.
@@ -297,7 +289,8 @@ impl Tasks {
         self.running.set(header.word);
         header.last_poll.set(self.begin_poll());
         header.note.set(Note::Nothing);
-        self.polling.set(Some(picked.task));
+        // Released: a signal handler that finds it finds the header, too.
+        self.polling.store(picked.task.as_ptr(), Ordering::Release);
         // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
         // called by the loop alone, which does not run while a poll does.
         unsafe { cell::poll(picked.task, self) };
@@ -320,7 +313,7 @@ impl Tasks {
     /// The future of the task that is running has returned from its `poll`.
     #[inline]
     pub(super) fn polled(&self) {
-        self.polling.set(None);
+        self.polling.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     /// Ends the task whose poll panicked with `payload`.
@@ -329,7 +322,10 @@ impl Tasks {
     /// With the same payload if no poll was under way.
     #[cold]
     pub(crate) fn end_panicked(&self, payload: Box<dyn Any + Send>) {
-        let Some(task) = self.polling.take() else { resume_unwind(payload) };
+        let Some(task) = NonNull::new(self.polling.load(Ordering::Relaxed)) else {
+            resume_unwind(payload)
+        };
+        self.polled();
         // SAFETY: it was live and not done when its poll began, and only the loop ends tasks; the panic has
         // ended its poll.
         unsafe { cell::end(task, self, JoinError::panicked(payload)) };
@@ -350,7 +346,7 @@ impl Tasks {
 
     /// The task that is being polled says what it will wait for.
     pub(crate) fn note(&self, note: Note) {
-        match self.polling.get() {
+        match NonNull::new(self.polling.load(Ordering::Relaxed)) {
             // SAFETY: a task is live while it is being polled.
             Some(task) => unsafe { task.as_ref() }.note.set(note),
             None => self.root_note.set(note),
@@ -405,26 +401,6 @@ impl Tasks {
     /// The waker word of the task in `slot`.
     pub(crate) fn word_of(&self, slot: u32) -> Word {
         self.inner.borrow().word_of(self.lease.id, slot)
-    }
-
-    /// Id of the task that is being polled; the main future has one too.
-    pub(crate) fn running_id(&self) -> TaskId {
-        TaskId::of(self.running.get())
-    }
-
-    /// Name of the task that is being polled.
-    pub(crate) fn running_name(&self) -> Option<Arc<str>> {
-        self.name(self.running.get().slot())
-    }
-
-    /// Names the task in `slot`; its header says that it has a name.
-    pub(super) fn set_name(&self, slot: u32, name: Arc<str>) {
-        let old = self.names.borrow_mut().insert(slot, name);
-        drop(old);
-    }
-
-    pub(crate) fn name(&self, slot: u32) -> Option<Arc<str>> {
-        self.names.borrow().get(&slot).cloned()
     }
 
     /// Sets the time that new tasks count as theirs.
@@ -494,7 +470,7 @@ impl Tasks {
         let header = unsafe { task.as_ref() };
         let slot = header.word.slot();
         if header.has(NAMED) {
-            let name = self.names.borrow_mut().remove(&slot);
+            let name = self.lock_names().remove(&slot);
             drop(name);
         }
         let inner = &mut *self.inner.borrow_mut();

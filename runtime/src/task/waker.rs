@@ -7,6 +7,7 @@
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::current;
@@ -30,6 +31,15 @@ impl Word {
     pub(crate) fn new(core: u32, slot: u32, generation: u32) -> Self {
         let core = u64::from(core) << (SLOT_BITS + GENERATION_BITS);
         Self(core | u64::from(slot) << GENERATION_BITS | u64::from(generation & GENERATION_MASK))
+    }
+
+    /// The word as a number, and back.
+    pub(crate) fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_u64(number: u64) -> Self {
+        Self(number)
     }
 
     pub(crate) fn core(self) -> u32 {
@@ -78,6 +88,25 @@ impl Word {
         {
             cell.wake(self.slot());
         }
+    }
+}
+
+/// A [`Word`] that a signal handler may read at any moment. As cheap as a plain one.
+pub(crate) struct WordCell(AtomicU64);
+
+impl WordCell {
+    pub(crate) fn new(word: Word) -> Self {
+        Self(AtomicU64::new(word.0))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Word {
+        Word(self.0.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, word: Word) {
+        self.0.store(word.0, Ordering::Relaxed);
     }
 }
 

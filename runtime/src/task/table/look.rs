@@ -3,10 +3,15 @@
 //! Owns the look at the table that makes a [`TaskInfo`] of each task, and the report of a failure that nobody
 //! took. It changes nothing, and nothing of it is kept between two looks.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::{AGE_UNIT_NS, GENERATION_MASK, Picked, ROOT, Tasks};
+use super::{AGE_UNIT_NS, GENERATION_MASK, Names, Picked, ROOT, Tasks};
+use crate::sys::sample::{Said, Target};
 use crate::task::cell::{DONE, Failure, Header};
 use crate::task::current;
 use crate::task::info::{TaskInfo, TaskState, WaitsFor};
@@ -22,6 +27,73 @@ impl Tasks {
         // SAFETY: a task in the table is live.
         let live = slots.filter(|(task, _)| !unsafe { task.as_ref() }.has(DONE));
         live.map(|(_, slot)| (slot, self.name(slot))).collect()
+    }
+
+    /// The calling thread, whose loop has these tasks, as a signal handler finds it.
+    pub(crate) fn as_target(self: &Rc<Self>) -> &'static Target {
+        /// # Safety
+        /// `tasks` points at live ones, of the calling thread.
+        unsafe fn describe(tasks: *const ()) -> Said {
+            // SAFETY: as the caller promises. What is read of them is atomic.
+            let tasks = unsafe { &*tasks.cast::<Tasks>() };
+            let polling = tasks.polling.load(Ordering::Acquire);
+            // SAFETY: null, or a task that is being polled, which is live; where it was spawned is written
+            // before it is known to anybody, and never again.
+            let at = unsafe { polling.as_ref() }.map(|header| header.spawned_at);
+            (tasks.running.get().to_u64(), at)
+        }
+        // SAFETY: who watches keeps these tasks alive until the target takes leave, and both are bound to
+        // this thread.
+        unsafe { Target::this_thread(describe, Rc::as_ptr(self).cast()) }
+    }
+
+    /// Which task, in which slot, the word of a look at that [target](Self::as_target) names.
+    pub(crate) fn understand(word: u64) -> (TaskId, u32) {
+        let word = Word::from_u64(word);
+        (TaskId::of(word), word.slot())
+    }
+
+    /// Tasks that are to be polled in the next turn.
+    pub(crate) fn ready(&self) -> usize {
+        let inner = self.inner.borrow();
+        let in_queues = inner.queues.as_ref().map_or(0, |queues| queues.ready());
+        inner.ready.len() + inner.gave_way.len() + in_queues
+    }
+
+    /// Bytes of the tasks' memory and tables; those of tasks too large for a page are not among them.
+    pub(crate) fn bytes(&self) -> usize {
+        let inner = self.inner.borrow();
+        let table = inner.table.capacity() * size_of::<super::Entry>();
+        table + inner.blocks.bytes() + inner.ready.bytes() + inner.gave_way.bytes()
+    }
+
+    /// Id of the task that is being polled; the main future has one too.
+    pub(crate) fn running_id(&self) -> TaskId {
+        TaskId::of(self.running.get())
+    }
+
+    /// Name of the task that is being polled.
+    pub(crate) fn running_name(&self) -> Option<Arc<str>> {
+        self.name(self.running.get().slot())
+    }
+
+    /// Names the task in `slot`; its header says that it has a name.
+    pub(in crate::task) fn set_name(&self, slot: u32, name: Arc<str>) {
+        let old = self.lock_names().insert(slot, name);
+        drop(old);
+    }
+
+    pub(crate) fn name(&self, slot: u32) -> Option<Arc<str>> {
+        self.lock_names().get(&slot).cloned()
+    }
+
+    pub(super) fn lock_names(&self) -> MutexGuard<'_, HashMap<u32, Arc<str>>> {
+        // Nothing panics while it is held.
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// What is known of the task that [`pick`](Self::pick) gave.

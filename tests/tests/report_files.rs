@@ -1,0 +1,144 @@
+//! Histograms that the runtime writes on an interval: HdrHistogram's own reader takes them, and what it reads
+//! is what the cores recorded.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coreloop::report::HistogramFiles;
+use coreloop::time::sleep;
+use coreloop::{EventLoop, Settings, Snapshot, StatsLevel, spawn};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+const MS: Duration = Duration::from_millis(1);
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("coreloop-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The histograms of a log by their tags, intervals put together, and how many intervals there were.
+fn read(log: &[u8]) -> (BTreeMap<String, Histogram<u64>>, usize) {
+    let (mut by_tag, mut starts) = (BTreeMap::<_, Histogram<u64>>::new(), Vec::new());
+    for entry in IntervalLogIterator::new(log) {
+        let LogEntry::Interval(line) = entry.unwrap() else { continue };
+        let bytes = base64(line.encoded_histogram());
+        let values: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
+        assert!(line.duration() > Duration::ZERO);
+        starts.push(line.start_timestamp());
+        let all = by_tag.entry(line.tag().unwrap().as_str().to_owned());
+        all.and_modify(|all| all.add(&values).unwrap()).or_insert(values);
+    }
+    assert!(starts.is_sorted(), "later lines are of later intervals");
+    starts.dedup();
+    (by_tag, starts.len())
+}
+
+fn base64(text: &str) -> Vec<u8> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut out, mut bits, mut held) = (Vec::new(), 0u32, 0);
+    for byte in text.bytes().filter(|byte| *byte != b'=') {
+        bits = bits << 6 | ALPHABET.iter().position(|a| *a == byte).unwrap() as u32;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+        }
+    }
+    out
+}
+
+#[test]
+fn report_an_interval_log_holds_all_that_was_recorded() {
+    let folder = Folder::new("hlog");
+    let log = folder.0.join("run.hlog");
+    let settings = Settings::default().stats(StatsLevel::Histograms);
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    let files = HistogramFiles::log_to(&log).every(20 * MS).distributions_in(&folder.0);
+    let writing = files.begin(event_loop.handle()).unwrap();
+    event_loop.block_on(async {
+        // No more tasks than are all timed in one turn.
+        for _ in 0..20 {
+            let tasks: Vec<_> = (0..10).map(|_| spawn(sleep(3 * MS))).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+    });
+    let last = event_loop.stats();
+    drop(writing);
+    let (by_tag, intervals) = read(&std::fs::read(&log).unwrap());
+    assert!(intervals >= 2, "{intervals}");
+    let recorded = last.histograms.unwrap();
+    for (name, values) in recorded.iter() {
+        let read = by_tag.get(&format!("core0.{name}"));
+        assert_eq!(read.map_or(0, |h| h.len()), values.count(), "{name}");
+        if let Some(read) = read {
+            assert_eq!(
+                (read.max(), read.value_at_quantile(0.5)),
+                (values.max_ns(), values.quantile_ns(0.5))
+            );
+        }
+    }
+    assert!(recorded.poll.count() > 400 && recorded.timer_late.count() == 200);
+
+    let text = std::fs::read_to_string(folder.0.join("timer_late.hgrm")).unwrap();
+    assert!(
+        text.starts_with("       Value     Percentile TotalCount 1/(1-Percentile)\n"),
+        "{text}"
+    );
+    assert!(text.contains("Total count    =          200]"), "{text}");
+    let leftovers = std::fs::read_dir(&folder.0).unwrap();
+    let hidden =
+        leftovers.filter(|f| f.as_ref().unwrap().file_name().as_encoded_bytes()[0] == b'.');
+    assert_eq!(hidden.count(), 0);
+}
+
+#[test]
+fn report_a_log_that_was_detached_ends_with_its_cores() {
+    let folder = Folder::new("detached");
+    let log = folder.0.join("run.hlog");
+    let settings = Settings::default().stats(StatsLevel::Histograms);
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    HistogramFiles::log_to(&log).every(10 * MS).begin(event_loop.handle()).unwrap().detach();
+    event_loop.block_on(sleep(15 * MS));
+    drop(event_loop);
+    let began = std::time::Instant::now();
+    let ended = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("comm")).ok());
+        !names.into_iter().any(|name| name.trim() == "coreloop-files")
+    };
+    while !ended() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it goes on");
+        std::thread::sleep(MS);
+    }
+    assert!(read(&std::fs::read(&log).unwrap()).0["core0.timer_late"].len() == 1);
+}
+
+#[test]
+fn report_a_snapshot_goes_through_serde_unchanged() {
+    let settings = Settings::default().stats(StatsLevel::Histograms);
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    event_loop.block_on(sleep(2 * MS));
+    let snapshot = event_loop.stats();
+    let text = serde_json::to_string(&snapshot).unwrap();
+    assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+    // One of an older version, which lacks what came later, is read too.
+    let old: Snapshot = serde_json::from_str(r#"{"core":3,"counters":{"polls":9}}"#).unwrap();
+    assert_eq!((old.core, old.counters.polls, old.histograms), (Some(3), 9, None));
+}
