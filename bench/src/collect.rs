@@ -16,7 +16,7 @@ use crate::recorder::{INTERVAL_NS, Interval, Message, Recorder, Window};
 use crate::report::core::CoreUsage;
 use crate::report::hlog::HlogWriter;
 use crate::report::write::WriteError;
-use crate::stats::LatencySet;
+use crate::stats::{LatencySet, Second};
 use crate::sys;
 
 /// How long after the window a core may take to drain and report.
@@ -29,6 +29,9 @@ const PENDING_MAX: usize = 8;
 /// Histogram sets each core has in reserve, beside the one it records into.
 const SPARE_SETS: usize = 2;
 
+/// Seconds whose figures are kept one by one; later ones are in the total only.
+const SECONDS_MAX: usize = 3_600;
+
 /// What came of a run's load side.
 #[derive(Debug)]
 pub struct Collected {
@@ -38,6 +41,8 @@ pub struct Collected {
     pub usages: Vec<CoreUsage>,
     /// Cores that did not end in time, or went without a word.
     pub missing: Vec<usize>,
+    /// Its seconds one by one, those that were whole: what noise is judged from.
+    pub seconds: Vec<Second>,
 }
 
 /// Collects what the [`Recorder`]s of a run give away.
@@ -76,6 +81,7 @@ impl Collector {
     ) -> Result<Collected, WriteError> {
         let mut merge = Merge::new(self.give_back.keys().copied(), self.open_loop);
         let deadline_ns = window.end_ns + GRACE_NS;
+        let mut seconds = Vec::new();
         loop {
             let now_ns = sys::monotonic_ns();
             progress.update(now_ns);
@@ -96,14 +102,25 @@ impl Collector {
             }
             for (index, set) in merge.complete() {
                 progress.interval(&set);
+                keep_second(&mut seconds, window, index, &set);
                 write_interval(&mut hlog, window, index, &set)?;
             }
         }
         for (index, set) in std::mem::take(&mut merge.pending) {
+            keep_second(&mut seconds, window, index, &set);
             write_interval(&mut hlog, window, index, &set)?;
         }
         progress.finish();
-        Ok(merge.into_collected())
+        Ok(Collected { seconds, ..merge.into_collected() })
+    }
+}
+
+/// Keeps the figures of an interval that was whole, and not told already.
+fn keep_second(seconds: &mut Vec<Second>, window: Window, index: u64, set: &LatencySet) {
+    let whole = (index + 1) * INTERVAL_NS <= window.end_ns - window.start_ns;
+    let told = seconds.last().is_some_and(|last| last.index >= index);
+    if whole && !told && seconds.len() < SECONDS_MAX {
+        seconds.push(Second::of(index, set));
     }
 }
 
@@ -183,6 +200,7 @@ impl Merge {
             total: self.total,
             usages: self.usages.into_values().collect(),
             missing: self.next_index.into_keys().collect(),
+            seconds: Vec::new(),
         }
     }
 }
@@ -238,6 +256,20 @@ mod tests {
             assert!(merge.pending.len() <= PENDING_MAX);
         }
         assert_eq!(taken, 100 - PENDING_MAX);
+    }
+
+    #[test]
+    fn whole_seconds_are_kept_once_each() {
+        let window = Window { start_ns: 5, end_ns: 5 + INTERVAL_NS * 5 / 2 };
+        let mut set = LatencySet::new(false);
+        set.record(Moments::closed(0, 1_000), 7);
+        let mut seconds = Vec::new();
+        for index in [0, 1, 0, 1, 2] {
+            keep_second(&mut seconds, window, index, &set);
+        }
+        let told: Vec<(u64, u64)> = seconds.iter().map(|s| (s.index, s.requests)).collect();
+        assert_eq!(told, [(0, 7), (1, 7)], "the third is only half a second");
+        assert_eq!(seconds[0].p99_ns, 1_000);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Owns the way from the command line to the exit code: parse, plan, run a scenario, report.
 //!
 //! Exit codes: 0 fine; 1 failed; 2 bad command line (clap's); 3 the run is invalid as a
-//! measurement, though it took place.
+//! measurement, though it took place, or ended early. `compare` has two of its own.
 
 mod cli;
 mod collect;
+mod compare;
 mod congestion;
 mod doctor;
 mod machine;
@@ -18,8 +19,11 @@ mod progress;
 mod recorder;
 mod report;
 mod scenario;
+mod search;
 mod stats;
 mod sys;
+mod trial;
+mod tune;
 mod verdict;
 
 use std::io::{self, Write};
@@ -30,7 +34,6 @@ use clap::Parser;
 use coreloop::Settings;
 use coreloop::config::Resolved;
 
-use crate::cli::peers::PeersArgs;
 use crate::cli::plan::{self, LoadPlan, ServePlan};
 use crate::cli::settings::ServerTuning;
 use crate::cli::{
@@ -56,9 +59,12 @@ fn main() -> ExitCode {
         Command::Serve(ServeScenario::Echo(args)) => serve_echo(&args),
         Command::Load(LoadScenario::Echo(args)) => load_echo(&args),
         Command::Load(LoadScenario::Idle(args)) => load_idle(&args),
-        Command::Peers(args) => compare_peers(&args),
         Command::Top(args) => ops::top::main(&args).map_err(Failure::Told),
         Command::Ps(args) => ops::ps::main(&args).map_err(Failure::Told),
+        Command::Peers(args) => refusing(peers::main(&args)),
+        Command::Tune(args) => refusing(tune::main(&args)),
+        Command::Search(args) => refusing(search::main(&args)),
+        Command::Compare(args) => compare::main(&args),
         Command::Doctor(args) => doctor(&args),
     };
     outcome.unwrap_or_else(|failure| {
@@ -154,8 +160,8 @@ fn load_idle(args: &IdleArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn compare_peers(args: &PeersArgs) -> Result<ExitCode, Failure> {
-    peers::main(args).or_else(|refusal| match refusal {
+fn refusing(outcome: Result<ExitCode, Refusal>) -> Result<ExitCode, Failure> {
+    outcome.or_else(|refusal| match refusal {
         Refusal::Usage(words) => usage_error(words),
         Refusal::Failed(failure) => Err(failure),
     })
@@ -197,6 +203,7 @@ fn report_run(
         total: &measured.load.total,
         usages,
         missing: &measured.load.missing,
+        seconds: measured.load.seconds,
         window_ns: measured.window_ns,
         notes: measured.notes,
         core_histograms: measured.core_histograms,

@@ -17,6 +17,23 @@ pub fn ring(settings: Settings) -> Result<RingFacts, RingFailure> {
     }
 }
 
+/// Whether this kernel does what settings ask for: an error says what a ring of theirs lacks that one of the
+/// defaults has.
+pub fn settings() -> impl Fn(&Settings) -> Result<(), String> {
+    let lacks = |settings: &Settings| -> Result<Vec<String>, String> {
+        let event_loop = EventLoop::with(settings.clone()).map_err(|error| error.to_string())?;
+        let ring = RingFacts::from(event_loop.ring_report());
+        Ok(ring.step_downs.into_iter().map(|step| format!("{}: {}", step.what, step.why)).collect())
+    };
+    // Where not even the defaults run, the first run says so.
+    let known = lacks(&Settings::default()).unwrap_or_default();
+    move |settings| {
+        let new: Vec<String> =
+            lacks(settings)?.into_iter().filter(|step| !known.contains(step)).collect();
+        if new.is_empty() { Ok(()) } else { Err(format!("stepped down here: {}", new.join(", "))) }
+    }
+}
+
 const MORE_MEMORY: &str = "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=, --ulimit memlock=), or \
      run fewer cores: the rings of all cores of a user count together";
 

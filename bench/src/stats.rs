@@ -154,6 +154,32 @@ pub struct Summary {
     pub max_ns: u64,
 }
 
+/// A second of a run, in figures: one of the samples that tell how much a run's own figures move.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Second {
+    /// Which one of the window, from 0.
+    pub index: u64,
+    /// Answers in it.
+    pub requests: u64,
+    /// Half of the latencies are at most this.
+    pub p50_ns: u64,
+    /// 90 %.
+    pub p90_ns: u64,
+    /// 99 %.
+    pub p99_ns: u64,
+    /// 99.9 %.
+    pub p999_ns: u64,
+}
+
+impl Second {
+    /// Of what was recorded in it; the corrected latencies, if it is of an open loop.
+    pub fn of(index: u64, set: &LatencySet) -> Second {
+        let all = Summary::of(set.headline());
+        let (p50_ns, p90_ns, p99_ns, p999_ns) = (all.p50_ns, all.p90_ns, all.p99_ns, all.p999_ns);
+        Second { index, requests: set.requests(), p50_ns, p90_ns, p99_ns, p999_ns }
+    }
+}
+
 impl Summary {
     /// The figures of `histogram`.
     pub fn of(histogram: &Histogram<u64>) -> Summary {

@@ -82,6 +82,9 @@ pub struct OpenFigures {
 pub struct Verdict {
     /// Whether the figures may be quoted.
     pub valid: bool,
+    /// Whether the generator set the pace, or what it added to the latencies may not be told from the
+    /// server's part.
+    pub generator_limited: bool,
     /// Why not; empty if valid.
     pub reasons: Vec<String>,
     /// What a reader should know, valid or not.
@@ -107,7 +110,17 @@ pub fn judge(run: &Figures<'_>) -> Verdict {
         let count = grouped(run.clipped);
         notes.push(format!("{count} latencies above 60 s are counted as 60 s"));
     }
-    Verdict { valid: reasons.is_empty(), reasons, notes }
+    Verdict { valid: reasons.is_empty(), generator_limited: generator_limited(run), reasons, notes }
+}
+
+/// In an open loop: its CPU was full, or its lag spoils a percentile. In a closed one: its CPU was full and
+/// the server's, if it is known, was not.
+fn generator_limited(run: &Figures<'_>) -> bool {
+    let full = busiest(run.cores, Role::Load).is_some_and(|load| load >= BUSY_PERCENT);
+    match &run.open {
+        Some(open) => full || worst_lag(open).is_some_and(|worst| spoils(&worst)),
+        None => full && busiest(run.cores, Role::Server).is_none_or(|server| server < BUSY_PERCENT),
+    }
 }
 
 fn incomplete(run: &Figures<'_>) -> Vec<String> {

@@ -4,9 +4,14 @@
 //! connection on its way to another one. Every operation can be called off by a token or a deadline and then
 //! gives its buffer back: see [`coreloop::cancel::Interruptible`]. Built on the public API of `coreloop`
 //! alone.
+//!
+//! [`spread`] is how connections come to be served by several cores, [`handover`] how a process lets its
+//! successor have its listeners.
 
+pub mod handover;
 #[cfg(feature = "ops")]
 pub mod ops;
+pub mod spread;
 pub mod tcp;
 
 mod addr;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::executor::{self, context};
 use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::{Job, JobQueue, Refused, Room};
 use crate::spawn::spawn_at;
+use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 use crate::task::info::Note;
 use crate::task::report::{Report, Reporter};
 use crate::task::{JoinError, current};
@@ -484,3 +485,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while one of these is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;

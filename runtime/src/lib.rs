@@ -71,9 +71,8 @@ pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
 pub use executor::list::all_tasks;
 pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
-pub use metrics::{
-    CoreState, Counters, Gauges, Histogram, Histograms, QueueStats, Snapshot, StatsLevel, StepDown,
-};
+pub use metrics::{CoreState, Counters, Gauges, Histogram, Histograms};
+pub use metrics::{QueueStats, Snapshot, StatsLevel, StepDown};
 pub use placement::{Cores, CoresError};
 pub use report::TaskList;
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};

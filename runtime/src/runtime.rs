@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 
@@ -21,6 +21,7 @@ use crate::mailbox::peers::{Peers, Stop};
 use crate::mailbox::queue::JobQueue;
 use crate::placement::{self, Cores, CoresError};
 use crate::stall::Stall;
+use crate::sys::shared::{Condvar, Mutex};
 
 /// Loops on several cores, one pinned thread each.
 ///
@@ -326,7 +327,7 @@ fn collect<R>(mut ended: Vec<(usize, Ended<R>)>, cores: usize) -> Result<Vec<R>,
 /// Where the cores wait for each other: none runs unless all have started.
 struct Gate {
     state: Mutex<GateState>,
-    changed: std::sync::Condvar,
+    changed: Condvar,
     cores: usize,
 }
 
@@ -338,7 +339,7 @@ struct GateState {
 
 impl Gate {
     fn new(cores: usize) -> Self {
-        Self { state: Mutex::default(), changed: std::sync::Condvar::new(), cores }
+        Self { state: Mutex::default(), changed: Condvar::new(), cores }
     }
 
     fn give_up(&self) {

@@ -115,6 +115,9 @@ pub fn watchdog_interval() -> Option<Duration> {
 /// asked for none. What it says is that *this core's* loop turns. Spawn it on a core of its own choosing; a
 /// message that can't be sent is tried again after the next half interval.
 ///
+/// # Cancel safety
+/// Dropping it ends the telling.
+///
 /// # Panics
 /// Outside a running loop, if it has to wait.
 ///

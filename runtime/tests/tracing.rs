@@ -91,7 +91,7 @@ fn tracing_a_task_has_a_span_that_its_polls_enter() {
     assert_eq!(field(1, "task.name"), None);
     assert_eq!(field(0, "target"), Some("coreloop::task"));
     assert!(field(0, "loc.file").unwrap().contains("tracing.rs"));
-    assert_eq!(field(0, "loc.line"), Some((line!() - 20).to_string().as_str()));
+    assert_eq!(field(0, "loc.line"), Some((line!() - 17).to_string().as_str()));
     // Each task's polls, and the drop of its future.
     let enters = |span: u64| written.enters.iter().filter(|id| **id == span).count();
     assert_eq!((enters(1), enters(2)), (3, 2));

@@ -1,10 +1,11 @@
 //! What the behaviour tests share.
 //!
 //! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
-//! what a process holds ([`process`]), loopback sockets ([`net`]), small futures and numbers ([`drive`]),
-//! futures polled by hand ([`by_hand`]), wakers that come back ([`foreign`]), random programs against a model
-//! ([`model`]), holding times to what is promised ([`trials`]), programs with a twin in Python ([`twins`]),
-//! work on two cores ([`two_cores`](mod@two_cores)),
+//! what a process holds ([`process`]), forks ([`forked`]), what tests leave open ([`leaks`]), mutated inputs
+//! ([`fuzz`](mod@fuzz)), a virtual machine's start ([`machine`]), loopback sockets ([`net`]), a TCP proxy with
+//! faults ([`proxy`]), small futures and numbers ([`drive`]), futures polled by hand ([`by_hand`]), wakers that
+//! come back ([`foreign`]), random programs against a model ([`model`]), holding times to what is promised
+//! ([`trials`]), programs with a twin in Python ([`twins`]), work on two cores ([`two_cores`](mod@two_cores)),
 //! and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's
 //! capture, so that `.ci/run` counts it; [`figure!`] prints a measured number, shown with `--nocapture`.
 
@@ -43,16 +44,29 @@ pub struct GuideToProduction;
 #[doc = include_str!("../../docs/guide/scheduling.md")]
 pub struct GuideToScheduling;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/tuning.md")]
+pub struct GuideToTuning;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;
 pub mod drive;
 #[allow(unsafe_code)]
 pub mod foreign;
+#[allow(unsafe_code)]
+pub mod forked;
+pub mod fuzz;
+#[allow(unsafe_code)]
+pub mod leaks;
+#[allow(unsafe_code)]
+pub mod machine;
 pub mod model;
 pub mod net;
 #[allow(unsafe_code)]
 pub mod process;
+pub mod proxy;
 pub mod sim_workload;
 pub mod trials;
 pub mod twins;

@@ -147,6 +147,20 @@ pub fn block_syscall(number: libc::c_long, errno: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the calling thread run on one CPU only.
+///
+/// # Errors
+/// As `sched_setaffinity(2)`.
+pub fn run_on(cpu: usize) -> io::Result<()> {
+    // SAFETY: all-zero bytes are an empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    assert!(cpu < libc::CPU_SETSIZE as usize, "a CPU that the set has room for");
+    // SAFETY: the set is live, and has room for `cpu`.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a live set of the length that is given.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
+}
+
 /// Sends a signal to the calling thread; its handler has run when this returns. One that is sent to the process
 /// may be another thread's to take, a while later.
 pub fn raise(signal: i32) {
@@ -159,6 +173,37 @@ pub fn raise(signal: i32) {
 pub fn kill(pid: i32, signal: i32) {
     // SAFETY: plain integers; a process that is gone is an error that does not matter.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// Closes a descriptor by its number, whoever thinks to own it: for forked children alone, whose copies of
+/// owners are never dropped.
+pub fn close_number(fd: i32) {
+    // SAFETY: a plain integer; one that is not open is an error that does not matter.
+    unsafe { libc::close(fd) };
+}
+
+/// Sets the wall clock of the machine so many seconds on, or back.
+///
+/// # Panics
+/// Without the right to.
+pub fn step_wall_clock(seconds: i64) {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a live timespec that the call fills.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    assert_eq!(rc, 0);
+    now.tv_sec += seconds;
+    // SAFETY: a live timespec that the call reads.
+    let rc = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) };
+    assert_eq!(rc, 0, "clock_settime: {}", io::Error::last_os_error());
+}
+
+/// Ends a TCP connection by a reset, also if others have the same socket: `connect(2)` to AF_UNSPEC.
+pub(crate) fn reset_connection(socket: &std::net::TcpStream) {
+    let nowhere =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let len = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: a live address of that length. One that has ended is an error that does not matter.
+    unsafe { libc::connect(std::os::fd::AsRawFd::as_raw_fd(socket), &raw const nowhere, len) };
 }
 
 pub(crate) fn kill_group(leader: u32) {

@@ -182,8 +182,7 @@ examples! {
         "waits for nap", "Waiting", "task ", "nap ", "a timer, 3600 s", "[unfinished]",
         "had not ended when its loop did";
     guide_example_histograms: "../../runtime/examples/histograms.rs" as histograms says
-        "between requests:", "stall: task summary, spawned in line 48", "make_summary",
-        "latency", "tick", "wake_to_poll", "poll", "timer_late", "on a blocking thread:", "latency";
+        "between requests:", "latency", "tick", "wake_to_poll", "poll", "timer_late", "on a blocking thread:", "latency";
     guide_example_locals_and_timing: "../../runtime/examples/locals_and_timing.rs" as locals says
         "request 7: begins", "request 7: a helper inherits it", "no request: a stranger does not",
         "no request: outside", "a nap: Ready", "a parse: Failed", "an hour: Cancelled",

@@ -195,7 +195,11 @@ fn memory_pinned_futures_are_dropped_whatever_a_waker_does_at_the_end() {
         assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending());
         let report = event_loop.close(SOON);
         assert_eq!((report.tasks_cancelled, report.ops_leaked), (4, 0));
-        assert_eq!(PINNED.with_borrow(|p| p.clone()), Vec::<u32>::new(), "destructors that did not run");
+        assert_eq!(
+            PINNED.with_borrow(|p| p.clone()),
+            Vec::<u32>::new(),
+            "destructors that did not run"
+        );
     });
 }
 

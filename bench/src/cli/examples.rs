@@ -8,6 +8,7 @@ Examples:
   coreloop-bench load echo --cores 1     load on it, from a second terminal
   coreloop-bench peers --quick           a look at all contenders
   coreloop-bench top 9464                what the cores of a server do, live
+  coreloop-bench tune echo-64 --goal cpu better settings, or that none are
   coreloop-bench doctor                  what this kernel offers, what to change
 
 Exit codes: 0 fine, 1 failed, 2 bad command line, 3 not valid as a measurement";
@@ -46,6 +47,38 @@ pub const EXAMPLES_DOCTOR: &str = "\
 Examples:
   coreloop-bench doctor
   coreloop-bench doctor --json | jq -r '.findings[].change'";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_TUNE: &str = "\
+Exit codes: 0 done, also if the defaults hold; 1 failed; 2 bad command line;
+3 ended early: nothing is confirmed
+
+Examples:
+  coreloop-bench tune echo-64 --goal cpu --out tuned.toml
+  coreloop-bench tune echo-1 --goal 'p99<50us' --rate 5k --budget 2m
+  coreloop-bench tune echo-16k --goal max-rate --only buffers,buffer_size
+  coreloop-bench tune echo-1 --goal p99 --rate 10k --try spin=off,20us,50us
+  coreloop-bench serve echo --config tuned.toml --print-config";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_SEARCH: &str = "\
+Exit codes: 0 found; 1 failed, or no rate holds the goal; 2 bad command line;
+3 ended early, or the generator was the limit: the rate is a lower bound
+
+Examples:
+  coreloop-bench search echo-64 --goal 'p99<2ms'
+  coreloop-bench search echo-64 --goal 'p99<2ms' --config tuned.toml
+  coreloop-bench search echo-16k --goal 'p99.9<5ms' --precision 10 --budget 1m";
+
+/// Of the subcommand of that name.
+pub const EXAMPLES_COMPARE: &str = "\
+Exit codes: 0 nothing of B is worse than in A; 1 failed; 2 bad command line;
+4 something is worse beyond noise; 5 can't tell: no repeated samples in common
+
+Examples:
+  coreloop-bench compare before.json after.json
+  coreloop-bench compare before.json after.json --threshold 2 --only p99
+  coreloop-bench compare old/peers.json peers.json --json | jq .worse";
 
 /// Of the subcommand of that name.
 pub const EXAMPLES_PEERS: &str = "\

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod compare;
 mod examples;
 #[cfg(test)]
 mod guide_tests;
@@ -16,12 +17,18 @@ pub mod ops;
 pub mod parse;
 pub mod peers;
 pub mod plan;
+pub mod search;
 pub mod settings;
+pub mod trial;
+pub mod tune;
 
+use compare::CompareArgs;
 use examples::*;
 use parse::{CoreList, Range, Spin};
 use peers::PeersArgs;
+use search::SearchArgs;
 use settings::ServerTuning;
+use tune::TuneArgs;
 
 const CONNECTIONS: Range = Range { min: 1, max: 100_000 };
 const MESSAGE_SIZE: Range = Range { min: 1, max: 16 << 20 };
@@ -58,6 +65,12 @@ pub enum Command {
     Top(ops::TopArgs),
     /// List the tasks of a running server as a tree, with what each waits for
     Ps(ops::PsArgs),
+    /// Find settings that serve a goal better than the defaults, or say that the defaults hold
+    Tune(Box<TuneArgs>),
+    /// Find the highest rate at which a latency goal holds
+    Search(Box<SearchArgs>),
+    /// Say what differs beyond noise between two results
+    Compare(CompareArgs),
     /// Say what this kernel offers, what limits matter, and what to change
     Doctor(DoctorArgs),
 }
@@ -187,8 +200,8 @@ pub struct ServeArgs {
     /// The connections.
     #[command(flatten)]
     pub tcp: Tcp,
-    /// The ops listener: metrics, tasks, settings and probes over HTTP, for `top`, `ps` and Prometheus; a port
-    /// alone is one of the loopback interface
+    /// The ops listener: metrics, tasks, settings and probes over HTTP, for top, ps and Prometheus; a
+    /// port alone is one of the loopback interface
     #[arg(long, value_name = "[IP:]PORT", value_parser = ops::listen)]
     pub ops: Option<SocketAddr>,
     /// After SIGTERM go on serving for so long, while /readyz says no (0 to 1h); a second signal ends it

@@ -79,7 +79,7 @@ fn blocks(text: &str) -> Result<u64, String> {
     parse::count(text, BLOCKS)
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if (0.1..=600.0).contains(&value) => Ok(value),
         _ => Err("must be 0.1 to 600 seconds".into()),

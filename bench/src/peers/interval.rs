@@ -5,7 +5,7 @@
 //! median: blocks are drawn with replacement [`RESAMPLES`] times, and 2.5 % of the medians lie below its
 //! lower end, 2.5 % above its upper. With five blocks this is nearly the range of the five ratios.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::peers::draw::Draw;
 
@@ -17,7 +17,7 @@ pub const RESAMPLES: usize = 2_000;
 pub const BLOCKS_MIN: usize = 5;
 
 /// What a pair comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The whole interval is on our side of 1.
@@ -29,7 +29,7 @@ pub enum Verdict {
 }
 
 /// Our figure over theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
     /// The median of the blocks' ratios.
     pub median: f64,

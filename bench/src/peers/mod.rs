@@ -17,23 +17,23 @@ use crate::scenario::Failure;
 use crate::sys::{self, process};
 
 mod chart;
-mod child;
+pub mod child;
 mod commands;
 mod compare;
-mod contenders;
-mod draw;
+pub mod contenders;
+pub mod draw;
 mod gather;
 mod html;
-mod interval;
-mod meter;
-mod place;
+pub mod interval;
+pub mod meter;
+pub mod place;
 mod plot;
 mod progress;
-mod results;
-mod run;
+pub mod results;
+pub mod run;
 mod series;
-mod text;
-mod workloads;
+pub mod text;
+pub mod workloads;
 
 use child::Trouble;
 use contenders::Contender;
@@ -86,7 +86,8 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         return Ok(ExitCode::SUCCESS);
     }
     let allowed = sys::allowed_cpus().unwrap_or_default();
-    let cores = place::cores(args, &allowed).map_err(Refusal::Usage)?;
+    let cores =
+        place::cores((args.server_core, args.load_core), &allowed).map_err(Refusal::Usage)?;
     let seconds = args.seconds.unwrap_or(if args.quick { SECONDS_QUICK } else { SECONDS });
     if let Some(name) = &args.list_commands {
         let workload =
@@ -107,7 +108,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
     let contenders = gather::filter(all, &args.contenders).map_err(Refusal::Usage)?;
     // Servers inherit the limit, and hold a descriptor for each connection.
     let _ = sys::raise_open_files();
-    let (network, network_note) = place::network(args);
+    let (network, network_note) = place::network(args.no_namespace);
     let facts = MachineFacts::read();
     let files = facts.open_files.and_then(|limit| limit.soft).unwrap_or(u64::MAX);
     let results = Results {
@@ -126,7 +127,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         contenders,
         workloads: Vec::new(),
     };
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("peers")?;
     let setting = Setting {
         bench,
         cores,
@@ -296,7 +297,8 @@ fn list(contenders: &[Contender]) {
     ));
 }
 
-fn command_line() -> String {
+/// What was typed.
+pub fn command_line() -> String {
     let mut words = vec!["coreloop-bench".to_owned()];
     words.extend(std::env::args().skip(1).map(|word| match word.contains(' ') {
         true => format!("\"{word}\""),
@@ -310,11 +312,13 @@ fn say(text: &str) {
 }
 
 /// A folder of this process alone, gone at its end.
-struct Scratch(PathBuf);
+#[derive(Debug)]
+pub struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Scratch, Failure> {
-        let path = std::env::temp_dir().join(format!("coreloop-peers-{}", std::process::id()));
+    /// A new one; `what` is part of its name.
+    pub fn new(what: &str) -> Result<Scratch, Failure> {
+        let path = std::env::temp_dir().join(format!("coreloop-{what}-{}", std::process::id()));
         std::fs::create_dir_all(&path)
             .map_err(|error| Failure::Told(format!("can't make {}: {error}", path.display())))?;
         Ok(Scratch(path))

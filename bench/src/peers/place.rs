@@ -6,7 +6,6 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cli::peers::PeersArgs;
 use crate::machine::MachineFacts;
 use crate::peers::contenders::{CONGESTION, Cores};
 use crate::peers::results::Machine;
@@ -14,11 +13,14 @@ use crate::sys::process;
 
 const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
-/// Two cores of their own for server and generator.
-pub fn cores(args: &PeersArgs, allowed: &[usize]) -> Result<Cores, String> {
+/// Two cores of their own for server and generator, where flags name none.
+pub fn cores(
+    (server, load): (Option<usize>, Option<usize>),
+    allowed: &[usize],
+) -> Result<Cores, String> {
     let free = |taken: Option<usize>| allowed.iter().copied().find(|core| Some(*core) != taken);
-    let server = args.server_core.or_else(|| free(args.load_core));
-    let load = args.load_core.or_else(|| free(server));
+    let server = server.or_else(|| free(load));
+    let load = load.or_else(|| free(server));
     let few = || {
         "server and generator need a core each, and this process may use only one: allow it another \
          (taskset, the cgroup's cpuset)"
@@ -38,9 +40,9 @@ pub fn cores(args: &PeersArgs, allowed: &[usize]) -> Result<Cores, String> {
 
 /// Enters a network of its own if it may and should; says which network it is, and what a reader should know
 /// if it is not that one.
-pub fn network(args: &PeersArgs) -> (String, Option<String>) {
+pub fn network(no_namespace: bool) -> (String, Option<String>) {
     let own = "the machine's own network".to_owned();
-    if args.no_namespace {
+    if no_namespace {
         return (own, None);
     }
     match process::enter_private_network() {
@@ -118,7 +120,7 @@ mod tests {
     fn placed(flags: &[&str], allowed: &[usize]) -> Result<(usize, usize), String> {
         let args = ["coreloop-bench", "peers"].iter().chain(flags);
         let Command::Peers(args) = Cli::parse_from(args).command else { panic!() };
-        cores(&args, allowed).map(|cores| (cores.server, cores.load))
+        cores((args.server_core, args.load_core), allowed).map(|cores| (cores.server, cores.load))
     }
 
     #[test]

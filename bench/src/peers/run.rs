@@ -67,18 +67,28 @@ pub fn once(setting: &Setting, who: &Contender, workload: &Workload) -> Result<M
 }
 
 fn echo_once(setting: &Setting, who: &Contender, echo: &Echo) -> Result<Measured, Trouble> {
-    let mut serve = who.serve("127.0.0.1:0", setting.cores.server, echo.connections, echo.size);
+    let serve = who.serve("127.0.0.1:0", setting.cores.server, echo.connections, echo.size);
+    under_load(setting, serve, echo, WARMUP)
+}
+
+/// Runs a server under the load of this program's generator.
+pub fn under_load(
+    setting: &Setting,
+    mut serve: Command,
+    echo: &Echo,
+    warmup: Duration,
+) -> Result<Measured, Trouble> {
     let (server, addr) = Running::server(&mut serve, STARTING)?;
     let json = setting.scratch.join("load.json");
     let mut load =
         contenders::load(&setting.bench, &addr.to_string(), setting.cores.load, echo, setting.rate);
     load.args(["--quiet", "--duration", &format!("{}ms", (setting.seconds * 1e3).round())]);
-    load.args(["--warmup", &format!("{}ms", WARMUP.as_millis())]);
+    load.args(["--warmup", &format!("{}ms", warmup.as_millis())]);
     load.arg("--json").arg(&json);
     let before = Threads::of(server.pid());
     let meter = Meter::start(&[setting.cores.server, setting.cores.load]);
     let mut generator = Running::start(&mut load, "generator")?;
-    let within = Duration::from_secs_f64(setting.seconds) + WARMUP + LOAD_EXTRA;
+    let within = Duration::from_secs_f64(setting.seconds) + warmup + LOAD_EXTRA;
     let ended = generator.wait(within, || ())?;
     let (after, wall_ns) = (Threads::of(server.pid()), meter.wall_ns());
     let cpu_ns = after.cpu_ns_since(&before);
@@ -90,6 +100,8 @@ fn echo_once(setting: &Setting, who: &Contender, echo: &Echo) -> Result<Measured
     }
     let report = fs::read_to_string(&json).map_err(|e| told(format!("{}: {e}", json.display())))?;
     let mut measured = figures_of_load(&report, cpu_ns)?;
+    let server_percent = 100.0 * cpu_ns as f64 / wall_ns.max(1) as f64;
+    measured.figures.insert("server_cpu_percent".into(), server_percent);
     measured.usage.waited("the server", after.waited_since(&before, wall_ns));
     measured.usage.foreign(foreign);
     Ok(measured)
@@ -120,8 +132,15 @@ fn figures_of_load(report: &str, cpu_ns: u64) -> Result<Measured, Trouble> {
     };
     put("cpu_ns_per_request", Some(cpu_ns as f64 / answers));
     put("requests_per_s", totals["requests_per_s"].as_f64());
-    put("p50_us", latency["p50_ns"].as_f64().map(|ns| ns / 1e3));
-    put("p99_us", latency["p99_ns"].as_f64().map(|ns| ns / 1e3));
+    for point in ["p50", "p90", "p99", "p999", "p9999"] {
+        let ns = latency[format!("{point}_ns")].as_f64();
+        put(&format!("{point}_us"), ns.map(|ns| ns / 1e3));
+    }
+    let limited = report["verdict"]["generator_limited"].as_bool().unwrap_or(false);
+    put("generator_limited", Some(if limited { 1.0 } else { 0.0 }));
+    let reached = totals["requests_per_s"].as_f64().zip(report["parameters"]["rate"].as_f64());
+    put("rate_reached", reached.map(|(did, asked)| did / asked));
+    put("unanswered", totals["unanswered"].as_f64());
     put("answers", Some(answers));
     reasons("reasons").iter().for_each(|reason| measured.usage.invalid(reason));
     let delays = report["cores"].as_array().into_iter().flatten();

@@ -13,7 +13,7 @@ use crate::machine::MachineFacts;
 use crate::report::chart::Bucket;
 use crate::report::core::{CoreRow, CoreUsage, per};
 use crate::scenario::idle::Idled;
-use crate::stats::{LatencySet, Summary};
+use crate::stats::{LatencySet, Second, Summary};
 use crate::verdict::{Figures, OpenFigures, Verdict, judge};
 
 pub mod chart;
@@ -158,6 +158,9 @@ pub struct RunReport {
     pub totals: Totals,
     /// Latencies.
     pub latency: Latency,
+    /// The whole seconds of the window one by one, the first hour's at most: `compare` judges the run's
+    /// noise from them.
+    pub seconds: Vec<Second>,
     /// A row per core.
     pub cores: Vec<CoreRow>,
     /// What the server's cores recorded about themselves.
@@ -217,6 +220,8 @@ pub struct RunInput<'a> {
     pub usages: Vec<CoreUsage>,
     /// Load cores that gave no figures.
     pub missing: &'a [usize],
+    /// Its seconds one by one.
+    pub seconds: Vec<Second>,
     /// Length of the window: shorter than planned if the run was interrupted.
     pub window_ns: u64,
     /// What else a reader should know.
@@ -325,6 +330,7 @@ impl RunReport {
                 unanswered,
             },
             latency,
+            seconds: input.seconds,
             cores,
             core_histograms: input.core_histograms,
         }

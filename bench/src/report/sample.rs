@@ -105,6 +105,7 @@ fn run(
         total,
         usages,
         missing: &[],
+        seconds: Vec::new(),
         window_ns: 10_000_000_000,
         notes: vec![],
         core_histograms,

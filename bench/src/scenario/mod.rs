@@ -138,8 +138,8 @@ pub fn load_echo(load: &LoadPlan, frame: &Frame<'_>) -> Result<Measured, Failure
     Ok(measured(addr, loaded, Vec::new(), Vec::new(), ring))
 }
 
-/// A server until SIGINT or SIGTERM. `listening` is called once connections are accepted, with its address and
-/// that of its ops listener.
+/// A server until SIGINT or SIGTERM. `listening` is called once connections are accepted, with its address
+/// and that of its ops listener.
 pub fn serve_echo(
     plan: &ServePlan,
     listening: impl FnOnce(&RingFacts, SocketAddr, Option<SocketAddr>),

@@ -157,3 +157,18 @@ fn readers_are_told_of_shared_disturbed_and_clipped() {
     let clipped = judge(&Figures { clipped: 2, ..closed(&cores) });
     assert!(clipped.valid && only(clipped.notes).contains("above 60 s"));
 }
+
+#[test]
+fn a_generator_that_sets_the_pace_is_told_from_a_server_that_does() {
+    let limited = |cores: &[CoreRow]| judge(&closed(cores)).generator_limited;
+    assert!(limited(&rows(60, 99)));
+    assert!(!limited(&rows(99, 60)));
+    assert!(!limited(&rows(99, 99)), "both were full");
+    assert!(limited(&[row(Role::Load, 1, 99, 0)]), "the server is elsewhere");
+    let all = rows(60, 30);
+    let mut figures = open(&all, 110_000, 9_000);
+    assert!(!judge(&figures).generator_limited);
+    let full = rows(60, 99);
+    figures.cores = &full;
+    assert!(judge(&figures).generator_limited);
+}

@@ -181,7 +181,7 @@ impl Request {
 fn date(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let (days, second) = (since / 86_400, since % 86_400);
-    // Days of the Gregorian calendar, counted from 1 March of the year 0, so that a leap day is a year's last.
+    // Days of the Gregorian calendar from 1 March of the year 0 on: a leap day is then a year's last.
     let day = days + 719_468;
     let (era, day) = (day / 146_097, day % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

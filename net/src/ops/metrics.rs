@@ -190,3 +190,40 @@ fn help(doc: &str) -> String {
 fn ns(d: std::time::Duration) -> u64 {
     d.as_nanos().try_into().unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_each_of_one_family_and_say_what_they_are() {
+        let from = doc::Cores { cores: vec![sample()], ..Default::default() };
+        let mut names = BTreeSet::new();
+        for family in families(&from) {
+            let name = &family.name;
+            assert!(names.insert(name.clone()), "two families {name}");
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(plain), "{name}");
+            assert!(!name.ends_with("_ns"), "times are seconds: {name}");
+            for reserved in ["_total", "_info", "_count", "_sum", "_bucket", "_created"] {
+                assert!(!name.ends_with(reserved), "{name}");
+            }
+            assert!(
+                family.help.len() > 3 && family.help.ends_with('.'),
+                "{name}: {:?}",
+                family.help
+            );
+        }
+        assert!(names.len() > 50, "{names:?}");
+    }
+
+    /// A core with everything.
+    fn sample() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.core = Some(0);
+        snapshot.histograms = Some(Histograms::default());
+        snapshot
+    }
+}

@@ -7,7 +7,7 @@
 //!
 //! | path | gives |
 //! |---|---|
-//! | `/metrics` | counters, gauges and histograms of each core, as OpenMetrics 1.0, or as plain text if asked for |
+//! | `/metrics` | counters, gauges, histograms of each core: OpenMetrics 1.0, or plain text if asked for |
 //! | `/tasks` | every task: name, age, where and by whom it was spawned, what it waits for; text or JSON |
 //! | `/config` | every setting, its value and origin, and what the cores do without; text or JSON |
 //! | `/cores` | each core's [`Snapshot`](coreloop::Snapshot), JSON ([`doc::Cores`]) |

@@ -39,6 +39,9 @@ impl TcpStream {
 
     /// As [`connect`](Self::connect), for at most `limit`.
     ///
+    /// # Cancel safety
+    /// As [`connect`](Self::connect).
+    ///
     /// # Errors
     /// `TimedOut` after `limit`; else as [`connect`](Self::connect).
     pub async fn connect_timeout(addr: impl ToAddr, limit: Duration) -> io::Result<Self> {

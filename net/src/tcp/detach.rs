@@ -1,13 +1,17 @@
 //! A connection on its way to another core.
 //!
 //! Owns [`DetachedStream`]: the plain descriptor and the bytes that had been received but not taken. All
-//! ops have ended by then, so nothing of it is known to the ring that it leaves.
+//! ops have ended by then, so nothing of it is known to the ring that it leaves; and [`Undelivered`], what
+//! comes back when the core that it was sent to has ended.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use coreloop::op::Submitter;
+use coreloop::{Handle, PostError};
 
 use super::stream::TcpStream;
 use crate::sock::Sock;
@@ -50,6 +54,11 @@ impl TcpStream {
 }
 
 impl DetachedStream {
+    /// One that no loop has used yet.
+    pub(super) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd, unread: Vec::new() }
+    }
+
     /// Puts the connection on the running loop; what had not been read comes first.
     ///
     /// # Panics
@@ -61,6 +70,70 @@ impl DetachedStream {
         stream
     }
 
+    /// Sends the connection to core `core` and spawns `serve` with it there; ready once it has arrived, so a
+    /// core that ends before it has is answered, and not met with silence. Waits where 1,024 closures wait
+    /// for that core. One closure and one message back for each call: meant for a move now and then, not for
+    /// every connection ([`spread::dealer`](crate::spread::dealer) is).
+    ///
+    /// # Errors
+    /// [`Undelivered`], with the connection: the core has ended, or there is none of this number.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped the connection arrives, or is closed.
+    ///
+    /// ```
+    /// use coreloop::Handle;
+    /// use coreloop_net::{TcpListener, TcpStream};
+    ///
+    /// coreloop::run(async {
+    ///     let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    ///     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    ///     let server = listener.accept().await.unwrap().detach().await.unwrap();
+    ///     let here = Handle::current();
+    ///     let says = async |mut stream: TcpStream| {
+    ///         stream.write_all("from there").await.unwrap();
+    ///     };
+    ///     let undelivered = server.serve_on(&here, 7, says).await.unwrap_err();
+    ///     undelivered.stream.serve_on(&here, 0, says).await.unwrap();
+    ///     let chunk = client.recv().await.unwrap().unwrap();
+    ///     assert_eq!(&*chunk, b"from there");
+    /// })
+    /// .unwrap();
+    /// ```
+    pub async fn serve_on<F>(
+        self,
+        handle: &Handle,
+        core: usize,
+        serve: F,
+    ) -> Result<(), Undelivered>
+    where
+        F: AsyncFnOnce(TcpStream) + Send + 'static,
+    {
+        // Taken out by whoever comes first: the other core, or we, when it will not come any more.
+        let parcel = Arc::new(Mutex::new(Some(self)));
+        let take = |parcel: &Mutex<Option<Self>>| {
+            parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        let theirs = parcel.clone();
+        let arrives = move || async move {
+            if let Some(stream) = take(&theirs) {
+                drop(coreloop::spawn(async move { serve(stream.attach()).await }));
+            }
+        };
+        let why = match handle.spawn_on_when_room(core, arrives).await {
+            Ok(arrived) => match arrived.await {
+                Ok(()) => return Ok(()),
+                Err(_) => PostError::CoreGone,
+            },
+            Err(why) => why,
+        };
+        match take(&parcel) {
+            Some(stream) => Err(Undelivered { why, stream }),
+            // It arrived, and was that core's when the core ended.
+            None => Ok(()),
+        }
+    }
+
     /// Bytes that were received and not taken.
     pub fn unread(&self) -> &[u8] {
         &self.unread
@@ -69,5 +142,32 @@ impl DetachedStream {
     /// The plain descriptor and those bytes.
     pub fn into_parts(self) -> (OwnedFd, Vec<u8>) {
         (self.fd, self.unread)
+    }
+}
+
+/// A connection that did not get to the core to which it was sent.
+#[derive(Debug)]
+pub struct Undelivered {
+    /// What was in the way.
+    pub why: PostError,
+    /// The connection; it may be attached here, or sent elsewhere.
+    pub stream: DetachedStream,
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the connection was not delivered: {}", self.why)
+    }
+}
+
+impl std::error::Error for Undelivered {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.why)
+    }
+}
+
+impl From<std::net::TcpStream> for DetachedStream {
+    fn from(stream: std::net::TcpStream) -> Self {
+        Self::from_fd(stream.into())
     }
 }

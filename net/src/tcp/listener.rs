@@ -10,6 +10,7 @@
 //! ```
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,6 +24,7 @@ use coreloop::cancel::{Interrupted, Interruptible};
 use coreloop::op::{AcceptMany, AcceptOne, AcceptQueue, Armed, Submitter};
 use coreloop::time::{Sleep, sleep};
 
+use super::detach::DetachedStream;
 use super::stream::TcpStream;
 use crate::addr::ToAddr;
 
@@ -87,9 +89,15 @@ impl ListenOptions {
     /// Outside a running loop.
     #[track_caller]
     pub fn bind(&self, addr: impl ToAddr) -> io::Result<TcpListener> {
+        let socket = self.bound(&addr.to_addr()?)?;
+        self.listen(socket)
+    }
+
+    /// A socket with these options, bound and not yet listening.
+    #[track_caller]
+    pub(crate) fn bound(&self, addr: &SocketAddr) -> io::Result<OwnedFd> {
         let submitter = Submitter::current();
-        let addr = addr.to_addr()?;
-        let socket = submitter.stream_socket(&addr)?;
+        let socket = submitter.stream_socket(addr)?;
         let options = socket2::SockRef::from(&socket);
         options.set_reuse_address(true)?;
         if self.reuse_port {
@@ -100,15 +108,16 @@ impl ListenOptions {
         if let Some(name) = &self.congestion {
             options.set_tcp_congestion(name.as_bytes())?;
         }
-        submitter.bind(&socket, &addr)?;
+        submitter.bind(&socket, addr)?;
+        Ok(socket)
+    }
+
+    /// Has a bound socket listen.
+    #[track_caller]
+    pub(crate) fn listen(&self, socket: OwnedFd) -> io::Result<TcpListener> {
+        let submitter = Submitter::current();
         submitter.listen(&socket, self.backlog)?;
-        Ok(TcpListener {
-            sock: Rc::new(Listening(socket)),
-            queue: AcceptQueue::new(&submitter),
-            submitter,
-            armed: None,
-            paused: None,
-        })
+        Ok(TcpListener::of(socket, submitter))
     }
 }
 
@@ -148,6 +157,51 @@ impl TcpListener {
         ListenOptions::default().bind(addr)
     }
 
+    /// A socket that listens already, on the running loop from now on: one that a service manager has handed
+    /// in ([`coreloop::fds::inherited`]), or another process, as [`handover`](crate::handover) does it. Its
+    /// options stay as they are, but for a non-blocking mode, which is turned off, for whoever shares it too.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it does not listen; as `fcntl(2)`.
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    ///
+    /// ```
+    /// use coreloop_net::TcpListener;
+    ///
+    /// let systems = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// let addr = systems.local_addr().unwrap();
+    /// coreloop::run(async move {
+    ///     let mut listener = TcpListener::from_fd(systems).unwrap();
+    ///     let client = std::net::TcpStream::connect(addr).unwrap();
+    ///     let server = listener.accept().await.unwrap();
+    ///     assert_eq!(server.peer_addr().unwrap(), client.local_addr().unwrap());
+    /// })
+    /// .unwrap();
+    /// ```
+    #[track_caller]
+    pub fn from_fd(socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        let submitter = Submitter::current();
+        let socket = socket.into();
+        let options = socket2::SockRef::from(&socket);
+        if !options.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+        }
+        options.set_nonblocking(false)?;
+        Ok(Self::of(socket, submitter))
+    }
+
+    fn of(socket: OwnedFd, submitter: Submitter) -> Self {
+        Self {
+            sock: Rc::new(Listening(socket)),
+            queue: AcceptQueue::new(&submitter),
+            submitter,
+            armed: None,
+            paused: None,
+        }
+    }
+
     /// The next connection.
     ///
     /// Without descriptors or memory for one (EMFILE, ENFILE, ENOMEM, ENOBUFS) it pauses for 50 ms and
@@ -162,6 +216,82 @@ impl TcpListener {
     /// passed over (ECONNABORTED, EPROTO, ENETDOWN and the like, as that page advises).
     pub fn accept(&mut self) -> Accept<'_> {
         Accept { listener: self }
+    }
+
+    /// The next connection, in a form that may go to another core: what a core does that accepts for others.
+    ///
+    /// # Cancel safety
+    /// As [`accept`](Self::accept).
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_detached(&mut self) -> AcceptDetached<'_> {
+        AcceptDetached { listener: self }
+    }
+
+    /// Stops accepting, and gives the socket, which goes on listening, with the connections that had been
+    /// accepted and not asked for. What waits in the kernel's backlog stays there: for whoever shares the
+    /// socket ([`handover`](crate::handover)), or for [`from_fd`](Self::from_fd). May submit; waits for the
+    /// kernel's word that nothing more will be accepted here.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listener and those connections.
+    ///
+    /// # Errors
+    /// If an accept could not be ended, which takes a loop that is closed.
+    ///
+    /// ```
+    /// use coreloop_net::{TcpListener, TcpStream};
+    ///
+    /// coreloop::run(async {
+    ///     let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    ///     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    ///     let _first = listener.accept().await.unwrap();
+    ///     let stopped = listener.stop().await.unwrap();
+    ///     assert!(stopped.accepted.is_empty());
+    ///     drop((client, stopped.socket)); // And now it is closed.
+    /// })
+    /// .unwrap();
+    /// ```
+    pub async fn stop(mut self) -> io::Result<Stopped> {
+        let accepted = self.pause().await;
+        let sock = self.sock.clone();
+        drop(self);
+        match Rc::try_unwrap(sock) {
+            Ok(Listening(socket)) => Ok(Stopped { socket, accepted }),
+            Err(_) => Err(io::Error::other("the loop is closed, and an accept had not ended")),
+        }
+    }
+
+    /// As [`stop`](Self::stop), and the listener can go on: the next accept begins anew. Gives the
+    /// connections that had been accepted and not asked for.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses none: the next accept gets them.
+    pub async fn pause(&mut self) -> Vec<DetachedStream> {
+        if let Some(armed) = &self.armed {
+            armed.cancel();
+        }
+        poll_fn(|cx| {
+            let ended = !self.armed.as_ref().is_some_and(Armed::is_armed);
+            if ended || self.submitter.is_closed() {
+                return Poll::Ready(());
+            }
+            // With connections in the queue this looks again in each of the few turns that a cancel takes.
+            self.queue.wake_on_arrival(cx);
+            Poll::Pending
+        })
+        .await;
+        self.armed = None;
+        let mut accepted = Vec::with_capacity(self.queue.len());
+        while let Some(one) = self.queue.pop() {
+            // Errors are of connections that are gone, or will be met again by the next accept.
+            if let Ok(fd) = one {
+                self.submitter.count_accept();
+                accepted.push(DetachedStream::from_fd(fd));
+            }
+        }
+        accepted
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
@@ -250,6 +380,16 @@ impl fmt::Debug for TcpListener {
     }
 }
 
+/// A listener that accepts no more. See [`TcpListener::stop`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Stopped {
+    /// The socket, which listens.
+    pub socket: OwnedFd,
+    /// Connections that had been accepted already.
+    pub accepted: Vec<DetachedStream>,
+}
+
 /// The future of [`TcpListener::accept`].
 #[must_use = "an accept does nothing until it is awaited"]
 #[derive(Debug)]
@@ -269,6 +409,28 @@ impl Future for Accept<'_> {
 impl Interruptible for Accept<'_> {
     fn poll_end(self: Pin<&mut Self>, _: &mut Context<'_>, why: Interrupted) -> Poll<Self::Output> {
         // The listener goes on accepting; what arrives is for the next call.
+        Poll::Ready(Err(why.into()))
+    }
+}
+
+/// The future of [`TcpListener::accept_detached`].
+#[must_use = "an accept does nothing until it is awaited"]
+#[derive(Debug)]
+pub struct AcceptDetached<'a> {
+    listener: &'a mut TcpListener,
+}
+
+impl Future for AcceptDetached<'_> {
+    type Output = io::Result<DetachedStream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.listener.poll_accept(cx).map_ok(DetachedStream::from_fd)
+    }
+}
+
+impl Interruptible for AcceptDetached<'_> {
+    fn poll_end(self: Pin<&mut Self>, _: &mut Context<'_>, why: Interrupted) -> Poll<Self::Output> {
+        // As above.
         Poll::Ready(Err(why.into()))
     }
 }

@@ -11,8 +11,8 @@ mod stream;
 mod write;
 
 pub use connect::Connect;
-pub use detach::DetachedStream;
-pub use listener::{Accept, ListenOptions, TcpListener};
+pub use detach::{DetachedStream, Undelivered};
+pub use listener::{Accept, AcceptDetached, ListenOptions, Stopped, TcpListener};
 pub use read::{Read, ReadExact, ReadHalf, Recv};
 pub use stream::{ReuniteError, TcpStream};
 pub use write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};

@@ -20,3 +20,6 @@ pub(crate) mod pool;
 pub(crate) mod worker;
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

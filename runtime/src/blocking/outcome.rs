@@ -5,8 +5,10 @@
 
 use std::any::Any;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use crate::sys::shared::{Mutex, MutexGuard};
 
 /// A closure's value, or what it panicked with.
 pub(crate) type Ended<T> = Result<T, Box<dyn Any + Send>>;

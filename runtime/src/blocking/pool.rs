@@ -7,12 +7,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Job;
 use crate::contain::contained;
+use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 
 /// How much of a pool there may be.
 #[derive(Clone, Copy, Debug)]

@@ -80,7 +80,7 @@ impl Drop for StandIn {
     }
 }
 
-fn serve(shared: &Arc<Shared>, cpus: &[usize]) {
+pub(super) fn serve(shared: &Arc<Shared>, cpus: &[usize]) {
     if !cpus.is_empty() {
         // A refusal leaves it where the loop is: slower, and no harm.
         threads::run_on(cpus);

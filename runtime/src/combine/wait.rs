@@ -68,6 +68,9 @@ pub async fn wait<T>(
 
 /// As [`wait`], of tasks that return a `Result`: under [`When::FirstError`] an `Err` is a failure too.
 ///
+/// # Cancel safety
+/// As [`wait`].
+///
 /// ```
 /// use coreloop::combine::{When, try_wait};
 ///

@@ -4,7 +4,7 @@
 //! profile, that
 //! more than the program's own settings and the defaults), and the account of where each value came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Settings;
@@ -211,7 +211,8 @@ impl Sources {
         said.sort_by_key(|s| (s.origin.rank(), s.core.is_some()));
         let general = self.layered(&said, None)?;
         let mut special = BTreeMap::new();
-        for core in said.iter().filter_map(|s| s.core) {
+        // Each once, however much is said of it.
+        for core in said.iter().filter_map(|s| s.core).collect::<BTreeSet<_>>() {
             special.insert(core, self.layered(&said, Some(core))?);
         }
         let cores = strongest("cores").map(|s| Ok((s.text.parse()?, s.origin.clone())));

@@ -62,7 +62,7 @@ use crate::task::info::Note;
 pub fn channel<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0, "a channel has room for one value at least");
     let (producer, consumer) = ring::ring(capacity);
-    let tx = Sender { producer, waiting: Waiting::Not, polled: u64::MAX, promised: (0, u64::MAX) };
+    let tx = Sender { producer, waiting: Waiting::Not, polled: u64::MAX, promised: (u64::MAX, 0) };
     (tx, Receiver { consumer, waiting: Waiting::Not })
 }
 
@@ -77,8 +77,8 @@ pub struct Sender<T: Send + 'static> {
     waiting: Waiting,
     /// The poll that sent last.
     polled: u64,
-    /// The core that last promised to send what was put, and its count then.
-    promised: (u32, u64),
+    /// The loop that last promised to send what was put, by its number, and its count then.
+    promised: (u64, u64),
 }
 
 impl<T: Send + 'static> Sender<T> {
@@ -154,7 +154,7 @@ impl<T: Send + 'static> Sender<T> {
     #[inline]
     fn promise(&mut self) -> bool {
         let promised = context::with_core(|core| {
-            let now = (core.tasks.core_id(), core.unsent.count());
+            let now = (core.number, core.unsent.count());
             if self.promised != now {
                 core.unsent.add(self.producer.later());
                 self.promised = now;

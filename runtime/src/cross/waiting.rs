@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::task::Context;
 
-use crate::executor::context;
+use crate::executor::{Core, context};
 use crate::mailbox::waiter::Waiter;
 use crate::mailbox::watch::{End, Watched};
 use crate::task::current;
@@ -19,9 +19,10 @@ pub(super) enum Waiting {
     #[default]
     Not,
     ByWaker,
-    /// The core and slot that it waits in, for which position, and the name of its entry there.
+    /// The number of the loop and the slot that it waits in, for which position, and the name of its entry
+    /// there.
     Watched {
-        core: u32,
+        number: u64,
         slot: u32,
         at: usize,
         id: u64,
@@ -41,18 +42,22 @@ impl Waiting {
     ) {
         current::note(note);
         let word = Word::of_waker(cx.waker());
-        if let (Self::Watched { core, slot, at: before, id }, Some(word)) = (&*self, word)
-            && (*core, *slot, *before) == (word.core(), word.slot(), at)
-            && on_core(*core, |core| core.watches.has(*id)) == Some(true)
+        let ours = word.and_then(|word| {
+            let number = |core: &Core| (core.tasks.core_id() == word.core()).then_some(core.number);
+            Some((word, context::with_core(number)??))
+        });
+        if let (Self::Watched { number, slot, at: before, id }, Some((word, here))) = (&*self, ours)
+            && (*number, *slot, *before) == (here, word.slot(), at)
+            && context::with_core(|core| core.watches.has(*id)) == Some(true)
         {
             return;
         }
         self.end(waiter);
-        if let Some(word) = word
+        if let Some((word, number)) = ours
             && let Some(Some(id)) =
-                on_core(word.core(), |core| core.watches.add(word.slot(), what(), end, at))
+                on_loop(number, |core| core.watches.add(word.slot(), what(), end, at))
         {
-            *self = Self::Watched { core: word.core(), slot: word.slot(), at, id };
+            *self = Self::Watched { number, slot: word.slot(), at, id };
             waiter.set_watched(word.core(), word.slot());
         } else {
             *self = Self::ByWaker;
@@ -66,15 +71,15 @@ impl Waiting {
             Self::Not => return,
             Self::ByWaker => {}
             // On another core the entry lapses by itself.
-            Self::Watched { core, id, .. } => {
-                on_core(core, |core| core.watches.remove(id));
+            Self::Watched { number, id, .. } => {
+                on_loop(number, |core| core.watches.remove(id));
             }
         }
         waiter.clear();
     }
 }
 
-/// Calls `f` with the core that runs on this thread, if it is that one.
-fn on_core<R>(id: u32, f: impl FnOnce(&crate::executor::Core) -> R) -> Option<R> {
-    context::with_core(|core| (core.tasks.core_id() == id).then(|| f(core))).flatten()
+/// Calls `f` with the core that runs on this thread, if it is the loop of this number.
+fn on_loop<R>(number: u64, f: impl FnOnce(&Core) -> R) -> Option<R> {
+    context::with_core(|core| (core.number == number).then(|| f(core))).flatten()
 }

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::blocking::pool::{Limits, Pool};
@@ -63,6 +64,8 @@ pub(crate) struct CoreConfig {
 }
 
 pub(crate) struct Core {
+    /// Its name among all loops that this process ever had: a core's id is that of the next loop too.
+    pub(crate) number: u64,
     pub(crate) tasks: Rc<Tasks>,
     pub(crate) driver: Rc<Driver>,
     pub(crate) timers: Rc<Timers>,
@@ -93,6 +96,9 @@ pub(crate) struct Core {
     pub(crate) blocking: Rc<Pool>,
 }
 
+/// The number of the next loop.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 impl Core {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, config: &CoreConfig) -> Result<Rc<Self>, StartError> {
         let metrics = Arc::new(Recorder::new(config.stats, kernel.now_ns()));
@@ -119,6 +125,7 @@ impl Core {
         lease.open(driver.wake_fd(), driver.message_fd());
         let jobs = Arc::new(JobQueue::new(lease.cell, metrics.clone()));
         Ok(Rc::new(Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             tasks: Tasks::new(lease, metrics.clone(), config.reporter.clone(), kernel.now_ns()),
             timers: Timers::new(kernel.clone(), config.timer_resolution),
             dial: Dial::new(config.spin),

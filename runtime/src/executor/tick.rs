@@ -14,8 +14,8 @@ use crate::contain::contained;
 use crate::metrics::{Kind, Latency};
 use crate::task::TaskInfo;
 use crate::task::report::Report;
-use crate::task::table::Next;
 use crate::task::table::served::SEVERAL;
+use crate::task::table::{Next, UNSTAMPED};
 
 /// How long a turn may wait when it finds nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -378,7 +378,8 @@ impl<'a> PollClock<'a> {
         self.last = self.core.read_clock();
         let ended = self.last;
         self.core.metrics.took(Latency::Poll, ended - began);
-        if let Some(woken) = woken {
+        // One that was woken before the first turn says nothing of when.
+        if let Some(woken) = woken.filter(|woken| *woken != UNSTAMPED) {
             self.core.metrics.took(Latency::WakeToPoll, since_stamp(woken, began));
         }
         if self.picks {

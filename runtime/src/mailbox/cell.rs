@@ -9,17 +9,31 @@
 //! sender is between reading its number and using it, or a stranger's file could be written to.
 
 use std::os::fd::RawFd;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
+use std::ptr;
 
-use super::atomics::LOOK;
 use super::wake_map::WakeMap;
-use crate::sys::linux;
+#[cfg(not(loom))]
+use crate::sys::linux as system;
+#[cfg(loom)]
+use crate::sys::modelled as system;
+use crate::sys::shared::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, LOOK, Ordering, fence, give_way,
+    publish_i32, publish_one_more, store_bool, store_u32,
+};
 
 /// Loops that may live in one process at a time.
-pub(crate) const CORES_MAX: usize = 1024;
+pub(crate) const CORES_MAX: usize = if cfg!(loom) { 2 } else { 1024 };
 
-static CELLS: [OnceLock<Box<CoreCell>>; CORES_MAX] = [const { OnceLock::new() }; CORES_MAX];
+/// Null until it was leased once, and never freed then.
+type Cells = [AtomicPtr<CoreCell>; CORES_MAX];
+
+#[cfg(not(loom))]
+static CELLS: Cells = [const { AtomicPtr::new(ptr::null_mut()) }; CORES_MAX];
+#[cfg(loom)]
+loom::lazy_static! {
+    /// Each run of a model has its own.
+    static ref CELLS: Cells = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
+}
 
 #[repr(align(128))]
 pub(crate) struct CoreCell {
@@ -73,7 +87,7 @@ impl CoreCell {
     }
 
     /// As [`unpark`](Self::unpark), where what it is to see was stored by
-    /// [`publish`](super::atomics::publish).
+    /// [`publish`](crate::sys::shared::publish).
     pub(crate) fn unpark_published(&self) {
         if self.parked.load(LOOK) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
             return;
@@ -83,7 +97,7 @@ impl CoreCell {
 
     #[cold]
     fn wake_parked(&self) {
-        self.sending.fetch_add(1, Ordering::SeqCst);
+        publish_one_more(&self.sending);
         if self.send_message() {
             self.remote_wakes.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -96,25 +110,23 @@ impl CoreCell {
     /// Wakes the core by a message to its ring. It may be turned away: by a kernel that is short of memory,
     /// or a filter.
     fn send_message(&self) -> bool {
-        let ring = self.ring_fd.load(Ordering::SeqCst);
+        let ring = self.ring_fd.load(LOOK);
         // The descriptor stays open while `sending` counts us.
-        ring >= 0 && linux::send_message(ring)
+        ring >= 0 && system::send_message(ring)
     }
 
     fn write_to(&self, fd: &AtomicI32) {
-        let fd = fd.load(Ordering::SeqCst);
+        let fd = fd.load(LOOK);
         if fd >= 0 {
-            let one = 1u64;
-            // The eventfd is non-blocking, and a full counter means that it is readable anyway.
-            // SAFETY: `one` is 8 live bytes; the descriptor stays open while `sending` counts us.
-            unsafe { libc::write(fd, (&raw const one).cast(), 8) };
+            // The descriptor stays open while `sending` counts us.
+            system::write_event(fd);
             self.remote_wakes.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Announces a park. The caller looks at its mail once more before it sleeps.
     pub(crate) fn park(&self) {
-        self.parked.store(1, Ordering::Relaxed);
+        store_u32(&self.parked, 1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
@@ -125,7 +137,7 @@ impl CoreCell {
 
     /// The park is over, or does not take place.
     pub(crate) fn unparked(&self) {
-        self.parked.store(0, Ordering::Relaxed);
+        store_u32(&self.parked, 0, Ordering::Relaxed);
     }
 
     /// How many system calls other threads made to wake this core.
@@ -139,14 +151,37 @@ impl CoreCell {
 
 /// The cell of a core id that once was leased.
 pub(crate) fn cell(id: u32) -> Option<&'static CoreCell> {
-    CELLS.get(id as usize)?.get().map(|c| &**c)
+    let cell = CELLS.get(id as usize)?.load(Ordering::Acquire);
+    // SAFETY: null, or made by Box::into_raw in `made` and never freed.
+    unsafe { cell.as_ref() }
+}
+
+/// The cell in `place`, made if there is none yet.
+fn made(place: &AtomicPtr<CoreCell>) -> &'static CoreCell {
+    let known = place.load(Ordering::Acquire);
+    // SAFETY: null, or made by Box::into_raw below and never freed.
+    if let Some(known) = unsafe { known.as_ref() } {
+        return known;
+    }
+    let fresh = Box::into_raw(Box::new(CoreCell::new()));
+    let won = place.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire);
+    // SAFETY: whichever of the two is in the place is never freed, and the other one nobody has seen.
+    unsafe {
+        match won {
+            Ok(_) => &*fresh,
+            Err(others) => {
+                drop(Box::from_raw(fresh));
+                &*others
+            }
+        }
+    }
 }
 
 impl Lease {
     /// Takes the lowest free core id; none if all are in use.
     pub(crate) fn take() -> Option<Self> {
         for (id, place) in CELLS.iter().enumerate() {
-            let cell: &'static CoreCell = place.get_or_init(|| Box::new(CoreCell::new()));
+            let cell = made(place);
             if !cell.leased.swap(true, Ordering::Acquire) {
                 return Some(Self { id: id as u32, cell });
             }
@@ -176,7 +211,7 @@ impl Lease {
     /// From here on nobody sends messages to the ring, and it may be closed; wakes are written to the
     /// eventfd.
     pub(crate) fn close_ring(&self) {
-        self.cell.ring_fd.store(-1, Ordering::SeqCst);
+        publish_i32(&self.cell.ring_fd, -1);
         self.wait_for_senders();
     }
 
@@ -189,16 +224,16 @@ impl Lease {
 
     /// Closes it; afterwards nobody writes to the descriptors, and they may be closed.
     pub(crate) fn close(&self) {
-        self.cell.wake_fd.store(-1, Ordering::SeqCst);
-        self.cell.notify_fd.store(-1, Ordering::SeqCst);
-        self.cell.ring_fd.store(-1, Ordering::SeqCst);
+        publish_i32(&self.cell.wake_fd, -1);
+        publish_i32(&self.cell.notify_fd, -1);
+        publish_i32(&self.cell.ring_fd, -1);
         self.wait_for_senders();
     }
 
     fn wait_for_senders(&self) {
-        while self.cell.sending.load(Ordering::SeqCst) != 0 {
+        while self.cell.sending.load(LOOK) != 0 {
             // A sender is within a call that does not block.
-            std::thread::yield_now();
+            give_way();
         }
     }
 }
@@ -209,6 +244,6 @@ impl Drop for Lease {
         self.cell.unparked();
         // What was woken belongs to no one any more.
         self.cell.map.drain(|_| ());
-        self.cell.leased.store(false, Ordering::Release);
+        store_bool(&self.cell.leased, false, Ordering::Release);
     }
 }

@@ -7,7 +7,6 @@
 //! which also send what their tasks put there ([`unsent`]).
 //! Knows slots by number only, and nothing of tasks.
 
-pub(crate) mod atomics;
 pub(crate) mod cell;
 pub(crate) mod peers;
 pub(crate) mod queue;
@@ -16,3 +15,8 @@ pub(crate) mod unsent;
 pub(crate) mod waiter;
 pub(crate) mod wake_map;
 pub(crate) mod watch;
+
+#[cfg(all(test, loom))]
+mod park_loom_tests;
+#[cfg(all(test, loom))]
+mod ring_loom_tests;

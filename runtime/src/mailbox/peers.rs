@@ -3,11 +3,11 @@
 //! Owns [`Peers`], the queues of all its cores in their order, and [`Stop`], the request to end
 //! that they share. A loop of its own is its only peer. Knows nothing of who asks for either.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use super::queue::JobQueue;
+use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// The cores of one runtime. Clones name the same ones.
 #[derive(Clone)]

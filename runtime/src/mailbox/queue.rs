@@ -7,18 +7,18 @@
 //! full of each other's closures empty them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
 use crate::contain::contained;
 use crate::metrics::{CoreState, Recorder, Snapshot};
+use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Closures that may wait for one core.
-pub(crate) const JOBS_MAX: usize = 1024;
+pub(crate) const JOBS_MAX: usize = if cfg!(loom) { 1 } else { 1024 };
 
 pub(crate) struct JobQueue {
     cell: &'static CoreCell,
@@ -131,8 +131,8 @@ impl JobQueue {
         open.jobs
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,11 +19,13 @@
 
 use std::sync::Arc;
 
-use super::atomics::{AtomicBool, AtomicUsize, LOOK, Ordering, Place, publish, spin};
 use super::unsent::SendLater;
 use super::waiter::Waiter;
 use super::watch::{End, Watched};
 use crate::contain::contained;
+use crate::sys::shared::{
+    AtomicBool, AtomicUsize, LOOK, Ordering, Place, publish, publish_bool, spin, store_bool,
+};
 
 /// A cache line of its own, and its neighbour, which processors fetch with it.
 #[repr(align(128))]
@@ -146,7 +148,7 @@ impl<T> Ring<T> {
             publish(&self.slot(sent).stamp, sent.wrapping_add(1));
             put.sent.store(tail, Ordering::Relaxed);
         }
-        put.sending.store(false, Ordering::Release);
+        store_bool(&put.sending, false, Ordering::Release);
         let consumer = &self.consumer.0;
         consumer.waiter.published();
         consumer.gone.load(LOOK)
@@ -177,8 +179,8 @@ impl<T> Ring<T> {
                 // The producer may not know yet that the consumer has gone, and put the next one in there.
                 self.head.0.store(head, Ordering::Release);
             }
-            self.sweeping.store(false, Ordering::SeqCst);
-            if !self.holds(head, Ordering::SeqCst) {
+            publish_bool(&self.sweeping, false);
+            if !self.holds(head, LOOK) {
                 break;
             }
         }

@@ -9,8 +9,8 @@
 
 use std::task::Waker;
 
-use super::atomics::{AtomicU64, LOOK, Mutex, Ordering, fence, publish_u64};
 use super::cell;
+use crate::sys::shared::{AtomicU64, LOOK, Mutex, Ordering, fence, publish_u64};
 
 const NOBODY: u64 = 0;
 const BY_WAKER: u64 = 1;
@@ -49,7 +49,7 @@ impl Waiter {
         }
     }
 
-    /// What is waited for has changed, by a [`publish`](super::atomics::publish) of this thread.
+    /// What is waited for has changed, by a [`publish`](crate::sys::shared::publish) of this thread.
     #[inline]
     pub(crate) fn published(&self) {
         let who = self.who.load(LOOK);

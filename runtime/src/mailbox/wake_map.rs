@@ -11,24 +11,26 @@
 
 use std::ptr;
 
-use super::atomics::{AtomicPtr, AtomicU64, Ordering};
+use crate::sys::shared::{AtomicPtr, AtomicU64, Ordering};
 
-const WORDS: usize = 512;
-const SLOTS_PER_SEGMENT: u32 = WORDS as u32 * 64;
-const SEGMENTS: usize = 512;
+/// Bits of a word that are used, for slots as for words below and segments. A model has few.
+const BITS: usize = if cfg!(loom) { 2 } else { 64 };
+const WORDS: usize = 8 * BITS;
+const SLOTS_PER_SEGMENT: u32 = (WORDS * BITS) as u32;
+const SEGMENTS: usize = 8 * BITS;
 
 /// Slots that can be named, and so tasks of one core.
 pub(crate) const SLOTS_MAX: u32 = SLOTS_PER_SEGMENT * SEGMENTS as u32;
 
 struct Segment {
     words: [AtomicU64; WORDS],
-    summary: [AtomicU64; WORDS / 64],
+    summary: [AtomicU64; WORDS / BITS],
 }
 
 pub(crate) struct WakeMap {
     /// Never freed once set: a stale wake may come at any time.
     segments: [AtomicPtr<Segment>; SEGMENTS],
-    dirty: [AtomicU64; SEGMENTS / 64],
+    dirty: [AtomicU64; SEGMENTS / BITS],
 }
 
 impl WakeMap {
@@ -57,13 +59,13 @@ impl WakeMap {
     pub(crate) fn set(&self, slot: u32) {
         let s = (slot / SLOTS_PER_SEGMENT) as usize;
         let Some(segment) = self.segment(s) else { return };
-        let w = (slot % SLOTS_PER_SEGMENT / 64) as usize;
-        let bit = 1 << (slot % 64);
+        let at = (slot % SLOTS_PER_SEGMENT) as usize;
+        let (w, bit) = (at / BITS, 1 << (at % BITS));
         if segment.words[w].fetch_or(bit, Ordering::AcqRel) & bit != 0 {
             return;
         }
-        segment.summary[w / 64].fetch_or(1 << (w % 64), Ordering::AcqRel);
-        self.dirty[s / 64].fetch_or(1 << (s % 64), Ordering::AcqRel);
+        segment.summary[w / BITS].fetch_or(1 << (w % BITS), Ordering::AcqRel);
+        self.dirty[s / BITS].fetch_or(1 << (s % BITS), Ordering::AcqRel);
     }
 
     /// Whether any bit may be set.
@@ -77,12 +79,12 @@ impl WakeMap {
             if dirty.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            for s in bits(dirty.swap(0, Ordering::AcqRel)).map(|b| d * 64 + b) {
+            for s in bits(dirty.swap(0, Ordering::AcqRel)).map(|b| d * BITS + b) {
                 let Some(segment) = self.segment(s) else { continue };
                 for (m, summary) in segment.summary.iter().enumerate() {
-                    for w in bits(summary.swap(0, Ordering::AcqRel)).map(|b| m * 64 + b) {
+                    for w in bits(summary.swap(0, Ordering::AcqRel)).map(|b| m * BITS + b) {
                         for b in bits(segment.words[w].swap(0, Ordering::AcqRel)) {
-                            woken(s as u32 * SLOTS_PER_SEGMENT + (w * 64 + b) as u32);
+                            woken(s as u32 * SLOTS_PER_SEGMENT + (w * BITS + b) as u32);
                         }
                     }
                 }

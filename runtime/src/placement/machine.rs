@@ -81,6 +81,9 @@ impl Machine {
 /// Highest number that a list may name, so that a slip such as `0-99999999` is answered at once.
 const NUMBER_MAX: usize = 8191;
 
+/// Most entries of a list.
+const LIST_MAX: usize = NUMBER_MAX + 1;
+
 /// A list as the kernel writes it and users do: `0,2-5`.
 pub fn read_list(text: &str) -> Option<Vec<usize>> {
     let number = |s: &str| s.trim().parse::<usize>().ok().filter(|n| *n <= NUMBER_MAX);
@@ -95,6 +98,10 @@ pub fn read_list(text: &str) -> Option<Vec<usize>> {
                 }
                 all.extend(first..=last);
             }
+        }
+        // One may be named twice, but a short text must not become a huge list.
+        if all.len() > LIST_MAX {
+            return None;
         }
     }
     Some(all)
@@ -159,5 +166,7 @@ mod tests {
         assert_eq!(read_list(""), None);
         assert_eq!(read_list("3-1"), None);
         assert_eq!(read_list("0-99999999999"), None);
+        assert_eq!(read_list("0-8191").map(|list| list.len()), Some(8192));
+        assert_eq!(read_list("0-8191,0"), None, "more entries than there are CPUs anywhere");
     }
 }

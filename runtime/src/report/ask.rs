@@ -59,7 +59,9 @@ impl Handle {
     /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe), and if the core ends before it
     /// has answered.
     pub async fn stats(&self, core: usize) -> Result<Snapshot, PostError> {
-        self.ask(core, |core| core.snapshot())?.await.map_err(gone)
+        // The core says what it has, some loads and stores; all that is long is read here.
+        self.ask(core, |core| core.say_gauges())?.await.map_err(gone)?;
+        self.snapshot(core)
     }
 
     /// What every core did so far and what it has now; waits for the answers for `limit` at most. A core

@@ -6,10 +6,11 @@
 
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::contain::contained;
+use crate::sys::shared::{Mutex, MutexGuard};
 use crate::time::Instant;
 
 /// When what is to happen.
@@ -123,5 +124,34 @@ impl<F> Drop for Changed<F> {
         let entry = at.map(|at| state.waiting.swap_remove(at));
         drop(state);
         drop(entry);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::time::Duration;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::sys::modelled::{block_on, check};
+
+    #[test]
+    fn loom_shutdown_every_core_hears_of_the_begin() {
+        let now = Instant::now();
+        check(4, move || {
+            let word = Arc::new(Word::default());
+            let waits = || {
+                let word = word.clone();
+                thread::spawn(move || {
+                    block_on(Changed::new(&word, |times: Option<Times>| times.is_some()));
+                })
+            };
+            let cores = [waits(), waits()];
+            assert!(word.begin(Times { stop_at: now, cancel_at: now + Duration::from_secs(1) }));
+            word.hasten(Times { stop_at: now, cancel_at: now });
+            assert_eq!(word.times().map(|times| times.cancel_at), Some(now));
+            cores.into_iter().for_each(|core| core.join().unwrap());
+        });
     }
 }

@@ -183,6 +183,9 @@ pub fn try_terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
 /// Drives `future` until it ends or SIGINT or SIGTERM comes; none if the signal was first, and `future` has
 /// been dropped. For an end that lets connections finish see [`shutdown`](crate::shutdown).
 ///
+/// # Cancel safety
+/// Dropping it drops the future.
+///
 /// # Panics
 /// As [`terminate`].
 ///

@@ -110,7 +110,9 @@ impl fmt::Debug for Backtrace {
 
 /// Whom stalls are told; by default whoever reads standard error.
 #[derive(Clone, Default)]
-pub(crate) struct StallHook(Option<Arc<dyn Fn(&Stall) + Send + Sync>>);
+pub(crate) struct StallHook(Option<Arc<Hook>>);
+
+type Hook = dyn Fn(&Stall) + Send + Sync;
 
 impl StallHook {
     pub(crate) fn new(hook: impl Fn(&Stall) + Send + Sync + 'static) -> Self {

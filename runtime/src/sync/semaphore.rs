@@ -149,6 +149,9 @@ impl Semaphore {
 
     /// As [`acquire`](Self::acquire), with a permit that keeps the semaphore alive by itself.
     ///
+    /// # Cancel safety
+    /// As [`acquire`](Self::acquire).
+    ///
     /// # Errors
     /// [`AcquireError`] once the semaphore is closed.
     pub async fn acquire_owned(self: Rc<Self>) -> Result<OwnedSemaphorePermit, AcquireError> {
@@ -156,6 +159,9 @@ impl Semaphore {
     }
 
     /// As [`acquire_many`](Self::acquire_many), with a permit that keeps the semaphore alive by itself.
+    ///
+    /// # Cancel safety
+    /// As [`acquire_many`](Self::acquire_many).
     ///
     /// # Errors
     /// [`AcquireError`] once the semaphore is closed.

@@ -157,11 +157,19 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// Puts a completion with [`abi::WAKE_MESSAGE`] into a ring (6.13), from any thread; whether it is there.
+#[cfg_attr(loom, allow(dead_code, reason = "models send none to the system"))]
 pub(crate) fn send_message(ring: RawFd) -> bool {
     let message = Message::new(ring, abi::WAKE_MESSAGE);
     let (op, arg) = (abi::register::SEND_MSG_RING, ptr::from_ref(&message));
     // SAFETY: one live submission, which the call reads.
     unsafe { libc::syscall(libc::SYS_io_uring_register, -1, op, arg, 1) == 0 }
+}
+
+/// Adds one to an eventfd that does not block, from any thread: a full count is readable anyway.
+pub(crate) fn write_event(fd: RawFd) {
+    let one = 1u64;
+    // SAFETY: 8 live bytes. A number that is no eventfd's is the caller's mistake, and no memory's.
+    unsafe { libc::write(fd, (&raw const one).cast(), 8) };
 }
 
 /// CPU time of the calling thread in nanoseconds.
@@ -181,7 +189,11 @@ pub(crate) struct Map {
 impl Map {
     /// Shared pages of `fd` at `offset`.
     fn of(fd: RawFd, offset: i64, len: usize) -> io::Result<Self> {
-        Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)
+        let map = Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)?;
+        // A forked child must not write to its parent's queues: it has no mapping there and faults.
+        // SAFETY: the mapping is ours; advice on what a child inherits changes nothing here.
+        let rc = unsafe { libc::madvise(map.addr.as_ptr().cast(), len, libc::MADV_DONTFORK) };
+        if rc == 0 { Ok(map) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Private zeroed pages; untouched ones cost no memory.

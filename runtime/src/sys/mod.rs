@@ -2,17 +2,22 @@
 //!
 //! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop talks to
 //! the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside a loop run
-//! ([`threads`]), what signal handlers do ([`signals`], [`sample`]), and descriptors that cross processes
-//! ([`descriptors`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
-//! kernel without the layers above noticing.
+//! ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that cross processes
+//! ([`descriptors`]), and what threads share memory by ([`shared`]). Knows nothing of ops, tasks or
+//! cores: everything here could be replaced by a simulated kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+#[cfg(loom)]
+pub(crate) mod modelled;
 pub(crate) mod prefetch;
 pub(crate) mod sample;
+pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod threads;
+#[cfg(tsan)]
+mod tsan;
 
 pub(crate) use kernel::{Kernel, RingMemory, WaitArg};

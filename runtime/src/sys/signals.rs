@@ -11,35 +11,28 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use signal_hook::SigId;
 
 use super::Kernel;
-use super::linux::Linux;
+use super::linux::{self, Linux};
+use super::shared::{AtomicU64, Ordering};
 
-/// Signals that came: number `n` is bit `n - 1`.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    came: AtomicU64,
+    came: Came,
     event: File,
 }
 
 impl Inbox {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let event = File::from(Linux.eventfd()?);
-        Ok(Arc::new(Self { came: AtomicU64::new(0), event }))
+        Ok(Arc::new(Self { came: Came::default(), event }))
     }
 
     /// The lowest signal of those that came, taken out; none if none did.
     pub(crate) fn take(&self) -> Option<i32> {
-        let came = self.came.load(Ordering::Acquire);
-        if came == 0 {
-            return None;
-        }
-        let lowest = came.trailing_zeros();
-        self.came.fetch_and(!(1 << lowest), Ordering::AcqRel);
-        Some(lowest as i32 + 1)
+        self.came.take()
     }
 
     /// Makes the descriptor unreadable until the next signal. To be followed by a [`take`](Self::take).
@@ -50,11 +43,29 @@ impl Inbox {
     }
 
     fn deliver(&self, signal: i32) {
-        self.came.fetch_or(1 << (signal - 1), Ordering::AcqRel);
-        let one = 1u64;
-        // SAFETY: 8 live bytes, and a descriptor that `self` keeps open; write(2) may be called in a handler.
-        // It does not block, and a full count is readable anyway.
-        unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
+        self.came.add(signal);
+        // A descriptor that `self` keeps open; write(2) may be called in a handler.
+        linux::write_event(self.event.as_raw_fd());
+    }
+}
+
+/// Signals that came: number `n` is bit `n - 1`.
+#[derive(Debug, Default)]
+struct Came(AtomicU64);
+
+impl Came {
+    fn add(&self, signal: i32) {
+        self.0.fetch_or(1 << (signal - 1), Ordering::AcqRel);
+    }
+
+    fn take(&self) -> Option<i32> {
+        let came = self.0.load(Ordering::Acquire);
+        if came == 0 {
+            return None;
+        }
+        let lowest = came.trailing_zeros();
+        self.0.fetch_and(!(1 << lowest), Ordering::AcqRel);
+        Some(lowest as i32 + 1)
     }
 }
 
@@ -78,4 +89,42 @@ pub(crate) fn deliver_to(inbox: &Arc<Inbox>, signal: i32) -> io::Result<SigId> {
 /// The numbers of real-time signals that the C library leaves to programs.
 pub(crate) fn real_time_range() -> std::ops::RangeInclusive<i32> {
     libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::Came;
+    use crate::sys::modelled;
+
+    /// What [`Inbox::deliver`](super::Inbox::deliver) and a wait for it do, with a descriptor of the model's.
+    #[test]
+    fn loom_signals_none_is_lost_between_a_look_and_a_wait() {
+        modelled::check(4, || {
+            modelled::boot();
+            let came = Arc::new(Came::default());
+            let handler = |signal| {
+                let came = came.clone();
+                thread::spawn(move || {
+                    came.add(signal);
+                    modelled::write_event(0);
+                })
+            };
+            let handlers = [handler(1), handler(15)];
+            let mut taken = Vec::new();
+            while taken.len() < 2 {
+                match came.take() {
+                    Some(signal) => taken.push(signal),
+                    // Waits until it is readable, then makes it unreadable, then looks.
+                    None => modelled::sleep(),
+                }
+            }
+            taken.sort_unstable();
+            assert_eq!(taken, [1, 15]);
+            handlers.into_iter().for_each(|handler| handler.join().unwrap());
+        });
+    }
 }

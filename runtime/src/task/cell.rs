@@ -329,7 +329,7 @@ impl<F: Future + 'static> TaskCell<F> {
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
             if let Some(joiner) = this.header.take_joiner() {
-                tasks.tell(&this.header, joiner);
+                tasks.tell(cell.cast(), joiner);
             }
         } else {
             // SAFETY: done, and no handle is left.

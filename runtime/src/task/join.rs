@@ -173,7 +173,7 @@ impl<T> JoinHandle<T> {
         if header.has(DONE)
             && let Some(joiner) = header.take_joiner()
         {
-            self.tasks.tell(header, joiner);
+            self.tasks.tell(self.task, joiner);
         }
     }
 

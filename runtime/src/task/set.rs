@@ -226,7 +226,8 @@ const SETS_MAX: usize = 1 << BITS;
 /// The end of a list: the main future's slot, which no handle names.
 const NONE: u32 = super::table::ROOT;
 
-const _: () = assert!(crate::mailbox::wake_map::SLOTS_MAX == 1 << BITS);
+// A model has fewer.
+const _: () = assert!(cfg!(loom) || crate::mailbox::wake_map::SLOTS_MAX == 1 << BITS);
 
 #[cfg(test)]
 mod tests {

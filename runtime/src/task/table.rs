@@ -100,7 +100,7 @@ struct Entry {
 pub(crate) const STAMP_UNIT_NS: u64 = 64;
 
 /// The least stamp: 0 says that a slot is not scheduled.
-const UNSTAMPED: u32 = 1;
+pub(crate) const UNSTAMPED: u32 = 1;
 
 /// Ages are kept in 4 bytes: at some 17 ms a unit they wrap after two years.
 const AGE_UNIT_NS: u64 = 1 << 24;
@@ -428,9 +428,10 @@ impl Tasks {
         }
     }
 
-    /// Tells whoever waited for a task that has ended.
+    /// Tells whoever waited for a task that has ended. It may be gone before this returns, which an argument
+    /// that is a reference may not.
     #[inline]
-    pub(super) fn tell(&self, ended: &Header, joiner: Joiner) {
+    pub(super) fn tell(&self, ended: NonNull<Header>, joiner: Joiner) {
         match joiner {
             Joiner::Task(word) if word.core() == self.lease.id => self.wake(word),
             joiner => self.tell_other(ended, joiner),
@@ -438,11 +439,12 @@ impl Tasks {
     }
 
     #[inline(never)]
-    fn tell_other(&self, ended: &Header, joiner: Joiner) {
+    fn tell_other(&self, ended: NonNull<Header>, joiner: Joiner) {
         match joiner {
             Joiner::Task(word) => word.wake(),
             Joiner::Place(place) => {
-                if let Some(waker) = self.sets.ended(ended, place) {
+                // SAFETY: it is there until somebody is told of its end, below.
+                if let Some(waker) = self.sets.ended(unsafe { ended.as_ref() }, place) {
                     self.call(waker);
                 }
             }

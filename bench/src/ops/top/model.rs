@@ -1,7 +1,7 @@
 //! From two looks at a server to what one frame shows.
 //!
-//! Owns the arithmetic: rates, shares of time, quantiles of the time between the looks, groups of tasks. Pure:
-//! knows neither the terminal nor the network.
+//! Owns the arithmetic: rates, shares of time, quantiles of the time between the looks, groups of tasks.
+//! Pure: knows neither the terminal nor the network.
 
 use std::collections::BTreeMap;
 

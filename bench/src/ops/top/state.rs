@@ -1,6 +1,7 @@
 //! What `top` knows and shows: the last looks, and what keys have set.
 //!
-//! Owns what each key does, and how long rates are remembered. Pure: knows neither the terminal nor the network.
+//! Owns what each key does, and how long rates are remembered. Pure: knows neither the terminal nor the
+//! network.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -93,7 +94,8 @@ impl State {
         }
     }
 
-    /// Takes a look at the cores. The first one of a process makes no frame: it has nothing to be compared with.
+    /// Takes a look at the cores. The first one of a process makes no frame: there is nothing to compare it
+    /// with.
     pub fn looked(&mut self, now: Cores) {
         if self.paused {
             return;

@@ -1,0 +1,66 @@
+//! The flags that `tune` and `search` have in common.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::parse;
+use crate::trial::goal::Goal;
+
+const BUDGET_MIN: Duration = Duration::from_secs(2);
+const BUDGET_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What to run, where, and for how long.
+#[derive(Args, Clone, Debug)]
+pub struct TrialArgs {
+    /// Workload: echo-1, echo-64, echo-1000, echo-d16, echo-16k or open-70 (`peers --list` says
+    /// what each is)
+    #[arg(value_name = "WORKLOAD")]
+    pub workload: String,
+    /// What to reach: p50, p90, p99, p99.9 or p99.99 below a time, as 'p99<2ms' (quoted, or the
+    /// shell takes it for a file); tune also takes cpu, max-rate, and a percentile without a bound
+    #[arg(long, value_name = "GOAL", value_parser = goal)]
+    pub goal: Goal,
+    /// Connections instead of the workload's
+    #[arg(long, value_name = "N", value_parser = super::connections)]
+    pub connections: Option<u64>,
+    /// Bytes per message instead of the workload's
+    #[arg(long, value_name = "BYTES", value_parser = super::message_size)]
+    pub size: Option<u64>,
+    /// Messages in flight per connection instead of the workload's
+    #[arg(long, value_name = "N", value_parser = super::depth)]
+    pub depth: Option<u64>,
+    /// Time for all of it (2s to 24h): it ends then, with what is known [default: 5m]
+    #[arg(long, value_name = "TIME", default_value = "5m", hide_default_value = true, value_parser = budget)]
+    pub budget: Duration,
+    /// Seconds that each run is measured, after 0.2 of warm-up
+    #[arg(long, value_name = "N", default_value = "0.6", value_parser = super::peers::seconds)]
+    pub seconds: f64,
+    /// Where the orders and the bootstrap samples come from; default: a new one, which is told
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// CPU of the servers; default: the first one allowed
+    #[arg(long, value_name = "CPU")]
+    pub server_core: Option<usize>,
+    /// CPU of the generator; default: the second one allowed
+    #[arg(long, value_name = "CPU")]
+    pub load_core: Option<usize>,
+    /// Use the machine's own network, not a private one (which only root can make)
+    #[arg(long)]
+    pub no_namespace: bool,
+    /// Write every run and all that was found as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// No progress bar
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+fn goal(text: &str) -> Result<Goal, String> {
+    text.parse()
+}
+
+fn budget(text: &str) -> Result<Duration, String> {
+    parse::duration_within(text, BUDGET_MIN, BUDGET_MAX)
+}

@@ -1,0 +1,286 @@
+//! `compare`: what differs beyond noise between two files of results.
+//!
+//! Owns the rows, the words and the exit code. What a file has to compare is `read`'s, how sure a difference
+//! is `shift`'s.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::cli::compare::CompareArgs;
+use crate::peers::interval::{BLOCKS_MIN, Ratio, Verdict, median};
+use crate::print;
+use crate::report::paint::{Paint, Tone};
+use crate::report::units::grouped;
+use crate::scenario::Failure;
+use crate::trial::words::{RatioRow, figure, paragraph, ratios};
+
+mod read;
+pub mod series;
+mod shift;
+
+use read::Side;
+use series::Series;
+use shift::shift;
+
+/// Exit code where something is worse beyond noise.
+const EXIT_WORSE: u8 = 4;
+/// Exit code where nothing could be judged.
+const EXIT_CAN_NOT_TELL: u8 = 5;
+
+/// Rows beyond which only those that are resolved are printed.
+const ROWS_MAX: usize = 40;
+
+/// The comparison.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Version of the JSON's shape.
+    pub schema_version: u32,
+    /// `compare`.
+    pub command: &'static str,
+    /// The first file.
+    pub a: String,
+    /// The second.
+    pub b: String,
+    /// Differences below this don't matter, in percent.
+    pub threshold_percent: f64,
+    /// Figures that both have.
+    pub rows: Vec<Row>,
+    /// How many of them are worse in B.
+    pub worse: usize,
+    /// How many are better.
+    pub better: usize,
+    /// How many are neither beyond noise.
+    pub unresolved: usize,
+    /// How many nobody can judge.
+    pub can_not_tell: usize,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// A figure in both files.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Whose.
+    pub of: String,
+    /// What.
+    pub figure: String,
+    /// In which unit.
+    pub unit: String,
+    /// Whether less of it is better.
+    pub less_is_better: bool,
+    /// The median of A's samples.
+    pub a: f64,
+    /// That of B's.
+    pub b: f64,
+    /// How many samples A has.
+    pub samples_a: usize,
+    /// And B.
+    pub samples_b: usize,
+    /// B over A; none where there are too few samples.
+    pub ratio: Option<Ratio>,
+    /// What follows.
+    pub says: Says,
+}
+
+/// What a row says of B.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Says {
+    /// The whole interval is on the better side.
+    Better,
+    /// The whole interval is on the worse side.
+    Worse,
+    /// It is not.
+    Unresolved,
+    /// It is, but by less than what matters.
+    BelowThreshold,
+    /// There are too few samples.
+    CanNotTell,
+}
+
+/// Does what the flags say.
+pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
+    let (a, b) = (read::side(&args.a)?, read::side(&args.b)?);
+    let comparison = compare(args, &a, &b)?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&comparison).map_err(|error| error.to_string())?;
+        print(&format!("{json}\n"));
+    } else {
+        print(&text(&comparison, Paint::of_stdout()));
+    }
+    Ok(match &comparison {
+        c if c.worse > 0 => ExitCode::from(EXIT_WORSE),
+        c if c.can_not_tell == c.rows.len() => ExitCode::from(EXIT_CAN_NOT_TELL),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn compare(args: &CompareArgs, a: &Side, b: &Side) -> Result<Comparison, String> {
+    if a.kind != b.kind {
+        return Err(format!(
+            "{} is a report of {}, {} one of {}: compare two of a kind",
+            args.a.display(),
+            a.kind,
+            args.b.display(),
+            b.kind
+        ));
+    }
+    let in_a_row = a.in_a_row && b.in_a_row;
+    let wanted = |label: &str| args.only.as_ref().is_none_or(|word| label.contains(word.as_str()));
+    let mut rows = Vec::new();
+    for one in a.series.iter().filter(|series| wanted(&series.label())) {
+        let other = b.series.iter().find(|s| s.of == one.of && s.figure == one.figure);
+        rows.extend(other.map(|other| row(one, other, in_a_row, args.threshold)));
+    }
+    if rows.is_empty() {
+        return Err(match &args.only {
+            Some(word) => format!("no figure of both has '{word}' in its name"),
+            None => "they have no figure in common".into(),
+        });
+    }
+    let count = |says: &[Says]| rows.iter().filter(|row| says.contains(&row.says)).count();
+    Ok(Comparison {
+        schema_version: 1,
+        command: "compare",
+        a: args.a.display().to_string(),
+        b: args.b.display().to_string(),
+        threshold_percent: args.threshold,
+        worse: count(&[Says::Worse]),
+        better: count(&[Says::Better]),
+        unresolved: count(&[Says::Unresolved, Says::BelowThreshold]),
+        can_not_tell: count(&[Says::CanNotTell]),
+        notes: notes(a, b, in_a_row),
+        rows,
+    })
+}
+
+fn row(a: &Series, b: &Series, in_a_row: bool, threshold: f64) -> Row {
+    let ratio = shift(&a.samples, &b.samples, in_a_row);
+    let says = ratio.map_or(Says::CanNotTell, |ratio| says(&ratio, a.less_is_better, threshold));
+    Row {
+        of: a.of.clone(),
+        figure: a.figure.clone(),
+        unit: a.unit.clone(),
+        less_is_better: a.less_is_better,
+        a: median(&a.samples),
+        b: median(&b.samples),
+        samples_a: a.samples.len(),
+        samples_b: b.samples.len(),
+        ratio,
+        says,
+    }
+}
+
+fn says(ratio: &Ratio, less_is_better: bool, threshold: f64) -> Says {
+    let matters = 1.0 + threshold / 100.0;
+    let large = ratio.low > matters || ratio.high < 1.0 / matters;
+    match ratio.verdict(less_is_better) {
+        Verdict::Unresolved => Says::Unresolved,
+        _ if !large => Says::BelowThreshold,
+        Verdict::Ahead => Says::Better,
+        Verdict::Behind => Says::Worse,
+    }
+}
+
+fn notes(a: &Side, b: &Side, in_a_row: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    let differing = a.facts.iter().filter_map(|(name, was)| {
+        let (_, is) = b.facts.iter().find(|(known, _)| known == name)?;
+        (was != is).then(|| format!("{name} (A {was}, B {is})"))
+    });
+    let differing: Vec<String> = differing.collect();
+    if !differing.is_empty() {
+        notes.push(format!("they differ in {}", differing.join(", ")));
+    }
+    if in_a_row {
+        notes.push(
+            "each side is one run: what changes from start to start is not in its noise, and may be all of a \
+             difference. Run both again, in turn, before you believe one"
+                .into(),
+        );
+    }
+    let few = |side: &Side| side.series.iter().any(|series| series.samples.len() < BLOCKS_MIN);
+    if few(a) || few(b) {
+        notes.push(format!(
+            "where a side has fewer than {BLOCKS_MIN} samples nobody can tell: a run gives one a second, peers \
+             and tune one a block"
+        ));
+    }
+    notes
+}
+
+fn text(comparison: &Comparison, paint: Paint) -> String {
+    let all = comparison.rows.len();
+    let shown: Vec<&Row> = match all > ROWS_MAX {
+        true => {
+            let resolved = |row: &&Row| matches!(row.says, Says::Better | Says::Worse);
+            comparison.rows.iter().filter(resolved).collect()
+        }
+        false => comparison.rows.iter().collect(),
+    };
+    let mut out = format!("\n{}\n", paint.tone(Tone::Strong, "compare: B ÷ A"));
+    for (name, path) in [("A", &comparison.a), ("B", &comparison.b)] {
+        out += &paragraph(&format!("{name}  {path}"), Tone::Dim, paint);
+    }
+    out.push('\n');
+    let rows: Vec<RatioRow> = shown.iter().map(|row| printed(row, comparison)).collect();
+    if !rows.is_empty() {
+        out += &ratios(&["", "A", "B"], &rows, paint);
+        out.push('\n');
+    }
+    if shown.len() < all {
+        let words = format!(
+            "of {} figures only those that differ are shown: --only narrows them, --json has all",
+            grouped(all as u64)
+        );
+        out += &paragraph(&words, Tone::Dim, paint);
+    }
+    let (tone, words) = verdict(comparison);
+    out += &paragraph(&words, tone, paint);
+    for note in &comparison.notes {
+        out += &paragraph(note, Tone::Dim, paint);
+    }
+    out
+}
+
+fn printed(row: &Row, comparison: &Comparison) -> RatioRow {
+    let label = match row.of.as_str() {
+        "" => row.figure.clone(),
+        of => format!("{of} · {}", row.figure),
+    };
+    RatioRow {
+        label,
+        cells: vec![figure(row.a, &row.unit), figure(row.b, &row.unit)],
+        ratio: row.ratio,
+        less_is_better: row.less_is_better,
+        word: match row.says {
+            Says::CanNotTell => "can't tell".into(),
+            Says::BelowThreshold => format!("below {} %", comparison.threshold_percent),
+            _ => String::new(),
+        },
+    }
+}
+
+fn verdict(comparison: &Comparison) -> (Tone, String) {
+    let Comparison { worse, better, unresolved, can_not_tell, .. } = comparison;
+    let judged = worse + better + unresolved;
+    if judged == 0 {
+        let words = "can't tell: neither repeats anything often enough to judge its noise";
+        return (Tone::Warn, words.into());
+    }
+    let mut words = format!("worse: {worse}, better: {better}, unresolved: {unresolved}");
+    if *can_not_tell > 0 {
+        words += &format!(", can't tell: {can_not_tell}");
+    }
+    // One in twenty intervals misses by chance.
+    if judged >= 10 {
+        let chance = (judged as f64 * 0.05).round();
+        words += &format!("; of {judged} figures about {chance} would differ by chance alone");
+    }
+    (if *worse > 0 { Tone::Warn } else { Tone::Good }, words)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

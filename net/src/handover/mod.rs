@@ -1,0 +1,296 @@
+//! A process lets its successor have its listeners, so that a restart refuses nobody.
+//!
+//! Owns [`Handover`]. The sockets themselves go over (SCM_RIGHTS), not their addresses: the kernel's backlog
+//! of each is theirs together, and nobody is refused or reset between the two. What is said, over a Unix
+//! socket of whole messages (`wire`):
+//! ```text
+//! predecessor                                  successor
+//! serves                       <-- connects -- begins
+//! sends the control socket and every lent one -->
+//! serves                                       starts its cores, accepts beside the other
+//! ends: accepts no more        <---- ready --- serves
+//! drains                                       waits for a successor of its own
+//! ```
+//! Until `ready` the predecessor goes on as if nothing were; a successor that dies before is forgotten. The
+//! control socket, on which successors connect, goes over too: its path stays and never points nowhere.
+//! Both ends see to it that the other is the same user, or root. Not for a simulation.
+
+mod wire;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coreloop::time::{Instant, sleep, timeout};
+
+use wire::{Attempt, Talk};
+
+/// Time that [`Handover::begin`] gives a predecessor to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Time that a successor has from its connect to its `ready`, unless [`Handover::starting_within`] says
+/// otherwise.
+const STARTING_WITHIN: Duration = Duration::from_secs(60);
+
+/// Pause before a predecessor that is busy, or goes away, is asked again.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Sockets that may be lent.
+const LENT_MAX: usize = 4096;
+
+/// A process's place between the one before it and the one after it. Clones are the same one, on any thread.
+///
+/// ```
+/// use coreloop::shutdown::Graceful;
+/// use coreloop_net::TcpListener;
+/// use coreloop_net::handover::Handover;
+/// use std::time::Duration;
+///
+/// # let path = std::env::temp_dir().join(format!("coreloop-doc-{}", std::process::id()));
+/// coreloop::run(async move {
+///     let handover = Handover::begin(&path).await.unwrap();
+///     let listener = match handover.take("http") {
+///         Some(socket) => TcpListener::from_fd(socket).unwrap(),
+///         None => TcpListener::bind("127.0.0.1:0").unwrap(),
+///     };
+///     handover.lend("http", &listener).unwrap();
+///     // … serve; and with that:
+///     handover.ready(1).unwrap();
+///     let graceful = Graceful::new(Duration::from_secs(30));
+///     let asked = graceful.clone();
+///     drop(coreloop::spawn(async move {
+///         handover.successor().await.unwrap();
+///         asked.begin();
+///     }));
+///     // … until `graceful` has everything drained.
+/// #   drop(listener);
+/// #   std::fs::remove_file(&path).unwrap();
+/// })
+/// .unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Handover {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Where successors connect; none once one has it all.
+    control: Option<Arc<OwnedFd>>,
+    /// Told when we are ready.
+    predecessor: Option<Talk>,
+    was_successor: bool,
+    inherited: Vec<(String, OwnedFd)>,
+    lent: Vec<(String, Arc<OwnedFd>)>,
+    /// Calls of `ready`.
+    ready: usize,
+    starting_within: Duration,
+}
+
+impl Handover {
+    /// Takes over the sockets of the process that waits for successors at `path`; where there is none it
+    /// begins with none, and waits there itself from now on. Waits up to 30 s for a predecessor that does not
+    /// answer. The path's directory must be writable for this user alone, or others could be in the way.
+    /// The path stays when the process ends, and is taken anew by the next one. Two that begin at the same
+    /// moment at a path that was left behind may both find themselves the first: start one at a time
+    /// there, as a service manager does.
+    ///
+    /// On any loop, also one that only does this: `coreloop::run(Handover::begin(path))`.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if another user's process is there; `InvalidData` if it speaks another language;
+    /// `AlreadyExists` for a path that is something else than a socket;
+    /// `TimedOut`; as `socket(2)`, `bind(2)`, `connect(2)`.
+    ///
+    /// # Cancel safety
+    /// A predecessor goes on as if it had not been asked.
+    pub async fn begin(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref().to_owned();
+        let until = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let left = until.duration_since(Instant::now());
+            let took = match wire::connect_or_bind(&path)? {
+                Attempt::First(control) => return Ok(Self::of(path, control, None, Vec::new())),
+                Attempt::Connected(talk) => timeout(left, talk.take_over()).await,
+                Attempt::Busy => Ok(Ok(None)),
+            };
+            match took {
+                Ok(Ok(Some(taken))) => {
+                    return Ok(Self::of(path, taken.control, Some(taken.talk), taken.sockets));
+                }
+                // It went away, or has handed over to another: somebody else is there soon, or nobody.
+                Ok(Ok(None)) if left.is_zero() => {}
+                Ok(Ok(None)) => {
+                    sleep(AGAIN).await;
+                    continue;
+                }
+                Ok(Err(e)) => return Err(e),
+                Err(_) => {}
+            }
+            let why = format!("the process at {} did not hand over in time", path.display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+    }
+
+    fn of(
+        path: PathBuf,
+        control: OwnedFd,
+        predecessor: Option<Talk>,
+        inherited: Vec<(String, OwnedFd)>,
+    ) -> Self {
+        let state = Mutex::new(State {
+            control: Some(Arc::new(control)),
+            was_successor: predecessor.is_some(),
+            predecessor,
+            inherited,
+            lent: Vec::new(),
+            ready: 0,
+            starting_within: STARTING_WITHIN,
+        });
+        Self { inner: Arc::new(Inner { path, state }) }
+    }
+
+    /// How long a successor may take from its connect to its `ready` before it is given up (60 s).
+    pub fn starting_within(&self, limit: Duration) {
+        self.lock().starting_within = limit;
+    }
+
+    /// Whether there was a predecessor.
+    pub fn is_successor(&self) -> bool {
+        self.lock().was_successor
+    }
+
+    /// The first of the sockets of this name that came from the predecessor and were not taken.
+    pub fn take(&self, name: &str) -> Option<OwnedFd> {
+        let mut state = self.lock();
+        let at = state.inherited.iter().position(|(named, _)| named == name)?;
+        Some(state.inherited.remove(at).1)
+    }
+
+    /// All sockets of this name that came and were not taken, in the order in which they were lent.
+    pub fn take_all(&self, name: &str) -> Vec<OwnedFd> {
+        std::iter::from_fn(|| self.take(name)).collect()
+    }
+
+    /// Core `core`'s part of them, where `cores` of this process share what any number of its predecessor's
+    /// had: every socket goes to one core, to some cores none. All are dealt before any is taken, so each
+    /// core gets the same answer whenever it asks, once.
+    ///
+    /// # Panics
+    /// If there is no such core.
+    #[track_caller]
+    pub fn take_share(&self, name: &str, core: usize, cores: usize) -> Vec<OwnedFd> {
+        assert!(core < cores, "core {core} of {cores}");
+        // A name that no socket has: those of this core's are left under it for the core to take.
+        let mine = |core: usize| format!("{name}\n{core}");
+        {
+            let mut state = self.lock();
+            let named = state.inherited.iter_mut().filter(|(named, _)| named == name);
+            for (i, (named, _)) in named.enumerate() {
+                *named = mine(i % cores);
+            }
+        }
+        self.take_all(&mine(core))
+    }
+
+    /// Keeps a duplicate of a socket for the successor, under this name. A name may have several. The socket
+    /// stays open, and listens, until it was handed over or this goes, also if the original is closed.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name that is empty, longer than 200 bytes, or has a line break, and for more than
+    /// 4,096 sockets; as `dup(2)`.
+    pub fn lend(&self, name: &str, socket: impl AsFd) -> io::Result<()> {
+        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if name.is_empty() || name.len() > wire::NAME_MAX || name.contains('\n') {
+            return invalid("the name of a socket is one line of 1 to 200 bytes");
+        }
+        let socket = Arc::new(socket.as_fd().try_clone_to_owned()?);
+        let mut state = self.lock();
+        if state.lent.len() >= LENT_MAX {
+            return invalid("4,096 sockets are lent already");
+        }
+        state.lent.push((name.to_owned(), socket));
+        Ok(())
+    }
+
+    /// Says that this core is ready. With the call of the last of `cores` the predecessor is told to let go,
+    /// if there is one; `true` from that call. Sockets that came and were not taken are closed then: what is
+    /// in their backlog is reset if nobody else has them. Never waits, from any thread.
+    ///
+    /// # Errors
+    /// `TimedOut` if the predecessor has given this process up
+    /// ([`starting_within`](Self::starting_within)): it serves on and waits for another successor, so this
+    /// one should end. As `sendmsg(2)`; a predecessor that has gone by itself is no error.
+    pub fn ready(&self, cores: usize) -> io::Result<bool> {
+        let mut state = self.lock();
+        state.ready += 1;
+        if state.ready != cores {
+            return Ok(false);
+        }
+        let left_over = std::mem::take(&mut state.inherited);
+        let predecessor = state.predecessor.take();
+        drop(state);
+        drop(left_over);
+        match predecessor.map(|talk| talk.say_ready()) {
+            Some(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
+            _ => Ok(true),
+        }
+    }
+
+    /// Waits until a successor has taken over: it has the lent sockets and is [`ready`](Self::ready). To
+    /// be called once everything is lent, by whichever core's `ready` was the last. From then on this
+    /// process should [pause](crate::TcpListener::pause) its listeners, serve what it has accepted to its
+    /// end, and go. The lent duplicates are closed, and the path is the successor's.
+    ///
+    /// Successors that are not ready in time, die, or are another user's are passed over.
+    ///
+    /// # Errors
+    /// `NotConnected` if a successor took over before; as `accept4(2)`.
+    ///
+    /// # Cancel safety
+    /// It can be called again. A successor that was in the middle of starting sees the end, and asks anew.
+    pub async fn successor(&self) -> io::Result<()> {
+        loop {
+            let (control, limit) = {
+                let state = self.lock();
+                (state.control.clone(), state.starting_within)
+            };
+            let Some(control) = control else {
+                let why = "a successor has taken over already";
+                return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+            };
+            let Some(talk) = wire::accept(&control).await? else { continue };
+            let lent = self.lock().lent.clone();
+            // Whatever goes wrong there is the successor's end, not ours.
+            let ended = timeout(limit, talk.hand_over(&control, &lent)).await;
+            if ended.is_err() {
+                talk.give_up();
+            }
+            if matches!(ended, Ok(Ok(true))) {
+                let mut state = self.lock();
+                let gone = (state.control.take(), std::mem::take(&mut state.lent));
+                drop(state);
+                drop(gone);
+                return Ok(());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handover").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}

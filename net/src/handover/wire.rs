@@ -1,0 +1,219 @@
+//! What two processes say to each other at a hand-over.
+//!
+//! Owns the messages, over a Unix socket that keeps them whole (SOCK_SEQPACKET): a greeting with the control
+//! socket and the count of what follows; batches of names, one a line, with a socket each; `ready` the other
+//! way. Every wait is the caller's to limit.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use coreloop::fds;
+use coreloop::op::{PollOnce, submit};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Bytes of a socket's name.
+pub(super) const NAME_MAX: usize = 200;
+
+/// The first message, before the count.
+const GREETING: &str = "coreloop handover 1 ";
+const READY: &[u8] = b"ready";
+/// From a predecessor whose patience has ended.
+const LATE: &[u8] = b"late";
+
+/// Sockets that go in one message.
+const BATCH: usize = 64;
+
+/// Bytes of the longest message.
+const MESSAGE_MAX: usize = BATCH * (NAME_MAX + 1);
+
+/// Successors that may wait to be heard.
+const BACKLOG: i32 = 8;
+
+/// What came of an attempt at a path.
+pub(super) enum Attempt {
+    /// Nobody is there: this is the control socket, bound to the path.
+    First(OwnedFd),
+    Connected(Talk),
+    /// Others wait already, or somebody came between.
+    Busy,
+}
+
+/// A conversation with the other process.
+pub(super) struct Talk {
+    socket: Arc<OwnedFd>,
+}
+
+/// What a successor got.
+pub(super) struct Taken {
+    pub(super) control: OwnedFd,
+    pub(super) sockets: Vec<(String, OwnedFd)>,
+    pub(super) talk: Talk,
+}
+
+/// Connects to whoever waits at `path`, or begins to wait there.
+pub(super) fn connect_or_bind(path: &Path) -> io::Result<Attempt> {
+    let addr = SockAddr::unix(path)?;
+    let socket = new_socket()?;
+    match socket.connect(&addr) {
+        Ok(()) => {
+            let talk = Talk { socket: Arc::new(socket.into()) };
+            if !talk.is_trusted()? {
+                let why = format!("{} is another user's", path.display());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+            return Ok(Attempt::Connected(talk));
+        }
+        Err(e) => match e.raw_os_error() {
+            Some(libc::EAGAIN) => return Ok(Attempt::Busy),
+            Some(libc::ENOENT) => {}
+            Some(libc::ECONNREFUSED) => remove_left_behind(path)?,
+            _ => return Err(e),
+        },
+    }
+    let control = new_socket()?;
+    match control.bind(&addr) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => return Ok(Attempt::Busy),
+        Err(e) => return Err(e),
+    }
+    control.listen(BACKLOG)?;
+    Ok(Attempt::First(control.into()))
+}
+
+/// Removes the socket of a process that has ended, and nothing else.
+fn remove_left_behind(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            let why = format!("{} is something else than a socket", path.display());
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+        }
+        Ok(_) => std::fs::remove_file(path),
+        // Somebody else was faster.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The next that connects; none if it is not to be trusted, or somebody else was faster.
+pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
+    readable(control).await?;
+    match socket2::SockRef::from(&**control).accept() {
+        Ok((socket, _)) => {
+            socket.set_nonblocking(true)?;
+            let talk = Talk { socket: Arc::new(socket.into()) };
+            Ok(talk.is_trusted()?.then_some(talk))
+        }
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+impl Talk {
+    fn is_trusted(&self) -> io::Result<bool> {
+        Ok(fds::peer(&self.socket)?.is_trusted())
+    }
+
+    /// The successor's part, up to its `ready`; none if the predecessor has ended the conversation.
+    pub(super) async fn take_over(self) -> io::Result<Option<Taken>> {
+        let Some((text, mut came)) = self.hear().await? else { return Ok(None) };
+        let count = text.strip_prefix(GREETING).and_then(|count| count.parse::<usize>().ok());
+        let (Some(count), Some(control)) = (count, came.pop()) else {
+            return Err(not_understood("no greeting"));
+        };
+        let mut sockets = Vec::new();
+        while sockets.len() < count {
+            let Some((names, came)) = self.hear().await? else { return Ok(None) };
+            let names: Vec<_> = names.lines().map(str::to_owned).collect();
+            if names.len() != came.len() || came.is_empty() {
+                return Err(not_understood("names and sockets do not match"));
+            }
+            sockets.extend(names.into_iter().zip(came));
+        }
+        Ok(Some(Taken { control, sockets, talk: self }))
+    }
+
+    pub(super) fn say_ready(&self) -> io::Result<()> {
+        let mut bytes = [0; READY.len()];
+        if matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == LATE) {
+            let why = "the predecessor waited too long for this process, and serves on";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        fds::send(&self.socket, READY, &[])
+    }
+
+    /// Tells a successor that it took too long.
+    pub(super) fn give_up(&self) {
+        // Whoever does not read it sees the end.
+        let _ = fds::send(&self.socket, LATE, &[]);
+    }
+
+    /// The predecessor's part; whether the successor is ready, and not gone.
+    pub(super) async fn hand_over(
+        &self,
+        control: &OwnedFd,
+        lent: &[(String, Arc<OwnedFd>)],
+    ) -> io::Result<bool> {
+        self.say(&format!("{GREETING}{}", lent.len()), &[control.as_fd()]).await?;
+        for batch in lent.chunks(BATCH) {
+            let names: Vec<_> = batch.iter().map(|(name, _)| name.as_str()).collect();
+            let sockets: Vec<_> = batch.iter().map(|(_, socket)| socket.as_fd()).collect();
+            self.say(&names.join("\n"), &sockets).await?;
+        }
+        Ok(self.hear().await?.is_some_and(|(text, _)| text.as_bytes() == READY))
+    }
+
+    async fn say(&self, text: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        loop {
+            match fds::send(&self.socket, text.as_bytes(), sockets) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    submit(PollOnce::new(self.socket.clone(), libc::POLLOUT as u32)).await?;
+                }
+                said => return said,
+            }
+        }
+    }
+
+    /// The next message; none at the end.
+    async fn hear(&self) -> io::Result<Option<(String, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; MESSAGE_MAX];
+        loop {
+            match fds::recv(&self.socket, &mut bytes) {
+                Ok((0, _)) => return Ok(None),
+                Ok((n, came)) => {
+                    bytes.truncate(n);
+                    let text = String::from_utf8(bytes).map_err(|_| not_understood("no text"))?;
+                    return Ok(Some((text, came)));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => readable(&self.socket).await?,
+                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+async fn readable(socket: &Arc<OwnedFd>) -> io::Result<()> {
+    submit(PollOnce::new(socket.clone(), libc::POLLIN as u32)).await.map(drop)
+}
+
+/// Close-on-exec and non-blocking.
+fn new_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn not_understood(why: &str) -> io::Error {
+    let why = format!("the process at this path speaks another language: {why}");
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}

@@ -1,0 +1,335 @@
+//! Listeners that share a port, chosen by the CPU on which a connection arrives.
+//!
+//! Owns [`Group`] and its table of positions. The kernel's program (SO_ATTACH_REUSEPORT_CBPF) gives a
+//! *position* among the sockets that share the port: `listen(2)` appends, and when a socket leaves, the last
+//! one moves into its place. The table follows both under one lock:
+//! ```text
+//! bind:  append, and steer this CPU to the new position
+//! leave: take the socket out of the kernel's group, move the last entry into its place, steer anew
+//! ```
+//! Invariant: while no lock is held, entry `i` of the table is the kernel's socket `i`. It takes that nobody
+//! else (another process, another group) binds the address. A socket leaves by `shutdown(2)` under the lock,
+//! not by its close, which may lag behind an operation in flight. Not for a simulation, whose kernel has no
+//! such programs.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coreloop::fds;
+use coreloop::op::Submitter;
+
+use crate::addr::ToAddr;
+use crate::tcp::{ListenOptions, TcpListener};
+
+/// Listeners of several cores on one address, each of which gets the connections that arrive on its core's
+/// CPU. Clones are the same group, on any thread.
+///
+/// The CPU is the one on which the kernel handles the first packet: that of the network card's queue, or on
+/// loopback that of the client's thread. Where the queues' interrupts do not go to the cores' own CPUs, all
+/// comes to a few cores: a hash, as plain SO_REUSEPORT has it, is better then. Connections that arrive on a
+/// CPU of no listener are spread over all. Where two listeners name the same CPU the one of the lower
+/// position gets its connections.
+///
+/// ```
+/// use coreloop_net::{ListenOptions, TcpStream};
+/// use coreloop_net::spread::Group;
+///
+/// let group = Group::new("127.0.0.1:0", ListenOptions::default()).unwrap();
+/// coreloop::run(async move {
+///     // On each core: `group.bind(core.cpu())`.
+///     let cpu = coreloop::placement::allowed_cpus()[0];
+///     let mut listener = group.bind(cpu).unwrap();
+///     let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+///     listener.accept().await.unwrap();
+///     assert_eq!(group.cpus(), [Some(cpu)]);
+/// })
+/// .unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: ListenOptions,
+    members: Mutex<Members>,
+}
+
+struct Members {
+    addr: SocketAddr,
+    /// By position.
+    order: Vec<Member>,
+    next_number: u64,
+    /// Another process has the sockets too: nothing is changed any more.
+    given_away: bool,
+}
+
+struct Member {
+    number: u64,
+    /// A second descriptor of its socket: whoever leaves steers the group through another's.
+    socket: OwnedFd,
+    /// Whose connections it gets; none if it gets only those of CPUs without a listener, or no more at all.
+    cpu: Option<usize>,
+    /// Came from another process, and no core has taken it up.
+    adopted: bool,
+}
+
+impl Group {
+    /// A group without listeners. With port 0 the first one chooses, and the others join it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for text that is no literal address.
+    pub fn new(addr: impl ToAddr, options: ListenOptions) -> io::Result<Self> {
+        Ok(Self::of(addr.to_addr()?, options, Vec::new()))
+    }
+
+    /// A group of sockets that listen already: all of a group, from another process, in the order of their
+    /// positions ([`sockets`](Self::sockets)). Each [`bind`](Self::bind) takes up one of them, in that order,
+    /// and makes a new one only when none is left.
+    ///
+    /// # Errors
+    /// `InvalidInput` without sockets, or for one that does not listen; as `getsockname(2)`.
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    #[track_caller]
+    pub fn adopt(sockets: Vec<OwnedFd>, options: ListenOptions) -> io::Result<Self> {
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        let first = sockets.first().ok_or_else(|| invalid("no sockets were handed over"))?;
+        let addr = Submitter::current().local_addr(first)?;
+        for socket in &sockets {
+            if !socket2::SockRef::from(socket).is_listener()? {
+                return Err(invalid("a socket does not listen"));
+            }
+        }
+        Ok(Self::of(addr, options, sockets))
+    }
+
+    fn of(addr: SocketAddr, options: ListenOptions, adopted: Vec<OwnedFd>) -> Self {
+        let next_number = adopted.len() as u64;
+        let member = |(number, socket)| Member { number, socket, cpu: None, adopted: true };
+        let order = (0..).zip(adopted).map(member).collect();
+        let members = Mutex::new(Members { addr, order, next_number, given_away: false });
+        Self { inner: Arc::new(Inner { options: options.reuse_port(true), members }) }
+    }
+
+    /// A listener of the running core, which gets the connections that arrive on `cpu`, as a rule the core's
+    /// own ([`Core::cpu`](coreloop::Core::cpu)).
+    ///
+    /// # Errors
+    /// As [`ListenOptions::bind`], and as `setsockopt(2)` for the program: `InvalidInput` for more than 1,000
+    /// CPUs.
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    #[track_caller]
+    pub fn bind(&self, cpu: usize) -> io::Result<SteeredListener> {
+        self.join(Some(cpu))
+    }
+
+    /// The next of the adopted sockets that no core has taken up; none if there is none. It gets no
+    /// connections but those of CPUs without a listener: where a process has fewer cores than its
+    /// predecessor had, somebody has to accept what waits there, and then
+    /// [`retire`](SteeredListener::retire) it.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    ///
+    /// # Panics
+    /// Outside a running loop, if there is one.
+    #[track_caller]
+    pub fn take_left_over(&self) -> io::Result<Option<SteeredListener>> {
+        let any = self.lock().order.iter().any(|member| member.adopted);
+        if any { self.join(None).map(Some) } else { Ok(None) }
+    }
+
+    #[track_caller]
+    fn join(&self, cpu: Option<usize>) -> io::Result<SteeredListener> {
+        let mut members = self.lock();
+        let (listener, number) = match members.order.iter().position(|member| member.adopted) {
+            Some(position) => {
+                let member = &mut members.order[position];
+                let listener = TcpListener::from_fd(member.socket.try_clone()?)?;
+                (member.cpu, member.adopted) = (cpu, false);
+                (listener, member.number)
+            }
+            None => {
+                let options = &self.inner.options;
+                let listener = options.listen(options.bound(&members.addr)?)?;
+                let socket = listener.as_fd().try_clone_to_owned()?;
+                members.addr = listener.local_addr()?;
+                let number = members.next_number;
+                members.next_number += 1;
+                members.order.push(Member { number, socket, cpu, adopted: false });
+                (listener, number)
+            }
+        };
+        let steered = members.steer();
+        drop(members);
+        // If that failed, its drop takes it out again.
+        let listener = SteeredListener { listener, number, group: self.clone() };
+        steered.map(|()| listener)
+    }
+
+    /// Whose connections the listeners get, by position. For logs and tests.
+    pub fn cpus(&self) -> Vec<Option<usize>> {
+        self.lock().order.iter().map(|member| member.cpu).collect()
+    }
+
+    /// The address of the listeners; with its port, if 0 was asked for and one has been bound.
+    pub fn addr(&self) -> SocketAddr {
+        self.lock().addr
+    }
+
+    /// From now on the sockets are another process's too, and are left in the kernel's group as they are:
+    /// listeners that are dropped here only close their descriptors. To be called once a successor is
+    /// there, before the listeners end.
+    pub fn give_away(&self) {
+        self.lock().given_away = true;
+    }
+
+    /// Duplicates of the sockets, by position: for a successor ([`handover`](crate::handover)), which gives
+    /// them to [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    /// As `dup(2)`.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.lock().order.iter().map(|member| member.socket.try_clone()).collect()
+    }
+
+    fn leave(&self, number: u64) {
+        let mut members = self.lock();
+        let Some(position) = members.position(number) else { return };
+        // What the kernel does too, below.
+        let left = members.order.swap_remove(position);
+        if members.given_away {
+            return;
+        }
+        // Out of the kernel's group at once, and not when the last operation on it has ended. The program is
+        // out of date from here to the next call: for that moment a connection may go to another core.
+        let _ = socket2::SockRef::from(&left.socket).shutdown(Shutdown::Both);
+        // An error would leave the others with the old program: the same, for longer.
+        let _ = members.steer();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        // What panics while it is held (no loop) has changed nothing yet.
+        self.inner.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Members {
+    fn position(&self, number: u64) -> Option<usize> {
+        self.order.iter().position(|member| member.number == number)
+    }
+
+    /// Has the kernel do what the table says.
+    fn steer(&self) -> io::Result<()> {
+        let mut table: Vec<(usize, u32)> = Vec::with_capacity(self.order.len());
+        for (position, member) in (0..).zip(&self.order) {
+            if let Some(cpu) = member.cpu
+                && table.iter().all(|(named, _)| *named != cpu)
+            {
+                table.push((cpu, position));
+            }
+        }
+        match self.order.first() {
+            Some(any) if !table.is_empty() => fds::steer_by_cpu(&any.socket, &table),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members = self.lock();
+        let cpus: Vec<_> = members.order.iter().map(|member| member.cpu).collect();
+        f.debug_struct("Group").field("addr", &members.addr).field("cpus", &cpus).finish()
+    }
+}
+
+/// A listener of a [`Group`], and of one core: a [`TcpListener`] in all it can do.
+///
+/// Dropping it takes it out of the group; what waits in its backlog is reset then, as by the close of any
+/// listener. To lose none, [`retire`](Self::retire) it first.
+#[derive(Debug)]
+pub struct SteeredListener {
+    listener: TcpListener,
+    number: u64,
+    group: Group,
+}
+
+impl SteeredListener {
+    /// Has new connections go to the other listeners of the group from now on. What has come already, and
+    /// what is in the middle of its handshake, still comes to this one: go on accepting for about a round
+    /// trip before it is dropped. The last listener with a CPU goes on as before.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`; nothing has changed then.
+    ///
+    /// ```
+    /// use coreloop::cancel::Interruptible;
+    /// use coreloop::time::Instant;
+    /// # use coreloop_net::spread::SteeredListener;
+    /// # use std::time::Duration;
+    /// # fn serve(_: coreloop_net::TcpStream) {}
+    ///
+    /// # async fn end(mut listener: SteeredListener) -> std::io::Result<()> {
+    /// listener.retire()?;
+    /// let until = Instant::now() + Duration::from_secs(1);
+    /// while let Ok(stream) = listener.accept().until(until).await {
+    ///     serve(stream);
+    /// }
+    /// drop(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retire(&mut self) -> io::Result<()> {
+        let mut members = self.group.lock();
+        let Some(position) = members.position(self.number) else { return Ok(()) };
+        if members.given_away {
+            return Ok(());
+        }
+        let cpu = members.order[position].cpu.take();
+        let steered = members.steer();
+        if steered.is_err() {
+            members.order[position].cpu = cpu;
+        }
+        steered
+    }
+
+    /// The group that it belongs to.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Its position in the group now; another's leaving may change it.
+    pub fn position(&self) -> usize {
+        let members = self.group.lock();
+        members.position(self.number).expect("it leaves when it is dropped")
+    }
+}
+
+impl Drop for SteeredListener {
+    fn drop(&mut self) {
+        self.group.leave(self.number);
+    }
+}
+
+impl Deref for SteeredListener {
+    type Target = TcpListener;
+
+    fn deref(&self) -> &TcpListener {
+        &self.listener
+    }
+}
+
+impl DerefMut for SteeredListener {
+    fn deref_mut(&mut self) -> &mut TcpListener {
+        &mut self.listener
+    }
+}

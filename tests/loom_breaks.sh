@@ -1,0 +1,129 @@
+#!/bin/sh
+# Breaks each invariant that a model of loom's is there for, one at a time, in a copy of the source, and
+# wants the models to find it: a quarter of an hour on an idle machine. See docs/TESTING.md.
+#   tests/loom_breaks.sh [part of a break's name]
+set -eu
+cd "$(dirname "$0")/.."
+tree=target/loom-breaks
+# Each break is one build: a quick one, of what has changed.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 CARGO_PROFILE_RELEASE_DEBUG=false
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_INCREMENTAL=true
+export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
+wanted=${1:-}
+missed=0
+
+copy() {
+    mkdir -p "$tree"
+    git ls-files -co --exclude-standard | while read -r file; do
+        [ -f "$file" ] || continue
+        cmp -s "$file" "$tree/$file" && continue
+        mkdir -p "$tree/$(dirname "$file")"
+        cp "$file" "$tree/$file"
+    done
+}
+
+# name, file in runtime/src, a perl substitution that must change it, the models that are to find it
+break_it() {
+    case $1 in *"$wanted"*) ;; *) return 0 ;; esac
+    copy
+    file=$tree/runtime/src/$2
+    perl -0pi -e "$3" "$file"
+    if cmp -s "runtime/src/$2" "$file"; then
+        echo "NOTHING TO BREAK $1: the pattern is not in $2"
+        missed=$((missed + 1))
+        return 0
+    fi
+    status=0
+    (cd "$tree" && timeout 600 cargo test -q --release --target-dir ../loom-breaks-target -p coreloop --lib \
+        "$4") >"$tree.log" 2>&1 || status=$?
+    if [ "$status" = 0 ] || [ "$status" = 124 ] || ! grep -q "^running [1-9]" "$tree.log"; then
+        echo "MISSED $1 (status $status, $tree.log)"
+        cp "$tree.log" "$tree-$1.log"
+        missed=$((missed + 1))
+    else
+        echo "found  $1: $(grep -E 'panicked at' -A1 "$tree.log" | grep -v panicked | head -1 | cut -c1-90)"
+    fi
+    copy
+}
+
+break_it park-without-fence mailbox/cell.rs \
+    's/(store_u32\(&self.parked, 1, Ordering::Relaxed\);)\s+fence\(Ordering::SeqCst\);/$1/' loom_park
+break_it unpark-without-fence mailbox/cell.rs \
+    's/(fn unpark\(&self\) \{)\s+fence\(Ordering::SeqCst\);/$1/' loom_park
+break_it park-without-second-look mailbox/park_loom_tests.rs \
+    's/if !has_mail\(\) \{/if has_mail() || true {/' loom_park
+break_it map-sets-downwards mailbox/wake_map.rs \
+    's/( +segment\.summary\[w \/ BITS\]\.fetch_or[^;]+;)\n( +self\.dirty\[s[^;]+;)/$2\n$1/' loom_park
+break_it map-looks-before-it-clears mailbox/wake_map.rs \
+    's/bits\(segment\.words\[w\]\.swap\(0, Ordering::AcqRel\)\)/bits({ let v = segment.words[w].load(Ordering::Acquire); segment.words[w].store(0, Ordering::Release); v })/' loom_park
+break_it map-relaxed-setter mailbox/wake_map.rs \
+    's/fetch_or\(bit, Ordering::AcqRel\)/fetch_or(bit, Ordering::Relaxed)/' loom_park_a_wake_brings
+break_it map-relaxed-owner mailbox/wake_map.rs \
+    's/segment\.words\[w\]\.swap\(0, Ordering::AcqRel\)/segment.words[w].swap(0, Ordering::Relaxed)/' loom_park_a_wake_brings
+break_it close-does-not-wait mailbox/cell.rs \
+    's/while self\.cell\.sending\.load\(LOOK\) != 0/while false/' loom_close
+break_it sender-counts-itself-late mailbox/cell.rs \
+    's/publish_one_more\(&self\.sending\);(\s+)(if self\.send_message\(\))/let early = self.wake_fd.load(LOOK);$1publish_one_more(&self.sending);$1if early >= 0 { system::write_event(early); }$1$2/' loom_close
+break_it sender-leaves-relaxed mailbox/cell.rs \
+    's/sending\.fetch_sub\(1, Ordering::SeqCst\)/sending.fetch_sub(1, Ordering::Relaxed)/' loom_close
+break_it close-ring-forgets-the-ring mailbox/cell.rs \
+    's/(fn close_ring\(&self\) \{)\s+publish_i32[^;]+;/$1/' loom_close
+break_it queue-push-does-not-wake mailbox/queue.rs \
+    's/drop\(open\);\s+self\.cell\.unpark\(\);/drop(open);/' loom_queue
+break_it queue-news-before-the-closure mailbox/queue.rs \
+    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.unpark();/; s/(open\.jobs\.push_back\(job\),\s+\})\s+self\.any\.store[^;]+;\s+drop\(open\);\s+self\.cell\.unpark\(\);/$1/' loom_queue_a_push
+break_it queue-close-keeps-what-waits mailbox/queue.rs \
+    's/wake_all\(open\.waiting\);/std::mem::forget(open.waiting);/; s/(fn take.*?)wake_all\(waiting\);/$1std::mem::forget(waiting);/s' loom_queue_room
+break_it queue-close-leaves-it-open mailbox/queue.rs \
+    's/let Some\(open\) = lock\.take\(\)/let Some(open) = lock.as_mut().map(std::mem::take)/' loom_queue
+break_it ring-stamp-relaxed mailbox/ring.rs \
+    's/publish\(&self\.slot\(sent\)\.stamp, sent\.wrapping_add\(1\)\);/self.slot(sent).stamp.store(sent.wrapping_add(1), Ordering::Relaxed);/' loom_ring
+break_it ring-stamp-not-published mailbox/ring.rs \
+    's/publish\(&self\.slot\(sent\)\.stamp, sent\.wrapping_add\(1\)\);/self.slot(sent).stamp.store(sent.wrapping_add(1), Ordering::Release);/' loom_
+break_it ring-stamps-forwards mailbox/ring.rs \
+    's/(self\.slot\(at\)\.stamp\.store\(at\.wrapping_add\(1\), Ordering::)Release/$1Relaxed/' loom_ring
+break_it ring-take-relaxed mailbox/ring.rs \
+    's/self\.ring\.holds\(self\.head, Ordering::Acquire\)/self.ring.holds(self.head, Ordering::Relaxed)/' loom_ring
+break_it ring-head-relaxed mailbox/ring.rs \
+    's/publish\(&self\.ring\.head\.0, self\.head\);/self.ring.head.0.store(self.head, Ordering::Relaxed);/' loom_ring
+break_it ring-room-relaxed mailbox/ring.rs \
+    's/head\.0\.load\(Ordering::Acquire\)/head.0.load(Ordering::Relaxed)/; s/self\.ring\.head\.0\.load\(LOOK\)/self.ring.head.0.load(Ordering::Relaxed)/' loom_ring
+break_it ring-sends-without-lock mailbox/ring.rs \
+    's/while put\.sending\.swap\(true, Ordering::Acquire\)/while false/' loom_ring_what_two
+break_it ring-send-lock-relaxed mailbox/ring.rs \
+    's/(put\.sending, false, Ordering::)Release/$1Relaxed/' loom_ring
+break_it ring-gone-not-looked-at mailbox/ring.rs \
+    's/consumer\.gone\.load\(LOOK\)\n    \}/false\n    }/' loom_ring
+break_it ring-sweep-without-second-look mailbox/ring.rs \
+    's/if !self\.holds\(head, LOOK\) \{/if true {/' loom_ring
+break_it ring-sweep-without-lock mailbox/ring.rs \
+    's/if self\.sweeping\.swap\(true, Ordering::SeqCst\) \{/if false {/' loom_ring
+break_it ring-consumer-goes-silently mailbox/ring.rs \
+    's/(gone\.store\(true, Ordering::Release\);)\s+self\.ring\.producer\.0\.waiter\.wake\(\);/$1/' loom_ring
+break_it ring-producer-goes-silently mailbox/ring.rs \
+    's/(gone\.store\(true, Ordering::Release\);)\s+self\.ring\.consumer\.0\.waiter\.wake\(\);/$1/' loom_
+break_it waiter-set-not-published mailbox/waiter.rs \
+    's/publish_u64\(&self\.who, name\(core, slot\)\);/self.who.store(name(core, slot), Ordering::Relaxed);/' loom_watch
+break_it waker-set-not-published mailbox/waiter.rs \
+    's/publish_u64\(&self\.who, BY_WAKER\);/self.who.store(BY_WAKER, Ordering::Relaxed);/' loom_ring
+break_it waker-announced-before-it-is-there mailbox/waiter.rs \
+    's/( +let old = lock\(&self\.waker\)\.replace\(waker\);)\n( +publish_u64[^;]+;)/$2\n$1/' loom_ring
+break_it wake-without-fence mailbox/waiter.rs \
+    's/(fn wake\(&self\) \{)\s+fence\(Ordering::SeqCst\);/$1/' loom_
+break_it remote-end-wakes-nobody handle.rs \
+    's/self\.ended\.notify_all\(\);\s+if let Some\(waker\) = waker \{\s+waker\.wake\(\);/if let Some(waker) = waker { drop(waker);/' loom_remote
+break_it stop-registers-too-late runtime.rs \
+    's/if !registered \{(.*?)\n        \}\n(        if stop\.asked\(\) \{.*?\n        \}\n)/$2        if !registered {$1\n        }\n/s' loom_stop
+break_it blocking-promise-lost blocking/pool.rs \
+    's/let next = state\.promise\(self\.shared\.limits\);/let next: Option<Waker> = None;/' loom_blocking
+break_it blocking-close-tells-no-thread blocking/pool.rs \
+    's/(drop\(state\);)\s+self\.work\.notify_all\(\);\s+(for \(_, job\))/$1 $2/' loom_blocking
+break_it blocking-served-by-nobody blocking/pool.rs \
+    's/if handed == Handed::Served \{\s+self\.shared\.work\.notify_one\(\);\s+\}//' loom_blocking
+break_it signals-taken-all-at-once sys/signals.rs \
+    's/self\.0\.fetch_and\(!\(1 << lowest\), Ordering::AcqRel\)/self.0.swap(0, Ordering::AcqRel)/' loom_signals
+break_it shutdown-begin-is-not-told shutdown/word.rs \
+    's/(state\.times = Some\(times\);)\s+wake_all\(state\);/$1/' loom_shutdown
+
+rm -rf "$tree"
+[ "$missed" = 0 ] || { echo "$missed not found"; exit 1; }

@@ -1,0 +1,276 @@
+//! Hours of mixed load on one machine: connections come and go, calls are cancelled, loops end and begin
+//! again; every byte is looked at, and descriptors and memory are watched.
+//!
+//! `cargo run --release -p coreloop-tests --bin soak -- --minutes 60` (`tests/soak` runs it and the long forms
+//! of the tests). The exit status is 1 if a byte was wrong, something hung, or memory or descriptors grew.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use coreloop::combine::{Either, race};
+use coreloop::time::{sleep, timeout};
+use coreloop::{Cores, Runtime, Settings, spawn, spawn_blocking};
+use coreloop_net::{TcpListener, TcpStream};
+use coreloop_tests::drive::{Rng, pattern, pattern_at};
+use coreloop_tests::proxy::{Faults, Proxy};
+use coreloop_tests::{fd_count, fds_settle_at, rss_bytes};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Resident memory may grow by so much per hour once it is warm: what a leak of 100 bytes per connection
+/// would be many times of.
+const GROWTH_PER_HOUR: f64 = 8e6;
+/// And by so much in any run: allocators keep what they once had.
+const GROWTH_SLACK: f64 = 6e6;
+
+/// Mixed load for so long.
+#[derive(Parser)]
+struct Args {
+    /// How long
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// Connections at a time on each core
+    #[arg(long, default_value_t = 40)]
+    connections: usize,
+    /// Seconds that a runtime lives before it is stopped in the middle of everything and begun again
+    #[arg(long, default_value_t = 20.0)]
+    life: f64,
+    /// Where all choices come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What has been done, over all lives.
+#[derive(Debug, Default)]
+struct Tally {
+    whole: AtomicU64,
+    left: AtomicU64,
+    cut: AtomicU64,
+    bytes: AtomicU64,
+    cancels: AtomicU64,
+    calls: AtomicU64,
+    wrong: AtomicU64,
+}
+
+impl Tally {
+    fn add(of: &AtomicU64, n: u64) {
+        of.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn line(&self) -> String {
+        let n = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        format!(
+            "{} connections whole, {} left by us, {} cut; {:.1} GB there and back, {} calls cancelled, \
+             {} blocking calls, {} wrong",
+            n(&self.whole),
+            n(&self.left),
+            n(&self.cut),
+            n(&self.bytes) as f64 / 1e9,
+            n(&self.cancels),
+            n(&self.calls),
+            n(&self.wrong)
+        )
+    }
+}
+
+async fn serve(addr: SocketAddr) -> io::Result<()> {
+    // One on each core, of the same port.
+    let mut listener = TcpListener::bind(addr)?;
+    loop {
+        let mut stream = listener.accept().await?;
+        drop(spawn(async move {
+            // Whoever is cut off, or leaves, ends this.
+            while let Ok(Some(chunk)) = stream.recv().await {
+                if stream.write_all(chunk).await.is_err() {
+                    break;
+                }
+            }
+        }));
+    }
+}
+
+/// One connection: so many bytes there and back, looked at, with calls cancelled on the way; now and then it
+/// is left in the middle.
+async fn visit(addr: SocketAddr, mut rng: Rng, tally: Arc<Tally>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let (len, base) = (1 + rng.below(200_000) as usize, rng.below(1 << 20) as usize);
+    let leave_at = if rng.below(10) == 0 { rng.below(len as u64) as usize } else { usize::MAX };
+    let mut at = 0;
+    while at < len {
+        let n = (1 + rng.below(12_000) as usize).min(len - at);
+        stream.write_all(pattern(base + at, n)).await?;
+        let mut back = 0;
+        while back < n {
+            // A limit that may be too short: what is cancelled loses nothing.
+            let chunk = if rng.below(4) == 0 {
+                let limit = Duration::from_micros(rng.below(200));
+                match timeout(limit, stream.recv()).await {
+                    Ok(chunk) => chunk?,
+                    Err(_) => {
+                        Tally::add(&tally.cancels, 1);
+                        continue;
+                    }
+                }
+            } else {
+                stream.recv().await?
+            };
+            let Some(chunk) = chunk else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+            let from = base + at + back;
+            let wrong =
+                chunk.iter().enumerate().filter(|(i, b)| **b != pattern_at(from + i)).count();
+            Tally::add(&tally.wrong, wrong as u64);
+            back += chunk.len();
+        }
+        at += n;
+        Tally::add(&tally.bytes, n as u64);
+        if at > leave_at {
+            Tally::add(&tally.left, 1);
+            return Ok(());
+        }
+    }
+    Tally::add(&tally.whole, 1);
+    Ok(())
+}
+
+/// Connections, one after the other, some through a proxy that cuts.
+async fn visitor(direct: SocketAddr, rough: SocketAddr, mut rng: Rng, tally: Arc<Tally>) {
+    loop {
+        let through = if rng.below(5) == 0 { rough } else { direct };
+        let visit = visit(through, Rng::new(rng.number()), tally.clone());
+        match timeout(SOON, race(visit, sleep(Duration::from_millis(1 + rng.below(400))))).await {
+            Ok(Either::First(Ok(()))) => {}
+            Ok(Either::First(Err(_))) => Tally::add(&tally.cut, 1),
+            Ok(Either::Second(())) => Tally::add(&tally.left, 1),
+            Err(_) => panic!("a connection hangs"),
+        }
+        if rng.below(8) == 0 {
+            let n = rng.number();
+            if spawn_blocking(move || n ^ 1).await.ok() != Some(n ^ 1) {
+                Tally::add(&tally.wrong, 1);
+            }
+            Tally::add(&tally.calls, 1);
+        }
+    }
+}
+
+/// A runtime on all cores, for so long; it is stopped with everything in flight.
+fn live(args: &Args, life: Duration, seed: u64, tally: &Arc<Tally>) {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let addr = held.local_addr().expect("it is bound");
+    // Only its number is wanted.
+    drop(held);
+    let proxy = Proxy::to(addr, Faults::rough(), seed);
+    let (rough, connections) = (proxy.addr(), args.connections);
+    let settings = if seed.is_multiple_of(3) {
+        Settings::default().ring_entries(64).cq_entries(128).buffers(4, 1024)
+    } else {
+        Settings::default()
+    };
+    let runtime = Runtime::builder().cores(Cores::All).settings(settings).build();
+    let runtime = runtime.unwrap_or_else(|e| panic!("{e}"));
+    let (of_cores, tally) = (tally.clone(), tally.clone());
+    let ended = runtime.run(move |core| {
+        let tally = of_cores.clone();
+        async move {
+            drop(spawn(async move { serve(addr).await.expect("it listens") }));
+            sleep(Duration::from_millis(50)).await;
+            let mut rng = Rng::new(seed * 64 + core.index() as u64 + 1);
+            let mut visitors = Vec::new();
+            for _ in 0..connections {
+                let rng = Rng::new(rng.number());
+                visitors.push(spawn(visitor(addr, rough, rng, tally.clone())));
+            }
+            sleep(life).await;
+            for visitor in visitors {
+                assert!(!visitor.is_finished(), "a visitor ended: {:?}", visitor.await);
+            }
+        }
+    });
+    let _ = tally;
+    ended.map(drop).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Bytes per hour, by least squares.
+fn slope(samples: &[(f64, f64)]) -> f64 {
+    let n = samples.len() as f64;
+    let mean = |f: fn(&(f64, f64)) -> f64| samples.iter().map(f).sum::<f64>() / n;
+    let (t, m) = (mean(|s| s.0), mean(|s| s.1));
+    let over: f64 = samples.iter().map(|s| (s.0 - t) * (s.1 - m)).sum();
+    let under: f64 = samples.iter().map(|s| (s.0 - t).powi(2)).sum();
+    if under > 0.0 { over / under * 3600.0 } else { 0.0 }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let began = Instant::now();
+    let whole = Duration::from_secs_f64(args.minutes * 60.0);
+    let tally = Arc::<Tally>::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let fds = fd_count();
+    let (mut samples, mut bad, mut last) = (Vec::new(), Vec::new(), Instant::now());
+    for seed in args.seed.. {
+        let left = whole.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        let life = Duration::from_secs_f64(args.life).min(left.max(Duration::from_secs(1)));
+        // Whoever is dropped with a runtime has sixty seconds to go.
+        let watchdog = {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                let until = Instant::now() + life + SOON;
+                while !stop.load(Ordering::SeqCst) {
+                    if Instant::now() > until {
+                        eprintln!("soak: the runtime of seed {seed} does not end");
+                        std::process::abort();
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+            })
+        };
+        live(&args, life, seed, &tally);
+        stop.store(true, Ordering::SeqCst);
+        watchdog.join().expect("it does not panic");
+        stop.store(false, Ordering::SeqCst);
+        let open = fds_settle_at(fds, Duration::from_secs(10));
+        if open != fds {
+            bad.push(format!("{open} descriptors after seed {seed}, {fds} before"));
+        }
+        let (at, rss) = (began.elapsed().as_secs_f64(), rss_bytes() as f64);
+        // The first tenth fills caches and the allocator's arenas.
+        if at > whole.as_secs_f64() / 10.0 {
+            samples.push((at, rss));
+        }
+        if last.elapsed() > Duration::from_secs(30) || whole <= began.elapsed() {
+            last = Instant::now();
+            println!("{at:6.0} s, {open} descriptors, {:.1} MB: {}", rss / 1e6, tally.line());
+        }
+    }
+    let (slope, hours) = (slope(&samples), began.elapsed().as_secs_f64() / 3600.0);
+    if slope * hours > GROWTH_PER_HOUR * hours + GROWTH_SLACK {
+        bad.push(format!("resident memory grows by {:.1} MB an hour", slope / 1e6));
+    }
+    let n = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    if n(&tally.wrong) > 0 {
+        bad.push(format!("{} wrong bytes or answers", n(&tally.wrong)));
+    }
+    for (of, what) in [(&tally.whole, "whole"), (&tally.cut, "cut"), (&tally.cancels, "cancelled")]
+    {
+        if n(of) == 0 {
+            bad.push(format!("nothing was {what}: the load was not what it should be"));
+        }
+    }
+    println!(
+        "soak: {:.2} h, {} lives, memory {:+.1} MB an hour",
+        hours,
+        samples.len(),
+        slope / 1e6
+    );
+    bad.iter().for_each(|why| println!("soak: BAD: {why}"));
+    if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
