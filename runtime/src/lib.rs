@@ -6,8 +6,8 @@
 //!
 //! - [`run`] drives one future on the calling thread; [`EventLoop`] is the same by hand.
 //! - [`Runtime`] runs a future on each of many cores.
-//! - [`spawn`] makes tasks, [`time`] has sleeps and limits, [`op`] submits operations; sockets are in the
-//!   crate `coreloop-net`.
+//! - [`spawn`] makes tasks, [`sched`] shares a core's time among them, [`time`] has sleeps and limits,
+//!   [`op`] submits operations; sockets are in the crate `coreloop-net`.
 //!
 //! Needs Linux 6.1 or newer with io_uring allowed; [`StartError`] says what to change where it is not.
 //!
@@ -40,6 +40,7 @@ pub mod placement;
 pub mod planted;
 pub mod report;
 mod runtime;
+pub mod sched;
 pub mod shutdown;
 pub mod signal;
 #[cfg(any(test, feature = "sim"))]
@@ -71,7 +72,7 @@ pub use executor::dial::Spin;
 pub use executor::list::all_tasks;
 pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
 pub use metrics::{CoreState, Counters, Gauges, Histogram, Histograms};
-pub use metrics::{Snapshot, StatsLevel, StepDown};
+pub use metrics::{QueueStats, Snapshot, StatsLevel, StepDown};
 pub use placement::{Cores, CoresError};
 pub use report::TaskList;
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};

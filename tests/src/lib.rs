@@ -41,6 +41,11 @@ pub struct GuideToProduction;
 
 /// As above.
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/scheduling.md")]
+pub struct GuideToScheduling;
+
+/// As above.
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/tuning.md")]
 pub struct GuideToTuning;
 

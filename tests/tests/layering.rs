@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 33] = [
+const LAYERS: [(&str, u32); 34] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
@@ -32,6 +32,8 @@ const LAYERS: [(&str, u32); 33] = [
     ("buf", 5),
     ("time", 5),
     ("spawn", 5),
+    // Shares of a core's time.
+    ("sched", 5),
     ("sync", 5),
     // Plain functions as tasks, and tasks for what blocks.
     ("call", 6),

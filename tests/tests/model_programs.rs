@@ -137,7 +137,7 @@ fn run(first: u64) {
         None => 0..programs,
     };
     for seed in seeds.filter(|seed| seed % 2 == first) {
-        if let Err(why) = model::check(seed, &mut counts) {
+        if let Err(why) = model::check(seed, false, &mut counts) {
             panic!(
                 "{why}\nto see it again: CORELOOP_MODEL_SEED={seed} cargo test -p coreloop-tests \
                  --test model_programs -- --nocapture"
@@ -197,6 +197,16 @@ fn model_programs_with_even_seeds() {
 #[test]
 fn model_programs_with_odd_seeds() {
     run(1);
+}
+
+/// All rules of order hold within a queue: the default one, where there is another.
+#[test]
+fn model_programs_run_alike_beside_another_task_queue() {
+    for seed in 0..PROGRAMS / 2 {
+        if let Err(why) = model::check(seed, true, &mut Counts::new()) {
+            panic!("beside another queue: {why}");
+        }
+    }
 }
 
 #[test]

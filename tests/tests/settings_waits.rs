@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use coreloop::op::{Nop, submit};
+use coreloop::sched::TaskQueue;
 use coreloop::time::sleep;
 use coreloop::{EventLoop, Feature, Settings, Spin, spawn};
 use coreloop_tests::{figure, in_child, skip};
@@ -97,7 +98,7 @@ fn settings_min_wait_delays_other_cores_wakes_at_most_so_long() {
 #[test]
 fn settings_flush_interval_submits_within_a_turn() {
     in_child("settings_flush_interval_submits_within_a_turn", || {
-        let flushes = |interval: Option<Duration>| {
+        let flushes = |interval: Option<Duration>, in_queue: bool| {
             let settings = Settings::default()
                 .spin(Spin::Off)
                 .tick_quota(Duration::from_secs(1))
@@ -109,16 +110,24 @@ fn settings_flush_interval_submits_within_a_turn() {
                     while Instant::now() < until {}
                     submit(Nop).await.unwrap();
                 };
-                let tasks: Vec<_> = (0..64).map(|_| spawn(busy())).collect();
+                let queue = in_queue.then(|| TaskQueue::builder("busy").build().unwrap());
+                let spawns = || match &queue {
+                    Some(queue) => queue.spawn(busy()),
+                    None => spawn(busy()),
+                };
+                let tasks: Vec<_> = (0..64).map(|_| spawns()).collect();
                 for task in tasks {
                     task.await.unwrap();
                 }
             });
             event_loop.stats().counters.mid_turn_flushes
         };
-        let (often, never) = (flushes(Some(Duration::from_micros(100))), flushes(None));
-        figure!("64 polls of 50 us in a turn: {often} submissions at 100 us, {never} without");
-        assert!((10..=64).contains(&often), "{often} flushes");
-        assert_eq!(never, 0);
+        for in_queue in [false, true] {
+            let interval = Some(Duration::from_micros(100));
+            let (often, never) = (flushes(interval, in_queue), flushes(None, in_queue));
+            figure!("64 polls of 50 us in a turn: {often} submissions at 100 us, {never} without");
+            assert!((10..=64).contains(&often), "{often} flushes");
+            assert_eq!(never, 0);
+        }
     });
 }

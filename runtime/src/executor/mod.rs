@@ -33,11 +33,13 @@ pub(crate) mod dial;
 pub(crate) mod kept;
 pub(crate) mod list;
 pub(crate) mod park;
+mod queues;
 pub(crate) mod tick;
 pub(crate) mod timers;
 
 use self::dial::{Dial, Spin};
 use self::kept::Kept;
+use self::queues::CpuCheck;
 use self::timers::Timers;
 
 /// What one core is set to.
@@ -78,6 +80,7 @@ pub(crate) struct Core {
     kernel: Rc<dyn Kernel>,
     dial: Dial,
     tick_quota_ns: u64,
+    cpu_check: CpuCheck,
     /// State of the picking of polls that are timed; never 0.
     gap_seed: Cell<u32>,
     /// How long a turn's submissions may wait for its end, in ns.
@@ -127,6 +130,7 @@ impl Core {
             timers: Timers::new(kernel.clone(), config.timer_resolution),
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
+            cpu_check: CpuCheck::default(),
             gap_seed: Cell::new(0x9e37_79b9),
             flush_ns: config.flush_interval.map_or(u64::MAX, |d| d.as_nanos() as u64),
             flushed: Cell::new(0),
@@ -198,6 +202,7 @@ impl Core {
         };
         let cpu_time = Duration::from_nanos(self.kernel.thread_cpu_ns());
         self.metrics.say(gauges, cpu_time, self.kernel.now_ns());
+        self.metrics.say_queues(self.tasks.queue_stats());
     }
 
     /// What its clock says.

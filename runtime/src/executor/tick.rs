@@ -14,6 +14,7 @@ use crate::contain::contained;
 use crate::metrics::{Kind, Latency};
 use crate::task::TaskInfo;
 use crate::task::report::Report;
+use crate::task::table::served::SEVERAL;
 use crate::task::table::{Next, UNSTAMPED};
 
 /// How long a turn may wait when it finds nothing to do.
@@ -28,7 +29,7 @@ pub(crate) enum Wait {
 }
 
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
-const POLLS_PER_LOOK: usize = 32;
+pub(super) const POLLS_PER_LOOK: usize = 32;
 
 /// Tasks of a turn that are all timed. In longer turns one poll in some 32 is.
 const TIMED_IN_FULL: usize = 16;
@@ -190,6 +191,9 @@ impl Core {
     /// Whether anything ran, and whether the main future has ended: then nobody else runs any more.
     fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> (bool, bool) {
         let ready = self.tasks.begin_turn();
+        if ready == SEVERAL {
+            return self.run_queues(root, began);
+        }
         let mut clock = PollClock::new(self, began, ready);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
@@ -262,15 +266,19 @@ impl Core {
         }
     }
 
-    /// Hands over what the turn that began then has asked for so far, if that has waited for long enough.
+    /// Hands over what the turn that began then has asked for so far, if that has waited for long enough;
+    /// whether it did.
     #[cold]
-    fn flush_in_time(&self, now: u64, began: u64) {
-        if now - self.flushed.get().max(began) >= self.flush_ns && self.driver.has_unsubmitted() {
+    pub(super) fn flush_in_time(&self, now: u64, began: u64) -> bool {
+        let waited = now.saturating_sub(self.flushed.get().max(began));
+        let flushes = waited >= self.flush_ns && self.driver.has_unsubmitted();
+        if flushes {
             self.flushed.set(now);
             self.driver.queue_waiting();
             self.driver.submit_and_wait(0, None);
             self.metrics.count(Kind::MidTurnFlushes);
         }
+        flushes
     }
 
     /// Converts a limit into a [`Wait`].
@@ -300,8 +308,8 @@ struct RunTurn<'a, 'r> {
 }
 
 /// Clock readings within a run of polls, if histograms are kept: one for each boundary, or in a long turn two
-/// for each poll that was picked to be timed.
-struct PollClock<'a> {
+/// for each poll that was picked to be timed. While there are several task queues: one for each boundary.
+pub(super) struct PollClock<'a> {
     core: &'a Core,
     /// The last reading. In a long turn that may have been long ago.
     last: u64,
@@ -326,9 +334,20 @@ impl<'a> PollClock<'a> {
         Self { core, last, timing, picks, skip, polling: None }
     }
 
+    /// One that is read after each poll in any case.
+    pub(super) fn reading_each(core: &'a Core) -> Self {
+        let last = core.kernel.now_ns();
+        Self { core, last, timing: true, picks: false, skip: 0, polling: None }
+    }
+
+    /// What is done from here on is part of the next poll, and what was done since the last is not.
+    pub(super) fn reads(&mut self) {
+        self.last = self.core.read_clock();
+    }
+
     /// A poll begins, of the task that `whose` describes.
     #[inline]
-    fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
+    pub(super) fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
         if self.picks {
             if self.skip == 0 {
                 self.begin_picked();
@@ -345,7 +364,7 @@ impl<'a> PollClock<'a> {
     }
 
     #[inline]
-    fn polled(&mut self, woken: Option<u32>) {
+    pub(super) fn polled(&mut self, woken: Option<u32>) {
         if self.skip > 0 {
             self.skip -= 1;
         } else if self.timing {
@@ -377,11 +396,11 @@ impl<'a> PollClock<'a> {
         }
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         if self.timing && !self.picks { self.last } else { self.core.kernel.now_ns() }
     }
 
-    fn tick_ends(self, began: u64) {
+    pub(super) fn tick_ends(self, began: u64) {
         if self.timing {
             let ended = self.now();
             self.core.metrics.took(Latency::Tick, ended.saturating_sub(began));

@@ -23,7 +23,7 @@ pub(crate) use counters::Kind;
 pub use histogram::Histogram;
 pub use histograms::Histograms;
 pub(crate) use histograms::Latency;
-pub use snapshot::{CoreState, Gauges, Snapshot, StepDown};
+pub use snapshot::{CoreState, Gauges, QueueStats, Snapshot, StepDown};
 
 use counters::COUNTERS;
 use histogram::Track;
@@ -69,6 +69,7 @@ struct Said {
     cpu_time: Duration,
     at_ns: u64,
     step_downs: Vec<StepDown>,
+    queues: Vec<QueueStats>,
 }
 
 /// Tells a waker, and contains and counts its panic: a stranger's waker must not take the core down.
@@ -164,6 +165,11 @@ impl Recorder {
         (said.gauges, said.cpu_time, said.at_ns) = (gauges, cpu_time, now_ns);
     }
 
+    /// What its task queues have done.
+    pub(crate) fn say_queues(&self, queues: Vec<QueueStats>) {
+        self.said().queues = queues;
+    }
+
     /// The core can't have what was asked for.
     pub(crate) fn step_down(&self, what: &str, why: &str) {
         let step = StepDown { what: what.to_owned(), why: why.to_owned() };
@@ -200,6 +206,7 @@ impl Recorder {
             gauges: Gauges { age, ..said.gauges },
             cpu_time: said.cpu_time,
             step_downs: said.step_downs,
+            queues: said.queues,
         }
     }
 

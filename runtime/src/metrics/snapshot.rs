@@ -32,6 +32,26 @@ pub struct Snapshot {
     pub cpu_time: Duration,
     /// What was asked for and could not be had here.
     pub step_downs: Vec<StepDown>,
+    /// Task queues, as of the same moment, the default one first; none while that is the only one. Of several
+    /// cores one after the other.
+    pub queues: Vec<QueueStats>,
+}
+
+/// What one task queue did since it was made; the default one: since it was the only one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Its name.
+    pub name: String,
+    /// Its shares now.
+    pub shares: u32,
+    /// Its tasks that have not ended.
+    pub tasks: u32,
+    /// Polls of its tasks.
+    pub polls: u64,
+    /// What these took, by the clock.
+    pub cpu_time: Duration,
 }
 
 /// What a core does.
@@ -167,6 +187,7 @@ impl Snapshot {
         }
         self.gauges.merge(&other.gauges);
         self.cpu_time += other.cpu_time;
+        self.queues.extend(other.queues.iter().cloned());
         for step in &other.step_downs {
             if !self.step_downs.contains(step) {
                 self.step_downs.push(step.clone());

@@ -10,8 +10,8 @@
 //! The block is freed when the stage is a result (or empty) and no handle is left. Header flags: DONE (the
 //! stage is a result), TAKEN (and it is empty), HANDLE (a join handle exists), CANCEL (drop the future at
 //! the next turn), CANCELLED (it ended by a cancel), FAILED (it ended by a panic), SEEN (somebody looked at
-//! the result), FALLIBLE (an `Err` is a failure too), NAMED (the table has a name for it). A failure
-//! that is neither taken nor seen is reported
+//! the result), FALLIBLE (an `Err` is a failure too), NAMED (the table has a name for it). The bits behind
+//! these are the place of its queue. A failure that is neither taken nor seen is reported
 //! when the task is freed. Knows the table only through [`Tasks`].
 
 use std::alloc::Layout;
@@ -29,6 +29,7 @@ use super::current;
 use super::info::Note;
 use super::join::JoinError;
 use super::joiner::{Joiner, JoinerKind};
+use super::queues::QUEUES_MAX;
 use super::table::Tasks;
 use super::waker::Word;
 use crate::contain::contained;
@@ -42,6 +43,16 @@ pub(crate) const FAILED: u16 = 1 << 5;
 pub(crate) const SEEN: u16 = 1 << 6;
 pub(crate) const FALLIBLE: u16 = 1 << 7;
 pub(crate) const NAMED: u16 = 1 << 8;
+
+/// Where a task's queue begins among its flags: 6 bits, see `super::queues`.
+const QUEUE_SHIFT: u32 = 9;
+
+const _: () = assert!(QUEUES_MAX << QUEUE_SHIFT <= 1 << 15, "a queue's place fits");
+
+/// The flags of a task of this queue.
+fn queue_flags(queue: u8) -> u16 {
+    u16::from(queue) << QUEUE_SHIFT
+}
 
 pub(crate) struct Header {
     vtable: &'static VTable,
@@ -91,9 +102,32 @@ pub(super) enum Failure {
 pub(super) struct Birth {
     pub(super) word: Word,
     pub(super) parent: Word,
-    /// In the units of [`Tasks::set_time`].
-    pub(super) time: u32,
     pub(super) at: &'static Location<'static>,
+    pub(super) mark: Mark,
+}
+
+/// What tasks of one moment and one queue begin with, in the order of a header's fields: it is written as
+/// one word.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct Mark {
+    /// In the units of [`Tasks::set_time`].
+    pub(super) spawned: u32,
+    flags: u16,
+    note: Note,
+    joiner_kind: JoinerKind,
+}
+
+impl Mark {
+    pub(super) fn new(spawned: u32, queue: u8) -> Self {
+        let flags = HANDLE | queue_flags(queue);
+        Self { spawned, flags, note: Note::Nothing, joiner_kind: JoinerKind::Nobody }
+    }
+
+    /// The same at another time.
+    pub(super) fn at(self, spawned: u32) -> Self {
+        Self { spawned, ..self }
+    }
 }
 
 /// How a result is judged when nobody took it.
@@ -137,6 +171,11 @@ union Stage<F: Future> {
 }
 
 impl Header {
+    /// The place of its queue.
+    pub(crate) fn queue(&self) -> u8 {
+        (self.flags.get() >> QUEUE_SHIFT) as u8 & (QUEUES_MAX - 1) as u8
+    }
+
     pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags.get() & flag != 0
     }
@@ -198,14 +237,14 @@ impl<F: Future + 'static> TaskCell<F> {
         let header = Header {
             vtable: TableOf::<F, J>::VTABLE,
             word: birth.word,
-            flags: Cell::new(HANDLE | J::FLAGS),
-            note: Cell::new(Note::Nothing),
-            spawned: birth.time,
+            flags: Cell::new(birth.mark.flags | J::FLAGS),
+            note: Cell::new(birth.mark.note),
+            spawned: birth.mark.spawned,
             spawned_at: birth.at,
             parent: birth.parent,
             last_poll: Cell::new(0),
             joiner: Cell::new(null()),
-            joiner_kind: Cell::new(JoinerKind::Nobody),
+            joiner_kind: Cell::new(birth.mark.joiner_kind),
         };
         let stage = UnsafeCell::new(Stage { future: ManuallyDrop::new(future) });
         // SAFETY: the caller gives memory of the right size and alignment.

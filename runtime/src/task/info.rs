@@ -23,6 +23,8 @@ pub struct TaskInfo {
     /// The task that spawned it, or the main future, which also stands for what was spawned from outside;
     /// none for the main future. It may have ended.
     pub parent: Option<TaskId>,
+    /// Name of its task queue; none for the default one.
+    pub queue: Option<Arc<str>>,
     /// Where it was spawned; none for the main future.
     pub spawned_at: Option<&'static Location<'static>>,
     /// Time since it was spawned, to some 17 ms; zero for the main future.
@@ -90,13 +92,15 @@ impl TaskInfo {
     }
 }
 
-/// One line: the task's name or id, and where it was spawned.
+/// One line: the task's name or id, its queue if it is not the default one, and where it was spawned.
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.spawned_at {
-            Some(at) => write!(f, "task {}, spawned at {at}", self.label()),
-            None => write!(f, "main future {}", self.label()),
+        let Some(at) = self.spawned_at else { return write!(f, "main future {}", self.label()) };
+        write!(f, "task {}", self.label())?;
+        if let Some(queue) = &self.queue {
+            write!(f, " of queue \"{queue}\"")?;
         }
+        write!(f, ", spawned at {at}")
     }
 }
 

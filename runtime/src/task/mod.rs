@@ -1,11 +1,11 @@
 //! Tasks of one core: where they live, who may wake them, who waits for them.
 //!
-//! Owns the slot table (`table`) and run queue (`line`), the size-classed memory (`blocks`), one task's life
-//! (`cell`), the handles to it (`join`, `call`), who waits for its end (`joiner`), sets of tasks that
-//! are waited for together (`set`), what can be told of a task (`info`, `report`), the values that travel
-//! with one (`local`) and its span (`traced`). A task is named by
-//! its slot and generation; a waker is that name and the core's id in one word (`waker`), without a
-//! reference count. Invariants:
+//! Owns the slot table (`table`) and run queue (`line`), the task queues (`queues`), the size-classed memory
+//! (`blocks`), one task's life (`cell`), the handles to it (`join`, `call`), who waits for its end
+//! (`joiner`), sets of tasks that are waited for together (`set`), what can be told of a task (`info`,
+//! `report`), the values that travel with one (`local`) and its span (`traced`). A task is named by its slot
+//! and generation; a waker is that name and the core's id in one word (`waker`), without a reference count.
+//! Invariants:
 //! - a slot is reused only when its task has ended *and* its join handle is gone;
 //! - the generation moves on before a future is dropped, so its destructor can't wake its successor;
 //! - a slot is in the run queue at most once, so the queue is bounded by the table;
@@ -22,6 +22,7 @@ pub(crate) mod join;
 mod joiner;
 mod line;
 mod local;
+pub(crate) mod queues;
 pub(crate) mod report;
 pub(crate) mod set;
 pub(crate) mod table;

@@ -17,12 +17,13 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use super::blocks::{Blocks, Class};
-use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, NAMED, TaskCell};
+use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, Mark, NAMED, TaskCell};
 use super::current;
 use super::info::Note;
 use super::join::{JoinError, JoinHandle};
 use super::joiner::Joiner;
 use super::line::Line;
+use super::queues::{DEFAULT, Queues, Terms};
 use super::report::Reporter;
 use super::set::Sets;
 use super::waker::{GENERATION_MASK, Word, WordCell};
@@ -31,7 +32,9 @@ use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::sys::prefetch::prefetch;
 
+mod end;
 mod look;
+pub(crate) mod served;
 mod turns;
 
 /// The main future's slot.
@@ -58,8 +61,11 @@ pub(crate) struct Tasks {
     cancelling: Cell<u64>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], [`UNSTAMPED`] while nobody measures.
     stamp: Cell<u32>,
-    /// When the tick began, in units of [`AGE_UNIT_NS`].
-    time: Cell<u32>,
+    /// What new tasks are marked with: when the tick began, in units of [`AGE_UNIT_NS`], and the queue that
+    /// is being served.
+    birth: Cell<Mark>,
+    /// What the default queue is told to be.
+    default_terms: Cell<Terms>,
 }
 
 struct Inner {
@@ -71,8 +77,13 @@ struct Inner {
     ready: Line,
     /// Those that gave way, in order; they are not in `ready`.
     gave_way: Line,
+    /// Tasks that have not ended: of the queue that is being served, if there are several.
     live: u32,
     reserved: u32,
+    /// The queue that is being served.
+    serving: u8,
+    /// None while the default queue is the only one: then it is `ready` and `gave_way`.
+    queues: Option<Box<Queues>>,
 }
 
 /// A slot: 16 bytes a task.
@@ -96,9 +107,6 @@ const AGE_UNIT_NS: u64 = 1 << 24;
 
 /// Places of a queue at first: few tasks that wake each other never make it grow.
 const QUEUE_FIRST: usize = 32;
-
-/// Tasks that destructors may spawn while a loop closes.
-const CLOSING_SPAWNS_MAX: usize = 1_000_000;
 
 /// How many places behind the next one in the run queue a task's memory is asked for.
 const TASKS_AHEAD: u32 = 1;
@@ -140,6 +148,8 @@ impl Tasks {
             gave_way: Line::new(QUEUE_FIRST),
             live: 0,
             reserved: 1,
+            serving: DEFAULT,
+            queues: None,
         };
         Rc::new(Self {
             lease,
@@ -154,7 +164,8 @@ impl Tasks {
             polling: AtomicPtr::new(ptr::null_mut()),
             cancelling: Cell::new(0),
             stamp: Cell::new(UNSTAMPED),
-            time: Cell::new(age_units(now_ns)),
+            birth: Cell::new(Mark::new(age_units(now_ns), DEFAULT)),
+            default_terms: Cell::default(),
         })
     }
 
@@ -168,13 +179,14 @@ impl Tasks {
 
     /// Tasks that have not ended.
     pub(crate) fn live(&self) -> u32 {
-        self.inner.borrow().live
+        self.inner.borrow().live_in_all()
     }
 
     /// Whether anybody is to be polled.
     pub(crate) fn any_ready(&self) -> bool {
         let inner = self.inner.borrow();
         !(inner.ready.is_empty() && inner.gave_way.is_empty())
+            || inner.queues.as_ref().is_some_and(|queues| queues.any_ready())
     }
 
     /// Makes a task; it is polled in the next tick, after those that are ready already.
@@ -204,7 +216,7 @@ impl Tasks {
         let entry = &mut inner.table[slot as usize];
         inner.free = entry.scheduled;
         let word = Word::new(self.lease.id, slot, entry.generation);
-        let birth = Birth { word, parent: self.running.get(), time: self.time.get(), at };
+        let birth = Birth { word, parent: self.running.get(), at, mark: self.birth.get() };
         // SAFETY: fresh memory of this layout.
         let task = unsafe { TaskCell::write::<J>(place, &birth, future) };
         entry.task = Some(task);
@@ -248,6 +260,7 @@ impl Tasks {
     pub(crate) fn forget_root(&self) {
         let mut inner = self.inner.borrow_mut();
         if std::mem::take(&mut inner.table[ROOT as usize].scheduled) != 0 {
+            inner.merge();
             inner.ready.remove(ROOT);
             inner.gave_way.remove(ROOT);
         }
@@ -261,17 +274,7 @@ impl Tasks {
         if let Some(later) = inner.ready.ahead(TASKS_AHEAD) {
             inner.prefetch(later);
         }
-        let entry = &mut inner.table[slot as usize];
-        let stamp = std::mem::take(&mut entry.scheduled);
-        Some(match entry.task {
-            Some(task) => Next::Task(Picked { task, stamp }),
-            None if slot == ROOT => Next::Root(stamp),
-            None => {
-                // Kept back by `release`.
-                entry.scheduled = std::mem::replace(&mut inner.free, slot);
-                Next::Gone
-            }
-        })
+        Some(inner.picked(slot))
     }
 
     /// Polls it, or ends it if it was cancelled. If its future panics so does this: see
@@ -390,39 +393,6 @@ impl Tasks {
         }
     }
 
-    /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too,
-    /// one after the other and not within each other.
-    pub(crate) fn cancel_all(&self) {
-        let slots = self.inner.borrow().table.len();
-        for slot in 1..slots {
-            let task = self.inner.borrow().table[slot].task;
-            if let Some(task) = task {
-                self.end(task);
-            }
-        }
-        self.end_spawned();
-    }
-
-    /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
-    /// rest is given up (see `Drop`).
-    pub(crate) fn end_spawned(&self) {
-        for _ in 0..CLOSING_SPAWNS_MAX {
-            match self.pick() {
-                Some(Next::Task(picked)) => self.end(picked.task),
-                Some(Next::Root(_) | Next::Gone) => {}
-                None => return,
-            }
-        }
-    }
-
-    fn end(&self, task: NonNull<Header>) {
-        // SAFETY: a task in the table is live.
-        if !unsafe { task.as_ref() }.has(DONE) {
-            // SAFETY: as above; nothing is being polled while the loop closes.
-            unsafe { cell::end(task, self, JoinError::cancelled()) };
-        }
-    }
-
     /// The task in `slot`, if there is one.
     pub(super) fn task_in(&self, slot: u32) -> Option<NonNull<Header>> {
         self.inner.borrow().table.get(slot as usize).and_then(|e| e.task)
@@ -436,7 +406,7 @@ impl Tasks {
     /// Sets the time that new tasks count as theirs.
     #[inline]
     pub(crate) fn set_time(&self, now_ns: u64) {
-        self.time.set(age_units(now_ns));
+        self.birth.set(self.birth.get().at(age_units(now_ns)));
     }
 
     /// Sets the time with which wakes are stamped from now on, in ns.
@@ -539,6 +509,22 @@ impl Inner {
         }
     }
 
+    /// What has come out of a line.
+    #[inline]
+    fn picked(&mut self, slot: u32) -> Next {
+        let entry = &mut self.table[slot as usize];
+        let stamp = std::mem::take(&mut entry.scheduled);
+        match entry.task {
+            Some(task) => Next::Task(Picked { task, stamp }),
+            None if slot == ROOT => Next::Root(stamp),
+            None => {
+                // Kept back by `release`.
+                entry.scheduled = std::mem::replace(&mut self.free, slot);
+                Next::Gone
+            }
+        }
+    }
+
     fn schedule(&mut self, slot: u32, stamp: u32) {
         let entry = &mut self.table[slot as usize];
         if entry.scheduled == 0 {
@@ -568,19 +554,6 @@ impl Inner {
 
 fn age_units(ns: u64) -> u32 {
     (ns / AGE_UNIT_NS) as u32
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        let inner = self.inner.get_mut();
-        if inner.live > 0 {
-            // Futures whose destructors did not run: their memory may be referred to (a pinned future is
-            // never freed undropped), so it is leaked.
-            std::mem::forget(std::mem::replace(&mut inner.blocks, Blocks::new()));
-        }
-        let highest = inner.table.iter().map(|e| e.generation).max().unwrap_or(0);
-        self.lease.set_next_generation(highest.wrapping_add(1));
-    }
 }
 
 /// See [`Tasks::mark_cancelling`].

@@ -49,15 +49,17 @@ use self::program::{Event, Program};
 /// How often each thing was exercised, by what and how it went.
 pub type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
-/// Runs the program of a seed and the model, and adds to the counts.
+/// Runs the program of a seed and the model, and adds to the counts; `beside_queue`: on a core that has
+/// another task queue, too, which must make no difference.
 ///
 /// # Errors
 /// The smallest program with which they differ, in many lines.
-pub fn check(seed: u64, counts: &mut Counts) -> Result<(), String> {
+pub fn check(seed: u64, beside_queue: bool, counts: &mut Counts) -> Result<(), String> {
     let program = generate(seed);
-    if let Some(first) = difference(&program, counts) {
-        let small = shrink::shrink(program, |p| difference(p, &mut Counts::new()).is_some());
-        let why = difference(&small, &mut Counts::new()).unwrap_or(first);
+    if let Some(first) = difference(&program, beside_queue, counts) {
+        let differs = |p: &Program| difference(p, beside_queue, &mut Counts::new());
+        let small = shrink::shrink(program, |p| differs(p).is_some());
+        let why = differs(&small).unwrap_or(first);
         return Err(format!("seed {seed}, made as small as it gets:\n\n{small}\n{why}"));
     }
     Ok(())
@@ -68,15 +70,15 @@ pub fn check(seed: u64, counts: &mut Counts) -> Result<(), String> {
 /// # Errors
 /// Where they differ.
 pub fn compare(program: &Program) -> Result<(), String> {
-    difference(program, &mut Counts::new()).map_or(Ok(()), Err)
+    difference(program, false, &mut Counts::new()).map_or(Ok(()), Err)
 }
 
-fn difference(program: &Program, counts: &mut Counts) -> Option<String> {
+fn difference(program: &Program, beside_queue: bool, counts: &mut Counts) -> Option<String> {
     let predicted = plain::predict(program);
     for (what, n) in predicted.counts {
         *counts.entry(what).or_default() += n;
     }
-    let done = match real::run(program) {
+    let done = match real::run(program, beside_queue) {
         Ok(done) => done,
         Err(why) => return Some(why),
     };

@@ -56,7 +56,8 @@ impl Tasks {
     /// Tasks that are to be polled in the next turn.
     pub(crate) fn ready(&self) -> usize {
         let inner = self.inner.borrow();
-        inner.ready.len() + inner.gave_way.len()
+        let in_queues = inner.queues.as_ref().map_or(0, |queues| queues.ready());
+        inner.ready.len() + inner.gave_way.len() + in_queues
     }
 
     /// Bytes of the tasks' memory and tables; those of tasks too large for a page are not among them.
@@ -110,6 +111,7 @@ impl Tasks {
             id: TaskId::of(self.root),
             name: None,
             parent: None,
+            queue: None,
             spawned_at: None,
             age: Duration::ZERO,
             state: match (running, inner.table[ROOT as usize].scheduled != 0) {
@@ -172,12 +174,13 @@ impl Tasks {
     }
 
     fn info(&self, header: &Header, state: TaskState) -> TaskInfo {
-        let units = self.time.get().wrapping_sub(header.spawned);
+        let units = self.birth.get().spawned.wrapping_sub(header.spawned);
         let note = header.note.get().name().filter(|_| state != TaskState::Running);
         TaskInfo {
             id: TaskId::of(header.word),
             name: self.name(header.word.slot()),
             parent: Some(TaskId::of(header.parent)),
+            queue: self.queue_name(header.queue()),
             spawned_at: Some(header.spawned_at),
             age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
             state,

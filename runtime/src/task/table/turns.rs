@@ -3,6 +3,7 @@
 //! Owns the order between those that are ready and those that gave way. Which tasks there are, and what a
 //! poll does, is the table's.
 
+use super::served::SEVERAL;
 use super::{Inner, Tasks};
 use crate::task::waker::Word;
 
@@ -29,7 +30,8 @@ impl Tasks {
     }
 
     /// Begins a turn of the run queue; how many are to be polled in it. Where nobody else is ready there is
-    /// nobody to give way to, and those that did are.
+    /// nobody to give way to, and those that did are. While there are several queues no turn begins, and
+    /// [`SEVERAL`] comes back: [`begin_queues`](Self::begin_queues) is the way then.
     #[inline]
     pub(crate) fn begin_turn(&self) -> usize {
         self.inner.borrow_mut().begin_turn()
@@ -59,6 +61,9 @@ impl Tasks {
 impl Inner {
     #[inline]
     fn begin_turn(&mut self) -> usize {
+        if self.queues.is_some() {
+            return SEVERAL;
+        }
         if self.ready.is_empty() {
             std::mem::swap(&mut self.ready, &mut self.gave_way);
         }

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coreloop::combine::TaskGroup;
+use coreloop::sched::TaskQueue;
 use coreloop::sim::{Faults, Sim};
 use coreloop::task::JoinHandle;
 use coreloop::time::timeout_at;
@@ -34,11 +35,11 @@ pub struct Done {
     pub left: Vec<Id>,
 }
 
-/// Runs a program.
+/// Runs a program; `beside_queue`: on a core that has another task queue, too.
 ///
 /// # Errors
 /// What the simulation says: a deadlock, a panic outside of tasks. Also if a value is lost or doubled.
-pub fn run(program: &Program) -> Result<Done, String> {
+pub fn run(program: &Program, beside_queue: bool) -> Result<Done, String> {
     // Times are whole ms here; what a step takes of virtual time must not round one of them up. Nothing is
     // received or sent, so a ring of the smallest size will do.
     // Programs panic on purpose, and let go of it.
@@ -60,6 +61,7 @@ pub fn run(program: &Program) -> Result<Done, String> {
         let program = program.clone();
         async move {
             let env = Env { world: world.clone(), task: program.main.id, group: None };
+            let _other = beside_queue.then(|| TaskQueue::builder("other").build());
             let top = coreloop::spawn(body(env, program.main.clone()));
             let _late = timeout_at(world.after(LIMIT_MS), top).await;
             world.ended_at.set(Some(world.events.borrow().len()));
