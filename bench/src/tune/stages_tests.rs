@@ -6,8 +6,12 @@ use crate::tune::space::space;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// The more there is to try, the longer it takes to find: these, however many settings there come to be.
+const TRIED: [&str; 6] =
+    ["spin", "tick_quota", "chunk_quota", "buffers", "ring_entries", "timer_resolution"];
+
 fn plan(goal: &str, budget: Duration, seed: u64) -> Plan {
-    let candidates = space(&[], &[], |_| Ok(())).candidates;
+    let candidates = space(&TRIED.map(String::from), &[], |_| Ok(())).candidates;
     Plan { goal: goal.parse().unwrap(), seed, budget, candidates }
 }
 
@@ -120,7 +124,11 @@ fn no_search_takes_longer_than_its_budget_by_more_than_a_run() {
         assert!(took <= budget + 2 * cost, "{took:?} of {budget:?} with runs of {cost:?}");
         let short = budget_s * 1_000 / cost_ms < 3;
         assert!(!short || result.outcome == Outcome::TooShort, "{:?}", result.outcome);
-        assert_eq!(result.untried.is_empty(), budget_s >= 30, "{budget:?}");
+        // How many there are to try is the table's to say.
+        let plenty = budget_s * 1_000 / cost_ms > 400;
+        let few = budget_s * 1_000 / cost_ms < 20;
+        assert!(!plenty || result.untried.is_empty(), "{budget:?}: {:?}", result.untried);
+        assert!(!few || !result.untried.is_empty(), "{budget:?}");
     }
 }
 
