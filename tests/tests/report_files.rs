@@ -94,14 +94,17 @@ fn report_an_interval_log_holds_all_that_was_recorded() {
             );
         }
     }
-    assert!(recorded.poll.count() > 400 && recorded.timer_late.count() == 200);
+    // One that is first polled after its time takes a poll less, and no timer.
+    let fired = recorded.timer_late.count();
+    assert!((1..=200).contains(&fired), "{fired}");
+    assert!(recorded.poll.count() >= 200 + fired);
 
     let text = std::fs::read_to_string(folder.0.join("timer_late.hgrm")).unwrap();
     assert!(
         text.starts_with("       Value     Percentile TotalCount 1/(1-Percentile)\n"),
         "{text}"
     );
-    assert!(text.contains("Total count    =          200]"), "{text}");
+    assert!(text.contains(&format!("Total count    = {fired:>12}]")), "{text}");
     let leftovers = std::fs::read_dir(&folder.0).unwrap();
     let hidden =
         leftovers.filter(|f| f.as_ref().unwrap().file_name().as_encoded_bytes()[0] == b'.');
