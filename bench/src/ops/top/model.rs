@@ -124,11 +124,12 @@ impl View {
 impl CoreView {
     fn of(at: usize, between: &Snapshot) -> CoreView {
         let elapsed = ns(between.uptime);
-        let parked = share(between.counters.park_ns, elapsed);
+        let parked = share(between.counters.park_ns, elapsed).min(1.0);
         let spinning = share(between.counters.spin_ns, elapsed).min(1.0 - parked);
+        // Both are written at the end of a park: they may belong to the time before.
         // A core that has ended neither works nor waits.
         let ended = between.state == CoreState::Ended;
-        let busy = if ended { 0.0 } else { 1.0 - parked - spinning };
+        let busy = if ended { 0.0 } else { (1.0 - parked - spinning).max(0.0) };
         let seconds = elapsed as f64 / 1e9;
         let per_second = |n: u64| if elapsed == 0 { 0.0 } else { n as f64 / seconds };
         let latencies = between.histograms.as_ref().map(|all| {
