@@ -124,9 +124,9 @@ impl View {
 impl CoreView {
     fn of(at: usize, between: &Snapshot) -> CoreView {
         let elapsed = ns(between.uptime);
+        // Both are written at the end of a park: they may belong to the time before.
         let parked = share(between.counters.park_ns, elapsed).min(1.0);
         let spinning = share(between.counters.spin_ns, elapsed).min(1.0 - parked);
-        // Both are written at the end of a park: they may belong to the time before.
         // A core that has ended neither works nor waits.
         let ended = between.state == CoreState::Ended;
         let busy = if ended { 0.0 } else { (1.0 - parked - spinning).max(0.0) };
