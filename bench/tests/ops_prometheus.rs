@@ -10,23 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Running, io_uring_works, run, scratch};
+use common::{Running, io_uring_works, run, scratch, serve_with_ops};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn serve() -> (Running, String, String) {
-    let mut server = Running::start(&[
-        "serve",
-        "echo",
-        "--addr",
-        "127.0.0.1:0",
-        "--ops",
-        "0",
-        "--stats",
-        "histograms",
-    ]);
-    let ops = server.line_after("http://127.0.0.1:");
-    let ops = ops.split('/').next().unwrap().to_owned();
+    let (server, ops) = serve_with_ops();
     // Its own word for it, since the first line read may have taken others with it.
     let (_, tasks) = get(&ops, "/config", "");
     assert!(tasks.contains("stats"), "{tasks}");

@@ -1,6 +1,6 @@
 //! Small futures and numbers for tests.
 //!
-//! Owns polling by hand ([`poll_once`], [`turns`]), waiting for a condition with a wide limit
+//! Owns polling and stepping by hand ([`poll_once`], [`turns`], [`stepped`], [`rest`]), waiting for a condition with a wide limit
 //! ([`settled`]), counting drops ([`Drops`]) and repeatable random numbers ([`Rng`]).
 
 use std::pin::Pin;
@@ -9,9 +9,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use coreloop::{EventLoop, Settings, Spin};
+
 /// Polls `future` once with the current task's waker.
 pub async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     std::future::poll_fn(move |cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+/// A loop to be stepped by hand, which does not spin.
+pub fn stepped() -> EventLoop {
+    EventLoop::with(Settings::default().spin(Spin::Off)).unwrap()
+}
+
+/// Steps a loop until nobody is ready.
+///
+/// # Panics
+/// After 100 turns.
+pub fn rest(event_loop: &mut EventLoop) {
+    for _ in 0..100 {
+        if !event_loop.turn(Some(Duration::ZERO)).ready {
+            return;
+        }
+    }
+    panic!("the loop does not come to rest");
 }
 
 /// Gives way for `n` turns of the loop.

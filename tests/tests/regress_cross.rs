@@ -4,24 +4,10 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
 
 use coreloop::cross::{self, TryRecvError};
-use coreloop::{EventLoop, Settings, Spin, spawn};
-use coreloop_tests::poll_once;
-
-fn stepped() -> EventLoop {
-    EventLoop::with(Settings::default().spin(Spin::Off)).unwrap()
-}
-
-fn rest(event_loop: &mut EventLoop) {
-    for _ in 0..100 {
-        if !event_loop.turn(Some(Duration::ZERO)).ready {
-            return;
-        }
-    }
-    panic!("the loop does not come to rest");
-}
+use coreloop::spawn;
+use coreloop_tests::{poll_once, rest, stepped};
 
 /// A loop promises to send what a poll has put, once in that poll. The next loop has promised nothing yet.
 #[test]

@@ -6,23 +6,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use coreloop::StartError;
 use coreloop::op::Submitter;
-use coreloop::{EventLoop, Settings, Spin, StartError};
 use coreloop_net::TcpStream;
-use coreloop_tests::{net, poll_once};
-
-fn stepped() -> EventLoop {
-    EventLoop::with(Settings::default().spin(Spin::Off)).unwrap()
-}
-
-fn rest(event_loop: &mut EventLoop) {
-    for _ in 0..100 {
-        if !event_loop.turn(Some(Duration::ZERO)).ready {
-            return;
-        }
-    }
-    panic!("the loop does not come to rest");
-}
+use coreloop_tests::{net, poll_once, rest, stepped};
 
 #[allow(unsafe_code)]
 fn readable(fd: i32, limit_ms: i32) -> bool {

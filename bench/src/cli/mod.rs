@@ -18,6 +18,7 @@ pub mod parse;
 pub mod peers;
 pub mod plan;
 pub mod search;
+pub mod series;
 pub mod settings;
 pub mod trial;
 pub mod tune;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::examples::EXAMPLES_PEERS;
 use super::parse::{self, Range};
+use super::series::SeriesArgs;
 
 const BLOCKS: Range = Range { min: 1, max: 1_000 };
 
@@ -40,18 +41,8 @@ pub struct PeersArgs {
     /// Requests per second of the open loop, instead of 70 % of the slowest ring runtime's most
     #[arg(long, value_name = "N", value_parser = super::rate)]
     pub rate: Option<u64>,
-    /// Where the orders and the bootstrap samples come from; default: a new one, which is told
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// CPU of the servers, and of work in process; default: the first one allowed
-    #[arg(long, value_name = "CPU")]
-    pub server_core: Option<usize>,
-    /// CPU of the generator; default: the second one allowed
-    #[arg(long, value_name = "CPU")]
-    pub load_core: Option<usize>,
-    /// Use the machine's own network, not a private one (which only root can make)
-    #[arg(long)]
-    pub no_namespace: bool,
+    #[command(flatten)]
+    pub series: SeriesArgs,
     /// The sources of the peers; default: bench/peers of the checkout this was built from
     #[arg(long, value_name = "DIR")]
     pub peers_dir: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::parse;
+use super::series::SeriesArgs;
 use crate::trial::goal::Goal;
 
 const BUDGET_MIN: Duration = Duration::from_secs(2);
@@ -37,18 +38,8 @@ pub struct TrialArgs {
     /// Seconds that each run is measured, after 0.2 of warm-up
     #[arg(long, value_name = "N", default_value = "0.6", value_parser = super::peers::seconds)]
     pub seconds: f64,
-    /// Where the orders and the bootstrap samples come from; default: a new one, which is told
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// CPU of the servers; default: the first one allowed
-    #[arg(long, value_name = "CPU")]
-    pub server_core: Option<usize>,
-    /// CPU of the generator; default: the second one allowed
-    #[arg(long, value_name = "CPU")]
-    pub load_core: Option<usize>,
-    /// Use the machine's own network, not a private one (which only root can make)
-    #[arg(long)]
-    pub no_namespace: bool,
+    #[command(flatten)]
+    pub series: SeriesArgs,
     /// Write every run and all that was found as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

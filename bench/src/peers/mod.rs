@@ -86,8 +86,8 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         return Ok(ExitCode::SUCCESS);
     }
     let allowed = sys::allowed_cpus().unwrap_or_default();
-    let cores =
-        place::cores((args.server_core, args.load_core), &allowed).map_err(Refusal::Usage)?;
+    let cores = place::cores((args.series.server_core, args.series.load_core), &allowed)
+        .map_err(Refusal::Usage)?;
     let seconds = args.seconds.unwrap_or(if args.quick { SECONDS_QUICK } else { SECONDS });
     if let Some(name) = &args.list_commands {
         let workload =
@@ -108,7 +108,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
     let contenders = gather::filter(all, &args.contenders).map_err(Refusal::Usage)?;
     // Servers inherit the limit, and hold a descriptor for each connection.
     let _ = sys::raise_open_files();
-    let (network, network_note) = place::network(args.no_namespace);
+    let (network, network_note) = place::network(args.series.no_namespace);
     let facts = MachineFacts::read();
     let files = facts.open_files.and_then(|limit| limit.soft).unwrap_or(u64::MAX);
     let results = Results {
@@ -118,7 +118,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         version: env!("CARGO_PKG_VERSION").into(),
         machine: place::machine(&facts, network),
         cores,
-        seed: args.seed.unwrap_or_else(place::fresh_seed),
+        seed: args.series.seed.unwrap_or_else(place::fresh_seed),
         blocks: args.blocks.map_or(if args.quick { BLOCKS_QUICK } else { BLOCKS }, |n| n as usize),
         seconds,
         quick: args.quick,

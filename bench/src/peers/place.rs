@@ -120,7 +120,8 @@ mod tests {
     fn placed(flags: &[&str], allowed: &[usize]) -> Result<(usize, usize), String> {
         let args = ["coreloop-bench", "peers"].iter().chain(flags);
         let Command::Peers(args) = Cli::parse_from(args).command else { panic!() };
-        cores((args.server_core, args.load_core), allowed).map(|cores| (cores.server, cores.load))
+        cores((args.series.server_core, args.series.load_core), allowed)
+            .map(|cores| (cores.server, cores.load))
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn main(args: &SearchArgs) -> Result<ExitCode, Refusal> {
     let config = args.config.clone();
     let (mut runner, mut head) = trial::prepare(&args.trial, "search", echo, config)?;
     head.load = trial::in_words(&echo, true);
-    head.seed = args.trial.seed.unwrap_or_else(place::fresh_seed);
+    head.seed = args.trial.series.seed.unwrap_or_else(place::fresh_seed);
     process::catch_signals();
     let plan = Plan {
         point,

@@ -188,15 +188,15 @@ pub fn prepare(
     config: Option<PathBuf>,
 ) -> Result<(Processes, Head), Refusal> {
     let allowed = sys::allowed_cpus().unwrap_or_default();
-    let cores =
-        place::cores((args.server_core, args.load_core), &allowed).map_err(Refusal::Usage)?;
+    let cores = place::cores((args.series.server_core, args.series.load_core), &allowed)
+        .map_err(Refusal::Usage)?;
     let bench = std::env::current_exe().map_err(|e| Failure::Told(format!("own path: {e}")))?;
     // Servers inherit the limit, and hold a descriptor for each connection.
     let _ = sys::raise_open_files();
     let facts = MachineFacts::read();
     let limit = facts.open_files.and_then(|limit| limit.soft);
     crate::cli::plan::check_files(echo.connections, 1, limit).map_err(Refusal::Usage)?;
-    let (network, note) = place::network(args.no_namespace);
+    let (network, note) = place::network(args.series.no_namespace);
     let head = Head {
         schema_version: SCHEMA_VERSION,
         command: command.into(),
@@ -211,7 +211,7 @@ pub fn prepare(
         budget_s: args.budget.as_secs_f64(),
         took_s: 0.0,
         seconds: args.seconds,
-        seed: args.seed.unwrap_or_else(place::fresh_seed),
+        seed: args.series.seed.unwrap_or_else(place::fresh_seed),
         interrupted: false,
         runs: 0,
         disturbed: 0,

@@ -59,7 +59,7 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
         None => Rate::Closed,
     };
     head.load = trial::in_words(&echo, rate != Rate::Closed);
-    head.seed = args.trial.seed.unwrap_or_else(place::fresh_seed);
+    head.seed = args.trial.series.seed.unwrap_or_else(place::fresh_seed);
     process::catch_signals();
     let budget = args.trial.budget;
     let plan =

@@ -51,6 +51,16 @@ pub fn try_end(mut command: Command) -> io::Result<Ended> {
     Ok(Ended { code: status.code(), stdout, stderr })
 }
 
+/// An echo server whose ops listener has a free port, and that port; with histograms.
+pub fn serve_with_ops() -> (Running, String) {
+    let ops = ["--ops", "0", "--stats", "histograms"];
+    let mut server =
+        Running::start(&[&["serve", "echo", "--addr", "127.0.0.1:0"], &ops[..]].concat());
+    let line = server.line_after("http://127.0.0.1:");
+    let port = line.split('/').next().unwrap().to_owned();
+    (server, port)
+}
+
 /// Whether a loop can run here; says so if not.
 pub fn io_uring_works() -> bool {
     let works = run(&["doctor"]).code == Some(0);

@@ -16,7 +16,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Core;
 use super::tick::{POLLS_PER_LOOK, PollClock, Root};
 use crate::task::queues::DEFAULT;
-use crate::task::table::Next;
 
 /// One turn.
 struct Turn<'a, 'r> {
@@ -116,26 +115,12 @@ impl Core {
             let Some(next) = self.tasks.pick_served() else { return };
             slice.poll_began = clock.now();
             turn.taken += 1;
-            match next {
-                Next::Task(picked) => {
-                    let woken = picked.stamp;
-                    clock.polls(|| self.tasks.info_of(&picked));
-                    self.tasks.run(picked);
-                    self.unsent.send();
-                    slice.polled(clock, Some(woken));
-                }
-                Next::Gone => {}
-                // Without a main future its wakes are stale ones.
-                Next::Root(woken) => {
-                    let Some(root) = &mut turn.root else { continue };
-                    clock.polls(|| self.tasks.root_info());
-                    turn.ended = root();
-                    self.unsent.send();
-                    slice.polled(clock, Some(woken));
-                    if turn.ended {
-                        return;
-                    }
-                }
+            let ended = self.poll_next(next, &mut turn.root, clock, |clock, woken| {
+                slice.polled(clock, Some(woken));
+            });
+            if ended {
+                turn.ended = true;
+                return;
             }
         }
     }

@@ -244,26 +244,44 @@ impl Core {
             }
             turn.left -= 1;
             let Some(next) = self.tasks.pick() else { return };
-            match next {
-                Next::Task(picked) => {
-                    let woken = picked.stamp;
-                    clock.polls(|| self.tasks.info_of(&picked));
-                    self.tasks.run(picked);
-                    self.unsent.send();
-                    clock.polled(Some(woken));
-                }
-                Next::Gone => {}
-                // Without a main future its wakes are stale ones.
-                Next::Root(woken) => {
-                    let Some(root) = &mut turn.root else { continue };
-                    clock.polls(|| self.tasks.root_info());
-                    turn.ended = root();
-                    self.unsent.send();
-                    clock.polled(Some(woken));
-                    if turn.ended {
-                        return;
-                    }
-                }
+            let ended = self.poll_next(next, &mut turn.root, clock, |clock, woken| {
+                clock.polled(Some(woken));
+            });
+            if ended {
+                turn.ended = true;
+                return;
+            }
+        }
+    }
+
+    /// Polls what was picked, and then has `polled` note it, which hears when that was woken. Whether it was
+    /// the main future, and that has ended.
+    #[inline(always)]
+    pub(super) fn poll_next(
+        &self,
+        next: Next,
+        root: &mut Option<&mut Root<'_>>,
+        clock: &mut PollClock<'_>,
+        polled: impl FnOnce(&mut PollClock<'_>, u32),
+    ) -> bool {
+        match next {
+            Next::Task(picked) => {
+                let woken = picked.stamp;
+                clock.polls(|| self.tasks.info_of(&picked));
+                self.tasks.run(picked);
+                self.unsent.send();
+                polled(clock, woken);
+                false
+            }
+            Next::Gone => false,
+            // Without a main future its wakes are stale ones.
+            Next::Root(woken) => {
+                let Some(root) = root else { return false };
+                clock.polls(|| self.tasks.root_info());
+                let ended = root();
+                self.unsent.send();
+                polled(clock, woken);
+                ended
             }
         }
     }
