@@ -9,18 +9,9 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use common::{Running, bench, end, io_uring_works, run, scratch};
+use common::{Running, bench, end, io_uring_works, run, scratch, serve_with_ops};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A server with an ops listener, and the port of that.
-fn serve(more: &[&str]) -> (Running, String) {
-    let fixed = ["serve", "echo", "--addr", "127.0.0.1:0", "--ops", "0", "--stats", "histograms"];
-    let mut server = Running::start(&[&fixed[..], more].concat());
-    let line = server.line_after("http://127.0.0.1:");
-    let port = line.split('/').next().unwrap().to_owned();
-    (server, port)
-}
 
 fn signal(running: &Running, signal: i32) {
     // SAFETY: kill takes two numbers; the process is our child, and not yet waited for.
@@ -43,7 +34,7 @@ fn top_and_ps_show_a_server_as_text_and_json() {
     if !io_uring_works() {
         return;
     }
-    let (server, port) = serve(&["--set", "mask=msg_ring"]);
+    let (server, port) = serve_with_ops(&["--set", "mask=msg_ring"]);
     let top = run(&["top", &port, "--once", "--interval", "200ms"]);
     assert_eq!(top.code, Some(0), "{top:?}");
     let address = format!("http://127.0.0.1:{port}");
@@ -56,6 +47,9 @@ fn top_and_ps_show_a_server_as_text_and_json() {
     let cores = view["cores"].as_array().unwrap();
     assert_eq!(view["process"]["pid"], server.pid());
     assert!(cores[0]["seconds"].as_f64().unwrap() >= 0.2, "{view}");
+    // Nobody asks anything of the last core, which sleeps for all of the time; the first one answers us.
+    assert!(cores[0]["busy"].as_f64().unwrap() < 1.0, "{view}");
+    assert!(cores.len() == 1 || cores.last().unwrap()["busy"].as_f64().unwrap() < 0.1, "{view}");
     assert!(cores[0]["rates"]["polls"].as_f64().unwrap() > 0.0, "{view}");
     assert!(cores[0]["latencies"]["poll"]["p99_ns"].as_u64().unwrap() > 0, "{view}");
     let shares = ["busy", "spinning", "parked"].map(|share| cores[0][share].as_f64().unwrap());
@@ -84,7 +78,7 @@ fn a_lame_duck_serves_on_and_says_that_it_is_not_ready() {
     if !io_uring_works() {
         return;
     }
-    let (mut server, port) = serve(&["--lame-duck", "1h"]);
+    let (mut server, port) = serve_with_ops(&["--lame-duck", "1h"]);
     assert_eq!(get(&port, "/readyz"), (200, "ready\n".into()));
     assert_eq!(get(&port, "/livez"), (200, "ok\n".into()));
     signal(&server, libc::SIGTERM);

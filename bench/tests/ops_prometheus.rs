@@ -15,7 +15,7 @@ use common::{Running, io_uring_works, run, scratch, serve_with_ops};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn serve() -> (Running, String, String) {
-    let (server, ops) = serve_with_ops();
+    let (server, ops) = serve_with_ops(&[]);
     // Its own word for it, since the first line read may have taken others with it.
     let (_, tasks) = get(&ops, "/config", "");
     assert!(tasks.contains("stats"), "{tasks}");

@@ -88,7 +88,7 @@ fn top_shows_cores_and_answers_to_keys_at_two_sizes() {
     if !io_uring_works() {
         return;
     }
-    let (server, port) = serve_with_ops();
+    let (server, port) = serve_with_ops(&[]);
     let name = "top_shows_cores_and_answers_to_keys_at_two_sizes";
     let Some(tmux) = Tmux::start(name, 80, 24, &top(&port, "")) else { return };
     let screen = tmux.wait("a frame", |s| {
@@ -127,7 +127,7 @@ fn top_has_colours_unless_they_are_not_wanted() {
     if !io_uring_works() {
         return;
     }
-    let (_server, port) = serve_with_ops();
+    let (_server, port) = serve_with_ops(&[]);
     let name = "top_has_colours_unless_they_are_not_wanted";
     for (environment, coloured) in [("NO_COLOR=", true), ("NO_COLOR=1", false)] {
         let Some(tmux) = Tmux::start(name, 80, 24, &top(&port, environment)) else { return };
@@ -144,7 +144,7 @@ fn a_signal_and_a_server_that_goes_leave_the_terminal_as_it_was() {
     if !io_uring_works() {
         return;
     }
-    let (mut server, port) = serve_with_ops();
+    let (mut server, port) = serve_with_ops(&[]);
     let name = "a_signal_and_a_server_that_goes_leave_the_terminal_as_it_was";
     let Some(tmux) = Tmux::start(name, 80, 24, &top(&port, "")) else { return };
     tmux.wait("a frame", |s| s.contains("p99 WAKE"));
@@ -170,7 +170,7 @@ fn a_terminal_that_goes_takes_the_view_with_it() {
     if !io_uring_works() {
         return;
     }
-    let (_server, port) = serve_with_ops();
+    let (_server, port) = serve_with_ops(&[]);
     let name = "a_terminal_that_goes_takes_the_view_with_it";
     let Some(tmux) = Tmux::start(name, 80, 24, &top(&port, "")) else { return };
     tmux.wait("a frame", |s| s.contains("p99 WAKE"));

@@ -100,6 +100,24 @@ fn report_a_core_that_is_kept_busy_is_read_without_it() {
 }
 
 #[test]
+fn report_a_park_counts_while_it_lasts() {
+    let main = |_: coreloop::Core| sleep(Duration::from_secs(3600));
+    two_cores(Settings::default(), main, |handle| {
+        while handle.snapshots().iter().any(|core| core.state != CoreState::Parked) {
+            thread::sleep(MS);
+        }
+        let then = handle.snapshots();
+        thread::sleep(50 * MS);
+        for (now, then) in handle.snapshots().iter().zip(&then) {
+            let idle = now.since(then);
+            assert_eq!(idle.counters.ticks, 0, "nobody woke it");
+            assert!(idle.counters.park_ns >= 50_000_000, "{}", idle.counters.park_ns);
+            assert!(idle.counters.park_ns <= idle.uptime.as_nanos() as u64 + 1_000_000);
+        }
+    });
+}
+
+#[test]
 fn report_mail_that_a_busy_core_lets_lie_is_in_its_histogram() {
     let settings = Settings::default().stats(StatsLevel::Histograms);
     let mut event_loop = EventLoop::with(settings).unwrap();

@@ -51,11 +51,10 @@ pub fn try_end(mut command: Command) -> io::Result<Ended> {
     Ok(Ended { code: status.code(), stdout, stderr })
 }
 
-/// An echo server whose ops listener has a free port, and that port; with histograms.
-pub fn serve_with_ops() -> (Running, String) {
-    let ops = ["--ops", "0", "--stats", "histograms"];
-    let mut server =
-        Running::start(&[&["serve", "echo", "--addr", "127.0.0.1:0"], &ops[..]].concat());
+/// An echo server with histograms and an ops listener, and the port of that.
+pub fn serve_with_ops(more: &[&str]) -> (Running, String) {
+    let fixed = ["serve", "echo", "--addr", "127.0.0.1:0", "--ops", "0", "--stats", "histograms"];
+    let mut server = Running::start(&[&fixed[..], more].concat());
     let line = server.line_after("http://127.0.0.1:");
     let port = line.split('/').next().unwrap().to_owned();
     (server, port)

@@ -136,10 +136,14 @@ impl Core {
         if self.mail_before_park() {
             return;
         }
-        let began = if self.metrics.timing() { self.kernel.now_ns() } else { 0 };
+        // Two readings more cost little beside a sleep, and say how much of its time a core is idle.
+        let counts = self.metrics.counting();
+        if counts {
+            self.metrics.parks(self.kernel.now_ns());
+        }
         let entered = self.enter_parked(until);
-        if began > 0 {
-            self.metrics.add(Kind::ParkNs, self.kernel.now_ns() - began);
+        if counts {
+            self.metrics.parked(self.kernel.now_ns());
         }
         self.end_park(entered);
     }

@@ -34,7 +34,7 @@ use histograms::LATENCIES;
 pub enum StatsLevel {
     /// Nothing.
     Off,
-    /// Counters: an addition each.
+    /// Counters: an addition each, and two clock readings for each park.
     #[default]
     Counters,
     /// Counters and histograms: a clock reading for each task poll, about 360 KiB a core. In a turn of more
@@ -57,6 +57,8 @@ pub(crate) struct Recorder {
     ended: AtomicBool,
     /// Whether the core is within its tasks, or what else a turn does for them.
     busy: AtomicBool,
+    /// When the park began that the core is in; 0 if it is in none, or nobody counts.
+    parked_at: AtomicU64,
     said: Mutex<Said>,
 }
 
@@ -89,6 +91,7 @@ impl Recorder {
             started_ns: now_ns,
             ended: AtomicBool::new(false),
             busy: AtomicBool::new(false),
+            parked_at: AtomicU64::new(0),
             said: Mutex::new(Said { at_ns: now_ns, ..Said::default() }),
         }
     }
@@ -124,6 +127,34 @@ impl Recorder {
 
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything is counted.
+    pub(crate) fn counting(&self) -> bool {
+        self.level > StatsLevel::Off
+    }
+
+    /// The core parks at `now_ns`.
+    pub(crate) fn parks(&self, now_ns: u64) {
+        self.parked_at.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// The park has ended.
+    pub(crate) fn parked(&self, now_ns: u64) {
+        let began = self.parked_at.load(Ordering::Relaxed);
+        // In this order: who reads between the two sees too little of it, and not some of it twice.
+        self.parked_at.store(0, Ordering::Release);
+        self.add(Kind::ParkNs, now_ns.saturating_sub(began));
+    }
+
+    /// Counts, with the park that the core is in up to `now_ns`.
+    fn counters_at(&self, now_ns: u64) -> Counters {
+        let parked_at = self.parked_at.load(Ordering::Acquire);
+        let mut counters = Counters::read(&self.cells);
+        if parked_at > 0 && !self.has_ended() {
+            counters.park_ns += now_ns.saturating_sub(parked_at);
+        }
+        counters
     }
 
     /// The core's number in its runtime.
@@ -201,7 +232,7 @@ impl Recorder {
             cpu: said.cpu,
             state: if ended { CoreState::Ended } else { state },
             uptime: Duration::from_nanos(until.saturating_sub(self.started_ns)),
-            counters: Counters::read(&self.cells),
+            counters: self.counters_at(now_ns),
             histograms: self.histograms.as_ref().map(|tracks| Histograms::read(tracks)),
             gauges: Gauges { age, ..said.gauges },
             cpu_time: said.cpu_time,
