@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use coreloop::Feature;
 use coreloop::buf::Chunk;
-use coreloop::op::{BufferTurn, InFlight, LateBytes, LateSend, Membership, RecvChunk, Submitter};
+use coreloop::op::{BufferTurn, LateBytes, LateSend, Membership, Receiver, Submitter};
 
-use crate::tcp::TornWrite;
+use crate::tcp::{Pace, Receive, TornWrite};
 
 pub(crate) struct Sock {
     fd: OwnedFd,
@@ -26,7 +27,9 @@ pub(crate) struct Sock {
     pub(crate) membership: Membership,
     /// The one receive that is armed. In here and not in its half, so that a stream is one word: a future
     /// that takes a stream by value holds it twice. Only the reading half looks at it.
-    pub(crate) armed: RefCell<Option<InFlight<RecvChunk<Held>>>>,
+    pub(crate) armed: RefCell<Receive>,
+    /// How it is armed next. The reading half's too.
+    pub(crate) pace: Cell<Pace>,
     late: Cell<Option<Box<Late>>>,
 }
 
@@ -50,6 +53,7 @@ impl Sock {
             membership: submitter.join_buffers(),
             submitter: submitter.clone(),
             armed: RefCell::default(),
+            pace: Cell::default(),
             late: Cell::new(None),
         })
     }
@@ -110,13 +114,27 @@ impl Sock {
 
     /// The error of a receive, unless it only means that it is to be tried again, in its turn.
     #[cold]
-    pub(crate) fn lasting(&self, e: io::Error, turn: &mut Option<BufferTurn>) -> Option<io::Error> {
+    pub(crate) fn lasting(
+        &self,
+        e: io::Error,
+        many: bool,
+        turn: &mut Option<BufferTurn>,
+    ) -> Option<io::Error> {
         match e.raw_os_error() {
+            // Its own, and its pace is set. If it was the loop's end, the next one is told.
+            Some(libc::ECANCELED) if many => {}
+            Some(libc::EINVAL) if many => self.pace.set(Pace::NEVER),
             Some(libc::ENOBUFS) => *turn = Some(self.submitter.wait_for_buffer()),
             Some(libc::EINTR) => {}
             _ => return Some(e),
         }
         None
+    }
+
+    /// Whether this core's ring does that.
+    #[inline]
+    pub(crate) fn can_receive_many(&self) -> bool {
+        self.submitter.has(Feature::MultishotRecv)
     }
 
     /// Ready when no send is under way any more.
@@ -212,6 +230,13 @@ pub(crate) struct Held(pub(crate) Rc<Sock>);
 impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl Receiver for Held {
+    #[inline]
+    fn received(&self, bytes: u32, at_once: bool) {
+        self.0.pace.set(self.0.pace.get().after(bytes as usize, at_once));
     }
 }
 

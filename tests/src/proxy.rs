@@ -60,6 +60,9 @@ pub struct Done {
     pub closes: AtomicUsize,
 }
 
+/// How long a connect may take: of one to whom nobody listens, the system would go on for minutes.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A listening proxy; it ends, with its threads and connections, when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -98,7 +101,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         // It waits for one more connection: this.
-        drop(TcpStream::connect(self.addr));
+        drop(TcpStream::connect_timeout(&self.addr, CONNECT_PATIENCE));
         if let Some(listening) = self.listening.take()
             && let Err(payload) = listening.join()
             && !thread::panicking()
@@ -128,7 +131,7 @@ fn accept(
             open.clear();
         }
         // Nobody there: the near side is closed, as a network would.
-        let Ok(far) = TcpStream::connect(to) else { continue };
+        let Ok(far) = TcpStream::connect_timeout(&to, CONNECT_PATIENCE) else { continue };
         done.connections.fetch_add(1, Ordering::Relaxed);
         for socket in [&near, &far] {
             socket.set_nodelay(true).expect("it is TCP");

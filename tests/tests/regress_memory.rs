@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use coreloop::op::{LateBytes, LateSend, Recv, Send, SendMany, Submitter, submit};
+use coreloop::op::{LateBytes, LateSend, Receiver, Recv, Send, SendMany, Submitter, submit};
 use coreloop::{EventLoop, Settings};
 use coreloop_tests::{in_child, net};
 
@@ -30,6 +30,8 @@ impl Plain {
         Self(Rc::new(file.into()))
     }
 }
+
+impl Receiver for Plain {}
 
 impl AsFd for Plain {
     fn as_fd(&self) -> BorrowedFd<'_> {

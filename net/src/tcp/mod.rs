@@ -6,9 +6,12 @@
 mod connect;
 mod detach;
 mod listener;
+mod pace;
 mod read;
 mod stream;
 mod write;
+
+pub(crate) use pace::{Pace, Receive};
 
 pub use connect::Connect;
 pub use detach::{DetachedStream, Undelivered};

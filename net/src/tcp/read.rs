@@ -4,6 +4,7 @@
 //! to the socket, not to the future:
 //! ```text
 //! Idle --recv--> Armed (kernel picks a buffer when data is there) --> chunk, end or error
+//!      --recv of a busy connection--> Armed for many --> chunks; ended, it is as if it had not been
 //!      --read into a buffer--> Direct (dropped: cancelled, late bytes are kept)
 //! ```
 //! A dropped `recv` leaves its receive armed, and the next one takes it over: nothing is lost, nothing is
@@ -20,8 +21,9 @@ use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
 use coreloop::cancel::{Interrupted, Interruptible, Settle};
-use coreloop::op::{self, BufferTurn, InFlight};
+use coreloop::op::{self, BufferTurn, InFlight, Next};
 
+use super::pace::{Receive, is_large};
 use crate::sock::{Held, Sock};
 
 /// The half of a [`TcpStream`](crate::TcpStream) that receives.
@@ -115,26 +117,58 @@ impl ReadHalf {
         // Held across the poll of the op: nobody but this half looks at it.
         let mut armed = sock.armed.borrow_mut();
         loop {
-            if turn.is_some() || armed.is_none() && sock.submitter.buffers_awaited() {
+            if turn.is_some() || armed.is_nothing() && sock.submitter.buffers_awaited() {
                 ready!(sock.poll_turn(cx, turn));
             }
-            let Some(op) = &mut *armed else {
-                let waker = cx.waker().clone();
-                let held = Held(self.sock.clone());
-                return match sock.submitter.recv_chunk_for(held, &sock.membership, waker) {
-                    Ok(op) => {
-                        *armed = Some(op);
-                        Poll::Pending
+            let ended = match &mut *armed {
+                Receive::Nothing if sock.pace.get().is_busy() && sock.can_receive_many() => {
+                    let held = Held(self.sock.clone());
+                    match sock.submitter.recv_many(held, &sock.membership) {
+                        Ok(series) => *armed = Receive::Many(series),
+                        Err(e) => return Poll::Ready(Err(e)),
                     }
-                    Err(out) => Poll::Ready(out),
-                };
+                    continue;
+                }
+                Receive::Nothing => {
+                    let waker = cx.waker().clone();
+                    let held = Held(self.sock.clone());
+                    return match sock.submitter.recv_chunk_for(held, &sock.membership, waker) {
+                        Ok(op) => {
+                            *armed = Receive::One(op);
+                            Poll::Pending
+                        }
+                        Err(out) => Poll::Ready(out),
+                    };
+                }
+                Receive::One(op) => match ready!(op.poll(cx)) {
+                    Ok(chunk) => {
+                        *armed = Receive::Nothing;
+                        return Poll::Ready(Ok(chunk));
+                    }
+                    Err(e) => Err(e),
+                },
+                Receive::Many(series) => match ready!(series.poll_next(cx)) {
+                    Next::Item(chunk) => {
+                        if is_large(chunk.len()) {
+                            sock.pace.set(sock.pace.get().after(chunk.len(), false));
+                            series.cancel();
+                        }
+                        return Poll::Ready(Ok(Some(chunk)));
+                    }
+                    Next::End(end) => {
+                        sock.pace.set(sock.pace.get().after_many(end.behind));
+                        end.result
+                    }
+                },
             };
-            let out = ready!(op.poll(cx));
-            *armed = None;
-            match out {
-                Ok(chunk) => return Poll::Ready(Ok(chunk)),
+            let many = matches!(*armed, Receive::Many(_));
+            *armed = Receive::Nothing;
+            match ended {
+                Ok(0) => return Poll::Ready(Ok(None)),
+                // The last chunk was taken; the kernel wants to be asked again.
+                Ok(_) => {}
                 Err(e) => {
-                    if let Some(e) = sock.lasting(e, turn) {
+                    if let Some(e) = sock.lasting(e, many, turn) {
                         return Poll::Ready(Err(e));
                     }
                 }
@@ -167,15 +201,28 @@ impl ReadHalf {
         if let Some(e) = self.sock.take_late_error() {
             return Err(e);
         }
-        if let Some(mut armed) = armed {
-            armed.cancel();
-            match poll_fn(|cx| armed.poll(cx)).await {
-                Ok(chunk) => bytes.extend_from_slice(chunk.as_deref().unwrap_or_default()),
-                Err(e) if is_passing(&e) => {}
-                Err(e) => return Err(e),
+        let ended = match armed {
+            Receive::Nothing => return Ok(bytes),
+            Receive::One(mut op) => {
+                op.cancel();
+                poll_fn(|cx| op.poll(cx)).await.map(|chunk| {
+                    bytes.extend_from_slice(chunk.as_deref().unwrap_or_default());
+                })
             }
+            Receive::Many(mut series) => {
+                series.cancel();
+                loop {
+                    match poll_fn(|cx| series.poll_next(cx)).await {
+                        Next::Item(chunk) => bytes.extend_from_slice(&chunk),
+                        Next::End(end) => break end.result.map(drop),
+                    }
+                }
+            }
+        };
+        match ended {
+            Err(e) if !is_passing(&e) => Err(e),
+            _ => Ok(bytes),
         }
-        Ok(bytes)
     }
 
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
@@ -335,7 +382,12 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                         return Poll::Ready(Err(BufError::new(e, buf)));
                     }
                     let sock = &this.half.sock;
-                    let by_chunk = sock.armed.borrow().is_some()
+                    sock.pace.set(sock.pace.get().after_read());
+                    if let Receive::Many(series) = &*sock.armed.borrow() {
+                        // What it has received and will have comes first; then reads go to their buffers.
+                        series.cancel();
+                    }
+                    let by_chunk = !sock.armed.borrow().is_nothing()
                         || sock.receiving.get()
                         || sock.has_late_receive();
                     this.step = if by_chunk {

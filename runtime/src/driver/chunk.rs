@@ -51,20 +51,50 @@ impl Chunk {
         self.pool.as_deref()
     }
 
+    /// The same, shared.
+    pub(crate) fn shared_pool(&self) -> Option<Rc<Pool>> {
+        self.pool.clone()
+    }
+
+    /// Whether nothing has been brought into its place yet.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.tag == NO_BUFFER && self.pool.is_some()
+    }
+
+    /// Takes what was brought and leaves a chunk that waits. None if nothing was.
+    #[inline]
+    pub(crate) fn take_filled(&mut self) -> Option<Self> {
+        if self.tag == NO_BUFFER {
+            return None;
+        }
+        let next = Self::waiting(self.pool.clone()?);
+        Some(std::mem::replace(self, next))
+    }
+
     /// Makes a waiting chunk what a completion brought in buffer `bid`: the buffer itself, a copy if they run
     /// low, or as empty as it was.
     #[inline]
     pub(crate) fn fill(&mut self, bid: u16, len: u32, member: u32) {
-        let Some(pool) = &self.pool else { return };
+        if let Some(copy) = self.fill_unless_copied(bid, len, member) {
+            *self = copy;
+        }
+    }
+
+    /// As [`fill`](Self::fill), but gives a copy back and goes on waiting.
+    #[inline]
+    pub(crate) fn fill_unless_copied(&mut self, bid: u16, len: u32, member: u32) -> Option<Self> {
+        let pool = self.pool.as_ref()?;
         debug_assert_eq!(self.tag, NO_BUFFER);
         match pool.received(bid, len, member) {
             Received::Buffer(first) => {
                 self.first = first;
                 self.len = len;
                 self.tag = u32::from(bid);
+                None
             }
-            Received::Copy(copy) => *self = copy,
-            Received::Nothing => {}
+            Received::Copy(copy) => Some(copy),
+            Received::Nothing => None,
         }
     }
 

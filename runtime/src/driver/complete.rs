@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
 use super::op::end_orphan;
-use super::op_slab::{Key, Slot, State};
+use super::op_slab::{Key, Shots, Slot, State};
 use super::sqe::Cqe;
 use super::{Driver, own};
 use crate::contain::{self, contained};
@@ -106,11 +106,11 @@ impl Driver {
             return;
         };
         let vtable = slot.vtable.get();
-        if cqe.is_of_several() {
-            return self.complete_several(key, slot, cqe, wake);
+        if vtable.shots == Shots::One && cqe.is_of_several() {
+            return self.complete_in_two(key, slot, cqe, wake);
         }
         let stamp = slot.stamp();
-        if stamp != 0 && !vtable.multishot {
+        if stamp != 0 && vtable.shots == Shots::One {
             self.metrics.op_took(slot.opcode.get(), self.stamp.get().saturating_sub(stamp));
         }
         self.dispatching.set(Some((key, cqe)));
@@ -120,29 +120,24 @@ impl Driver {
         self.settle(key, slot, cqe, enough, wake);
     }
 
-    /// One of several completions of one op. A send without copy has two: its result, and later that the
-    /// kernel reads its bytes no more. It ends with the second, and gets the first.
+    /// One of the two completions of a send without copy: its result, and later that the kernel reads its
+    /// bytes no more. It ends with the second, and gets the first.
     #[cold]
-    fn complete_several(&self, key: Key, slot: &Slot, cqe: Cqe, wake: &impl Fn(Waker)) {
-        let vtable = slot.vtable.get();
-        let mut cqe = cqe;
-        if !vtable.multishot {
-            if cqe.more() {
-                let stamp = slot.stamp();
-                if stamp != 0 {
-                    let took = self.stamp.get().saturating_sub(stamp);
-                    self.metrics.op_took(slot.opcode.get(), took);
-                }
-                return self.slots.answer(slot, cqe);
+    fn complete_in_two(&self, key: Key, slot: &Slot, cqe: Cqe, wake: &impl Fn(Waker)) {
+        if cqe.more() {
+            let stamp = slot.stamp();
+            if stamp != 0 {
+                let took = self.stamp.get().saturating_sub(stamp);
+                self.metrics.op_took(slot.opcode.get(), took);
             }
-            self.metrics.count(Kind::ZeroCopies);
-            debug_assert!(slot.state.get() == State::Answered, "{cqe:?}");
-            cqe = Cqe::new(slot.cqe().raw_result(), 0);
+            return self.slots.answer(slot, cqe);
         }
+        self.metrics.count(Kind::ZeroCopies);
+        debug_assert!(slot.state.get() == State::Answered, "{cqe:?}");
+        let cqe = Cqe::new(slot.cqe().raw_result(), 0);
         self.dispatching.set(Some((key, cqe)));
-        // SAFETY: as in `complete`: the slot holds an op of this table, and the kernel is done with it or it
-        // takes more completions.
-        let enough = unsafe { (vtable.completed)(slot.payload(), cqe) };
+        // SAFETY: as in `complete`: the slot holds an op of this table, and the kernel is done with it.
+        let enough = unsafe { (slot.vtable.get().completed)(slot.payload(), cqe) };
         self.settle(key, slot, cqe, enough, wake);
     }
 
@@ -157,13 +152,13 @@ impl Driver {
         wake: &impl Fn(Waker),
     ) {
         let mut waker = None;
-        if slot.vtable.get().multishot {
-            if !cqe.more() {
-                self.free_ended(key, slot, cqe);
-            } else if enough.is_break() {
+        let shots = slot.vtable.get().shots;
+        if shots != Shots::One && cqe.more() {
+            if enough.is_break() {
                 self.cancel(key);
             }
-        } else if slot.orphan.get() {
+            waker = slot.waker.take();
+        } else if slot.orphan.get() || shots == Shots::Many {
             // The hook may have been what dropped the handle.
             self.free_ended(key, slot, cqe);
         } else {

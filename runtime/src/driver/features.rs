@@ -29,6 +29,8 @@ pub enum Feature {
     BufferRing,
     /// `IORING_ACCEPT_MULTISHOT` (5.19): one submission accepts many connections.
     MultishotAccept,
+    /// `IORING_RECV_MULTISHOT` (6.0): one submission receives for a busy connection again and again.
+    MultishotRecv,
     /// `IORING_ENTER_ABS_TIMER` (6.12): waits until a point in time, not for a span.
     AbsTimer,
     /// `IORING_REGISTER_SEND_MSG_RING` (6.13): a parked core is woken by a message to its ring; without
@@ -50,7 +52,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, the oldest first.
-    pub const ALL: [Feature; 17] = [
+    pub const ALL: [Feature; 18] = [
         Feature::SqPoll,
         Feature::MaxWorkers,
         Feature::SubmitAll,
@@ -60,6 +62,7 @@ impl Feature {
         Feature::BufferRing,
         Feature::MultishotAccept,
         Feature::SingleIssuer,
+        Feature::MultishotRecv,
         Feature::SendZc,
         Feature::DeferTaskrun,
         Feature::NoSqarray,
@@ -82,6 +85,7 @@ impl Feature {
             Feature::RegisteredRing => "registered_ring",
             Feature::BufferRing => "buffer_ring",
             Feature::MultishotAccept => "multishot_accept",
+            Feature::MultishotRecv => "multishot_recv",
             Feature::AbsTimer => "abs_timer",
             Feature::MsgRing => "msg_ring",
             Feature::NoIowait => "no_iowait",
@@ -101,7 +105,7 @@ impl Feature {
             | Feature::TaskrunFlag
             | Feature::BufferRing
             | Feature::MultishotAccept => "5.19",
-            Feature::SingleIssuer | Feature::SendZc => "6.0",
+            Feature::SingleIssuer | Feature::MultishotRecv | Feature::SendZc => "6.0",
             Feature::DeferTaskrun => "6.1",
             Feature::NoSqarray => "6.6",
             Feature::AbsTimer | Feature::MinWait => "6.12",

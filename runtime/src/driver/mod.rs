@@ -25,6 +25,7 @@ pub(crate) mod op;
 pub(crate) mod op_slab;
 pub(crate) mod pool;
 pub(crate) mod ring;
+pub(crate) mod series;
 pub(crate) mod setup;
 pub(crate) mod sqe;
 pub(crate) mod submit;
@@ -308,6 +309,9 @@ fn make_pool(
         }
     }
     report.buffer_size = config.size;
+    if report.in_force.contains(Feature::MultishotRecv) {
+        report.without(Feature::MultishotRecv, Missing::Needs(Feature::BufferRing));
+    }
     Ok(Rc::new(Pool::without_ring(config, metrics)))
 }
 

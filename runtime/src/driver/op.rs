@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::Driver;
-use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Slot, State, VTable};
+use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
 use crate::planted::{self, Fault};
 
@@ -94,7 +94,7 @@ fn fits<O>() -> bool {
 /// # Safety
 /// `place` has [`INLINE_BYTES`] writable bytes, aligned as a u64, that hold no op.
 #[inline]
-unsafe fn put<O>(place: NonNull<u8>, op: O) {
+pub(super) unsafe fn put<O>(place: NonNull<u8>, op: O) {
     // SAFETY: an op that fits goes into the bytes themselves, any other behind a pointer that fits.
     unsafe {
         if fits::<O>() {
@@ -108,7 +108,7 @@ unsafe fn put<O>(place: NonNull<u8>, op: O) {
 /// # Safety
 /// `place` holds an `O` that `put` left there.
 #[inline]
-unsafe fn place_of<O>(place: NonNull<u8>) -> *mut O {
+pub(super) unsafe fn place_of<O>(place: NonNull<u8>) -> *mut O {
     // SAFETY: the two forms of `put`.
     unsafe { if fits::<O>() { place.cast().as_ptr() } else { place.cast::<*mut O>().read() } }
 }
@@ -116,7 +116,7 @@ unsafe fn place_of<O>(place: NonNull<u8>) -> *mut O {
 /// # Safety
 /// As [`place_of`], and nobody reads the place afterwards.
 #[inline]
-unsafe fn take<O>(place: NonNull<u8>) -> O {
+pub(super) unsafe fn take<O>(place: NonNull<u8>) -> O {
     // SAFETY: the two forms of `put`; the caller gives the place up.
     unsafe {
         if fits::<O>() {
@@ -142,7 +142,7 @@ impl<O: Op> Single<O> {
         orphaned: |p, c| unsafe { take::<O>(p).orphaned(c) },
         // SAFETY: see `completed`.
         discard: |p| unsafe { drop(take::<O>(p)) },
-        multishot: false,
+        shots: Shots::One,
     };
 }
 
@@ -157,7 +157,7 @@ impl<O: MultishotOp> Multi<O> {
         orphaned: |p, _| unsafe { drop(take::<O>(p)) },
         // SAFETY: see `completed`.
         discard: |p| unsafe { drop(take::<O>(p)) },
-        multishot: true,
+        shots: Shots::Many,
     };
 }
 

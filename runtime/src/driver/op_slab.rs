@@ -7,6 +7,7 @@
 //! ```text
 //! Free -> Queued (written to the ring, or waiting for room) -> Done (completed, not taken) -> Free
 //!         Queued + orphan (its future is gone)              -> Free at the completion
+//!         Queued (a series: any number of completions, each with a wake) -> Done at the last
 //!         Queued -> Answered (a send without copy: the kernel still reads its bytes) -> as at a completion
 //! ```
 //! Invariants: a slot's address never changes; its bytes are an initialised op exactly while it is not
@@ -61,8 +62,18 @@ pub(crate) struct VTable {
     pub(crate) orphaned: unsafe fn(NonNull<u8>, Cqe),
     /// Drops the op, which was never submitted.
     pub(crate) discard: unsafe fn(NonNull<u8>),
-    /// Whether completions go to `completed` alone, and the last one frees the slot.
-    pub(crate) multishot: bool,
+    pub(crate) shots: Shots,
+}
+
+/// How many completions an op has, and who ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shots {
+    /// One, which its handle takes.
+    One,
+    /// Any number, which go to `completed` alone; the last one frees the slot.
+    Many,
+    /// Any number, each of which wakes whoever waits; its handle takes the last.
+    Series,
 }
 
 const INLINE_WORDS: usize = 6;
@@ -143,11 +154,11 @@ pub(super) static NO_OP: VTable = VTable {
     completed: |_, _| ControlFlow::Continue(()),
     orphaned: |_, _| (),
     discard: |_| (),
-    multishot: false,
+    shots: Shots::One,
 };
 
 /// The same, in the place of an op with many completions.
-pub(super) static NO_OP_MANY: VTable = VTable { multishot: true, ..NO_OP };
+pub(super) static NO_OP_MANY: VTable = VTable { shots: Shots::Many, ..NO_OP };
 
 /// Slots come in pages, each twice the size of the one before: an index finds its page by its highest bit,
 /// and no table of pages has to grow while somebody looks at a slot.

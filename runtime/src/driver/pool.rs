@@ -65,6 +65,8 @@ pub(crate) struct Pool {
     metrics: Arc<Recorder>,
     members: RefCell<Members>,
     waiters: RefCell<VecDeque<Rc<Turn>>>,
+    /// Which enter the core is at: see [`entered`](Self::entered).
+    enter: Cell<u32>,
 }
 
 /// What a completion brought in a buffer.
@@ -155,6 +157,7 @@ impl Pool {
             metrics,
             members: RefCell::default(),
             waiters: RefCell::default(),
+            enter: Cell::new(0),
         }
     }
 
@@ -187,6 +190,18 @@ impl Pool {
     /// Bytes in one buffer.
     pub(crate) fn buffer_size(&self) -> u32 {
         self.size
+    }
+
+    /// An enter was made. One that may have waited counts for two: what it brings was waited for.
+    #[inline]
+    pub(super) fn entered(&self, may_wait: bool) {
+        self.enter.set(self.enter.get().wrapping_add(1 + u32::from(may_wait)));
+    }
+
+    /// The enter that is now, or the next one between two.
+    #[inline]
+    pub(crate) fn enter_from_now(&self, later: u32) -> u32 {
+        self.enter.get().wrapping_add(later)
     }
 
     /// Enters a socket into the books.

@@ -186,6 +186,10 @@ pub(crate) fn negotiate(
     if report.in_force.contains(Feature::SendZc) && !does(&probe, opcode::SEND_ZC) {
         report.without(Feature::SendZc, Missing::Kernel);
     }
+    // The flag can't be asked for; the same kernel brought both.
+    if report.in_force.contains(Feature::MultishotRecv) && !does(&probe, opcode::SEND_ZC) {
+        report.without(Feature::MultishotRecv, Missing::Kernel);
+    }
     ring.use_features(report.in_force);
     // A filter may let set-ups pass and not enters: better said now than by a panic later.
     ring.enter(0, None).map_err(|source| match source.raw_os_error() {

@@ -70,6 +70,12 @@ impl Sqe {
         sqe
     }
 
+    /// As [`recv_select`](Self::recv_select), again and again until it is cancelled, the stream ends, or no
+    /// buffer is left (6.0).
+    pub fn recv_multi(fd: BorrowedFd<'_>, group: u16) -> Self {
+        Self::recv_select(fd, group).ioprio(abi::RECV_MULTISHOT)
+    }
+
     /// `send(2)` with `MSG_*` flags.
     pub fn send(fd: BorrowedFd<'_>, buf: *const u8, len: u32, flags: i32) -> Self {
         Self::new(opcode::SEND, fd).addr(buf.addr() as u64).len(len).op_flags(flags as u32)
@@ -298,6 +304,7 @@ mod tests {
                     .build()
                     .flags(io_uring::squeue::Flags::BUFFER_SELECT),
             ),
+            (Sqe::recv_multi(fd, 7), oracle::RecvMulti::new(raw, 7).build()),
             (Sqe::sendmsg(fd, msg, 1), oracle::SendMsg::new(raw, msg.cast()).flags(1).build()),
             (Sqe::accept_multi(fd, 5), oracle::AcceptMulti::new(raw).flags(5).build()),
             (Sqe::connect(fd, sa, 16), oracle::Connect::new(raw, sa.cast(), 16).build()),

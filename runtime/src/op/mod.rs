@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 pub use crate::driver::op::{Armed, InFlight, MultishotOp, Op};
 pub use crate::driver::pool::{BufferTurn, Membership};
+pub use crate::driver::series::{Next, Series, SeriesOp};
 pub use crate::driver::sqe::{Cqe, Sqe};
 
 use crate::driver::Driver;
@@ -21,13 +22,15 @@ use crate::metrics::Kind;
 mod accept;
 mod connect;
 mod recv;
+mod recv_many;
 mod send;
 mod socket;
 mod wait;
 
 pub use accept::{AcceptMany, AcceptOne, AcceptQueue};
 pub use connect::Connect;
-pub use recv::{LateBytes, Recv, RecvChunk};
+pub use recv::{LateBytes, Receiver, Recv, RecvChunk};
+pub use recv_many::{RecvMany, RecvManyEnd};
 pub use send::{LateSend, Send, SendMany};
 pub use wait::{Nop, PollOnce, Read};
 
@@ -82,6 +85,14 @@ impl Submitter {
     /// The op and the errno, as for [`start`](Self::start).
     pub fn arm<O: MultishotOp>(&self, op: O) -> Result<Armed, (O, i32)> {
         Armed::start(&self.driver, op)
+    }
+
+    /// Starts a series.
+    ///
+    /// # Errors
+    /// The op's own end, as for [`start`](Self::start).
+    pub fn start_series<O: SeriesOp>(&self, op: O) -> Result<Series<O>, O::End> {
+        Series::start(&self.driver, op)
     }
 
     /// Enters a socket into the books of the core's receive buffers.

@@ -26,6 +26,15 @@ pub trait LateBytes: AsFd + 'static {
     fn late_error(&self, error: io::Error);
 }
 
+/// Who hears how a receive went.
+pub trait Receiver: AsFd + 'static {
+    /// So many bytes arrived in a buffer; `at_once` if the enter that submitted the receive brought them
+    /// and did not wait: they were there before they were asked for. Must not wait.
+    fn received(&self, bytes: u32, at_once: bool) {
+        let _ = (bytes, at_once);
+    }
+}
+
 /// A receive that holds no buffer until data is there.
 ///
 /// Ends with the bytes, with none at the end of the stream, or with an error; ENOBUFS means that all of
@@ -37,15 +46,22 @@ pub struct RecvChunk<H> {
     /// What arrived, empty before. Without a buffer ring: memory of the op's own, from the start.
     chunk: Chunk,
     member: u32,
+    /// The enter that submits it, most likely.
+    asked: u32,
 }
 
-impl<H: AsFd + 'static> RecvChunk<H> {
+impl<H: Receiver> RecvChunk<H> {
     fn new(socket: H, member: &Membership) -> Self {
-        Self { socket, chunk: Chunk::waiting(member.pool().clone()), member: member.id() }
+        Self {
+            socket,
+            chunk: Chunk::waiting(member.pool().clone()),
+            member: member.id(),
+            asked: member.pool().enter_from_now(1),
+        }
     }
 }
 
-impl<H: AsFd + 'static> RecvChunk<H> {
+impl<H: Receiver> RecvChunk<H> {
     /// Memory of the op's own, of a buffer's size.
     #[cold]
     #[inline(never)]
@@ -69,7 +85,7 @@ impl<H: AsFd + 'static> RecvChunk<H> {
 
 // SAFETY: the submission names no memory, or that of a chunk of the op's own, a heap block that does not
 // move and that nobody touches until the completion; the descriptor lives with `socket`.
-unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
+unsafe impl<H: Receiver> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
     fn prepare(&mut self) -> Sqe {
@@ -84,7 +100,11 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     unsafe fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
         match cqe.buffer() {
-            Some(bid) => self.chunk.fill(bid, len, self.member),
+            Some(bid) => {
+                let at_once = self.chunk.pool().is_some_and(|p| p.enter_from_now(0) == self.asked);
+                self.socket.received(len, at_once);
+                self.chunk.fill(bid, len, self.member);
+            }
             None => self.cut_memory(len),
         }
     }
@@ -92,7 +112,7 @@ unsafe impl<H: AsFd + 'static> Op for RecvChunk<H> {
     #[inline(always)]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         // In parts: what has a destructor that may need its address is kept apart from what is moved on.
-        let Self { socket, chunk, member: _ } = self;
+        let Self { socket, chunk, member: _, asked: _ } = self;
         drop(socket);
         cqe.result()?;
         if chunk.is_empty() {
@@ -164,7 +184,7 @@ unsafe impl<H: LateBytes, B: IoBufMut> Op for Recv<H, B> {
 }
 
 #[cold]
-fn stranger() -> io::Error {
+pub(super) fn stranger() -> io::Error {
     let why = "this membership belongs to another loop's buffers";
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
@@ -174,7 +194,7 @@ impl Submitter {
     ///
     /// # Errors
     /// As [`start`](Self::start), and `InvalidInput` for a membership of another loop.
-    pub fn recv_chunk<H: AsFd + 'static>(
+    pub fn recv_chunk<H: Receiver>(
         &self,
         socket: H,
         member: &Membership,
@@ -190,7 +210,7 @@ impl Submitter {
     /// # Errors
     /// As [`recv_chunk`](Self::recv_chunk).
     #[inline]
-    pub fn recv_chunk_for<H: AsFd + 'static>(
+    pub fn recv_chunk_for<H: Receiver>(
         &self,
         socket: H,
         member: &Membership,
@@ -203,7 +223,7 @@ impl Submitter {
     }
 
     #[inline]
-    fn has_member(&self, member: &Membership) -> bool {
+    pub(super) fn has_member(&self, member: &Membership) -> bool {
         Rc::ptr_eq(member.pool(), self.driver.pool())
     }
 }

@@ -19,7 +19,9 @@ use crate::buf::Chunk;
 use crate::config::Settings;
 use crate::event_loop::EventLoop;
 use crate::executor::dial::Spin;
-use crate::op::{AcceptMany, AcceptQueue, Connect, LateSend, Membership, Nop, Submitter, submit};
+use crate::op::{
+    AcceptMany, AcceptQueue, Connect, LateSend, Membership, Nop, Receiver, Submitter, submit,
+};
 use crate::time::{Instant, sleep};
 
 fn settings() -> Settings {
@@ -61,6 +63,8 @@ impl Alone {
 
 #[derive(Clone)]
 struct Held(Rc<OwnedFd>);
+
+impl Receiver for Held {}
 
 impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {

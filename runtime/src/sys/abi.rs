@@ -112,6 +112,8 @@ pub(crate) mod cqe_flags {
     pub(crate) const BUFFER_SHIFT: u32 = 16;
 }
 
+/// `IORING_RECV_MULTISHOT`, in `ioprio` of a receive (6.0).
+pub(crate) const RECV_MULTISHOT: u16 = 1 << 1;
 /// `IORING_ACCEPT_MULTISHOT`, in `ioprio` of an accept (5.19).
 pub(crate) const ACCEPT_MULTISHOT: u16 = 1 << 0;
 

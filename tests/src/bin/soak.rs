@@ -20,6 +20,7 @@ use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::drive::{Rng, pattern, pattern_at};
 use coreloop_tests::proxy::{Faults, Proxy};
 use coreloop_tests::{fd_count, fds_settle_at, rss_bytes};
+use socket2::{Domain, Socket, Type};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Resident memory may grow by so much per hour once it is warm: what a leak of 100 bytes per connection
@@ -160,10 +161,11 @@ async fn visitor(direct: SocketAddr, rough: SocketAddr, mut rng: Rng, tally: Arc
 
 /// A runtime on all cores, for so long; it is stopped with everything in flight.
 fn live(args: &Args, life: Duration, seed: u64, tally: &Arc<Tally>) {
-    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
-    let addr = held.local_addr().expect("it is bound");
-    // Only its number is wanted.
-    drop(held);
+    // Bound and not listening, it keeps the port from others, and takes no connection from ours.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor is left");
+    held.set_reuse_port(true).expect("Linux has it");
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("loopback");
+    let addr = held.local_addr().expect("it is bound").as_socket().expect("it is IPv4");
     let proxy = Proxy::to(addr, Faults::rough(), seed);
     let (rough, connections) = (proxy.addr(), args.connections);
     let settings = if seed.is_multiple_of(3) {

@@ -13,8 +13,8 @@ use crate::sim::net::SockId;
 use crate::sim::state::State;
 use crate::sys::abi::cqe_flags;
 
-/// Connections that one attempt of a multishot accept hands over, `MULTISHOT_MAX_RETRY`.
-const SHOTS_MAX: usize = 32;
+/// Completions that one attempt of a multishot op gives, `MULTISHOT_MAX_RETRY`.
+pub(super) const SHOTS_MAX: usize = 32;
 
 impl State {
     pub(super) fn accept(&mut self, at: OpRef, op: &Op, multishot: bool) -> Attempt {

@@ -74,6 +74,7 @@ pub(super) enum Kind {
     Recv {
         into: Into,
         flags: i32,
+        multishot: bool,
     },
     Send {
         from: Vec<Span>,
@@ -225,7 +226,10 @@ impl State {
         match op.kind.clone() {
             Kind::Nop => Attempt::Done(0, 0),
             Kind::ReadCount(span) => self.read_count(op, span),
-            Kind::Recv { into, flags } => self.recv(at, op, into, flags),
+            Kind::Recv { flags, multishot: true, into: Into::Group(group, _) } => {
+                self.recv_multi(at, op, group, flags)
+            }
+            Kind::Recv { into, flags, .. } => self.recv(at, op, into, flags),
             Kind::Send { from, flags } => self.send(op, &from, flags),
             Kind::Accept { multishot } => self.accept(at, op, multishot),
             Kind::Connect { to, begun } => self.connect(op, to, begun),
@@ -280,7 +284,11 @@ impl State {
 
 fn read_kind(sqe: &RawSqe) -> Result<Kind, i32> {
     let selects = sqe.flags == abi::sqe_flags::BUFFER_SELECT && sqe.opcode == opcode::RECV;
-    let shots = sqe.ioprio == abi::ACCEPT_MULTISHOT && sqe.opcode == opcode::ACCEPT;
+    let shots = match sqe.opcode {
+        opcode::ACCEPT => sqe.ioprio == abi::ACCEPT_MULTISHOT,
+        opcode::RECV => sqe.ioprio == abi::RECV_MULTISHOT && selects && sqe.len == 0,
+        _ => false,
+    };
     if (sqe.flags != 0 && !selects) || (sqe.ioprio != 0 && !shots) || sqe.personality != 0 {
         return Err(libc::EINVAL);
     }
@@ -288,10 +296,13 @@ fn read_kind(sqe: &RawSqe) -> Result<Kind, i32> {
     let flags = sqe.op_flags as i32;
     Ok(match sqe.opcode {
         opcode::NOP => Kind::Nop,
-        opcode::READ => Kind::Recv { into: Into::Own(span), flags: 0 },
+        opcode::READ => Kind::Recv { into: Into::Own(span), flags: 0, multishot: false },
         opcode::WRITE => Kind::Send { from: vec![span], flags: 0 },
-        opcode::RECV if selects => Kind::Recv { into: Into::Group(sqe.buf_group, span.len), flags },
-        opcode::RECV => Kind::Recv { into: Into::Own(span), flags },
+        opcode::RECV => {
+            let group = Into::Group(sqe.buf_group, span.len);
+            let into = if selects { group } else { Into::Own(span) };
+            Kind::Recv { into, flags, multishot: shots }
+        }
         opcode::SEND => Kind::Send { from: vec![span], flags },
         opcode::SENDMSG => Kind::Send { from: vectors_of(sqe.addr)?, flags },
         opcode::ACCEPT => {

@@ -3,6 +3,7 @@
 //! Owns the order in which a receive looks at a socket: bytes, the peer's end, an error, its own shutdown,
 //! and only then waiting.
 
+use super::accept::SHOTS_MAX;
 use super::{Attempt, Into, Op};
 use crate::sim::enter::OpRef;
 use crate::sim::errnos::Call;
@@ -23,6 +24,27 @@ impl State {
             Into::Own(span) => self.recv_own(sock, op, span, flags),
             Into::Group(group, most) => self.recv_select(at, sock, group, most, flags),
         }
+    }
+
+    /// Receives until nothing is left; each chunk but the last gives a completion with MORE.
+    pub(super) fn recv_multi(&mut self, at: OpRef, op: &Op, group: u16, flags: i32) -> Attempt {
+        let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
+        for _ in 0..SHOTS_MAX {
+            if let Some(errno) = self.stream_error(sock, Call::Receive) {
+                return Attempt::failed(errno);
+            }
+            let (n, flags) = match self.recv_select(at, sock, group, 0, flags) {
+                Attempt::Done(n @ 1.., flags) => (n, flags),
+                ended_or_empty => return ended_or_empty,
+            };
+            // One that does not fit into the queue is the last.
+            if self.rng.chance(self.faults.multishot_ended) || self.has_backlog(at.ring) {
+                return Attempt::Done(n, flags);
+            }
+            self.post(at.ring, op.user_data, n, flags | cqe_flags::MORE);
+        }
+        // What is left is found when the op is looked at again, as it is at once.
+        Attempt::Wait
     }
 
     fn recv_own(&mut self, sock: SockId, op: &mut Op, span: Span, flags: i32) -> Attempt {

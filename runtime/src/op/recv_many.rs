@@ -1,0 +1,129 @@
+//! Receiving for a busy connection.
+//!
+//! Owns [`RecvMany`]: one submission, a chunk for each arrival (6.0). The chunks wait in the op until
+//! somebody asks; past a limit the op ends itself, so that a slow reader pushes back on its peer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+
+use super::recv::stranger;
+use super::{Cqe, Series, SeriesOp, Sqe, Submitter};
+use crate::buf::Chunk;
+use crate::driver::pool::{GROUP, Membership};
+
+/// Chunks that may wait for their reader before the op asks for its own end. The kernel may bring some 32
+/// more before it sees that (`MULTISHOT_MAX_RETRY`); beyond a socket's quota they are copies.
+const WAITING_MAX: usize = 4;
+
+/// Chunks after which the op ends itself all the same, so that whoever armed it looks again whether it pays.
+const SHOTS: u16 = 256;
+
+/// Receives that go on until the stream ends, an error, a cancel, a reader that does not keep up, or 256
+/// chunks.
+///
+/// Holds no buffer while nothing arrives.
+///
+/// Made by [`Submitter::recv_many`] alone, which sees to it that buffers and ring belong together.
+pub struct RecvMany<H> {
+    socket: H,
+    /// The oldest, in a buffer of the ring; or none, as a chunk that waits for one. Never a copy, so that it
+    /// always knows its pool.
+    first: Chunk,
+    /// Those behind it, copies among them. Allocated when the reader first falls behind; boxed, since the op
+    /// is to fit into its slot.
+    #[expect(clippy::box_collection)]
+    rest: Option<Box<VecDeque<Chunk>>>,
+    member: u32,
+    /// Chunks until it ends itself.
+    left: u16,
+    /// Its reader did not keep up.
+    behind: bool,
+}
+
+/// How a [`RecvMany`] ended, after all its chunks.
+#[derive(Debug)]
+pub struct RecvManyEnd {
+    /// What the last completion brought: 0 bytes at the end of the stream; more, which came as a chunk, if
+    /// the kernel only wants to be asked again; ECANCELED if the op was cancelled, by itself or others.
+    pub result: io::Result<u32>,
+    /// It ended itself because chunks lay there that nobody asked for.
+    pub behind: bool,
+}
+
+// SAFETY: the submission names no memory; the descriptor lives with `socket`. The hooks move chunks about,
+// which are the driver's own.
+unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
+    type Item = Chunk;
+    type End = RecvManyEnd;
+
+    fn prepare(&mut self) -> Sqe {
+        Sqe::recv_multi(self.socket.as_fd(), GROUP)
+    }
+
+    #[inline]
+    unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
+        let Some(bid) = cqe.buffer() else { return ControlFlow::Continue(()) };
+        let len = cqe.result().unwrap_or(0);
+        if self.first.is_waiting() && self.rest.as_ref().is_none_or(|rest| rest.is_empty()) {
+            if let Some(copy) = self.first.fill_unless_copied(bid, len, self.member) {
+                self.line_up(copy);
+            }
+        } else if let Some(pool) = self.first.shared_pool() {
+            let mut chunk = Chunk::waiting(pool);
+            chunk.fill(bid, len, self.member);
+            if !chunk.is_empty() {
+                self.line_up(chunk);
+            }
+        }
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<Chunk> {
+        // With one in `first`, the others are younger.
+        self.first.take_filled().or_else(|| self.rest.as_mut()?.pop_front())
+    }
+
+    unsafe fn finish(self, cqe: Cqe) -> Self::End {
+        RecvManyEnd { result: cqe.result(), behind: self.behind }
+    }
+}
+
+impl<H> RecvMany<H> {
+    #[cold]
+    fn line_up(&mut self, chunk: Chunk) {
+        let rest = self.rest.get_or_insert_default();
+        rest.push_back(chunk);
+        if rest.len() >= WAITING_MAX {
+            self.behind = true;
+            self.left = 0;
+        }
+    }
+}
+
+impl Submitter {
+    /// Receives on `socket` until told otherwise; see [`RecvMany`]. Only where
+    /// [`Feature::MultishotRecv`](crate::Feature::MultishotRecv) is in force.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); `InvalidInput` for a membership of another loop.
+    pub fn recv_many<H: AsFd + 'static>(
+        &self,
+        socket: H,
+        member: &Membership,
+    ) -> io::Result<Series<RecvMany<H>>> {
+        if !self.has_member(member) {
+            return Err(stranger());
+        }
+        let first = Chunk::waiting(member.pool().clone());
+        let op =
+            RecvMany { socket, first, rest: None, member: member.id(), left: SHOTS, behind: false };
+        self.start_series(op).map_err(|end| match end.result {
+            Ok(_) => io::Error::from_raw_os_error(libc::ECANCELED),
+            Err(e) => e,
+        })
+    }
+}
