@@ -88,7 +88,12 @@ impl Fault {
             Self::FreedInFlight => &["an op with one completion, any"],
             Self::LostCancel => &["for want of room in the queue", "of an op that was never sent"],
             Self::CancelAgain => &["at a loop's close"],
-            Self::DroppedReceive => &["a read into a buffer", "a chunk"],
+            Self::DroppedReceive => &[
+                "a read into a buffer",
+                "a chunk",
+                "a chunk that comes unasked behind another",
+                "the chunks of a busy connection that is cancelled",
+            ],
             Self::LateInterrupt => &["a read into a buffer"],
             Self::MissingWakeFence => &["the look for mail after the announcement"],
             Self::TwoSends => &["any write"],

@@ -15,6 +15,7 @@ use super::Driver;
 use super::op::{place_of, put, take};
 use super::op_slab::{Key, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
+use crate::planted::{self, Fault};
 
 /// One operation with any number of completions, each of which may bring an item.
 ///
@@ -112,6 +113,9 @@ impl<O: SeriesOp> Series<O> {
     #[inline]
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<O::Item, O::End>> {
         let Some(slot) = self.driver.slots.get(self.key) else { self.explain_absence() };
+        if planted::is(Fault::DroppedReceive, 4) && slot.state.get() == State::Done {
+            return Poll::Ready(Next::End(self.end()));
+        }
         if let Some(item) = Self::next_of(slot) {
             return Poll::Ready(Next::Item(item));
         }

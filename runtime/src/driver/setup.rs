@@ -186,8 +186,9 @@ pub(crate) fn negotiate(
     if report.in_force.contains(Feature::SendZc) && !does(&probe, opcode::SEND_ZC) {
         report.without(Feature::SendZc, Missing::Kernel);
     }
-    // The flag can't be asked for; the same kernel brought both.
-    if report.in_force.contains(Feature::MultishotRecv) && !does(&probe, opcode::SEND_ZC) {
+    // There is no asking for the flag. The same kernel, 6.0, brought these.
+    let is_6_0 = report.in_force.contains(Feature::SingleIssuer) || does(&probe, opcode::SEND_ZC);
+    if report.in_force.contains(Feature::MultishotRecv) && !is_6_0 {
         report.without(Feature::MultishotRecv, Missing::Kernel);
     }
     ring.use_features(report.in_force);

@@ -12,6 +12,7 @@ use super::recv::stranger;
 use super::{Cqe, Series, SeriesOp, Sqe, Submitter};
 use crate::buf::Chunk;
 use crate::driver::pool::{GROUP, Membership};
+use crate::planted::{self, Fault};
 
 /// Chunks that may wait for their reader before the op asks for its own end. The kernel may bring some 32
 /// more before it sees that (`MULTISHOT_MAX_RETRY`); beyond a socket's quota they are copies.
@@ -95,6 +96,9 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
 impl<H> RecvMany<H> {
     #[cold]
     fn line_up(&mut self, chunk: Chunk) {
+        if planted::is(Fault::DroppedReceive, 3) {
+            return drop(chunk);
+        }
         let rest = self.rest.get_or_insert_default();
         rest.push_back(chunk);
         if rest.len() >= WAITING_MAX {

@@ -76,12 +76,13 @@ fn conversation(ledger: &Arc<Ledger>) -> JoinHandle<()> {
     spawn(async move {
         let _guard = own.guard();
         let server = own.some_server();
-        let (bulk, rounds) = (own.chance(30), 1 + own.below(6));
+        let (bulk, chatter, rounds) = (own.chance(30), own.chance(25), 1 + own.below(6));
         let talk = async {
             let Some(line) = Line::open(&own, server).await else { return };
             // How it was cut the ledger knows.
             let _: Result<(), Cut> = match bulk {
                 true => line.bulk(&own).await,
+                false if chatter => line.chatter(&own).await,
                 false => line.in_step(&own, rounds, ask::ALL).await,
             };
         };
@@ -140,6 +141,22 @@ impl Line {
                 self.receiver.receive_for(ledger, limit).await?;
                 return Err(Cut);
             }
+        }
+        self.sender.shut_down(ledger)?;
+        self.read_to_the_end(ledger).await
+    }
+
+    /// Many small frames, some of them several at a time, before their answers are looked at.
+    async fn chatter(mut self, ledger: &Arc<Ledger>) -> Result<(), Cut> {
+        for _ in 0..20 + ledger.below(40) {
+            let mut number = 0;
+            for _ in 0..=if ledger.chance(10) { ledger.below(8) } else { 0 } {
+                number = self.sender.send(ledger, 0, 0, ledger.below(40) as u16).await?;
+            }
+            if ledger.chance(10) {
+                ledger.sleep(ledger.micros(2_000)).await;
+            }
+            self.answered(ledger, number).await?;
         }
         self.sender.shut_down(ledger)?;
         self.read_to_the_end(ledger).await

@@ -155,12 +155,14 @@ pub(super) struct Receiver {
     /// Chunks that are held on to, with what they held when they came.
     held: VecDeque<(Chunk, Vec<u8>)>,
     held_max: usize,
+    /// It takes chunks, and hardly ever anything else: such a connection may be received for unasked.
+    plain: bool,
 }
 
 impl Receiver {
     pub(super) fn new(ledger: &Ledger, read: ReadHalf, incoming: Incoming) -> Self {
         let held_max = [0, 0, 1, 5][ledger.below(4) as usize];
-        Self { read, incoming, held: VecDeque::new(), held_max }
+        Self { read, incoming, held: VecDeque::new(), held_max, plain: ledger.chance(60) }
     }
 
     /// The next frame, or none at the end of the stream.
@@ -204,7 +206,8 @@ impl Receiver {
 
     /// Receives something by one call or the other; false at the end of the stream.
     async fn more(&mut self, ledger: &Arc<Ledger>) -> io::Result<bool> {
-        let manner = ledger.below(10);
+        let plain = self.plain && !ledger.chance(2);
+        let manner = if plain { ledger.below(4) } else { ledger.below(10) };
         for _ in 0..ledger.below(4) {
             let limit = ledger.micros(2_000);
             let got = match manner {
@@ -223,7 +226,7 @@ impl Receiver {
                 return got;
             }
         }
-        match ledger.below(3) {
+        match if plain { 0 } else { ledger.below(3) } {
             0 => {
                 let chunk = self.read.recv().await;
                 self.took_chunk(ledger, chunk)
