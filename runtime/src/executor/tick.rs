@@ -132,7 +132,7 @@ impl Core {
         self.metrics.set_busy(true);
         let mut worked = self.take_mail();
         worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
-        self.timers.fire(began, &self.metrics);
+        self.timers.fire(began, &self.tasks, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
         self.metrics.set_busy(false);

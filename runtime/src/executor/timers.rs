@@ -10,9 +10,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::contain::contained;
-use crate::metrics::{Kind, Latency, Recorder, wake_contained};
+use crate::metrics::{Kind, Latency, Recorder};
 use crate::planted::{self, Fault};
 use crate::sys::Kernel;
+use crate::task::Tasks;
 use crate::wheel::{TimerKey, Wheel};
 
 pub(crate) struct Timers {
@@ -20,23 +21,50 @@ pub(crate) struct Timers {
     resolution_ns: u64,
     kernel: Rc<dyn Kernel>,
     closed: Cell<bool>,
+    /// The last reading of the clock that was seen here, in ns: the time now is at least that.
+    seen_ns: Cell<u64>,
 }
+
+/// Timers that are taken out of the wheel at a time. The tasks of all are asked for before the first is
+/// woken.
+const BATCH: usize = 16;
+
+/// Tasks whose memory a turn's timers ask for: more would drive each other out of the first cache.
+const AHEAD_MAX: usize = 128;
 
 impl Timers {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, resolution: Duration) -> Rc<Self> {
         let resolution_ns = (resolution.as_nanos() as u64).max(1);
-        let wheel = Wheel::new(kernel.now_ns() / resolution_ns);
+        let now = kernel.now_ns();
+        let wheel = Wheel::new(now / resolution_ns);
         Rc::new(Self {
             wheel: RefCell::new(wheel),
             resolution_ns,
             kernel,
             closed: Cell::new(false),
+            seen_ns: Cell::new(now),
         })
     }
 
     /// A fresh reading of the clock, in ns.
+    #[inline]
     pub(crate) fn now_ns(&self) -> u64 {
-        self.kernel.now_ns()
+        let now = self.kernel.now_ns();
+        self.seen_ns.set(now);
+        now
+    }
+
+    /// Whether a deadline has come. Reads the clock only if no earlier reading says so.
+    #[inline]
+    pub(crate) fn has_come(&self, deadline_ns: u64) -> bool {
+        self.seen_ns.get() >= deadline_ns || self.now_ns() >= deadline_ns
+    }
+
+    /// Whether a deadline was further ahead than a tick when the clock was last read. It may have come since,
+    /// all the same: the wheel will know, and being told of it there makes it later by a tick at most.
+    #[inline]
+    pub(crate) fn was_far(&self, deadline_ns: u64) -> bool {
+        deadline_ns > self.seen_ns.get().saturating_add(self.resolution_ns)
     }
 
     /// Wakes `waker` at `deadline` or up to one resolution later. None if that is never.
@@ -83,8 +111,11 @@ impl Timers {
         }
     }
 
-    /// Fires what is due at `now`, at most as many as there are timers at the outset.
-    pub(crate) fn fire(&self, now_ns: u64, metrics: &Recorder) {
+    /// Fires what is due at `now`, at most as many as there are timers at the outset. Those of a batch have
+    /// fired before the first of them is told: a stranger's waker that calls another one off comes too late
+    /// for that one.
+    pub(crate) fn fire(&self, now_ns: u64, tasks: &Tasks, metrics: &Recorder) {
+        self.seen_ns.set(now_ns);
         let bound = self.wheel.borrow().len();
         if bound == 0 {
             return;
@@ -94,12 +125,35 @@ impl Timers {
         } else {
             now_ns / self.resolution_ns
         };
-        for _ in 0..bound {
-            let Some((deadline, waker)) = self.wheel.borrow_mut().pop_due(now) else { return };
-            metrics.count(Kind::Timers);
-            metrics.took(Latency::TimerLate, now_ns.saturating_sub(deadline * self.resolution_ns));
-            wake_contained(waker, metrics);
+        let mut fired = 0;
+        while fired < bound {
+            let Some(first) = self.pop_due(now, now_ns, metrics) else { return };
+            tasks.prefetch_slot(&first);
+            let mut batch = [const { None }; BATCH];
+            batch[0] = Some(first);
+            let mut count = 1;
+            while count < BATCH.min(bound - fired) {
+                let Some(waker) = self.pop_due(now, now_ns, metrics) else { break };
+                tasks.prefetch_slot(&waker);
+                batch[count] = Some(waker);
+                count += 1;
+            }
+            metrics.add(Kind::Timers, count as u64);
+            for waker in batch.into_iter().flatten() {
+                if fired < AHEAD_MAX {
+                    tasks.call_ahead(waker);
+                } else {
+                    tasks.call(waker);
+                }
+            }
+            fired += count;
         }
+    }
+
+    fn pop_due(&self, now: u64, now_ns: u64, metrics: &Recorder) -> Option<Waker> {
+        let (deadline, waker) = self.wheel.borrow_mut().pop_due(now)?;
+        metrics.took(Latency::TimerLate, now_ns.saturating_sub(deadline * self.resolution_ns));
+        Some(waker)
     }
 
     /// The time of the next look at the wheel, in ns: nothing is due before.

@@ -30,8 +30,8 @@ use super::waker::{GENERATION_MASK, Word, WordCell};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
-use crate::sys::prefetch::prefetch;
 
+mod ahead;
 mod end;
 mod look;
 pub(crate) mod served;
@@ -498,17 +498,6 @@ impl Entry {
 }
 
 impl Inner {
-    /// Asks for the memory of the task in `slot`: its header and the begin of its future.
-    #[inline]
-    fn prefetch(&self, slot: u32) {
-        if let Some(task) = self.table.get(slot as usize).and_then(|entry| entry.task) {
-            let first = task.as_ptr().cast::<u8>().cast_const();
-            prefetch(first);
-            prefetch(first.wrapping_add(64));
-            prefetch(first.wrapping_add(128));
-        }
-    }
-
     /// What has come out of a line.
     #[inline]
     fn picked(&mut self, slot: u32) -> Next {

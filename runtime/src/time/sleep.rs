@@ -36,22 +36,25 @@ pub fn sleep(d: Duration) -> Sleep {
 
 /// Completes at `deadline`, as [`sleep`] does.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { deadline, state: State::New }
+    Sleep { deadline, timers: None, key: NEW }
 }
 
 /// The future of [`sleep`] and [`sleep_until`]. `!Send`: its timer belongs to its core.
 #[must_use = "a sleep does nothing until it is awaited"]
 pub struct Sleep {
     deadline: Instant,
-    state: State,
+    /// While its timer is set: the loop's.
+    timers: Option<Rc<Timers>>,
+    /// While it is not: one of the three marks.
+    key: TimerKey,
 }
 
-enum State {
-    New,
-    Waiting(Rc<Timers>, TimerKey),
-    Never,
-    Done,
-}
+/// Not polled yet.
+const NEW: TimerKey = TimerKey::mark(0);
+/// It never completes.
+const NEVER: TimerKey = TimerKey::mark(1);
+/// It has completed.
+const DONE: TimerKey = TimerKey::mark(2);
 
 impl Sleep {
     /// When it completes.
@@ -66,41 +69,45 @@ impl Sleep {
     }
 
     fn leave(&mut self) {
-        if let State::Waiting(timers, key) = std::mem::replace(&mut self.state, State::New) {
+        let key = std::mem::replace(&mut self.key, NEW);
+        if let Some(timers) = self.timers.take() {
             timers.cancel(key);
         }
     }
 
+    #[inline]
     pub(crate) fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.state {
-            State::Done => return Poll::Ready(()),
-            State::Never => return Poll::Pending,
-            State::Waiting(timers, key) => {
-                if timers.rewake(*key, cx.waker()) {
-                    return Poll::Pending;
-                }
-                let believed =
-                    planted::is(Fault::EarlyTimer, 1) || planted::is(Fault::EarlyTimer, 2);
-                if timers.now_ns() >= self.deadline.ns() || believed {
-                    self.state = State::Done;
-                    return Poll::Ready(());
-                }
-                // Its loop was closed, not its time come: it goes on in the one that polls it now.
-                self.state = State::New;
+        if let Some(timers) = &self.timers {
+            if timers.rewake(self.key, cx.waker()) {
+                return Poll::Pending;
             }
-            State::New => {}
+            let believed = planted::is(Fault::EarlyTimer, 1) || planted::is(Fault::EarlyTimer, 2);
+            let over = timers.has_come(self.deadline.ns()) || believed;
+            self.timers = None;
+            if over {
+                self.key = DONE;
+                return Poll::Ready(());
+            }
+            // Its loop was closed, not its time come: it goes on in the one that polls it now.
+            self.key = NEW;
+        }
+        match self.key {
+            DONE => return Poll::Ready(()),
+            NEVER => return Poll::Pending,
+            _ => {}
         }
         let timers = context::timers();
         let early = if planted::is(Fault::EarlyTimer, 3) { 1_000_000 } else { 0 };
-        if self.deadline.ns() <= timers.now_ns() + early {
+        let deadline = self.deadline.ns();
+        if !timers.was_far(deadline) && deadline <= timers.now_ns() + early {
             // Due already: one turn is given way, without the wheel's rounding up.
-            self.state = State::Done;
+            self.key = DONE;
             current::give_way(cx.waker());
             return Poll::Pending;
         }
-        match timers.insert(self.deadline.ns(), cx.waker().clone()) {
-            Some(key) => self.state = State::Waiting(timers, key),
-            None => self.state = State::Never,
+        match timers.insert(deadline, cx.waker().clone()) {
+            Some(key) => (self.timers, self.key) = (Some(timers), key),
+            None => self.key = NEVER,
         }
         Poll::Pending
     }

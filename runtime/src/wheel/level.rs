@@ -6,10 +6,10 @@
 //! - `earliest` of an occupied slot is at or before the deadline of each of its entries, and lies
 //!   within the slot's span.
 //!
-//! It knows only the ends of the lists: their links are in the slab, and how far the wheel has
+//! It knows only the ends of the lists: what they hold is in `chain`, and how far the wheel has
 //! advanced is told by the caller.
 
-use super::slab::List;
+use super::chain::List;
 
 /// One slot of one level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

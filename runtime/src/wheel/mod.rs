@@ -21,15 +21,18 @@
 //! **Life of a timer.** inserted (slot or due) -> cascaded to a lower level, at most ten times ->
 //! due -> popped; or cancelled from any of these. Its key is dead after either end.
 
+mod chain;
 mod level;
 mod slab;
+mod table;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use slab::TimerKey;
 
+use chain::{Chunk, Chunks, List, Place};
 use level::{Levels, Position};
-use slab::{List, Slab};
+use slab::Slab;
 
 /// Timers ordered by deadline, each carrying a `T`.
 pub(crate) struct Wheel<T> {
@@ -38,46 +41,45 @@ pub(crate) struct Wheel<T> {
     /// Timers whose deadline is reached, in the order in which they fire.
     due: List,
     levels: Levels,
+    /// What the lists of `due` and `levels` are made of.
+    chunks: Chunks,
     slab: Slab<T>,
 }
 
 impl<T> Wheel<T> {
     /// An empty wheel standing at tick `now`. Allocates nothing until a timer is inserted.
     pub(crate) fn new(now: u64) -> Self {
-        Self { current: now, due: List::EMPTY, levels: Levels::new(), slab: Slab::new() }
+        Self {
+            current: now,
+            due: List::EMPTY,
+            levels: Levels::new(),
+            chunks: Chunks::new(),
+            slab: Slab::new(),
+        }
     }
 
-    /// Adds a timer in constant time, apart from the growth of the slab.
+    /// Adds a timer in constant time; what is there stays where it is when memory grows.
     ///
     /// A deadline that the wheel has already reached is due at once: the next
     /// [`pop_due`](Self::pop_due) may return it.
     ///
     /// # Panics
     ///
-    /// If `u32::MAX` timers are already stored.
+    /// If 2^28 - 1 timers are already stored.
     pub(crate) fn insert(&mut self, deadline: u64, value: T) -> TimerKey {
-        let key = self.slab.insert(deadline, value);
-        self.place(key.index(), deadline);
-        key
+        let place = self.place(self.slab.next_index(), deadline);
+        self.slab.insert(deadline, value, place)
     }
 
     /// Removes a timer in constant time and gives its value back, or `None` if the key's timer has
     /// fired or was cancelled before.
+    #[inline]
     pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<T> {
-        let deadline = self.slab.deadline(key)?;
-        if deadline <= self.current {
-            self.slab.unlink(&mut self.due, key.index());
-        } else {
-            let position = Position::of(deadline, self.current);
-            let slot = self.levels.slot_mut(position);
-            self.slab.unlink(&mut slot.list, key.index());
-            // `slot.earliest` may now be too low. That is allowed: raising it would mean a walk
-            // through the list, while leaving it costs at most one idle wake-up.
-            if slot.list.is_empty() {
-                self.levels.vacate(position);
-            }
+        let (deadline, place, value) = self.slab.take(key)?;
+        if self.chunks.clear(place) {
+            self.unlink(deadline, place.chunk());
         }
-        Some(self.slab.remove(key.index()).1)
+        Some(value)
     }
 
     /// The value of a timer that has neither fired nor been cancelled.
@@ -111,8 +113,10 @@ impl<T> Wheel<T> {
         let now = now.max(self.current);
         let mut opened = 0;
         loop {
-            if let Some(index) = self.due.head() {
-                self.slab.unlink(&mut self.due, index);
+            if let Some((index, last)) = self.chunks.pop_front(&mut self.due) {
+                if last {
+                    self.prefetch(self.chunks.second(self.due));
+                }
                 return Some(self.slab.remove(index));
             }
             let next = self.levels.first().filter(|first| first.start(self.current) <= now);
@@ -145,12 +149,12 @@ impl<T> Wheel<T> {
         self.slab.iter()
     }
 
-    /// How many timers are neither fired nor cancelled.
     /// Bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.slab.bytes()
+        size_of::<Self>() + self.slab.bytes() + self.chunks.bytes()
     }
 
+    /// How many timers are neither fired nor cancelled.
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }
@@ -160,29 +164,57 @@ impl<T> Wheel<T> {
     ///
     /// All lower levels and `due` are empty here, so nothing can be overtaken.
     fn open(&mut self, position: Position, now: u64) {
-        let slot = self.levels.take(position);
+        let mut slot = self.levels.take(position);
         debug_assert!(self.due.is_empty() && slot.earliest > self.current);
         self.current = slot.earliest.min(now);
+        self.prefetch(self.chunks.first(slot.list));
         if position.is_lowest() {
             self.due = slot.list;
+            self.prefetch(self.chunks.second(self.due));
             return;
         }
-        let mut rest = slot.list.head();
-        while let Some(index) = rest {
-            // Read the link first: placing the entry overwrites it.
-            rest = self.slab.next(index);
-            self.place(index, self.slab.deadline_at(index));
+        while let Some(chunk) = self.chunks.pop_chunk(&mut slot.list) {
+            self.prefetch(self.chunks.first(slot.list));
+            for index in chunk.timers() {
+                let place = self.place(index, self.slab.deadline_at(index));
+                self.slab.set_place(index, place);
+            }
         }
     }
 
-    /// Links an entry at the end of the list where its deadline belongs.
-    fn place(&mut self, index: u32, deadline: u64) {
+    /// Asks for the memory of a chunk's timers. They may have been untouched for long, and lie wherever
+    /// their entries do: one after the other they would be waited for.
+    fn prefetch(&self, chunk: Option<&Chunk>) {
+        for index in chunk.into_iter().flat_map(Chunk::timers) {
+            self.slab.prefetch(index);
+        }
+    }
+
+    /// Puts an entry at the end of the list where its deadline belongs; its place there.
+    #[inline]
+    fn place(&mut self, index: u32, deadline: u64) -> Place {
+        let list = if deadline <= self.current {
+            &mut self.due
+        } else {
+            &mut self.levels.occupy(Position::of(deadline, self.current), deadline).list
+        };
+        self.chunks.push_back(list, index)
+    }
+
+    /// Takes a chunk without timers out of the list where the last one of this deadline was.
+    fn unlink(&mut self, deadline: u64, chunk: u32) {
         if deadline <= self.current {
-            self.slab.push_back(&mut self.due, index);
+            self.chunks.unlink(&mut self.due, chunk);
             return;
         }
-        let slot = self.levels.occupy(Position::of(deadline, self.current), deadline);
-        self.slab.push_back(&mut slot.list, index);
+        let position = Position::of(deadline, self.current);
+        let slot = self.levels.slot_mut(position);
+        self.chunks.unlink(&mut slot.list, chunk);
+        // Otherwise `slot.earliest` may now be too low. That is allowed: raising it would mean a walk through
+        // the list, while leaving it costs at most one idle wake-up.
+        if slot.list.is_empty() {
+            self.levels.vacate(position);
+        }
     }
 }
 

@@ -1,16 +1,19 @@
-//! The timers themselves: a slab of entries, their keys, and the lists threaded through them.
+//! The timers themselves: a slab of entries, and their keys.
 //!
 //! Invariants:
-//! - an entry is live (has a value and is in exactly one list), free (in the free list) or retired;
+//! - an entry is live (has a value and a place in the lists), free (in the free list) or retired;
 //! - an entry's generation goes on by one whenever its timer ends, and never comes back to an
 //!   earlier figure: at the last generation the entry is retired instead of freed. That abandons
-//!   40 bytes after four billion timers in one entry, and no stale key is ever mistaken for a live
+//!   32 bytes after four billion timers in one entry, and no stale key is ever mistaken for a live
 //!   one;
 //! - the free list is last-in first-out, so that a reused entry is likely still in cache, and the
 //!   slab grows only when every entry is live or retired.
 //!
-//! It does not know what a list stands for, nor the order of deadlines. Linking an entry into one
-//! list and unlinking it from another is the caller's mistake to avoid.
+//! It does not know what a place stands for, nor the order of deadlines.
+
+use super::chain::{CHUNKS_MAX, NIL, Place};
+use super::table::Table;
+use crate::sys::prefetch::prefetch;
 
 /// Names one timer of one wheel, for good: the key of an ended timer never names another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,41 +36,28 @@ impl TimerKey {
         Self { index: packed as u32, generation: (packed >> 32) as u32 }
     }
 
+    /// Names no timer: a mark for whoever has a place for a key and none to put there.
+    pub(crate) const fn mark(number: u32) -> Self {
+        Self { index: NIL, generation: number }
+    }
+
+    #[cfg(test)]
     pub(super) fn index(self) -> u32 {
         self.index
     }
 }
 
-/// The two ends of a doubly linked list of entries.
-#[derive(Clone, Copy)]
-pub(super) struct List {
-    head: u32,
-    tail: u32,
-}
-
-impl List {
-    pub(super) const EMPTY: Self = Self { head: NIL, tail: NIL };
-
-    pub(super) fn is_empty(self) -> bool {
-        self.head == NIL
-    }
-
-    pub(super) fn head(self) -> Option<u32> {
-        (self.head != NIL).then_some(self.head)
-    }
-}
-
 /// The entries of all timers, live or past.
 pub(super) struct Slab<T> {
-    entries: Vec<Entry<T>>,
-    /// The entry freed last; the others follow by `next`.
+    entries: Table<Entry<T>>,
+    /// The entry freed last; the others follow by `place`.
     free: u32,
     live: usize,
 }
 
 impl<T> Slab<T> {
     pub(super) fn new() -> Self {
-        Self { entries: Vec::new(), free: NIL, live: 0 }
+        Self { entries: Table::new(), free: NIL, live: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -76,7 +66,7 @@ impl<T> Slab<T> {
 
     /// Bytes of all entries.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry<T>>()
+        self.entries.bytes()
     }
 
     /// The live entries' deadlines and values.
@@ -84,130 +74,119 @@ impl<T> Slab<T> {
         self.entries.iter().filter_map(|e| Some((e.deadline, e.value.as_ref()?)))
     }
 
-    /// Makes an entry that is live but not yet in a list: the caller links it.
-    pub(super) fn insert(&mut self, deadline: u64, value: T) -> TimerKey {
-        self.live += 1;
+    /// The entry that the next timer gets.
+    ///
+    /// # Panics
+    /// If there are no more.
+    #[inline]
+    pub(super) fn next_index(&self) -> u32 {
         if self.free != NIL {
-            let index = self.free;
-            let entry = &mut self.entries[index as usize];
-            self.free = entry.next;
+            return self.free;
+        }
+        let index = self.entries.len();
+        assert!(index < TIMERS_MAX, "a wheel holds at most {TIMERS_MAX} timers");
+        index
+    }
+
+    /// Makes the [next](Self::next_index) entry live; the caller has put it in a list, at `place`.
+    #[inline]
+    pub(super) fn insert(&mut self, deadline: u64, value: T, place: Place) -> TimerKey {
+        self.live += 1;
+        let (index, place) = (self.free, place.to_u32());
+        if let Some(entry) = self.entries.get_mut(index) {
+            self.free = entry.place;
             entry.deadline = deadline;
             entry.value = Some(value);
+            entry.place = place;
             return TimerKey { index, generation: entry.generation };
         }
-        assert!(self.entries.len() < NIL as usize, "a wheel holds at most u32::MAX timers");
-        let index = self.entries.len() as u32;
-        let value = Some(value);
-        self.entries.push(Entry { deadline, value, prev: NIL, next: NIL, generation: 0 });
+        let index = self.entries.len();
+        self.entries.push(Entry { deadline, value: Some(value), place, generation: 0 });
         TimerKey { index, generation: 0 }
     }
 
-    /// Ends the timer of an entry that is live and already unlinked.
+    /// Ends the timer of an entry that was in a list.
+    #[inline]
     pub(super) fn remove(&mut self, index: u32) -> (u64, T) {
-        let entry = &mut self.entries[index as usize];
-        let value = entry.value.take().expect("only a live entry is in a list or matches a key");
-        if let Some(generation) = entry.generation.checked_add(1) {
-            entry.generation = generation;
-            entry.next = self.free;
-            self.free = index;
-        }
-        self.live -= 1;
-        (entry.deadline, value)
+        let generation = self.entries[index].generation;
+        let ended = self.take(TimerKey { index, generation });
+        let (deadline, _, value) = ended.expect("only a live entry is in a list");
+        (deadline, value)
     }
 
-    /// The deadline of the key's timer, if that timer is live.
-    pub(super) fn deadline(&self, key: TimerKey) -> Option<u64> {
-        let entry = self.entries.get(key.index as usize)?;
+    /// Ends the key's timer, if it is live: its deadline, where it is, and its value. The caller takes it
+    /// out of its list.
+    #[inline]
+    pub(super) fn take(&mut self, key: TimerKey) -> Option<(u64, Place, T)> {
+        let entry = self.entries.get_mut(key.index)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        let place = Place::from_u32(entry.place);
         // A retired entry keeps its generation, so that alone is not proof of life.
-        (entry.generation == key.generation && entry.value.is_some()).then_some(entry.deadline)
+        let value = entry.value.take()?;
+        let deadline = entry.deadline;
+        if let Some(generation) = entry.generation.checked_add(1) {
+            entry.generation = generation;
+            entry.place = self.free;
+            self.free = key.index;
+        }
+        self.live -= 1;
+        Some((deadline, place, value))
     }
 
     /// The value of the key's timer, if that timer is live.
     pub(super) fn get_mut(&mut self, key: TimerKey) -> Option<&mut T> {
-        let entry = self.entries.get_mut(key.index as usize)?;
+        let entry = self.entries.get_mut(key.index)?;
         if entry.generation == key.generation { entry.value.as_mut() } else { None }
     }
 
     /// The deadline of an entry found in a list.
     pub(super) fn deadline_at(&self, index: u32) -> u64 {
-        self.entries[index as usize].deadline
+        self.entries[index].deadline
     }
 
-    /// The entry after this one in its list.
-    pub(super) fn next(&self, index: u32) -> Option<u32> {
-        let next = self.entries[index as usize].next;
-        (next != NIL).then_some(next)
+    /// Says where a live entry is now.
+    pub(super) fn set_place(&mut self, index: u32, place: Place) {
+        self.entries[index].place = place.to_u32();
     }
 
-    /// Links an entry that is in no list at the end of this one.
-    pub(super) fn push_back(&mut self, list: &mut List, index: u32) {
-        let entry = &mut self.entries[index as usize];
-        entry.prev = list.tail;
-        entry.next = NIL;
-        if list.tail == NIL {
-            list.head = index;
-        } else {
-            self.entries[list.tail as usize].next = index;
-        }
-        list.tail = index;
-    }
-
-    /// Unlinks an entry from the list in which it is.
-    pub(super) fn unlink(&mut self, list: &mut List, index: u32) {
-        let entry = &self.entries[index as usize];
-        let (prev, next) = (entry.prev, entry.next);
-        if prev == NIL {
-            debug_assert_eq!(list.head, index);
-            list.head = next;
-        } else {
-            self.entries[prev as usize].next = next;
-        }
-        if next == NIL {
-            debug_assert_eq!(list.tail, index);
-            list.tail = prev;
-        } else {
-            self.entries[next as usize].prev = prev;
+    /// Asks for the memory of an entry.
+    pub(super) fn prefetch(&self, index: u32) {
+        if let Some(entry) = self.entries.get(index) {
+            prefetch(entry);
         }
     }
 }
 
 #[cfg(test)]
 impl<T> Slab<T> {
-    /// The entries of a list from head to tail; the links back are checked on the way.
-    pub(super) fn walk(&self, list: List) -> Vec<u32> {
-        let mut found = Vec::new();
-        let (mut index, mut prev) = (list.head, NIL);
-        while index != NIL {
-            assert_eq!(self.entries[index as usize].prev, prev);
-            assert!(self.entries[index as usize].value.is_some());
-            found.push(index);
-            (prev, index) = (index, self.entries[index as usize].next);
-        }
-        assert_eq!(list.tail, prev);
-        found
-    }
-
     pub(super) const ENTRY_BYTES: usize = size_of::<Entry<T>>();
 
-    pub(super) fn allocated(&self) -> usize {
+    pub(super) fn allocated(&self) -> u32 {
         self.entries.len()
     }
 
+    pub(super) fn place_at(&self, index: u32) -> Option<Place> {
+        let entry = &self.entries[index];
+        entry.value.is_some().then_some(Place::from_u32(entry.place))
+    }
+
     pub(super) fn set_generation(&mut self, index: u32, generation: u32) {
-        self.entries[index as usize].generation = generation;
+        self.entries[index].generation = generation;
     }
 }
 
-/// One timer: 40 bytes with a 16-byte value that has a niche, such as a `Waker`.
+/// One timer: 32 bytes with a 16-byte value that has a niche, such as a `Waker`. It lies in one cache line.
+#[repr(align(32))]
 struct Entry<T> {
     deadline: u64,
     /// `None` while the entry is free or retired.
     value: Option<T>,
-    prev: u32,
-    /// The next in the list of the slot, or of the free entries.
-    next: u32,
+    /// Of a live entry: a [`Place`]. Of a free one: the next free one.
+    place: u32,
     generation: u32,
 }
 
-/// No entry: the end of a list.
-const NIL: u32 = u32::MAX;
+/// Timers that can be stored.
+const TIMERS_MAX: u32 = CHUNKS_MAX - 1;

@@ -207,7 +207,40 @@ fn memory_follows_the_live_timers() {
         assert!(wheel.len() <= 100);
     }
     assert!(wheel.slab.allocated() <= 101, "{} entries", wheel.slab.allocated());
-    assert_eq!(Slab::<Waker>::ENTRY_BYTES, 40);
+    assert!(wheel.chunks.allocated() <= 101, "{} chunks", wheel.chunks.allocated());
+    assert_eq!(Slab::<Waker>::ENTRY_BYTES, 32);
+}
+
+#[test]
+fn lists_take_no_more_memory_than_their_timers_whatever_is_cancelled() {
+    // One that stays, and many that are set and called off again behind it.
+    let mut wheel = Wheel::new(0);
+    wheel.insert(1_000_000, 0);
+    for i in 0..10_000 {
+        let key = wheel.insert(1_000_000, i);
+        assert_eq!(wheel.cancel(key), Some(i));
+    }
+    assert_eq!(wheel.chunks.allocated(), 1, "the last place is used again");
+    // Ten at a time, the oldest called off first.
+    let mut keys = std::collections::VecDeque::new();
+    for i in 0..10_000 {
+        keys.push_back(wheel.insert(1_000_000, i));
+        if keys.len() > 10 {
+            assert_eq!(wheel.cancel(keys.pop_front().expect("eleven")), Some(i - 10));
+        }
+    }
+    assert!(wheel.chunks.allocated() <= 3, "{} chunks", wheel.chunks.allocated());
+    // One of each full chunk stays: that is the worst, a chunk for each timer.
+    let all: Vec<_> = (0..13 * 50).map(|i| wheel.insert(5_000_000, i)).collect();
+    for (i, key) in all.into_iter().enumerate() {
+        if i % 13 != 7 {
+            wheel.cancel(key);
+        }
+    }
+    wheel.assert_invariants();
+    assert!(wheel.chunks.allocated() <= 50 + 3, "{} chunks", wheel.chunks.allocated());
+    let late = std::iter::from_fn(|| wheel.pop_due(6_000_000)).map(|(_, i)| i).skip(11);
+    assert_eq!(late.collect::<Vec<_>>(), (0..50).map(|c| c * 13 + 7).collect::<Vec<_>>());
 }
 
 #[test]
@@ -230,20 +263,21 @@ fn values_drop_once_with_the_wheel_or_their_taker() {
 impl<T> Wheel<T> {
     /// Checks what the module docs claim, over the whole structure.
     fn assert_invariants(&self) {
-        let due = self.slab.walk(self.due);
-        assert!(due.iter().all(|&index| self.slab.deadline_at(index) <= self.current));
-        let mut linked = due.len();
+        let due = self.chunks.walk(self.due);
+        assert!(due.iter().all(|(index, _)| self.slab.deadline_at(*index) <= self.current));
+        let mut linked = due;
         for (position, occupied, slot) in self.levels.survey() {
             assert_eq!(occupied, !slot.list.is_empty());
-            for index in self.slab.walk(slot.list) {
+            for (index, place) in self.chunks.walk(slot.list) {
                 let deadline = self.slab.deadline_at(index);
                 assert_eq!(Position::of(deadline, self.current), position);
                 assert!(slot.earliest <= deadline);
                 assert!(slot.earliest >= position.start(self.current));
-                linked += 1;
+                linked.push((index, place));
             }
         }
-        assert_eq!(linked, self.len());
+        assert!(linked.iter().all(|(index, place)| self.slab.place_at(*index) == Some(*place)));
+        assert_eq!(linked.len(), self.len());
     }
 }
 
