@@ -31,6 +31,10 @@ pub(crate) enum Wait {
 /// Polls between two looks at the clock, in one turn or in several, and between two at the mail.
 pub(super) const POLLS_PER_LOOK: usize = 32;
 
+/// Polls of quiet turns between two looks at completions, mail and timers. A look costs as much as a poll,
+/// and a reading of the clock while any timer is set.
+const QUIET_POLLS_PER_LOOK: usize = 4;
+
 /// Tasks of a turn that are all timed. In longer turns one poll in some 32 is.
 const TIMED_IN_FULL: usize = 16;
 
@@ -58,8 +62,9 @@ impl Core {
 
     /// Goes on with turns in which there is nothing to do but to poll a few tasks: nothing to submit, no
     /// completion, no mail, no timer due. Tasks that wake each other would else pay for the steps of a whole
-    /// turn each time, which cost more than they do. After as many polls as lie between two looks at the
-    /// clock a whole turn is taken. Who steps a loop, such as a simulation, takes turns one by one.
+    /// turn each time, which cost more than they do. What is to be submitted is looked for after each turn,
+    /// everything else after [`QUIET_POLLS_PER_LOOK`] polls. After as many polls as lie between two looks at
+    /// the clock a whole turn is taken. Who steps a loop, such as a simulation, takes turns one by one.
     fn quiet_turns(&self, root: &mut Root<'_>) {
         if self.metrics.timing() || self.slow_ns.is_some() {
             return;
@@ -81,6 +86,8 @@ impl Core {
 
     /// `turn.ready` counts the polls down that are left until the next look at everything.
     fn poll_quietly(&self, turn: &mut RunTurn<'_, '_>, gave_way: &mut usize) {
+        // Polls since the last look. The first turn comes after one.
+        let mut unlooked = QUIET_POLLS_PER_LOOK;
         while !turn.ended {
             while turn.left > 0 {
                 turn.left -= 1;
@@ -103,11 +110,15 @@ impl Core {
             let whole = turn.left == 0 && !turn.ended;
             let (ready, waits) = self.tasks.next_turn(std::mem::take(gave_way), whole);
             let polls = ready + waits;
-            if turn.ended || polls == 0 || polls > turn.ready || !self.driver.is_quiet() {
+            if turn.ended || polls == 0 || polls > turn.ready || self.driver.has_unsubmitted() {
                 return;
             }
-            if self.has_mail_or_timer() {
-                return;
+            unlooked += polls;
+            if unlooked > QUIET_POLLS_PER_LOOK {
+                if !self.driver.is_quiet() || self.has_mail_or_timer() {
+                    return;
+                }
+                unlooked = polls;
             }
             turn.ready -= polls;
             self.metrics.count(Kind::Ticks);

@@ -66,7 +66,7 @@ impl Blocks {
     pub(crate) unsafe fn give(&mut self, block: NonNull<u8>, class: Class, layout: Layout) {
         let Class(class @ 0..CLASSES) = class else {
             // SAFETY: not of a class, so it came from the allocator with this layout.
-            return unsafe { dealloc(block.as_ptr(), layout) };
+            return unsafe { give_large(block, layout) };
         };
         let block = block.cast::<FreeBlock>();
         // SAFETY: the block is ours again, at least STEP bytes large and aligned to that.
@@ -110,6 +110,15 @@ fn take_large(layout: Layout) -> NonNull<u8> {
     // SAFETY: no task has size 0: each has a header.
     let block = unsafe { alloc(layout) };
     NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// # Safety
+/// `block` came from [`take_large`] with this layout, and nobody uses it any more.
+#[cold]
+#[inline(never)]
+unsafe fn give_large(block: NonNull<u8>, layout: Layout) {
+    // SAFETY: as the caller promised.
+    unsafe { dealloc(block.as_ptr(), layout) }
 }
 
 impl Class {

@@ -180,6 +180,12 @@ impl Header {
         self.flags.get() & flag != 0
     }
 
+    /// Whether it has ended, and nobody took its result.
+    #[inline]
+    pub(crate) fn has_result(&self) -> bool {
+        self.flags.get() & (DONE | TAKEN) == DONE
+    }
+
     pub(crate) fn set(&self, flag: u16) {
         self.flags.set(self.flags.get() | flag);
     }
@@ -199,7 +205,7 @@ impl<F: Future + 'static, J: Judge<F::Output>> TableOf<F, J> {
         // SAFETY: a header with this table is the head of a `TaskCell<F>`, here and below.
         poll: |h, tasks| unsafe { TaskCell::<F>::poll(h.cast(), tasks) },
         // SAFETY: see `poll`.
-        end: |h, tasks, error| unsafe { TaskCell::<F>::finish(h.cast(), tasks, Err(error)) },
+        end: |h, tasks, error| unsafe { TaskCell::<F>::end(h.cast(), tasks, error) },
         stage: offset_of!(TaskCell<F>, stage),
         // SAFETY: see `poll`; the caller knows that the stage is a result.
         drop_result: |h| unsafe { ManuallyDrop::drop(&mut (*stage_of::<F>(h)).result) },
@@ -264,71 +270,121 @@ impl<F: Future + 'static> TaskCell<F> {
         let future = unsafe { Pin::new_unchecked(&mut *(*this.stage.get()).future) };
         let polled = future.poll(&mut Context::from_waker(&waker));
         tasks.polled();
-        if let Poll::Ready(value) = polled {
-            let cancelled = this.header.has(CANCEL);
-            let result = if cancelled { Self::refused(value) } else { Ok(value) };
-            // SAFETY: as the caller promised.
-            unsafe { Self::finish(cell, tasks, result) };
+        let Poll::Ready(value) = polled else { return };
+        // SAFETY: as the caller promised.
+        unsafe {
+            if this.header.has(CANCEL) {
+                Self::end(cell, tasks, Self::refused(value));
+            } else {
+                Self::finish(cell, tasks, value);
+            }
         }
     }
 
     /// The result of a task that was cancelled in its last poll: nobody finishes in spite of a cancel.
     #[cold]
-    fn refused(value: F::Output) -> Result<F::Output, JoinError> {
+    fn refused(value: F::Output) -> JoinError {
         match catch_unwind(AssertUnwindSafe(|| drop(value))) {
-            Ok(()) => Err(JoinError::cancelled()),
-            Err(payload) => Err(JoinError::panicked(payload)),
+            Ok(()) => JoinError::cancelled(),
+            Err(payload) => JoinError::panicked(payload),
         }
     }
 
-    /// Drops the future, leaves the result, tells the joiner or frees the task.
+    /// Drops the future, leaves its value, tells the joiner or frees the task.
     ///
     /// # Safety
     /// As [`poll`](Self::poll).
-    unsafe fn finish(cell: NonNull<Self>, tasks: &Tasks, result: Result<F::Output, JoinError>) {
+    #[inline]
+    unsafe fn finish(cell: NonNull<Self>, tasks: &Tasks, value: F::Output) {
         // SAFETY: live until freed below.
         let this = unsafe { cell.as_ref() };
         tasks.move_generation_on(this.header.word.slot());
-        // SAFETY: the stage is the future, dropped once: nothing polls it after its generation moved
-        // on, and the DONE flag is not set, so no handle reads a result.
-        let drop_future = || unsafe { ManuallyDrop::drop(&mut (*this.stage.get()).future) };
-        let dropped = match &result {
-            Err(e) if e.is_cancelled() => {
-                let _mark = tasks.mark_cancelling(this.header.last_poll.get());
-                catch_unwind(AssertUnwindSafe(drop_future))
+        // Nothing to drop is nothing to catch.
+        if needs_drop::<F>() {
+            // SAFETY: as the caller promised, and the generation has moved on.
+            let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { this.drop_future() }));
+            if let Err(payload) = dropped {
+                contained(|| drop(value));
+                // SAFETY: the future is gone.
+                return unsafe { Self::leave_error(cell, tasks, JoinError::panicked(payload)) };
             }
-            // Nothing to drop is nothing to catch.
-            _ if !needs_drop::<F>() => Ok(()),
-            _ => catch_unwind(AssertUnwindSafe(drop_future)),
-        };
-        let result = match dropped {
-            Ok(()) => result,
-            Err(payload) => {
-                contained(|| drop(result));
-                Err(JoinError::panicked(payload))
-            }
-        };
-        let how = match &result {
-            Ok(_) => 0,
-            Err(e) if e.is_panic() => FAILED,
-            Err(_) => CANCELLED,
-        };
-        tasks.note_end(how == FAILED);
-        if how == 0 && !this.header.has(HANDLE | FALLIBLE) && !needs_drop::<F::Output>() {
+        }
+        if !this.header.has(HANDLE | FALLIBLE) && !needs_drop::<F::Output>() {
             // Nobody can look at the value, and there is nothing to it: the commonest end of all.
             this.header.set(DONE | TAKEN);
-            std::mem::forget(result);
+            std::mem::forget(value);
             // SAFETY: done, and no handle is left, nor a joiner, who has one.
             unsafe { tasks.release(cell.cast(), Self::CLASS, Self::LAYOUT) };
             return;
         }
+        // SAFETY: the future is gone.
+        unsafe { Self::leave(cell, tasks, Ok(value), 0) };
+    }
+
+    /// Drops the future, leaves an error instead of a value, tells the joiner or frees the task.
+    ///
+    /// # Safety
+    /// As [`poll`](Self::poll).
+    #[cold]
+    unsafe fn end(cell: NonNull<Self>, tasks: &Tasks, error: JoinError) {
+        // SAFETY: live until freed in `leave_error`.
+        let this = unsafe { cell.as_ref() };
+        tasks.move_generation_on(this.header.word.slot());
+        let mark = error.is_cancelled().then(|| tasks.mark_cancelling(this.header.last_poll.get()));
+        // SAFETY: as the caller promised, and the generation has moved on.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { this.drop_future() }));
+        drop(mark);
+        let error = match dropped {
+            Ok(()) => error,
+            Err(payload) => {
+                contained(|| drop(error));
+                JoinError::panicked(payload)
+            }
+        };
+        // SAFETY: the future is gone.
+        unsafe { Self::leave_error(cell, tasks, error) };
+    }
+
+    /// # Safety
+    /// The stage is the future, whose poll is over and whose generation has moved on. It is dropped once:
+    /// nothing polls it any more, and the DONE flag is not set, so no handle reads a result.
+    unsafe fn drop_future(&self) {
+        // SAFETY: as the caller promised.
+        unsafe { ManuallyDrop::drop(&mut (*self.stage.get()).future) }
+    }
+
+    /// # Safety
+    /// As [`leave`](Self::leave).
+    #[cold]
+    unsafe fn leave_error(cell: NonNull<Self>, tasks: &Tasks, error: JoinError) {
+        let how = if error.is_panic() { FAILED } else { CANCELLED };
+        tasks.note_end(how == FAILED);
+        // SAFETY: as the caller promised.
+        unsafe { Self::leave(cell, tasks, Err(error), how) };
+    }
+
+    /// Leaves the result where the future was, tells the joiner or frees the task.
+    ///
+    /// # Safety
+    /// `cell` is a live task whose future was dropped, and which is not DONE.
+    #[inline]
+    unsafe fn leave(
+        cell: NonNull<Self>,
+        tasks: &Tasks,
+        result: Result<F::Output, JoinError>,
+        how: u16,
+    ) {
+        // SAFETY: live until freed below.
+        let this = unsafe { cell.as_ref() };
         this.header.last_poll.set(current::next_poll());
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
         this.header.set(DONE | how);
         if this.header.has(HANDLE) {
             // The handle's owner may free the task from within this wake; it is not touched afterwards.
-            if let Some(joiner) = this.header.take_joiner() {
+            if let Some(word) = this.header.take_joined_by() {
+                tasks.tell_task(word);
+            } else if let Some(joiner) = this.header.take_joiner() {
                 tasks.tell(cell.cast(), joiner);
             }
         } else {
@@ -389,8 +445,25 @@ unsafe fn result_of<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
 ///
 /// # Safety
 /// `task` is live and DONE, and nobody refers to it any more.
+#[inline(never)]
 pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live until given back in the last line.
+    let header = unsafe { task.as_ref() };
+    if !header.has(TAKEN) || header.has_foreign_joiner() {
+        // SAFETY: as the caller promised.
+        unsafe { drop_rest(task, tasks) };
+    }
+    // SAFETY: as the caller promised; slot and layout are this task's.
+    unsafe { tasks.release(task, header.vtable.class, header.vtable.layout) };
+}
+
+/// Drops the result, if it is still there, and who waited.
+///
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe fn drop_rest(task: NonNull<Header>, tasks: &Tasks) {
+    // SAFETY: live.
     let header = unsafe { task.as_ref() };
     if !header.has(TAKEN) {
         // SAFETY: as the caller promised, and the result is there.
@@ -399,15 +472,12 @@ pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     if let Some(Joiner::Other(joiner)) = header.take_joiner() {
         contained(|| drop(joiner));
     }
-    // SAFETY: as the caller promised; slot and layout are this task's.
-    unsafe { tasks.release(task, header.vtable.class, header.vtable.layout) };
 }
 
 /// Drops a result that nobody took.
 ///
 /// # Safety
 /// As [`free`], and the stage is a result.
-#[inline(never)]
 unsafe fn drop_result(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live.
     let header = unsafe { task.as_ref() };

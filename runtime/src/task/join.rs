@@ -8,6 +8,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -125,8 +126,7 @@ impl<T> JoinHandle<T> {
 
     /// As [`try_result`](Self::try_result), by somebody who does not tell the user of a failure.
     pub(crate) fn result_unseen(&self) -> Option<&Result<T, JoinError>> {
-        let header = self.header();
-        if !header.has(DONE) || header.has(TAKEN) {
+        if !self.header().has_result() {
             return None;
         }
         // SAFETY: live, DONE, not TAKEN, and spawned with this output type. Taking the result needs this
@@ -191,6 +191,20 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    /// The end of a handle of a task that has not ended, and is waited for.
+    #[inline(never)]
+    fn let_go(&self) {
+        let header = self.header();
+        let number = self.polled_in.get();
+        if number != 0 && current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
+            self.tasks.cancel(self.task);
+        }
+        let joiner = header.take_joiner();
+        header.clear(HANDLE);
+        // Last: the task may end, and be gone, within a stranger's destructor.
+        drop(joiner);
+    }
+
     pub(super) fn tasks(&self) -> &Rc<Tasks> {
         &self.tasks
     }
@@ -219,9 +233,9 @@ impl<T> JoinHandle<T> {
     }
 
     /// The result, if the task has ended and nobody took it yet.
+    #[inline]
     pub fn try_take(&mut self) -> Option<Result<T, JoinError>> {
-        let header = self.header();
-        if !header.has(DONE) || header.has(TAKEN) {
+        if !self.header().has_result() {
             return None;
         }
         // SAFETY: live, DONE, not TAKEN, and spawned with this output type.
@@ -274,22 +288,18 @@ impl<T> Future for JoinHandle<T> {
 }
 
 impl<T> Drop for JoinHandle<T> {
+    #[inline]
     fn drop(&mut self) {
         let header = self.header();
         if header.has(DONE) {
             header.clear(HANDLE);
             // SAFETY: done, and this was the handle.
             unsafe { cell::free(self.task, &self.tasks) };
-            return;
+        } else if self.polled_in.get() == 0 && !header.has_joiner() {
+            header.clear(HANDLE);
+        } else {
+            self.let_go();
         }
-        let number = self.polled_in.get();
-        if number != 0 && current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
-            self.tasks.cancel(self.task);
-        }
-        let joiner = header.take_joiner();
-        header.clear(HANDLE);
-        // Last: the task may end, and be gone, within a stranger's destructor.
-        drop(joiner);
     }
 }
 
@@ -319,43 +329,72 @@ impl Canceller {
 
 /// Why a task gave no value.
 ///
-/// One word: where the result of a task lies there is room for it beside a small value.
-pub struct JoinError(Option<Box<Payload>>);
+/// One word that is not zero: where the result of a task lies there is room for it beside a small value, and
+/// a task without a value takes no more for it than a word.
+pub struct JoinError {
+    /// Of a panic: out of `Box::into_raw`, and this one's own. Of a cancel: the address of [`CANCEL_MARK`].
+    why: NonNull<Payload>,
+    owns: PhantomData<Payload>,
+}
 
 /// What a task panicked with; a cancel has none.
 struct Payload(Box<dyn Any + Send>);
+
+const _: () = assert!(size_of::<Result<(), JoinError>>() == size_of::<usize>());
+
+/// Nothing but an address that no box has.
+static CANCEL_MARK: u64 = 0;
+
+// SAFETY: it owns a boxed payload, which is `Send`, or nothing.
+unsafe impl Send for JoinError {}
 
 // SAFETY: through a shared reference a panic's payload is looked at only as `&'static str` or `String`
 // (`panic_message`), both of which are Sync; any other type is merely held, and moved out by value.
 unsafe impl Sync for JoinError {}
 
 impl JoinError {
+    fn new(why: NonNull<Payload>) -> Self {
+        Self { why, owns: PhantomData }
+    }
+
     pub(crate) fn cancelled() -> Self {
-        Self(None)
+        Self::new(NonNull::from(&CANCEL_MARK).cast())
     }
 
     pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
-        Self(Some(Box::new(Payload(payload))))
+        let why = Box::into_raw(Box::new(Payload(payload)));
+        // SAFETY: a box is at no null address.
+        Self::new(unsafe { NonNull::new_unchecked(why) })
+    }
+
+    fn payload(&self) -> Option<&Payload> {
+        if self.is_cancelled() {
+            return None;
+        }
+        // SAFETY: what is not a cancel's mark came out of a box, which this value owns.
+        Some(unsafe { self.why.as_ref() })
     }
 
     /// It was cancelled, by a handle, by a cancel of its awaiter, or by the end of its loop.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_none()
+        self.why == NonNull::from(&CANCEL_MARK).cast()
     }
 
     /// It panicked, or its destructor did.
     pub fn is_panic(&self) -> bool {
-        self.0.is_some()
+        !self.is_cancelled()
     }
 
     /// What it panicked with, fit for [`std::panic::resume_unwind`]; none if it was cancelled.
     pub fn into_panic(self) -> Option<Box<dyn Any + Send>> {
-        self.0.map(|payload| payload.0)
+        let this = ManuallyDrop::new(self);
+        // SAFETY: what is not a cancel's mark came out of a box; this value owned it and is gone.
+        this.is_panic().then(|| unsafe { Box::from_raw(this.why.as_ptr()) }.0)
     }
 
     /// What went wrong, for a report.
     pub(super) fn message(&self) -> &str {
-        match &self.0 {
+        match self.payload() {
             None => "it was cancelled",
             Some(_) => self.panic_message().unwrap_or("with something else than text"),
         }
@@ -363,7 +402,7 @@ impl JoinError {
 
     /// The panic's message, if it is text.
     pub fn panic_message(&self) -> Option<&str> {
-        let Payload(payload) = &**self.0.as_ref()?;
+        let Payload(payload) = self.payload()?;
         let text = payload.downcast_ref::<&str>().copied();
         text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
     }
@@ -377,7 +416,7 @@ impl fmt::Debug for JoinError {
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match self.payload() {
             None => f.write_str("the task was cancelled"),
             Some(_) => match self.panic_message() {
                 Some(text) => write!(f, "the task panicked: {text}"),
@@ -388,3 +427,12 @@ impl fmt::Display for JoinError {
 }
 
 impl std::error::Error for JoinError {}
+
+impl Drop for JoinError {
+    fn drop(&mut self) {
+        if self.is_panic() {
+            // SAFETY: what is not a cancel's mark came out of a box, which this value owns.
+            drop(unsafe { Box::from_raw(self.why.as_ptr()) });
+        }
+    }
+}

@@ -73,7 +73,28 @@ impl Header {
         old
     }
 
+    /// Whether anybody is kept.
+    #[inline]
+    pub(super) fn has_joiner(&self) -> bool {
+        self.joiner_kind.get() != JoinerKind::Nobody
+    }
+
+    /// Whether a stranger's waker is kept.
+    #[inline]
+    pub(super) fn has_foreign_joiner(&self) -> bool {
+        self.joiner_kind.get() == JoinerKind::Other
+    }
+
+    /// As [`take_joiner`](Self::take_joiner), if it is a task.
+    #[inline]
+    pub(super) fn take_joined_by(&self) -> Option<Word> {
+        let word = self.joined_by()?;
+        self.joiner_kind.set(JoinerKind::Nobody);
+        Some(word)
+    }
+
     /// The task that waits for this one, if a task does.
+    #[inline]
     pub(super) fn joined_by(&self) -> Option<Word> {
         (self.joiner_kind.get() == JoinerKind::Task).then(|| Word::of(self.joiner.get()))
     }

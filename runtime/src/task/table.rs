@@ -428,20 +428,22 @@ impl Tasks {
         }
     }
 
-    /// Tells whoever waited for a task that has ended. It may be gone before this returns, which an argument
-    /// that is a reference may not.
+    /// Tells a task that waited for another one's end.
     #[inline]
-    pub(super) fn tell(&self, ended: NonNull<Header>, joiner: Joiner) {
-        match joiner {
-            Joiner::Task(word) if word.core() == self.lease.id => self.wake(word),
-            joiner => self.tell_other(ended, joiner),
+    pub(super) fn tell_task(&self, word: Word) {
+        if word.core() == self.lease.id {
+            self.wake(word);
+        } else {
+            word.wake();
         }
     }
 
+    /// Tells whoever waited for a task that has ended. It may be gone before this returns, which an argument
+    /// that is a reference may not.
     #[inline(never)]
-    fn tell_other(&self, ended: NonNull<Header>, joiner: Joiner) {
+    pub(super) fn tell(&self, ended: NonNull<Header>, joiner: Joiner) {
         match joiner {
-            Joiner::Task(word) => word.wake(),
+            Joiner::Task(word) => self.tell_task(word),
             Joiner::Place(place) => {
                 // SAFETY: it is there until somebody is told of its end, below.
                 if let Some(waker) = self.sets.ended(unsafe { ended.as_ref() }, place) {
@@ -472,8 +474,7 @@ impl Tasks {
         let header = unsafe { task.as_ref() };
         let slot = header.word.slot();
         if header.has(NAMED) {
-            let name = self.lock_names().remove(&slot);
-            drop(name);
+            self.forget_name(slot);
         }
         let inner = &mut *self.inner.borrow_mut();
         let entry = &mut inner.table[slot as usize];
@@ -485,6 +486,15 @@ impl Tasks {
         }
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
         unsafe { inner.blocks.give(task.cast(), class, layout) };
+    }
+}
+
+impl Tasks {
+    #[cold]
+    #[inline(never)]
+    fn forget_name(&self, slot: u32) {
+        let name = self.lock_names().remove(&slot);
+        drop(name);
     }
 }
 
