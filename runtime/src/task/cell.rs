@@ -309,12 +309,12 @@ impl<F: Future + 'static> TaskCell<F> {
                 return unsafe { Self::leave_error(cell, tasks, JoinError::panicked(payload)) };
             }
         }
-        if !this.header.has(HANDLE | FALLIBLE) && !needs_drop::<F::Output>() {
+        if !this.header.has(HANDLE | FALLIBLE | NAMED) && !needs_drop::<F::Output>() {
             // Nobody can look at the value, and there is nothing to it: the commonest end of all.
             this.header.set(DONE | TAKEN);
             std::mem::forget(value);
-            // SAFETY: done, and no handle is left, nor a joiner, who has one.
-            unsafe { tasks.release(cell.cast(), Self::CLASS, Self::LAYOUT) };
+            // SAFETY: done, and no handle is left, nor a joiner, who has one; it has no name.
+            unsafe { tasks.release_nameless(cell.cast(), Self::CLASS, Self::LAYOUT) };
             return;
         }
         // SAFETY: the future is gone.
@@ -449,21 +449,21 @@ unsafe fn result_of<T>(task: NonNull<Header>) -> NonNull<Result<T, JoinError>> {
 pub(super) unsafe fn free(task: NonNull<Header>, tasks: &Tasks) {
     // SAFETY: live until given back in the last line.
     let header = unsafe { task.as_ref() };
-    if !header.has(TAKEN) || header.has_foreign_joiner() {
+    if !header.has(TAKEN) || header.has(NAMED) || header.has_foreign_joiner() {
         // SAFETY: as the caller promised.
-        unsafe { drop_rest(task, tasks) };
+        return unsafe { free_all(task, tasks) };
     }
-    // SAFETY: as the caller promised; slot and layout are this task's.
-    unsafe { tasks.release(task, header.vtable.class, header.vtable.layout) };
+    // SAFETY: as the caller promised; slot and layout are this task's, and it has no name.
+    unsafe { tasks.release_nameless(task, header.vtable.class, header.vtable.layout) };
 }
 
-/// Drops the result, if it is still there, and who waited.
+/// As [`free`], of a task of which more than its memory may be left.
 ///
 /// # Safety
 /// As [`free`].
 #[inline(never)]
-unsafe fn drop_rest(task: NonNull<Header>, tasks: &Tasks) {
-    // SAFETY: live.
+unsafe fn free_all(task: NonNull<Header>, tasks: &Tasks) {
+    // SAFETY: live until given back in the last line.
     let header = unsafe { task.as_ref() };
     if !header.has(TAKEN) {
         // SAFETY: as the caller promised, and the result is there.
@@ -472,6 +472,8 @@ unsafe fn drop_rest(task: NonNull<Header>, tasks: &Tasks) {
     if let Some(Joiner::Other(joiner)) = header.take_joiner() {
         contained(|| drop(joiner));
     }
+    // SAFETY: as the caller promised; slot and layout are this task's.
+    unsafe { tasks.release(task, header.vtable.class, header.vtable.layout) };
 }
 
 /// Drops a result that nobody took.

@@ -472,10 +472,26 @@ impl Tasks {
     pub(super) unsafe fn release(&self, task: NonNull<Header>, class: Class, layout: Layout) {
         // SAFETY: live until given back below.
         let header = unsafe { task.as_ref() };
-        let slot = header.word.slot();
         if header.has(NAMED) {
-            self.forget_name(slot);
+            self.forget_name(header.word.slot());
         }
+        // SAFETY: as the caller promised.
+        unsafe { self.release_nameless(task, class, layout) };
+    }
+
+    /// As [`release`](Self::release), of a task without a name.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    pub(super) unsafe fn release_nameless(
+        &self,
+        task: NonNull<Header>,
+        class: Class,
+        layout: Layout,
+    ) {
+        // SAFETY: live until given back below.
+        let slot = unsafe { task.as_ref() }.word.slot();
         let inner = &mut *self.inner.borrow_mut();
         let entry = &mut inner.table[slot as usize];
         entry.task = None;
@@ -487,9 +503,7 @@ impl Tasks {
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
         unsafe { inner.blocks.give(task.cast(), class, layout) };
     }
-}
 
-impl Tasks {
     #[cold]
     #[inline(never)]
     fn forget_name(&self, slot: u32) {
