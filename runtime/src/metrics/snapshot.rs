@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Counters, Histograms};
+use super::{Counters, Histograms, StatsLevel};
 
 /// What one core did since it started, or several together, as plain data.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +16,9 @@ pub struct Snapshot {
     pub core: Option<usize>,
     /// How many cores this is the sum of; 1 for that of one.
     pub cores: usize,
+    /// What is recorded: with [`StatsLevel::Off`] the counters are zero whatever the core did. Of several
+    /// the least.
+    pub level: StatsLevel,
     /// The CPU that the core is pinned to, if it is.
     pub cpu: Option<usize>,
     /// What it did when this was taken; of several the liveliest.
@@ -35,6 +38,27 @@ pub struct Snapshot {
     /// Task queues, as of the same moment, the default one first; none while that is the only one. Of several
     /// cores one after the other.
     pub queues: Vec<QueueStats>,
+    /// Tasks with the longest polls of the last 10 to 20 s, the longest first, at most 16 of a core, as of the
+    /// same moment; none below [`StatsLevel::Histograms`], and in turns of more than 16 tasks only of the
+    /// polls that are timed, one in some 32.
+    pub long_polls: Vec<LongPoll>,
+}
+
+/// A task and the longest of its polls of late.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct LongPoll {
+    /// The task's id, as [`TaskId`](crate::TaskId) prints it. It may have ended.
+    pub task: String,
+    /// Its name, if it was given one and did not end in that very poll.
+    pub name: Option<String>,
+    /// Where it was spawned, as `file:line:column`; none for a main future.
+    pub spawned_at: Option<String>,
+    /// How long that poll took.
+    pub took: Duration,
+    /// Time from its end to this snapshot's gauges.
+    pub ago: Duration,
 }
 
 /// What one task queue did since it was made; the default one: since it was the only one.
@@ -176,6 +200,7 @@ impl Snapshot {
     pub fn merge(&mut self, other: &Self) {
         self.core = None;
         self.cpu = None;
+        self.level = if self.cores == 0 { other.level } else { self.level.min(other.level) };
         self.cores += other.cores;
         self.state = self.state.max(other.state);
         self.uptime = self.uptime.max(other.uptime);
@@ -188,6 +213,8 @@ impl Snapshot {
         self.gauges.merge(&other.gauges);
         self.cpu_time += other.cpu_time;
         self.queues.extend(other.queues.iter().cloned());
+        self.long_polls.extend(other.long_polls.iter().cloned());
+        self.long_polls.sort_by_key(|poll| std::cmp::Reverse(poll.took));
         for step in &other.step_downs {
             if !self.step_downs.contains(step) {
                 self.step_downs.push(step.clone());

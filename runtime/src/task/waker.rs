@@ -120,7 +120,7 @@ pub struct TaskId {
 
 impl TaskId {
     /// The id of the task that `word` names.
-    pub(super) fn of(word: Word) -> Self {
+    pub(crate) fn of(word: Word) -> Self {
         Self { core: word.core(), slot: word.slot(), generation: word.generation() }
     }
 }
