@@ -99,6 +99,29 @@ impl Ops {
         Self::default()
     }
 
+    /// One that listens where the setting `ops_addr` says, and shows these settings on `/config`; none if that
+    /// is `off`, as it is unless said. A port alone is one of the loopback interface.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    /// use coreloop_net::ops::Ops;
+    ///
+    /// // In a program: `.file("server.toml")?.environment(std::env::vars())?`
+    /// let config = Sources::new().flag("ops_addr=0")?.resolve()?;
+    /// coreloop::run(async {
+    ///     if let Some(ops) = Ops::configured(&config) {
+    ///         let listener = ops.bind().unwrap();
+    ///         assert!(listener.local_addr().unwrap().ip().is_loopback());
+    ///         drop(coreloop::spawn_named("ops", listener.serve()));
+    ///     }
+    /// })
+    /// .unwrap();
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
+    pub fn configured(config: &Resolved) -> Option<Self> {
+        config.ops_addr().map(|addr| Self::new().listen(addr).config(config))
+    }
+
     /// Where to listen. Whoever can reach that address can read everything: outside the loopback interface
     /// put a firewall, a network policy or a proxy before it.
     pub fn listen(mut self, addr: impl Into<SocketAddr>) -> Self {
