@@ -109,6 +109,9 @@ fn kept(kind: &'static str, value: &Value) -> Result<Side, String> {
     if series.is_empty() {
         return Err(format!("this {kind} was ended before it had figures to compare"));
     }
+    if let Some(empty) = series.iter().find(|series| series.samples.is_empty()) {
+        return Err(format!("series: {} has no samples", empty.label()));
+    }
     let mut facts = facts(value, "", &["version", "workload", "load", "goal", "rate", "seconds"]);
     facts.extend(self::facts(value, "/machine", &["kernel", "cpu_model", "network"]));
     if let Some(highest) = value["highest"].as_u64() {

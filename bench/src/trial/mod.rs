@@ -186,6 +186,7 @@ pub fn prepare(
     command: &str,
     echo: Echo,
     config: Option<PathBuf>,
+    budget: Duration,
 ) -> Result<(Processes, Head), Refusal> {
     let allowed = sys::allowed_cpus().unwrap_or_default();
     let cores = place::cores((args.series.server_core, args.series.load_core), &allowed)
@@ -208,7 +209,7 @@ pub fn prepare(
         workload: args.workload.clone(),
         load: in_words(&echo, false),
         goal: args.goal.to_string(),
-        budget_s: args.budget.as_secs_f64(),
+        budget_s: budget.as_secs_f64(),
         took_s: 0.0,
         seconds: args.seconds,
         seed: args.series.seed.unwrap_or_else(place::fresh_seed),
@@ -264,7 +265,9 @@ impl Processes {
         // What the terminal's environment sets would be part of "the defaults". A mask stays: it says what
         // the kernel shall be taken for.
         let names = Field::all().iter().filter(|field| field.name != "mask").map(Field::variable);
-        for name in names.chain(["PROFILE", "CORES", "PIN"].map(|n| format!("CORELOOP_{n}"))) {
+        for name in
+            names.chain(["PROFILE", "CORES", "PIN", "OPS_ADDR"].map(|n| format!("CORELOOP_{n}")))
+        {
             command.env_remove(name);
         }
         command

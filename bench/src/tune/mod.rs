@@ -5,7 +5,9 @@
 //! and `file`'s. The statistics are those of `peers`, and so are the runs, through `trial`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use crate::cli::trial::BUDGET;
 use crate::cli::tune::TuneArgs;
 use crate::peers::child::Trouble;
 use crate::peers::{Refusal, place, workloads};
@@ -32,6 +34,9 @@ use results::{Ending, Results};
 use space::{Candidate, Space};
 use stages::{Plan, Rate, tune};
 
+/// The longest budget that is chosen where none is given.
+const BUDGET_AT_MOST: Duration = Duration::from_secs(30 * 60);
+
 /// Exit code of what was not carried to its end.
 const EXIT_UNKNOWN: u8 = 3;
 
@@ -52,7 +57,10 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     for path in [&args.trial.json, &args.out].into_iter().flatten() {
         write::probe(path)?;
     }
-    let (mut runner, mut head) = trial::prepare(&args.trial, "tune", echo, None)?;
+    let budget = args.trial.budget.unwrap_or_else(|| {
+        stages::time_for(space.candidates.len(), args.trial.seconds).clamp(BUDGET, BUDGET_AT_MOST)
+    });
+    let (mut runner, mut head) = trial::prepare(&args.trial, "tune", echo, None, budget)?;
     let rate = match args.rate {
         Some(rate) => Rate::Fixed(rate),
         None if echo.open => Rate::Share(workloads::OPEN_SHARE),
@@ -61,7 +69,6 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     head.load = trial::in_words(&echo, rate != Rate::Closed);
     head.seed = args.trial.series.seed.unwrap_or_else(place::fresh_seed);
     process::catch_signals();
-    let budget = args.trial.budget;
     let plan =
         Plan { goal: args.trial.goal, seed: head.seed, budget, candidates: space.candidates };
     let progress = Progress::new(budget, args.trial.quiet);

@@ -143,7 +143,7 @@ fn what_is_printed_has_every_setting_its_value_and_its_origin() {
     let text = resolved.to_string();
     let words: Vec<Vec<&str>> =
         text.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words.len(), Field::all().len() + 3, "{text}");
+    assert_eq!(words.len(), Field::all().len() + 4, "{text}");
     for row in [
         &["cores", "all", "default"][..],
         &["stats", "histograms", "s.toml:1"],
