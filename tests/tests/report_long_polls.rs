@@ -33,6 +33,7 @@ fn of<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a LongPoll> {
 
 #[test]
 fn report_the_task_with_the_longest_poll_is_named() {
+    let mut id = String::new();
     let seen = here(Settings::default().stats(StatsLevel::Histograms), async || {
         let idle = spawn_named("idle", sleep(Duration::from_secs(3600)));
         let slow = spawn_named("slow", async {
@@ -45,10 +46,12 @@ fn report_the_task_with_the_longest_poll_is_named() {
             yield_now().await;
         }
         let seen = snapshot().await;
+        id = slow.id().to_string();
         drop((idle, slow));
         seen
     });
     let slow = of(&seen, "slow").unwrap_or_else(|| panic!("{:?}", seen.long_polls));
+    assert_eq!(slow.task, id, "as the task's own id is printed");
     assert!(slow.took >= BLOCKED, "{slow:?}");
     assert!(slow.spawned_at.as_ref().unwrap().contains("report_long_polls.rs:"), "{slow:?}");
     assert_eq!(seen.long_polls[0].took, seen.long_polls.iter().map(|p| p.took).max().unwrap());

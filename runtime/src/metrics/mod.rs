@@ -23,6 +23,7 @@ pub(crate) use counters::Kind;
 pub use histogram::Histogram;
 pub use histograms::Histograms;
 pub(crate) use histograms::Latency;
+pub(crate) use snapshot::LongPollSaid;
 pub use snapshot::{CoreState, Gauges, LongPoll, QueueStats, Snapshot, StepDown};
 
 use counters::COUNTERS;
@@ -74,7 +75,7 @@ struct Said {
     at_ns: u64,
     step_downs: Vec<StepDown>,
     queues: Vec<QueueStats>,
-    long_polls: Vec<LongPoll>,
+    long_polls: Vec<LongPollSaid>,
 }
 
 /// Tells a waker, and contains and counts its panic: a stranger's waker must not take the core down.
@@ -200,7 +201,7 @@ impl Recorder {
     }
 
     /// What its task queues have done, and which tasks had the longest polls.
-    pub(crate) fn say_tasks(&self, queues: Vec<QueueStats>, long_polls: Vec<LongPoll>) {
+    pub(crate) fn say_tasks(&self, queues: Vec<QueueStats>, long_polls: Vec<LongPollSaid>) {
         let mut said = self.said();
         (said.queues, said.long_polls) = (queues, long_polls);
     }
@@ -243,7 +244,7 @@ impl Recorder {
             cpu_time: said.cpu_time,
             step_downs: said.step_downs,
             queues: said.queues,
-            long_polls: said.long_polls,
+            long_polls: said.long_polls.iter().map(|poll| poll.told(said.at_ns)).collect(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Owns [`Snapshot`] and its parts, their sums and differences. Nothing in here is shared with a core.
 
 use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Counters, Histograms, StatsLevel};
@@ -59,6 +61,30 @@ pub struct LongPoll {
     pub took: Duration,
     /// Time from its end to this snapshot's gauges.
     pub ago: Duration,
+}
+
+/// The same as a core says it: without a word of text, which whoever reads it makes.
+#[derive(Clone, Debug)]
+pub(crate) struct LongPollSaid {
+    pub(crate) task: [u32; 3],
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) spawned_at: Option<&'static Location<'static>>,
+    pub(crate) took_ns: u64,
+    pub(crate) ended_ns: u64,
+}
+
+impl LongPollSaid {
+    /// In words, as of `now_ns`.
+    pub(super) fn told(&self, now_ns: u64) -> LongPoll {
+        let [core, slot, generation] = self.task;
+        LongPoll {
+            task: format!("{core}.{slot}.{generation}"),
+            name: self.name.as_ref().map(ToString::to_string),
+            spawned_at: self.spawned_at.map(ToString::to_string),
+            took: Duration::from_nanos(self.took_ns),
+            ago: Duration::from_nanos(now_ns.saturating_sub(self.ended_ns)),
+        }
+    }
 }
 
 /// What one task queue did since it was made; the default one: since it was the only one.

@@ -123,6 +123,11 @@ impl TaskId {
     pub(crate) fn of(word: Word) -> Self {
         Self { core: word.core(), slot: word.slot(), generation: word.generation() }
     }
+
+    /// What it is printed as, a full stop between each two.
+    pub(crate) fn parts(self) -> [u32; 3] {
+        [self.core, self.slot, self.generation]
+    }
 }
 
 impl fmt::Display for TaskId {
