@@ -142,14 +142,7 @@ pub fn tune<R: Runner>(
     let began = runner.elapsed();
     watch(began, "a first run, which does not count");
     let first = attempt(runner, &Ask { changes: &[], rate: fixed(rate) })?;
-    let rate = match rate {
-        Rate::Closed => None,
-        Rate::Fixed(rate) => Some(rate),
-        Rate::Share(share) => {
-            let most = first.figures.get("requests_per_s").copied().unwrap_or(0.0);
-            Some(((most * share / 1e3).floor() as u64 * 1_000).max(1_000))
-        }
-    };
+    let rate = rate.after(&first);
     let mut search = Search {
         cost: runner.elapsed() - began,
         end: began + plan.budget,
@@ -169,6 +162,20 @@ pub fn tune<R: Runner>(
     };
     search.stages(can);
     Ok(search.found)
+}
+
+impl Rate {
+    /// The rate, once the defaults ran.
+    pub fn after(self, first: &Measured) -> Option<u64> {
+        match self {
+            Rate::Closed => None,
+            Rate::Fixed(rate) => Some(rate),
+            Rate::Share(share) => {
+                let most = first.figures.get("requests_per_s").copied().unwrap_or(0.0);
+                Some(((most * share / 1e3).floor() as u64 * 1_000).max(1_000))
+            }
+        }
+    }
 }
 
 fn fixed(rate: Rate) -> Option<u64> {

@@ -52,29 +52,47 @@ pub struct Settings {
 settings! {
     /// Entries of the submission queue. A full one is flushed early, so more of them save calls only in very
     /// busy ticks. If memory that may be locked is short, fewer are taken.
+    ///
+    /// Counted: 256 connections that are written to and answered in one turn took 118 enters in the middle of
+    /// turns with 8 entries, 12 with 64, none with 1,024.
     ring_entries(): u32 = 1024, in 8 => 32_768,
         who "servers with thousands of answers a turn", shows "`enters` in the report";
     /// Entries of the completion queue. More completions than that at a time go to the kernel's backlog:
     /// nothing is lost, and the counter `cq_overflows` says so.
+    ///
+    /// Counted: 256 such connections overflowed 16 entries at 255 enters, 4,096 at none.
     cq_entries(): u32 = 4096, in 16 => 65_536,
         who "servers whose report shows `cq_overflows`", shows "`cq_overflows`";
     /// Receive buffers of the core. Idle connections hold none. 128 of them circulate at first, more only
     /// while those run low; memory is touched only when used.
+    ///
+    /// Counted: of 128 chunks that were received and kept 116 were copied or had to wait with 16 buffers, none
+    /// with 1,024.
     buffers(own): u32 = 1024, in 1 => 32_768,
-        who "servers that hold many chunks at a time", shows "`buffer_shortages`, memory";
+        who "servers that hold many chunks at a time", shows "`buffers_out`, `chunks_copied`, memory";
     /// Bytes in each receive buffer: the most that one receive can bring.
+    ///
+    /// Counted: a message of 256 KiB took 65 receives of 4 KiB, 17 of 16 KiB, 5 of 64 KiB.
     buffer_size(own): u32 = 16 * 1024, in 64 => 16 << 20,
         who "servers of large or only of small messages", shows "rate at 16 KiB, memory";
     /// Receive buffers that the chunks of one socket may hold; above, it gets copies: so many chunks cost no
     /// copy, each further one its bytes, counted in `chunks_copied`.
+    ///
+    /// Counted: of 64 chunks that one connection kept 64 were copied with a quota of 0, 56 with 8, none with 64.
     chunk_quota(): u32 = 8, in 0 => 32_768,
         who "servers that keep chunks", shows "`chunks_copied`";
     /// Resolution of timers. A timer fires at most so much late on an idle core, and never early.
+    ///
+    /// Counted: for 1,000 sleeps that end 50 us apart the core slept and woke 418 times at 10us, 30 times at 1ms,
+    /// 6 times at 10ms (a loaded machine, on which many had ended by the time that the core woke).
     timer_resolution(): Duration = Duration::from_millis(1),
         in Duration::from_micros(1) => Duration::from_secs(1),
         who "load generators, pacing", shows "timer lateness";
     /// Time that the tasks of one turn may take together before I/O and timers get a look. It is checked
     /// every 32 polls; a single poll is never interrupted.
+    ///
+    /// Counted: 1,000 tasks that compute for 20 us each took 8 turns at 5ms and 32 at 500us; 33 at 125us, since 32
+    /// such polls take longer than either.
     tick_quota(): Duration = Duration::from_micros(500),
         in Duration::from_micros(1) => Duration::from_secs(1),
         who "servers with long batches of tasks", shows "tick length, p99 of I/O beside a busy task";
@@ -140,15 +158,22 @@ settings! {
         who "whoever sets `napi`", shows "interrupts of the card";
     /// Writes of one buffer of at least so many bytes are sent from that buffer itself, without a copy; they
     /// end when the peer has acknowledged them, a round trip later. Meant for large writes through a network
-    /// card; on loopback the kernel copies all the same. Needs Linux 6.0. When a loop closes, connections
+    /// card; on loopback the kernel copies all the same. Needs Linux 6.0. (Counted: 100 writes of 64 KiB are 100
+    /// sends without copy at 16k, and none at 1M.) When a loop closes, connections
     /// whose peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
     /// What to do before sleeping: nothing (`off`), learn whether a spin pays (`dial`), or spin for a time
     /// whatever it brings. A core that always spins uses a whole CPU. At most 1 s.
+    ///
+    /// Counted: for 500 messages, one each 200 us, the core slept 1,002 times without spins and 14 times with
+    /// spins of 2ms. On a loaded machine the dial had learnt that they did not pay: 995 times.
     spin(): Spin = Spin::Dial,
         who "latency on few connections; off where CPUs are shared", shows "`docs/MEASURING.md`, the gaps";
     /// What to record: each level costs more than the one before.
+    ///
+    /// Counted: 1,420 instructions for an echo with nothing, 1,425 with counters (+0.3 %), 1,459 with histograms
+    /// (+2.7 %), user space alone; 0.5 KiB a core for the first two, 357 KiB for the third.
     stats(): StatsLevel = StatsLevel::Counters,
         who "whoever wants histograms", shows "the report itself";
     /// Debug mode: a poll of a task, or a closure from another thread, that keeps its core for longer than
@@ -185,10 +210,15 @@ settings! {
     /// Threads that may do the blocking work of this core at a time: see
     /// [`spawn_blocking`](crate::spawn_blocking). They are started when needed. What blocks mostly waits, so
     /// they may well outnumber the CPUs; but each core has its own, and each takes a stack.
+    ///
+    /// Counted: 64 closures that sleep ran on 1, 4 and 16 threads, as many as were allowed.
     blocking_threads(): u32 = 16, in 1 => 1024,
         who "users of `spawn_blocking`", shows "threads of the process";
     /// Closures that may be queued for those threads. Where the queue is full the tasks that stand for
     /// further ones wait for room, in turn.
+    ///
+    /// Counted: of 64 closures for one thread 4 were queued where the queue had 4 places, and the others' tasks
+    /// waited; all 64 with 1,024.
     blocking_queue(): u32 = 1024, in 1 => 1 << 20,
         who "users of `spawn_blocking`", shows "memory under load";
 }
