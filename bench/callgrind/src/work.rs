@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use coreloop::sched::TaskQueue;
 use coreloop::time::sleep;
-use coreloop::{EventLoop, Handle, Settings, StatsLevel, spawn, sync, yield_now};
+use coreloop::{EventLoop, Settings, StatsLevel, spawn, sync, yield_now};
 
 use crate::echo;
 
@@ -111,7 +111,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "look",
-        what: "the same with what it has now, which the core itself says: less a snapshot, what it is held up",
+        what: "the same, and the core enters what it has now: less a snapshot, that is what holds it up",
         small: 20,
         large: 220,
         run: |count| looks(count, true),
@@ -243,10 +243,12 @@ fn mail(count: u64) {
     }
 }
 
-/// A core of 1,000 tasks, 16 task queues and recorded latencies is looked at.
-fn looks(count: u64, asks: bool) {
+/// A core of 1,000 tasks, 16 task queues and recorded latencies is looked at: its book is read, and before that it
+/// may enter what it has now.
+fn looks(count: u64, enters: bool) {
     let settings = Settings::default().stats(StatsLevel::Histograms);
-    EventLoop::with(settings).expect("a loop").block_on(async move {
+    let mut event_loop = EventLoop::with(settings).expect("a loop");
+    let queues = event_loop.block_on(async move {
         let queues: Vec<TaskQueue> = (0..15)
             .map(|at| TaskQueue::builder(format!("queue {at}")).build().expect("room"))
             .collect();
@@ -256,10 +258,13 @@ fn looks(count: u64, asks: bool) {
         for _ in 0..10 {
             yield_now().await;
         }
-        let handle = Handle::current();
-        for _ in 0..count {
-            let seen = if asks { handle.stats(0).await } else { handle.snapshot(0) };
-            assert!(seen.expect("it is there").histograms.is_some());
-        }
+        queues
     });
+    let handle = event_loop.handle();
+    for _ in 0..count {
+        let seen =
+            if enters { event_loop.stats() } else { handle.snapshot(0).expect("it is there") };
+        assert!(seen.histograms.is_some() && seen.queues.len() == usize::from(enters) * 16);
+    }
+    drop(queues);
 }

@@ -220,6 +220,14 @@ mod tests {
             (r#"{"schema_version":9}"#, "is 9; this program reads 1"),
             (r#"{"schema_version":1,"command":"serve echo"}"#, "`serve echo` has nothing"),
             (r#"{"schema_version":1}"#, "no results of run, load, peers"),
+            ("[1, 2]", "schema_version"),
+            ("7", "schema_version"),
+            (r#"{"schema_version":1,"command":"tune","series":[]}"#, "ended before it had figures"),
+            (r#"{"schema_version":1,"command":"tune","series":7}"#, "series"),
+            (
+                r#"{"schema_version":1,"command":"search","series":[{"of":"","figure":"p99","unit":"","less_is_better":true,"samples":[]}]}"#,
+                "p99 has no samples",
+            ),
         ] {
             let error = parse(&serde_json::from_str(text).unwrap()).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
