@@ -57,6 +57,7 @@ pub mod systemd;
 pub mod task;
 pub mod time;
 mod wheel;
+mod words;
 
 #[cfg(feature = "macros")]
 pub use coreloop_macros::{main, test};

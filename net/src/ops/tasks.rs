@@ -100,7 +100,11 @@ fn row(task: &doc::Task) -> [String; 8] {
     [
         task.id.clone(),
         task.state.clone(),
-        if task.spawned_at.is_some() { format!("{age:.1?}") } else { "-".to_owned() },
+        if task.spawned_at.is_some() {
+            format!("{:.1} s", age.as_secs_f64())
+        } else {
+            "-".to_owned()
+        },
         task.name.clone().unwrap_or_else(|| "-".to_owned()),
         task.queue.as_ref().map_or("-".to_owned(), |queue| format!("queue {queue}")),
         if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
@@ -127,7 +131,7 @@ mod tests {
             queue: None,
             age_ns: 1_500_000_000,
             state: "waiting".into(),
-            waits_for: vec![doc::Wait { text: "a timer in 1.0s".into(), ..Default::default() }],
+            waits_for: vec![doc::Wait { text: "a timer in 1 s".into(), ..Default::default() }],
         };
         let batch = doc::Task { queue: Some("batch".into()), ..sleeper.clone() };
         let main = doc::Task { id: "0.0.1".into(), state: "running".into(), ..Default::default() };
@@ -141,8 +145,8 @@ mod tests {
         ];
         let expected = "\
 core 0: 5 tasks
-  0.0.1  running  -     -    -                main
-  0.1.1  waiting  1.5s  nap  a timer in 1.0s  src/main.rs:7:9  by 0.0.1
+  0.0.1  running  -      -    -               main
+  0.1.1  waiting  1.5 s  nap  a timer in 1 s  src/main.rs:7:9  by 0.0.1
   and 3 more: ask for them with ?max=
 core 1: the core has ended
 ";
@@ -150,8 +154,8 @@ core 1: the core has ended
         let cores = vec![doc::CoreTasks { tasks: vec![main, batch], ..Default::default() }];
         let expected = "\
 core 0: 2 tasks
-  0.0.1  running  -     -    -            -                main
-  0.1.1  waiting  1.5s  nap  queue batch  a timer in 1.0s  src/main.rs:7:9  by 0.0.1
+  0.0.1  running  -      -    -            -               main
+  0.1.1  waiting  1.5 s  nap  queue batch  a timer in 1 s  src/main.rs:7:9  by 0.0.1
 ";
         assert_eq!(text(&doc::Tasks { cores, ..Default::default() }), expected);
     }
