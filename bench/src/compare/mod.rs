@@ -1,7 +1,7 @@
 //! `compare`: what differs beyond noise between two files of results.
 //!
-//! Owns the rows, the words and the exit code. What a file has to compare is `read`'s, how sure a difference
-//! is `shift`'s.
+//! Owns the rows, the words and the exit code. What a file has to compare is `read`'s, how sure a
+//! difference is `shift`'s.
 
 use std::process::ExitCode;
 

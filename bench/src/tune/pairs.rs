@@ -1,7 +1,8 @@
-//! Candidates beside the defaults in a given number of blocks: what each of them does, and nothing searched.
+//! Candidates beside the defaults in a given number of blocks: what each of them does, and nothing
+//! searched.
 //!
-//! Owns that form of `tune` and its table. Each block runs the defaults and every candidate once, in an order
-//! drawn from the seed.
+//! Owns that form of `tune` and its table. Each block runs the defaults and every candidate once, in an
+//! order drawn from the seed.
 
 use std::time::Duration;
 

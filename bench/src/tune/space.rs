@@ -1,9 +1,9 @@
 //! What can be tried: values for each setting, made from the runtime's table of settings.
 //!
-//! Owns how values follow from a row: a number or a time is tried at a quarter and at four times its default,
-//! a setting whose form names its values at each of these. A row that is new is tried without a word here;
-//! [`NOT_TRIED`] names those that are no matter of speed. What this kernel would step down is left out, and
-//! told. Runs nothing.
+//! Owns how values follow from a row: a number or a time is tried at a quarter and at four times its
+//! default, a setting whose form names its values at each of these. A row that is new is tried without a
+//! word here; [`NOT_TRIED`] names those that are no matter of speed. What this kernel would step down is
+//! left out, and told. Runs nothing.
 
 use std::time::Duration;
 
@@ -61,8 +61,8 @@ const VALUES: [(&str, &[&str]); 4] = [
     ("task_work", &["cooperative"]),
 ];
 
-/// Rows in the order in which they are likely to matter, for a search that has no time for all; those that are
-/// not named come between the two.
+/// Rows in the order in which they are likely to matter, for a search that has no time for all; those that
+/// are not named come between the two.
 const LIKELY: [&str; 6] = ["spin", "min_wait", "sqpoll", "task_work", "tick_quota", "buffer_size"];
 const UNLIKELY: [&str; 5] =
     ["ring_entries", "timer_resolution", "buffers", "chunk_quota", "cq_entries"];
@@ -166,7 +166,8 @@ pub fn space(
     space
 }
 
-/// Less for what is more likely to matter: profiles, which change several things, are behind the spin alone.
+/// Less for what is more likely to matter: profiles, which change several things, are behind the spin
+/// alone.
 fn rank(candidate: &Candidate) -> usize {
     let place = |names: &[&str]| {
         let name = candidate.changes.first().map(|(name, _)| name.as_str());

@@ -109,13 +109,14 @@ const COMBINED_MAX: usize = 8;
 const CHANGES_MAX: usize = 6;
 /// More blocks than this resolve nothing that anybody would notice.
 const BLOCKS_MAX: usize = 200;
-/// What a run takes beyond the time that is measured: starts, warm-up, ends, and one in some that is repeated.
+/// What a run takes beyond the time that is measured: starts, warm-up, ends, and one in some that is
+/// repeated.
 const RUN_EXTRA_S: f64 = 1.0;
 /// Room for runs that take longer, or again.
 const SLACK: f64 = 1.1;
 
-/// Time in which so many candidates are all tried, if runs of `seconds` take no longer than they do on a quiet
-/// machine.
+/// Time in which so many candidates are all tried, if runs of `seconds` take no longer than they do on a
+/// quiet machine.
 pub fn time_for(candidates: usize, seconds: f64) -> Duration {
     let fewest = |runs: &usize| {
         let rounds = halving(candidates, *runs, SCREENED);

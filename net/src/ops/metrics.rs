@@ -118,8 +118,8 @@ fn histograms(cores: &[Snapshot]) -> impl Iterator<Item = Family<'_>> {
     })
 }
 
-/// Task queues of the cores that have others than the default one. Queues of one core that have the same name
-/// are one here: a sample must be told from the next by its labels.
+/// Task queues of the cores that have others than the default one. Queues of one core that have the same
+/// name are one here: a sample must be told from the next by its labels.
 fn queues(cores: &[Snapshot]) -> Vec<Family<'_>> {
     let mut all: BTreeMap<(usize, &str), QueueStats> = BTreeMap::new();
     for (core, snapshot) in numbered(cores) {

@@ -1,9 +1,9 @@
 //! What a running server says of itself, over HTTP: feature `ops`.
 //!
-//! Owns [`Ops`], the listener for those who run the server: metrics for Prometheus, lists of tasks, settings
-//! in force, and answers for probes. It is a task of one core; what other cores did is read without stopping
-//! them. Invariants: it changes nothing, every request, answer and wait is bounded, and it listens on the
-//! loopback interface unless told otherwise, since it asks nobody who they are.
+//! Owns [`Ops`], the listener for those who run the server: metrics for Prometheus, lists of tasks,
+//! settings in force, and answers for probes. It is a task of one core; what other cores did is read
+//! without stopping them. Invariants: it changes nothing, every request, answer and wait is bounded, and it
+//! listens on the loopback interface unless told otherwise, since it asks nobody who they are.
 //!
 //! | path | gives |
 //! |---|---|
@@ -99,8 +99,8 @@ impl Ops {
         Self::default()
     }
 
-    /// One that listens where the setting `ops_addr` says, and shows these settings on `/config`; none if that
-    /// is `off`, as it is unless said. A port alone is one of the loopback interface.
+    /// One that listens where the setting `ops_addr` says, and shows these settings on `/config`; none if
+    /// that is `off`, as it is unless said. A port alone is one of the loopback interface.
     ///
     /// ```
     /// use coreloop::config::Sources;

@@ -3,8 +3,8 @@
 //! Owns a short list: who had a poll that was longer than a bound, and how long its longest was, of the
 //! present window of time and of the one before. The bound rises while many polls are beyond it and falls
 //! with the next window, so that the list costs next to nothing however short or long the polls are; a poll
-//! that is longer than all before it in its window is always listed. Fed by polls that are timed, so there is
-//! none below the level of histograms.
+//! that is longer than all before it in its window is always listed. Fed by polls that are timed, so there
+//! is none below the level of histograms.
 
 use crate::metrics::LongPollSaid;
 use crate::task::{TaskId, Whose};

@@ -37,12 +37,12 @@ pub struct Snapshot {
     pub cpu_time: Duration,
     /// What was asked for and could not be had here.
     pub step_downs: Vec<StepDown>,
-    /// Task queues, as of the same moment, the default one first; none while that is the only one. Of several
-    /// cores one after the other.
+    /// Task queues, as of the same moment, the default one first; none while that is the only one. Of
+    /// several cores one after the other.
     pub queues: Vec<QueueStats>,
-    /// Tasks with the longest polls of the last 10 to 20 s, the longest first, at most 16 of a core, as of the
-    /// same moment; none below [`StatsLevel::Histograms`], and in turns of more than 16 tasks only of the
-    /// polls that are timed, one in some 32.
+    /// Tasks with the longest polls of the last 10 to 20 s, the longest first, at most 16 of a core, as of
+    /// the same moment; none below [`StatsLevel::Histograms`], and in turns of more than 16 tasks only of
+    /// the polls that are timed, one in some 32.
     pub long_polls: Vec<LongPoll>,
 }
 
@@ -200,8 +200,8 @@ gauges! {
 }
 
 impl Gauges {
-    /// Bytes of all the core's tables together; receive buffers are not among them, since what is mapped for
-    /// those says little of the memory that they take.
+    /// Bytes of all the core's tables together; receive buffers are not among them, since what is mapped
+    /// for those says little of the memory that they take.
     pub fn bytes_tables(&self) -> u64 {
         self.bytes_tasks + self.bytes_timers + self.bytes_ops + self.bytes_stats
     }

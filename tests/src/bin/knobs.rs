@@ -1,9 +1,9 @@
 //! What settings do, in counts: `cargo run --release -p coreloop-tests --bin knobs [NAME]`.
 //!
-//! Each setting has a small fixed piece of work that is done with several of its values; what is told are the
-//! core's own counters, which don't depend on the machine's speed, or hardly. The figures of the settings' pages
-//! are from here. Settings whose effect is in time alone are not among them: `bench/knobs` compares those in
-//! pairs.
+//! Each setting has a small fixed piece of work that is done with several of its values; what is told are
+//! the core's own counters, which don't depend on the machine's speed, or hardly. The figures of the
+//! settings' pages are from here. Settings whose effect is in time alone are not among them: `bench/knobs`
+//! compares those in pairs.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! What a look at a core takes of it, in time: `cargo run --release -p coreloop-tests --bin look`.
 //!
-//! A core that has nothing else to do is looked at from another thread, so that each turn of its is a look: its
-//! own histogram of turns is that of looks. How much it is in instructions and bytes is counted elsewhere
-//! (`bench/callgrind`, `report_look`), without a clock.
+//! A core that has nothing else to do is looked at from another thread, so that each turn of its is a look:
+//! its own histogram of turns is that of looks. How much it is in instructions and bytes is counted
+//! elsewhere (`bench/callgrind`, `report_look`), without a clock.
 
 use std::time::Duration;
 

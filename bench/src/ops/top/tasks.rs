@@ -1,7 +1,7 @@
 //! The tasks as `top` shows them: in groups or one by one, the slowest or the oldest first.
 //!
-//! Owns how the list of tasks and the list of the longest polls become one table. A task with a long poll may
-//! have ended since: then its row counts no task. Pure: knows neither the terminal nor the network.
+//! Owns how the list of tasks and the list of the longest polls become one table. A task with a long poll
+//! may have ended since: then its row counts no task. Pure: knows neither the terminal nor the network.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,8 @@ use crate::ops::top::model::LongPollView;
 /// Tasks that were spawned at the same place under the same name, or one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRow {
-    /// How many are in the list; none if they ended after their long poll, or began after the list was read.
+    /// How many are in the list; none if they ended after their long poll, or began after the list was
+    /// read.
     pub count: usize,
     /// The age of the oldest.
     pub oldest_ns: Option<u64>,
