@@ -111,6 +111,9 @@ const REPEATS: usize = 1;
 /// Load before measuring: short, since everything here is over soon.
 const WARMUP: Duration = Duration::from_millis(200);
 
+/// A load that takes longer than this beyond its time has failed: the budget is for those that do not.
+const LOAD_EXTRA: Duration = Duration::from_secs(15);
+
 /// Runs, and once more if the run was disturbed; the less disturbed one counts.
 pub fn attempt(runner: &mut impl Runner, ask: &Ask<'_>) -> Result<Measured, Trouble> {
     let mut best = runner.run(ask)?;
@@ -226,6 +229,7 @@ pub fn prepare(
         rate: 0,
         idle_max: 1,
         work_divisor: 1,
+        load_extra: LOAD_EXTRA,
         scratch: scratch.0.clone(),
     };
     let processes = Processes {
