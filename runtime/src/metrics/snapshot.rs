@@ -51,7 +51,7 @@ pub struct Snapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[non_exhaustive]
 pub struct LongPoll {
-    /// The task's id, as [`TaskId`](crate::TaskId) prints it. It may have ended.
+    /// The task's id, as [`TaskId`](crate::task::TaskId) prints it. It may have ended.
     pub task: String,
     /// Its name, if it was given one and did not end in that very poll.
     pub name: Option<String>,
