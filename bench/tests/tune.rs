@@ -209,6 +209,8 @@ fn what_can_not_be_is_refused_in_words() {
         (&["tune", "echo-64", "--goal", "cpu", "--try", "spin=often"], 2, "often"),
         (&["tune", "echo-64", "--goal", "cpu", "--budget", "1s"], 2, "must be 2s to 24h"),
         (&["tune", "echo-64"], 2, "--goal"),
+        (&["tune", "echo-64", "--goal", "cpu", "--pairs", "4"], 2, "5 to 1"),
+        (&["tune", "echo-64", "--goal", "cpu", "--pairs", "9", "--out", "x"], 2, "--out"),
         (&["search", "echo-64", "--goal", "cpu"], 2, "has no bound"),
         (&["search", "echo-64", "--goal", "p99<1ms", "--set", "spim=off"], 2, "did you mean spin?"),
         (&["compare", "/nonexistent/a.json", "b.json"], 1, "can't read /nonexistent/a.json"),
@@ -218,4 +220,42 @@ fn what_can_not_be_is_refused_in_words() {
         assert_eq!(ended.code, Some(code), "{args:?}: {ended:?}");
         assert!(ended.stderr.contains(part), "{args:?}: {ended:?}");
     }
+}
+
+#[test]
+fn settings_are_told_in_pairs_and_ctrl_c_leaves_no_process() {
+    if !able("settings_are_told_in_pairs_and_ctrl_c_leaves_no_process") {
+        return;
+    }
+    let json = scratch("pairs.json");
+    let common = ["--goal", "cpu", "--only", "stats", "--seconds", "0.1", "--json", path(&json)];
+    let ended = tune(&[&common[..], &["--pairs", "5"]].concat());
+    assert!(matches!(ended.code, Some(0 | 3)), "{ended:?}");
+    assert!(ended.stdout.contains("CPU per request: with it"), "{ended:?}");
+    let results = take_json(&json);
+    let rows = results["rows"].as_array().unwrap();
+    let candidates: Vec<&str> = rows.iter().map(|row| row["candidate"].as_str().unwrap()).collect();
+    assert_eq!(candidates, ["stats=off", "stats=histograms"]);
+
+    let fixed = ["tune", "echo-64", "--connections", "4", "--no-namespace", "--pairs", "500"];
+    let mut running = Running::start(&[&fixed[..], &common].concat());
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let pid = running.pid();
+    let children = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let ids: Vec<u32> =
+            text.unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect();
+        ids
+    };
+    let theirs = children();
+    // SAFETY: kill takes two numbers; the process is our child, and not yet waited for.
+    assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGINT) }, 0);
+    let status = running.wait();
+    assert!(matches!(status.code(), Some(1 | 3)), "{status:?}");
+    for id in theirs {
+        let left = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        assert!(!left.contains("echo"), "process {id} is left: {left}");
+    }
+    // Where the machine was too slow for even one run there is none.
+    drop(std::fs::remove_file(json));
 }

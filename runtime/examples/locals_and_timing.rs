@@ -38,7 +38,7 @@ async fn handle() {
 
 /// Says how `name` ended, and that it took some time.
 fn told(name: &'static str) -> impl FnOnce(Timing) {
-    move |timing| println!("  {name}: {:?}, after {:.0?}", timing.ended, timing.took)
+    move |timing| println!("  {name}: {timing}")
 }
 
 /// Runs it; the guide's tests do so too.

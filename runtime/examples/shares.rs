@@ -61,11 +61,13 @@ fn main() -> Result<(), QueueError> {
         stop.set(true);
         println!("{:<8} {:>6} {:>10} {:>12}", "queue", "shares", "polls", "CPU time");
         for stats in [batch.stats(), paying.stats(), urgent.stats()] {
-            let cpu = format!("{:.1?}", stats.cpu_time);
+            let cpu = format!("{:.1} ms", stats.cpu_time.as_secs_f64() * 1e3);
             println!("{:<8} {:>6} {:>10} {cpu:>12}", stats.name, stats.shares, stats.polls);
         }
         println!(
-            "urgent polls are {within:.0?} late with a goal of 100 µs, {without:.0?} with none"
+            "urgent polls are {} µs late with a goal of 100 µs, {} µs with none",
+            within.as_micros(),
+            without.as_micros()
         );
         Ok(())
     };

@@ -26,6 +26,7 @@ use crate::sys::Kernel;
 use crate::sys::linux::Linux;
 use crate::task::table::ROOT;
 use crate::time::Instant;
+use crate::words::Time;
 
 /// Drives `main` to its end on a loop of the calling thread, then cleans up: tasks that are still running
 /// are cancelled, and their destructors have run before this returns.
@@ -252,8 +253,9 @@ impl Drop for EventLoop {
         }
         if report.blocking_left > 0 {
             eprintln!(
-                "coreloop: {} closures of spawn_blocking still run (grace {:?}); they are left behind",
-                report.blocking_left, self.grace
+                "coreloop: {} closures of spawn_blocking still run (grace {}); they are left behind",
+                report.blocking_left,
+                Time(self.grace)
             );
         }
     }

@@ -19,6 +19,7 @@ use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 use crate::task::info::Note;
 use crate::task::report::{Report, Reporter};
 use crate::task::{JoinError, current};
+use crate::words::Time;
 
 /// A runtime's cores, from any thread. Clones name the same ones; it may outlive them.
 #[derive(Clone)]
@@ -301,7 +302,8 @@ pub enum PostError {
     },
     /// The core has not answered in time: one of its tasks keeps it busy, or nobody drives it.
     #[error(
-        "the core has not answered within {limit:?}: a task keeps it busy, or nobody drives it"
+        "the core has not answered within {}: a task keeps it busy, or nobody drives it",
+        Time(*.limit)
     )]
     NoAnswer {
         /// How long was waited.

@@ -57,6 +57,7 @@ pub mod systemd;
 pub mod task;
 pub mod time;
 mod wheel;
+mod words;
 
 #[cfg(feature = "macros")]
 pub use coreloop_macros::{main, test};
@@ -71,7 +72,7 @@ pub use executor::close::ShutdownReport;
 pub use executor::dial::Spin;
 pub use executor::list::all_tasks;
 pub use handle::{Handle, NoLoop, PostError, RemoteError, RemoteJoinHandle};
-pub use metrics::{CoreState, Counters, Gauges, Histogram, Histograms};
+pub use metrics::{CoreState, Counters, Gauges, Histogram, Histograms, LongPoll};
 pub use metrics::{QueueStats, Snapshot, StatsLevel, StepDown};
 pub use placement::{Cores, CoresError};
 pub use report::TaskList;

@@ -16,6 +16,7 @@ use crate::metrics::QueueStats;
 use crate::task::cell::AnyValue;
 use crate::task::queues::{DEFAULT, QUEUES_MAX, SHARES_DEFAULT, Terms};
 use crate::task::{JoinHandle, Tasks, current};
+use crate::words::Time;
 
 /// A queue of tasks that share a part of their core's time. It is a handle: clones are the same queue.
 ///
@@ -352,9 +353,10 @@ impl fmt::Display for QueueError {
             }
             Self::Latency { asked } => write!(
                 f,
-                "a latency goal of {asked:?}: it is from {:?} to {:?}",
-                TaskQueue::LATENCY_MIN,
-                TaskQueue::LATENCY_MAX
+                "a latency goal of {}: it is from {} to {}",
+                Time(*asked),
+                Time(TaskQueue::LATENCY_MIN),
+                Time(TaskQueue::LATENCY_MAX)
             ),
         }
     }

@@ -185,6 +185,6 @@ examples! {
         "between requests:", "latency", "tick", "wake_to_poll", "poll", "timer_late", "on a blocking thread:", "latency";
     guide_example_locals_and_timing: "../../runtime/examples/locals_and_timing.rs" as locals says
         "request 7: begins", "request 7: a helper inherits it", "no request: a stranger does not",
-        "no request: outside", "a nap: Ready", "a parse: Failed", "an hour: Cancelled",
-        "a fall: Panicked", "into a histogram: 3 naps";
+        "no request: outside", "a nap: ready", "a parse: failed", "an hour: cancelled",
+        "a fall: panicked", "into a histogram: 3 naps";
 }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 34] = [
+const LAYERS: [(&str, u32); 35] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
+    // Times in words.
+    ("words", 0),
     // The system's numbers and calls, and the book that everybody writes into.
     ("sys", 0),
     ("metrics", 1),

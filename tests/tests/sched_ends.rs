@@ -71,7 +71,7 @@ fn sched_what_is_out_of_range_is_refused() {
         for asked in [Duration::from_micros(9), Duration::from_millis(1_001)] {
             assert_eq!(queue.set_latency(Some(asked)), Err(QueueError::Latency { asked }));
             let text = TaskQueue::builder("q").latency(asked).build().unwrap_err().to_string();
-            assert!(text.ends_with("it is from 10µs to 1s"), "{text}");
+            assert!(text.ends_with("it is from 10 µs to 1 s"), "{text}");
         }
         assert_eq!((queue.shares(), queue.latency()), (1_000, None));
     })

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use coreloop::sched::TaskQueue;
 use coreloop::time::sleep;
-use coreloop::{EventLoop, StatsLevel, spawn, sync, yield_now};
+use coreloop::{EventLoop, Settings, StatsLevel, spawn, sync, yield_now};
 
 use crate::echo;
 
@@ -100,6 +101,20 @@ pub const WORKLOADS: &[Workload] = &[
         small: 5_000,
         large: 55_000,
         run: foreign_wakes,
+    },
+    Workload {
+        name: "snapshot",
+        what: "a core's counters and histograms read, on whatever thread",
+        small: 20,
+        large: 220,
+        run: |count| looks(count, false),
+    },
+    Workload {
+        name: "look",
+        what: "the same, and the core enters what it has now: less a snapshot, that is what holds it up",
+        small: 20,
+        large: 220,
+        run: |count| looks(count, true),
     },
     Workload {
         name: "mailbox",
@@ -226,4 +241,30 @@ fn mail(count: u64) {
             event_loop.turn(Some(Duration::ZERO));
         }
     }
+}
+
+/// A core of 1,000 tasks, 16 task queues and recorded latencies is looked at: its book is read, and before that it
+/// may enter what it has now.
+fn looks(count: u64, enters: bool) {
+    let settings = Settings::default().stats(StatsLevel::Histograms);
+    let mut event_loop = EventLoop::with(settings).expect("a loop");
+    let queues = event_loop.block_on(async move {
+        let queues: Vec<TaskQueue> = (0..15)
+            .map(|at| TaskQueue::builder(format!("queue {at}")).build().expect("room"))
+            .collect();
+        for queue in queues.iter().cycle().take(BATCH as usize) {
+            drop(queue.spawn(std::future::pending::<()>()));
+        }
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        queues
+    });
+    let handle = event_loop.handle();
+    for _ in 0..count {
+        let seen =
+            if enters { event_loop.stats() } else { handle.snapshot(0).expect("it is there") };
+        assert!(seen.histograms.is_some() && seen.queues.len() == usize::from(enters) * 16);
+    }
+    drop(queues);
 }

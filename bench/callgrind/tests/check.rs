@@ -51,3 +51,14 @@ fn an_unknown_workload_is_told_with_the_known_ones() {
     assert_eq!(told.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&told.stderr).contains("spawn-join"));
 }
+
+/// The limit of a look at a core is 100 µs: 100,000 instructions on a core of no more than one in a nanosecond.
+#[test]
+fn a_look_holds_its_core_up_for_less_than_the_limit() {
+    let text = include_str!("../baseline.json");
+    let baseline: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let count =
+        |name: &str| baseline["instructions"][name].as_f64().expect("it is in the baseline");
+    let held_up = count("look") - count("snapshot");
+    assert!(held_up > 0.0 && held_up < 100_000.0, "{held_up} instructions");
+}

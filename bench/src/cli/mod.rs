@@ -202,7 +202,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub tcp: Tcp,
     /// The ops listener: metrics, tasks, settings and probes over HTTP, for top, ps and Prometheus; a
-    /// port alone is one of the loopback interface
+    /// port alone is one of the loopback interface; counts more than the setting ops_addr
     #[arg(long, value_name = "[IP:]PORT", value_parser = ops::listen)]
     pub ops: Option<SocketAddr>,
     /// After SIGTERM go on serving for so long, while /readyz says no (0 to 1h); a second signal ends it

@@ -87,7 +87,8 @@ pub fn run(
     let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let lame_duck = Duration::ZERO;
-    let serve = ServePlan { addr, cores: server, settings, congestion, ops: None, lame_duck };
+    let ops = settings.ops_addr();
+    let serve = ServePlan { addr, cores: server, settings, congestion, ops, lame_duck };
     Ok((serve, load))
 }
 
@@ -106,7 +107,8 @@ pub fn serve(
         }
     };
     check_cores("--cores", &cores, allowed)?;
-    let (addr, ops, lame_duck) = (args.addr, args.ops, args.lame_duck);
+    let ops = args.ops.or(settings.ops_addr());
+    let (addr, lame_duck) = (args.addr, args.lame_duck);
     Ok(ServePlan { addr, cores, settings, congestion, ops, lame_duck })
 }
 

@@ -9,6 +9,8 @@ use super::parse;
 use super::series::SeriesArgs;
 use crate::trial::goal::Goal;
 
+/// The budget where none is given.
+pub const BUDGET: Duration = Duration::from_secs(300);
 const BUDGET_MIN: Duration = Duration::from_secs(2);
 const BUDGET_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -32,9 +34,10 @@ pub struct TrialArgs {
     /// Messages in flight per connection instead of the workload's
     #[arg(long, value_name = "N", value_parser = super::depth)]
     pub depth: Option<u64>,
-    /// Time for all of it (2s to 24h): it ends then, with what is known [default: 5m]
-    #[arg(long, value_name = "TIME", default_value = "5m", hide_default_value = true, value_parser = budget)]
-    pub budget: Duration,
+    /// Time for all of it (2s to 24h): it ends then, with what is known [default: 5m, for tune as
+    /// much more as it takes to try all that --list says, at most 30m]
+    #[arg(long, value_name = "TIME", value_parser = budget)]
+    pub budget: Option<Duration>,
     /// Seconds that each run is measured, after 0.2 of warm-up
     #[arg(long, value_name = "N", default_value = "0.6", value_parser = super::peers::seconds)]
     pub seconds: f64,

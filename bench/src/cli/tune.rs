@@ -26,6 +26,10 @@ pub struct TuneArgs {
     /// Values to try for a setting instead of those made from its range: spin=off,20us,50us
     #[arg(long = "try", value_name = "NAME=V1,V2", value_parser = values)]
     pub values: Vec<Values>,
+    /// Search nothing: run each candidate beside the defaults in so many blocks, and tell what each does
+    /// (5 to 1000)
+    #[arg(long, value_name = "BLOCKS", value_parser = pairs, conflicts_with = "out")]
+    pub pairs: Option<u64>,
     /// Write what was found as a file of settings, for `serve --config` and the library
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -41,6 +45,10 @@ pub struct Values {
     pub name: &'static str,
     /// The values, as they are written.
     pub values: Vec<String>,
+}
+
+fn pairs(text: &str) -> Result<u64, String> {
+    super::parse::count(text, super::parse::Range { min: 5, max: 1_000 })
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! `compare`: what differs beyond noise between two files of results.
 //!
-//! Owns the rows, the words and the exit code. What a file has to compare is `read`'s, how sure a difference
-//! is `shift`'s.
+//! Owns the rows, the words and the exit code. What a file has to compare is `read`'s, how sure a
+//! difference is `shift`'s.
 
 use std::process::ExitCode;
 
@@ -183,13 +183,29 @@ fn says(ratio: &Ratio, less_is_better: bool, threshold: f64) -> Says {
     }
 }
 
+/// Facts that say what the servers had to do.
+const LOAD: [&str; 8] =
+    ["workload", "load", "connections", "size_bytes", "depth", "rate", "arrivals", "goal"];
+
+/// How the note begins that says that they differ.
+const OTHER_LOAD: &str = "the two did not have the same load";
+
 fn notes(a: &Side, b: &Side, in_a_row: bool) -> Vec<String> {
     let mut notes = Vec::new();
     let differing = a.facts.iter().filter_map(|(name, was)| {
         let (_, is) = b.facts.iter().find(|(known, _)| known == name)?;
-        (was != is).then(|| format!("{name} (A {was}, B {is})"))
+        (was != is).then(|| (name.as_str(), format!("{name} (A {was}, B {is})")))
     });
-    let differing: Vec<String> = differing.collect();
+    let (loads, others): (Vec<_>, Vec<_>) = differing.partition(|(name, _)| LOAD.contains(name));
+    let words =
+        |of: Vec<(&str, String)>| -> Vec<String> { of.into_iter().map(|one| one.1).collect() };
+    let (loads, differing) = (words(loads), words(others));
+    if !loads.is_empty() {
+        let loads = loads.join(", ");
+        notes.push(format!(
+            "{OTHER_LOAD}: {loads}. What is called worse or better is the load's doing, too"
+        ));
+    }
     if !differing.is_empty() {
         notes.push(format!("they differ in {}", differing.join(", ")));
     }
@@ -239,7 +255,8 @@ fn text(comparison: &Comparison, paint: Paint) -> String {
     let (tone, words) = verdict(comparison);
     out += &paragraph(&words, tone, paint);
     for note in &comparison.notes {
-        out += &paragraph(note, Tone::Dim, paint);
+        let tone = if note.starts_with(OTHER_LOAD) { Tone::Warn } else { Tone::Dim };
+        out += &paragraph(note, tone, paint);
     }
     out
 }

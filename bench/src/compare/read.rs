@@ -109,6 +109,9 @@ fn kept(kind: &'static str, value: &Value) -> Result<Side, String> {
     if series.is_empty() {
         return Err(format!("this {kind} was ended before it had figures to compare"));
     }
+    if let Some(empty) = series.iter().find(|series| series.samples.is_empty()) {
+        return Err(format!("series: {} has no samples", empty.label()));
+    }
     let mut facts = facts(value, "", &["version", "workload", "load", "goal", "rate", "seconds"]);
     facts.extend(self::facts(value, "/machine", &["kernel", "cpu_model", "network"]));
     if let Some(highest) = value["highest"].as_u64() {
@@ -217,6 +220,14 @@ mod tests {
             (r#"{"schema_version":9}"#, "is 9; this program reads 1"),
             (r#"{"schema_version":1,"command":"serve echo"}"#, "`serve echo` has nothing"),
             (r#"{"schema_version":1}"#, "no results of run, load, peers"),
+            ("[1, 2]", "schema_version"),
+            ("7", "schema_version"),
+            (r#"{"schema_version":1,"command":"tune","series":[]}"#, "ended before it had figures"),
+            (r#"{"schema_version":1,"command":"tune","series":7}"#, "series"),
+            (
+                r#"{"schema_version":1,"command":"search","series":[{"of":"","figure":"p99","unit":"","less_is_better":true,"samples":[]}]}"#,
+                "p99 has no samples",
+            ),
         ] {
             let error = parse(&serde_json::from_str(text).unwrap()).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -102,3 +102,25 @@ fn runs_are_told_that_a_run_is_one_start() {
     assert!(c.notes[0].starts_with("each side is one run"), "{:?}", c.notes);
     assert_eq!((c.worse, c.better), (0, 0));
 }
+
+#[test]
+fn another_load_is_the_first_thing_that_is_said() {
+    let of = |connections: &str| {
+        let facts = [("kernel", "6.12"), ("connections", connections)];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Side { facts, ..side(1.0) }
+    };
+    let c = compare(&args(&[]), &of("64"), &of("1000")).unwrap();
+    assert!(c.notes[0].contains("did not have the same load: connections (A 64, B 1000)"), "{c:?}");
+    assert!(!c.notes.iter().any(|note| note.starts_with("they differ in")), "{:?}", c.notes);
+    let same = compare(&args(&[]), &of("64"), &of("64")).unwrap();
+    assert!(!same.notes.iter().any(|note| note.contains("load")), "{:?}", same.notes);
+}
+
+#[test]
+fn very_long_runs_are_compared_in_bounded_memory() {
+    let long: Vec<f64> = (0..200_000).map(|i| 100.0 + f64::from(i % 7)).collect();
+    let side = || Side { series: vec![series("x", "p99", true, &long)], ..side(1.0) };
+    let c = compare(&args(&[]), &side(), &side()).unwrap();
+    assert_eq!((c.rows[0].samples_a, c.rows[0].says), (200_000, Says::Unresolved));
+}

@@ -135,6 +135,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         rate: args.rate.unwrap_or(0),
         idle_max: files.saturating_sub(SPARE_FILES).max(1),
         work_divisor: if args.quick { QUICK_DIVISOR } else { 1 },
+        load_extra: run::LOAD_EXTRA,
         scratch: scratch.0.clone(),
     };
     process::catch_signals();

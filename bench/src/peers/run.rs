@@ -32,6 +32,8 @@ pub struct Setting {
     pub idle_max: u64,
     /// What the operations of work in process are divided by.
     pub work_divisor: u64,
+    /// How long a load may take beyond the time that it is told to take: connecting, and the drain.
+    pub load_extra: Duration,
     /// A folder for the generator's reports.
     pub scratch: PathBuf,
 }
@@ -51,8 +53,8 @@ pub struct Measured {
 pub const WARMUP: Duration = Duration::from_millis(500);
 
 const STARTING: Duration = Duration::from_secs(20);
-/// Beyond the time that a load is told to take: connecting, and the drain.
-const LOAD_EXTRA: Duration = Duration::from_secs(40);
+/// Beyond the time that a load is told to take, where many connections are opened.
+pub const LOAD_EXTRA: Duration = Duration::from_secs(40);
 const WORKING: Duration = Duration::from_secs(150);
 /// How long idle connections are held, for the server to settle.
 const IDLE_HELD: &str = "1s";
@@ -88,7 +90,7 @@ pub fn under_load(
     let before = Threads::of(server.pid());
     let meter = Meter::start(&[setting.cores.server, setting.cores.load]);
     let mut generator = Running::start(&mut load, "generator")?;
-    let within = Duration::from_secs_f64(setting.seconds) + warmup + LOAD_EXTRA;
+    let within = Duration::from_secs_f64(setting.seconds) + warmup + setting.load_extra;
     let ended = generator.wait(within, || ())?;
     let (after, wall_ns) = (Threads::of(server.pid()), meter.wall_ns());
     let cpu_ns = after.cpu_ns_since(&before);
@@ -159,7 +161,7 @@ fn idle_once(setting: &Setting, who: &Contender, connections: u64) -> Result<Mea
     load.args(["--connections", &connections.to_string(), "--duration", IDLE_HELD]);
     load.args(["--server-pid", &server.pid().to_string()]).arg("--json").arg(&json);
     let mut generator = Running::start(&mut load, "generator")?;
-    let ended = generator.wait(LOAD_EXTRA, || ())?;
+    let ended = generator.wait(setting.load_extra, || ())?;
     server.stop()?;
     if !ended.success() {
         return Err(generator.failure(&how_ended(ended)));

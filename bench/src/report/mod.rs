@@ -256,7 +256,7 @@ impl ServerParameters {
         };
         // Where the server runs is told elsewhere.
         let changed = rows.iter().filter(|(_, name, _, from)| {
-            *from != Origin::Default && !["cores", "pin"].contains(name)
+            *from != Origin::Default && !["cores", "pin", "ops_addr"].contains(name)
         });
         let changed = changed.map(|(core, name, value, from)| ChangedSetting {
             name: core.map_or((*name).to_owned(), |core| format!("core.{core}.{name}")),

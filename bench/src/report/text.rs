@@ -68,7 +68,12 @@ pub fn listening(platform_facts: &Platform, addr: &str, cores: &[usize], paint: 
 /// Where the ops listener is.
 pub fn ops(addr: std::net::SocketAddr, paint: Paint) -> String {
     let what = format!("http://{addr}/; coreloop-bench top {addr} shows it live");
-    fact("ops", &what, paint)
+    let mut out = fact("ops", &what, paint);
+    if !addr.ip().is_loopback() {
+        let words = "whoever reaches that address reads all of it: put a network policy before it";
+        out += &paint.tone(Tone::Warn, &fact("", words, Paint { colour: false, ..paint }));
+    }
+    out
 }
 
 /// What silent connections cost.

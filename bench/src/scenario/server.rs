@@ -227,7 +227,7 @@ fn heed_signals(graceful: &Graceful) -> Result<(), coreloop::signal::SignalError
 fn serve_ops(addr: SocketAddr, job: &Job) -> Result<SocketAddr, String> {
     let ops = Ops::new().listen(addr).config(&job.settings).graceful(&job.graceful);
     let bound = ops.bind().and_then(|ops| Ok((ops.local_addr()?, ops)));
-    let (addr, ops) = bound.map_err(|error| bind_failed("--ops", addr, &error))?;
+    let (addr, ops) = bound.map_err(|error| bind_failed("--ops (or ops_addr)", addr, &error))?;
     drop(coreloop::spawn_named("ops", async move {
         let error = ops.serve().await;
         eprintln!("the ops listener on {addr} has ended: {error}");

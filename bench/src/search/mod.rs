@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use coreloop::config::Sources;
 
 use crate::cli::search::SearchArgs;
+use crate::cli::trial::BUDGET;
 use crate::peers::child::Trouble;
 use crate::peers::{Refusal, place};
 use crate::print;
@@ -41,7 +42,8 @@ pub fn main(args: &SearchArgs) -> Result<ExitCode, Refusal> {
         write::probe(path)?;
     }
     let config = args.config.clone();
-    let (mut runner, mut head) = trial::prepare(&args.trial, "search", echo, config)?;
+    let budget = args.trial.budget.unwrap_or(BUDGET);
+    let (mut runner, mut head) = trial::prepare(&args.trial, "search", echo, config, budget)?;
     head.load = trial::in_words(&echo, true);
     head.seed = args.trial.series.seed.unwrap_or_else(place::fresh_seed);
     process::catch_signals();
@@ -51,7 +53,7 @@ pub fn main(args: &SearchArgs) -> Result<ExitCode, Refusal> {
         changes,
         runs: args.runs as usize,
         near: 1.0 + args.precision / 100.0,
-        budget: args.trial.budget,
+        budget,
         seconds: args.trial.seconds,
         seed: head.seed,
     };

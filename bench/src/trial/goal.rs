@@ -195,4 +195,35 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn nonsense_is_refused_in_words() {
+        for text in [
+            "",
+            " ",
+            "<",
+            "<=",
+            "p99<",
+            "p99<<2ms",
+            "p99<2",
+            "p99<-2ms",
+            "p99<NaN",
+            "p99<infs",
+            "p99<1e400s",
+            "p99<99999999999999999999s",
+            "p99>2ms",
+            "p99=2ms",
+            "p99<2ms<3ms",
+            "p\u{669}<2ms",
+            "cpu<2ms",
+            "max-rate<1",
+            "p99<\u{1f600}",
+            "p99<0ms",
+            "\0",
+            "p99<2 fortnights",
+        ] {
+            let refused = text.parse::<Goal>();
+            assert!(refused.as_ref().is_err_and(|why| !why.is_empty()), "{text:?}: {refused:?}");
+        }
+    }
 }

@@ -111,6 +111,9 @@ const REPEATS: usize = 1;
 /// Load before measuring: short, since everything here is over soon.
 const WARMUP: Duration = Duration::from_millis(200);
 
+/// A load that takes longer than this beyond its time has failed: the budget is for those that do not.
+const LOAD_EXTRA: Duration = Duration::from_secs(15);
+
 /// Runs, and once more if the run was disturbed; the less disturbed one counts.
 pub fn attempt(runner: &mut impl Runner, ask: &Ask<'_>) -> Result<Measured, Trouble> {
     let mut best = runner.run(ask)?;
@@ -186,6 +189,7 @@ pub fn prepare(
     command: &str,
     echo: Echo,
     config: Option<PathBuf>,
+    budget: Duration,
 ) -> Result<(Processes, Head), Refusal> {
     let allowed = sys::allowed_cpus().unwrap_or_default();
     let cores = place::cores((args.series.server_core, args.series.load_core), &allowed)
@@ -208,7 +212,7 @@ pub fn prepare(
         workload: args.workload.clone(),
         load: in_words(&echo, false),
         goal: args.goal.to_string(),
-        budget_s: args.budget.as_secs_f64(),
+        budget_s: budget.as_secs_f64(),
         took_s: 0.0,
         seconds: args.seconds,
         seed: args.series.seed.unwrap_or_else(place::fresh_seed),
@@ -225,6 +229,7 @@ pub fn prepare(
         rate: 0,
         idle_max: 1,
         work_divisor: 1,
+        load_extra: LOAD_EXTRA,
         scratch: scratch.0.clone(),
     };
     let processes = Processes {
@@ -264,7 +269,9 @@ impl Processes {
         // What the terminal's environment sets would be part of "the defaults". A mask stays: it says what
         // the kernel shall be taken for.
         let names = Field::all().iter().filter(|field| field.name != "mask").map(Field::variable);
-        for name in names.chain(["PROFILE", "CORES", "PIN"].map(|n| format!("CORELOOP_{n}"))) {
+        for name in
+            names.chain(["PROFILE", "CORES", "PIN", "OPS_ADDR"].map(|n| format!("CORELOOP_{n}")))
+        {
             command.env_remove(name);
         }
         command

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
+    budget: Duration,
 }
 
 impl Progress {
@@ -21,20 +22,28 @@ impl Progress {
         let target =
             if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(budget.as_millis() as u64), target);
-        let style = ProgressStyle::with_template("  {bar:20} {elapsed} of {prefix} · {wide_msg}");
+        let style = ProgressStyle::with_template("  {bar:16} {prefix} · {wide_msg}");
         bar.set_style(
             style.expect("a constant template, drawn by a test").progress_chars("█▉▊▋▌▍▎▏ "),
         );
-        bar.set_prefix(format!("{}s", budget.as_secs()));
-        Progress { bar }
+        let progress = Progress { bar, budget };
+        progress.bar.set_prefix(progress.prefix(Duration::ZERO));
+        progress
     }
 
     /// Something begins.
     pub fn step(&self, elapsed: Duration, words: impl FnOnce() -> String) {
         if !self.bar.is_hidden() {
+            self.bar.set_prefix(self.prefix(elapsed));
             self.bar.set_message(words());
             self.bar.set_position(elapsed.as_millis() as u64);
         }
+    }
+
+    /// `1m 05s of 5m 00s`.
+    fn prefix(&self, elapsed: Duration) -> String {
+        let text = |time: Duration| format!("{}m {:02}s", time.as_secs() / 60, time.as_secs() % 60);
+        format!("{} of {}", text(elapsed), text(self.budget))
     }
 
     /// Takes the bar off the screen.
@@ -52,6 +61,7 @@ mod tests {
         let progress = Progress::new(Duration::from_secs(5), true);
         progress.step(Duration::from_secs(1), || panic!("nobody sees them"));
         assert_eq!(progress.bar.length(), Some(5_000));
+        assert_eq!(progress.prefix(Duration::from_secs(65)), "1m 05s of 0m 05s");
         progress.finish();
     }
 }

@@ -120,7 +120,7 @@ impl Contest {
             let mut part: Vec<Option<usize>> = vec![None];
             part.extend((0..self.entries.len()).filter(|i| self.entries[*i].active).map(Some));
             let order = Draw::new(terms.seed, &format!("{}/{block}", self.stage)).order(part.len());
-            for who in order.into_iter().map(|at| part[at]) {
+            for (at, who) in order.into_iter().map(|at| part[at]).enumerate() {
                 if runner.elapsed() >= terms.until {
                     return Ended::Time;
                 }
@@ -131,7 +131,13 @@ impl Contest {
                 let label = candidate.label();
                 watch(
                     runner.elapsed(),
-                    &format!("{} · block {} of {count} · {label}", self.stage, of + 1),
+                    &format!(
+                        "{} · block {} of {count}, run {} of {} · {label}",
+                        self.stage,
+                        of + 1,
+                        at + 1,
+                        part.len()
+                    ),
                 );
                 let ask = Ask { changes: &candidate.changes, rate: terms.rate };
                 let outcome = attempt(runner, &ask);

@@ -5,9 +5,12 @@
 //! and `file`'s. The statistics are those of `peers`, and so are the runs, through `trial`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use crate::cli::trial::BUDGET;
 use crate::cli::tune::TuneArgs;
 use crate::peers::child::Trouble;
+use crate::peers::interval::BLOCKS_MIN;
 use crate::peers::{Refusal, place, workloads};
 use crate::report::paint::{Paint, Tone};
 use crate::report::table::{Align, Table};
@@ -22,6 +25,7 @@ use crate::{print, probe};
 mod contest;
 mod file;
 pub mod judge;
+mod pairs;
 pub mod results;
 mod schedule;
 mod space;
@@ -31,6 +35,9 @@ mod text;
 use results::{Ending, Results};
 use space::{Candidate, Space};
 use stages::{Plan, Rate, tune};
+
+/// The longest budget that is chosen where none is given.
+const BUDGET_AT_MOST: Duration = Duration::from_secs(30 * 60);
 
 /// Exit code of what was not carried to its end.
 const EXIT_UNKNOWN: u8 = 3;
@@ -52,7 +59,15 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     for path in [&args.trial.json, &args.out].into_iter().flatten() {
         write::probe(path)?;
     }
-    let (mut runner, mut head) = trial::prepare(&args.trial, "tune", echo, None)?;
+    let budget = args.trial.budget.unwrap_or_else(|| {
+        let (candidates, seconds) = (space.candidates.len(), args.trial.seconds);
+        match args.pairs {
+            // How many is said: it is to be had.
+            Some(blocks) => pairs::time_for(candidates, blocks as usize, seconds),
+            None => stages::time_for(candidates, seconds).clamp(BUDGET, BUDGET_AT_MOST),
+        }
+    });
+    let (mut runner, mut head) = trial::prepare(&args.trial, "tune", echo, None, budget)?;
     let rate = match args.rate {
         Some(rate) => Rate::Fixed(rate),
         None if echo.open => Rate::Share(workloads::OPEN_SHARE),
@@ -61,7 +76,12 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     head.load = trial::in_words(&echo, rate != Rate::Closed);
     head.seed = args.trial.series.seed.unwrap_or_else(place::fresh_seed);
     process::catch_signals();
-    let budget = args.trial.budget;
+    if let Some(blocks) = args.pairs {
+        let (goal, seed) = (args.trial.goal, head.seed);
+        let candidates = space.candidates;
+        let plan = pairs::Plan { goal, seed, budget, blocks: blocks as usize, candidates };
+        return in_pairs(args, &mut runner, &plan, rate, head);
+    }
     let plan =
         Plan { goal: args.trial.goal, seed: head.seed, budget, candidates: space.candidates };
     let progress = Progress::new(budget, args.trial.quiet);
@@ -71,16 +91,42 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     });
     progress.finish();
     head.took_s = runner.elapsed().as_secs_f64();
-    let found = found.map_err(|trouble| match trouble {
-        Trouble::Failed(why) => Failure::Told(format!("the defaults do not run: {why}")),
-        Trouble::Interrupted => Failure::Told("ended before the first run was over".into()),
-    })?;
+    let found = found.map_err(no_first_run)?;
     let results = Results::new(head, &plan, found, space.skipped);
     show(args, &results)?;
     Ok(match results.outcome {
         Ending::Tuned | Ending::DefaultsHold => ExitCode::SUCCESS,
         Ending::Disturbed | Ending::Interrupted | Ending::TooShort => ExitCode::from(EXIT_UNKNOWN),
     })
+}
+
+fn in_pairs(
+    args: &TuneArgs,
+    runner: &mut trial::Processes,
+    plan: &pairs::Plan,
+    rate: Rate,
+    head: trial::Head,
+) -> Result<ExitCode, Refusal> {
+    let progress = Progress::new(plan.budget, args.trial.quiet);
+    let ran = pairs::pairs(runner, plan, rate, head, &mut |elapsed, words| {
+        progress.step(elapsed, || words.to_owned());
+    });
+    progress.finish();
+    let results = ran.map_err(no_first_run)?;
+    print(&pairs::text(&results, Paint::of_stdout()));
+    if let Some(path) = &args.trial.json {
+        write::json(path, &results)?;
+        print(&format!("  written: {}\n", path.display()));
+    }
+    let enough = results.rows.iter().all(|row| row.ratio.is_some_and(|r| r.blocks >= BLOCKS_MIN));
+    Ok(if enough { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNKNOWN) })
+}
+
+fn no_first_run(trouble: Trouble) -> Failure {
+    match trouble {
+        Trouble::Failed(why) => Failure::Told(format!("the defaults do not run: {why}")),
+        Trouble::Interrupted => Failure::Told("ended before the first run was over".into()),
+    }
 }
 
 fn show(args: &TuneArgs, results: &Results) -> Result<(), Refusal> {

@@ -1,9 +1,9 @@
 //! What can be tried: values for each setting, made from the runtime's table of settings.
 //!
-//! Owns how values follow from a row: a number or a time is tried at a quarter and at four times its default,
-//! a setting whose form names its values at each of these. A row that is new is tried without a word here;
-//! [`NOT_TRIED`] names those that are no matter of speed. What this kernel would step down is left out, and
-//! told. Runs nothing.
+//! Owns how values follow from a row: a number or a time is tried at a quarter and at four times its
+//! default, a setting whose form names its values at each of these. A row that is new is tried without a
+//! word here; [`NOT_TRIED`] names those that are no matter of speed. What this kernel would step down is
+//! left out, and told. Runs nothing.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Space {
 }
 
 /// Rows that are not tried unless somebody names values for them.
-const NOT_TRIED: [(&str, &str); 8] = [
+const NOT_TRIED: [(&str, &str); 15] = [
     ("stats", "what is recorded is chosen for what it tells"),
     ("debug", "it is for developers"),
     ("slow_poll", "it is for developers"),
@@ -42,7 +42,30 @@ const NOT_TRIED: [(&str, &str); 8] = [
     ("grace", "it matters at the end alone"),
     ("blocking_threads", "an echo server does no blocking work"),
     ("blocking_queue", "an echo server does no blocking work"),
+    ("bounded_workers", "an echo server reads no files"),
+    ("unbounded_workers", "an echo server reads no devices"),
+    ("sqpoll_cpu", "it does nothing without sqpoll"),
+    ("min_wait_completions", "it does nothing without min_wait"),
+    ("napi", "it does nothing on loopback"),
+    ("napi_prefer", "it does nothing without napi"),
+    ("zero_copy_threshold", "on loopback the kernel copies all the same"),
 ];
+
+/// Values of rows for which those made from the form would be several of one effect, or none.
+const VALUES: [(&str, &[&str]); 4] = [
+    ("flush_interval", &["50us", "200us"]),
+    ("min_wait", &["50us", "200us"]),
+    // The kernel takes whole milliseconds.
+    ("sqpoll", &["2ms", "50ms"]),
+    // By itself it is deferred already, where the kernel does that.
+    ("task_work", &["cooperative"]),
+];
+
+/// Rows in the order in which they are likely to matter, for a search that has no time for all; those that
+/// are not named come between the two.
+const LIKELY: [&str; 6] = ["spin", "min_wait", "sqpoll", "task_work", "tick_quota", "buffer_size"];
+const UNLIKELY: [&str; 5] =
+    ["ring_entries", "timer_resolution", "buffers", "chunk_quota", "cq_entries"];
 
 /// A value is tried at its default times and through this.
 const STEP: u64 = 4;
@@ -139,12 +162,31 @@ pub fn space(
         }
     }
     space.skipped.append(&mut left_out);
+    space.candidates.sort_by_key(rank);
     space
+}
+
+/// Less for what is more likely to matter: profiles, which change several things, are behind the spin
+/// alone.
+fn rank(candidate: &Candidate) -> usize {
+    let place = |names: &[&str]| {
+        let name = candidate.changes.first().map(|(name, _)| name.as_str());
+        name.and_then(|name| names.iter().position(|known| *known == name))
+    };
+    match (candidate.profile, place(&LIKELY), place(&UNLIKELY)) {
+        (Some(_), ..) => 1,
+        (None, Some(at), _) => at * 2,
+        (None, None, Some(at)) => 2 * LIKELY.len() + 1 + at,
+        (None, None, None) => 2 * LIKELY.len(),
+    }
 }
 
 /// Values worth a try, as the table writes them; never the default.
 pub fn values(field: &Field) -> Vec<String> {
     let default = field.default_text();
+    if let Some((_, values)) = VALUES.iter().find(|(name, _)| *name == field.name) {
+        return values.iter().map(|value| value.to_string()).collect();
+    }
     let words = match (field.range, scaled(&default)) {
         (Some(range), Some(around)) => {
             let (least, most) = range();
@@ -279,7 +321,7 @@ mod tests {
             space.candidates.iter().map(Candidate::label).collect()
         };
         let one = space(&["tick_quota".into()], &given, all);
-        assert_eq!(labels(one), ["tick_quota=125us", "tick_quota=2ms", "spin=20us"]);
+        assert_eq!(labels(one), ["spin=20us", "tick_quota=125us", "tick_quota=2ms"]);
         let named = space(&["stats".into()], &[], all);
         assert_eq!(labels(named), ["stats=off", "stats=histograms"], "who names it may try it");
     }
@@ -292,5 +334,27 @@ mod tests {
         assert_eq!(candidate.label(), "buffers=64 spin=50us");
         assert_eq!(candidate.without(0).label(), "spin=50us");
         assert_eq!(Candidate::new([]).label(), "defaults");
+    }
+
+    #[test]
+    fn what_is_likely_to_matter_is_tried_first() {
+        let labels: Vec<String> =
+            space(&[], &[], |_| Ok(())).candidates.iter().map(Candidate::label).collect();
+        let at = |label: &str| labels.iter().position(|known| known == label).unwrap();
+        assert!(at("spin=off") < at("profile latency"), "{labels:?}");
+        assert!(at("profile shared") < at("min_wait=50us"), "{labels:?}");
+        assert!(at("buffer_size=4096") < at("flush_interval=50us"), "a row that nobody ranked");
+        assert!(at("flush_interval=50us") < at("cq_entries=1024"), "{labels:?}");
+        for known in LIKELY.iter().chain(&UNLIKELY).chain(VALUES.iter().map(|(name, _)| name)) {
+            assert!(Field::named(known).is_ok(), "{known} is no setting");
+        }
+        for (name, values) in VALUES {
+            for value in values {
+                let field = Field::named(name).unwrap();
+                let mut settings = Settings::default();
+                field.set(&mut settings, value).unwrap();
+                assert_eq!(field.get(&settings), *value, "as the table writes it");
+            }
+        }
     }
 }

@@ -14,7 +14,6 @@
 use std::time::Duration;
 
 use crate::peers::child::Trouble;
-use crate::peers::draw::Draw;
 use crate::peers::interval::{BLOCKS_MIN, Ratio, Verdict};
 use crate::peers::run::Measured;
 use crate::trial::goal::Goal;
@@ -110,8 +109,25 @@ const COMBINED_MAX: usize = 8;
 const CHANGES_MAX: usize = 6;
 /// More blocks than this resolve nothing that anybody would notice.
 const BLOCKS_MAX: usize = 200;
+/// What a run takes beyond the time that is measured: starts, warm-up, ends, and one in some that is
+/// repeated.
+const RUN_EXTRA_S: f64 = 1.0;
 /// Room for runs that take longer, or again.
 const SLACK: f64 = 1.1;
+
+/// Time in which so many candidates are all tried, if runs of `seconds` take no longer than they do on a
+/// quiet machine.
+pub fn time_for(candidates: usize, seconds: f64) -> Duration {
+    let fewest = |runs: &usize| {
+        let rounds = halving(candidates, *runs, SCREENED);
+        rounds.first().is_none_or(|round| round.candidates == candidates) && !rounds.is_empty()
+    };
+    // A block of all in each round: no more than a few times as many.
+    let runs = (candidates + 1..=8 * (candidates + 1)).find(fewest).unwrap_or_default();
+    let whole = halving(candidates, 3 * runs, SCREENED);
+    let runs: usize = whole.iter().map(|round| round.candidates + 1).sum::<usize>().max(runs);
+    Duration::from_secs_f64(runs as f64 * (seconds + RUN_EXTRA_S) * SLACK / SCREEN_SHARE)
+}
 
 /// Searches. `can` says whether a combination is possible, `watch` hears of each run.
 ///
@@ -127,14 +143,7 @@ pub fn tune<R: Runner>(
     let began = runner.elapsed();
     watch(began, "a first run, which does not count");
     let first = attempt(runner, &Ask { changes: &[], rate: fixed(rate) })?;
-    let rate = match rate {
-        Rate::Closed => None,
-        Rate::Fixed(rate) => Some(rate),
-        Rate::Share(share) => {
-            let most = first.figures.get("requests_per_s").copied().unwrap_or(0.0);
-            Some(((most * share / 1e3).floor() as u64 * 1_000).max(1_000))
-        }
-    };
+    let rate = rate.after(&first);
     let mut search = Search {
         cost: runner.elapsed() - began,
         end: began + plan.budget,
@@ -154,6 +163,20 @@ pub fn tune<R: Runner>(
     };
     search.stages(can);
     Ok(search.found)
+}
+
+impl Rate {
+    /// The rate, once the defaults ran.
+    pub fn after(self, first: &Measured) -> Option<u64> {
+        match self {
+            Rate::Closed => None,
+            Rate::Fixed(rate) => Some(rate),
+            Rate::Share(share) => {
+                let most = first.figures.get("requests_per_s").copied().unwrap_or(0.0);
+                Some(((most * share / 1e3).floor() as u64 * 1_000).max(1_000))
+            }
+        }
+    }
 }
 
 fn fixed(rate: Rate) -> Option<u64> {
@@ -210,12 +233,8 @@ impl<R: Runner> Search<'_, R> {
         let rounds = halving(field.len(), runs, SCREENED);
         let fits = rounds.first().map_or(0, |round| round.candidates);
         if fits < field.len() {
-            let order = Draw::new(self.plan.seed, "untried").order(field.len());
-            let mut kept = order[..fits].to_vec();
-            kept.sort_unstable();
-            self.found.untried =
-                (0..field.len()).filter(|i| !kept.contains(i)).map(|i| field[i].clone()).collect();
-            field = kept.into_iter().map(|i| field[i].clone()).collect();
+            // They stand in the order in which they are likely to matter.
+            self.found.untried = field.split_off(fits);
         }
         self.race("screen", field, SCREEN_SHARE, SCREENED)
     }

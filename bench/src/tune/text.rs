@@ -113,11 +113,16 @@ fn confirmed(results: &Results, paint: Paint) -> String {
 
 fn left_out(results: &Results, paint: Paint) -> String {
     let mut out = String::new();
-    let untried = results.skipped.iter().filter(|(_, why)| why == "no time").count();
-    let others = results.skipped.len() - untried;
-    if untried > 0 {
-        let words =
-            format!("{untried} candidates were not tried: a longer --budget has time for them");
+    let untried = results.skipped.iter().filter(|(_, why)| why == "no time");
+    let untried: Vec<&str> = untried.map(|(who, _)| who.as_str()).collect();
+    let others = results.skipped.len() - untried.len();
+    if !untried.is_empty() {
+        let words = format!(
+            "for want of time {} candidates were not tried, those that are least likely to matter: {}. A \
+             longer --budget has time for them",
+            untried.len(),
+            untried.join(", ")
+        );
         out += &paragraph(&words, Tone::Warn, paint);
     }
     for (who, why) in &results.failed {

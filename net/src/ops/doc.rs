@@ -86,6 +86,9 @@ pub struct Task {
     pub name: Option<String>,
     /// The id of the task that spawned it; it may have ended.
     pub parent: Option<String>,
+    /// The name of its task queue; none for the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
     /// Where it was spawned, as `file:line:column`; none for a main future.
     pub spawned_at: Option<String>,
     /// Time since it was spawned, in ns.

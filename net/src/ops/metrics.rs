@@ -3,7 +3,9 @@
 //! Owns their names, and what stands behind each: counters, gauges and histograms of every core as its
 //! snapshot has them, and the process's standard ones. A new field of a snapshot shows up by itself.
 
-use coreloop::{CoreState, Counters, Gauges, Histograms, Snapshot};
+use std::collections::BTreeMap;
+
+use coreloop::{CoreState, Counters, Gauges, Histograms, QueueStats, Snapshot};
 
 use super::doc;
 use super::openmetrics::{Family, Kind, Labels, Value};
@@ -14,6 +16,7 @@ pub(super) fn families(from: &doc::Cores) -> Vec<Family<'_>> {
     all.extend(counters(&from.cores));
     all.extend(gauges(&from.cores));
     all.extend(histograms(&from.cores));
+    all.extend(queues(&from.cores));
     all.extend(process(&from.process));
     all.retain(|family| !family.samples.is_empty());
     all
@@ -113,6 +116,46 @@ fn histograms(cores: &[Snapshot]) -> impl Iterator<Item = Family<'_>> {
             None => family,
         })
     })
+}
+
+/// Task queues of the cores that have others than the default one. Queues of one core that have the same
+/// name are one here: a sample must be told from the next by its labels.
+fn queues(cores: &[Snapshot]) -> Vec<Family<'_>> {
+    let mut all: BTreeMap<(usize, &str), QueueStats> = BTreeMap::new();
+    for (core, snapshot) in numbered(cores) {
+        for queue in &snapshot.queues {
+            let sum = all.entry((core, &queue.name)).or_default();
+            sum.shares = sum.shares.saturating_add(queue.shares);
+            sum.tasks += queue.tasks;
+            sum.polls += queue.polls;
+            sum.cpu_time += queue.cpu_time;
+        }
+    }
+    let family = |name, kind, help, value: fn(&QueueStats) -> Value<'static>| {
+        all.iter().fold(Family::new(name, kind, help), |family, ((core, name), queue)| {
+            family.sample(Labels::core(*core).and("queue", name), value(queue))
+        })
+    };
+    vec![
+        family("coreloop_queue_shares", Kind::Gauge, "Shares of the task queue.", |queue| {
+            Value::Whole(queue.shares.into())
+        }),
+        family(
+            "coreloop_queue_tasks",
+            Kind::Gauge,
+            "Tasks of the queue that have not ended.",
+            |queue| Value::Whole(queue.tasks.into()),
+        ),
+        family("coreloop_queue_polls", Kind::Counter, "Polls of the queue's tasks.", |queue| {
+            Value::Whole(queue.polls)
+        }),
+        family(
+            "coreloop_queue_cpu_seconds",
+            Kind::Counter,
+            "What these polls took of the core.",
+            |queue| Value::Time(ns(queue.cpu_time)),
+        ),
+    ]
 }
 
 /// The metrics that every client library gives under these names.

@@ -1,9 +1,9 @@
 //! What a running server says of itself, over HTTP: feature `ops`.
 //!
-//! Owns [`Ops`], the listener for those who run the server: metrics for Prometheus, lists of tasks, settings
-//! in force, and answers for probes. It is a task of one core; what other cores did is read without stopping
-//! them. Invariants: it changes nothing, every request, answer and wait is bounded, and it listens on the
-//! loopback interface unless told otherwise, since it asks nobody who they are.
+//! Owns [`Ops`], the listener for those who run the server: metrics for Prometheus, lists of tasks,
+//! settings in force, and answers for probes. It is a task of one core; what other cores did is read
+//! without stopping them. Invariants: it changes nothing, every request, answer and wait is bounded, and it
+//! listens on the loopback interface unless told otherwise, since it asks nobody who they are.
 //!
 //! | path | gives |
 //! |---|---|
@@ -97,6 +97,29 @@ impl Ops {
     /// One that will listen on port 9464 of the loopback interface.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that listens where the setting `ops_addr` says, and shows these settings on `/config`; none if
+    /// that is `off`, as it is unless said. A port alone is one of the loopback interface.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    /// use coreloop_net::ops::Ops;
+    ///
+    /// // In a program: `.file("server.toml")?.environment(std::env::vars())?`
+    /// let config = Sources::new().flag("ops_addr=0")?.resolve()?;
+    /// coreloop::run(async {
+    ///     if let Some(ops) = Ops::configured(&config) {
+    ///         let listener = ops.bind().unwrap();
+    ///         assert!(listener.local_addr().unwrap().ip().is_loopback());
+    ///         drop(coreloop::spawn_named("ops", listener.serve()));
+    ///     }
+    /// })
+    /// .unwrap();
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
+    pub fn configured(config: &Resolved) -> Option<Self> {
+        config.ops_addr().map(|addr| Self::new().listen(addr).config(config))
     }
 
     /// Where to listen. Whoever can reach that address can read everything: outside the loopback interface

@@ -18,6 +18,9 @@ use super::http::{Answer, JSON, PLAIN, Request, Status};
 use super::openmetrics::Format;
 use super::{metrics, process, tasks};
 
+/// What a document without cores has in their place.
+const NO_CORES: &str = "\"cores\":[]";
+
 /// What the answers are made of.
 pub(super) struct Pages {
     pub(super) handle: Handle,
@@ -58,7 +61,7 @@ impl Pages {
             "/metrics" => self.metrics(Format::asked(&request.accept)).await,
             "/tasks" => self.tasks(request).await,
             "/config" => self.config(request),
-            "/cores" => json(&self.cores().await),
+            "/cores" => self.cores_json().await,
             "/livez" => self.live().await,
             "/readyz" => self.readiness(),
             _ => Answer::text(Status::NotFound, format!("there is no such page\n\n{INDEX}")),
@@ -84,6 +87,35 @@ impl Pages {
             process: process::look(),
             cores: self.stats().await,
         }
+    }
+
+    /// As one document would be, put together core by core: other tasks have their turns between.
+    async fn cores_json(&self) -> Answer {
+        let mut document = self.cores().await;
+        let cores = std::mem::take(&mut document.cores);
+        let head = match serde_json::to_string(&document) {
+            Ok(head) => head,
+            Err(error) => return Answer::text(Status::Unavailable, format!("{error}\n")),
+        };
+        let Some((before, after)) = head.split_once(NO_CORES) else {
+            document.cores = cores;
+            return json(&document);
+        };
+        let mut body = format!("{before}\"cores\":[");
+        for (at, core) in cores.iter().enumerate() {
+            if at > 0 {
+                body.push(',');
+            }
+            match serde_json::to_string(core) {
+                Ok(core) => body += &core,
+                Err(error) => return Answer::text(Status::Unavailable, format!("{error}\n")),
+            }
+            yield_now().await;
+        }
+        body += "]";
+        body += after;
+        body.push('\n');
+        Answer { status: Status::Ok, content_type: JSON, body }
     }
 
     /// What each core did, with gauges of now from those that answer in time.

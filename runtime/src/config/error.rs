@@ -19,7 +19,7 @@ enum Problem {
 }
 
 /// Names beside those of the fields.
-pub(super) const SPECIAL: [&str; 3] = ["profile", "cores", "pin"];
+pub(super) const SPECIAL: [&str; 4] = ["profile", "cores", "pin", "ops_addr"];
 
 /// Words of the kernel's for what has another name here.
 const KERNELS: [(&str, &str); 12] = [

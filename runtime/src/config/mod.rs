@@ -50,50 +50,70 @@ pub struct Settings {
 }
 
 settings! {
-    /// Entries of the submission queue. A full one is flushed early, so more of them save calls only in very
-    /// busy ticks. If memory that may be locked is short, fewer are taken.
+    /// Entries of the submission queue. A full one is flushed early, so more of them save calls only in
+    /// very busy ticks. If memory that may be locked is short, fewer are taken.
+    ///
+    /// Counted: 256 connections that are written to and answered in one turn took 118 enters in the middle
+    /// of turns with 8 entries, 12 with 64, none with 1,024.
     ring_entries(): u32 = 1024, in 8 => 32_768,
         who "servers with thousands of answers a turn", shows "`enters` in the report";
     /// Entries of the completion queue. More completions than that at a time go to the kernel's backlog:
     /// nothing is lost, and the counter `cq_overflows` says so.
+    ///
+    /// Counted: 256 such connections overflowed 16 entries at 255 enters, 4,096 at none.
     cq_entries(): u32 = 4096, in 16 => 65_536,
         who "servers whose report shows `cq_overflows`", shows "`cq_overflows`";
     /// Receive buffers of the core. Idle connections hold none. 128 of them circulate at first, more only
     /// while those run low; memory is touched only when used.
+    ///
+    /// Counted: of 128 chunks that were received and kept 116 were copied or had to wait with 16 buffers,
+    /// none with 1,024.
     buffers(own): u32 = 1024, in 1 => 32_768,
-        who "servers that hold many chunks at a time", shows "`buffer_shortages`, memory";
+        who "servers that hold many chunks at a time", shows "`buffers_out`, `chunks_copied`, memory";
     /// Bytes in each receive buffer: the most that one receive can bring.
+    ///
+    /// Counted: a message of 256 KiB took 65 receives of 4 KiB, 17 of 16 KiB, 5 of 64 KiB.
     buffer_size(own): u32 = 16 * 1024, in 64 => 16 << 20,
         who "servers of large or only of small messages", shows "rate at 16 KiB, memory";
-    /// Receive buffers that the chunks of one socket may hold; above, it gets copies: so many chunks cost no
-    /// copy, each further one its bytes, counted in `chunks_copied`.
+    /// Receive buffers that the chunks of one socket may hold; above, it gets copies: so many chunks cost
+    /// no copy, each further one its bytes, counted in `chunks_copied`.
+    ///
+    /// Counted: of 64 chunks that one connection kept 64 were copied with a quota of 0, 56 with 8, none
+    /// with 64.
     chunk_quota(): u32 = 8, in 0 => 32_768,
         who "servers that keep chunks", shows "`chunks_copied`";
     /// Resolution of timers. A timer fires at most so much late on an idle core, and never early.
+    ///
+    /// Counted: for 1,000 sleeps that end 50 us apart the core slept and woke 418 times at 10us, 30 times
+    /// at 1ms, 6 times at 10ms (a loaded machine, on which many had ended by the time that the core woke).
     timer_resolution(): Duration = Duration::from_millis(1),
         in Duration::from_micros(1) => Duration::from_secs(1),
         who "load generators, pacing", shows "timer lateness";
     /// Time that the tasks of one turn may take together before I/O and timers get a look. It is checked
     /// every 32 polls; a single poll is never interrupted.
+    ///
+    /// Counted: 1,000 tasks that compute for 20 us each took 8 turns at 5ms and 32 at 500us; 33 at 125us,
+    /// since 32 such polls take longer than either.
     tick_quota(): Duration = Duration::from_micros(500),
         in Duration::from_micros(1) => Duration::from_secs(1),
         who "servers with long batches of tasks", shows "tick length, p99 of I/O beside a busy task";
     /// How long what a task asked of the kernel may wait for the end of its turn: a turn that runs longer
-    /// submits in between. Set, the clock is read after every poll. Shorter than `tick_quota`, which ends the
-    /// turn, or it does nothing.
+    /// submits in between. Set, the clock is read after every poll. Shorter than `tick_quota`, which ends
+    /// the turn, or it does nothing.
     ///
-    /// In a test, 64 polls of 50 us in one turn are submitted more than 10 times at 100us, and once without.
+    /// In a test, 64 polls of 50 us in one turn are submitted more than 10 times at 100us, and once
+    /// without.
     flush_interval(): Option<Duration> = None,
         in None => Some(Duration::from_secs(1)),
         who "servers whose turns are long, on fast networks", shows "`mid_turn_flushes`, `enters`";
     /// How long a sleep goes on, from its beginning, though completions are there, to gather
     /// `min_wait_completions` of them: fewer wake-ups under load from many connections, against so much
-    /// latency. After that the first completion ends it: a core that has slept longer wakes at once. No timer
-    /// is late by it; but wakes and closures from other cores wait as well, at most so long. Needs
+    /// latency. After that the first completion ends it: a core that has slept longer wakes at once. No
+    /// timer is late by it; but wakes and closures from other cores wait as well, at most so long. Needs
     /// Linux 6.12.
     ///
-    /// Seen at 20,000 echoes/s from 64 connections, without spins, with 500us and 64 completions: 0.08 parks
-    /// for each, before 1.97; 7 to 9 µs of CPU, before 15.1; the median 0.33 ms, before 0.03.
+    /// Seen at 20,000 echoes/s from 64 connections, without spins, with 500us and 64 completions: 0.08
+    /// parks for each, before 1.97; 7 to 9 µs of CPU, before 15.1; the median 0.33 ms, before 0.03.
     min_wait(): Option<Duration> = None,
         in None => Some(Duration::from_millis(10)),
         who "servers that may trade latency for CPU", shows "`parks` for each completion, CPU per request";
@@ -105,9 +125,9 @@ settings! {
     /// and while awake it uses a CPU of its own: of no use where there are no more CPUs than cores. The
     /// ring then does without deferred and cooperative task work, which the kernel does not do with it.
     ///
-    /// Seen at 20,000 echoes/s from 64 connections, without spins: 5.7 µs of the core's CPU for each, before
-    /// 15.1 (the kernel's thread not counted); the median 16 µs, before 33. On two CPUs, which server, load
-    /// and that thread shared, the 99th percentile was 2.9 ms, before 0.2.
+    /// Seen at 20,000 echoes/s from 64 connections, without spins: 5.7 µs of the core's CPU for each,
+    /// before 15.1 (the kernel's thread not counted); the median 16 µs, before 33. On two CPUs, which
+    /// server, load and that thread shared, the 99th percentile was 2.9 ms, before 0.2.
     sqpoll(): Option<Duration> = None,
         in None => Some(Duration::from_secs(60)),
         who "those with CPUs to spare", shows "`enters`, latency";
@@ -120,17 +140,17 @@ settings! {
     task_work(): TaskWork = TaskWork::Auto,
         who "trials; a way round a kernel's bug", shows "the features in `doctor`, CPU per request";
     /// Limit on the kernel's workers for work that ends, such as reading files, for each NUMA node. 0: the
-    /// kernel's own, at most four times the CPUs. It counts for the core's thread. (A test reads it back from
-    /// the kernel.)
+    /// kernel's own, at most four times the CPUs. It counts for the core's thread. (A test reads it back
+    /// from the kernel.)
     bounded_workers(): u32 = 0, in 0 => 65_536,
         who "servers that read many files", shows "threads `iou-wrk-…` of the process";
     /// The same for work that may never end, such as reading a terminal. 0: the kernel's own, the limit on
     /// processes.
     unbounded_workers(): u32 = 0, in 0 => 65_536,
         who "servers that read many devices", shows "threads `iou-wrk-…` of the process";
-    /// For how long a sleep polls the network card's queue itself before it waits for an interrupt (in whole
-    /// µs, rounded up). Needs Linux 6.9, a card with NAPI, and connections that it has brought packets for;
-    /// on loopback it does nothing. (A test reads it back from the kernel.)
+    /// For how long a sleep polls the network card's queue itself before it waits for an interrupt (in
+    /// whole µs, rounded up). Needs Linux 6.9, a card with NAPI, and connections that it has brought
+    /// packets for; on loopback it does nothing. (A test reads it back from the kernel.)
     napi(): Option<Duration> = None,
         in None => Some(Duration::from_millis(10)),
         who "latency on a real network card", shows "latency; CPU";
@@ -138,23 +158,31 @@ settings! {
     /// (`prefer_busy_poll`). Without `napi` it does nothing.
     napi_prefer(): bool = false,
         who "whoever sets `napi`", shows "interrupts of the card";
-    /// Writes of one buffer of at least so many bytes are sent from that buffer itself, without a copy; they
-    /// end when the peer has acknowledged them, a round trip later. Meant for large writes through a network
-    /// card; on loopback the kernel copies all the same. Needs Linux 6.0. When a loop closes, connections
-    /// whose peer does not acknowledge within `grace` are reset.
+    /// Writes of one buffer of at least so many bytes are sent from that buffer itself, without a copy;
+    /// they end when the peer has acknowledged them, a round trip later. Meant for large writes through a
+    /// network card; on loopback the kernel copies all the same. Needs Linux 6.0. (Counted: 100 writes of
+    /// 64 KiB are 100 sends without copy at 16k, and none at 1M.) When a loop closes, connections whose
+    /// peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
     /// What to do before sleeping: nothing (`off`), learn whether a spin pays (`dial`), or spin for a time
     /// whatever it brings. A core that always spins uses a whole CPU. At most 1 s.
+    ///
+    /// Counted: for 500 messages, one each 200 us, the core slept 1,002 times without spins and 14 times
+    /// with spins of 2ms. On a loaded machine the dial had learnt that they did not pay: 995 times.
     spin(): Spin = Spin::Dial,
         who "latency on few connections; off where CPUs are shared", shows "`docs/MEASURING.md`, the gaps";
     /// What to record: each level costs more than the one before.
+    ///
+    /// Counted: 1,404 instructions for an echo with nothing, 1,408 with counters (+0.3 %), 1,438 with
+    /// histograms (+2.5 %), user space alone; 0.5 KiB a core for the first two, 357 KiB for the third.
     stats(): StatsLevel = StatsLevel::Counters,
         who "whoever wants histograms", shows "the report itself";
     /// Debug mode: a poll of a task, or a closure from another thread, that keeps its core for longer than
-    /// `slow_poll` is reported, with the task's name and where it was spawned; and when the loop ends, so is
-    /// each task that had not ended, with what it waits for. The environment variable `CORELOOP_DEBUG` (`1`
-    /// or `0`) counts more than this. Off, it costs one comparison a turn; on, a clock reading for each poll.
+    /// `slow_poll` is reported, with the task's name and where it was spawned; and when the loop ends, so
+    /// is each task that had not ended, with what it waits for. The environment variable `CORELOOP_DEBUG`
+    /// (`1` or `0`) counts more than this. Off, it costs one comparison a turn; on, a clock reading for
+    /// each poll.
     ///
     /// Using something of a loop's on another thread does not compile, so there is nothing to report.
     debug(): bool = false,
@@ -163,9 +191,9 @@ settings! {
     slow_poll(): Duration = Duration::from_millis(100),
         in Duration::from_micros(1) => Duration::MAX,
         who "developers", shows "lines on standard error";
-    /// The longest that a poll, or whatever else is done between two, may keep its core before it is reported
-    /// as a [`Stall`] *while it does*: the task, where it was spawned, and a backtrace. 25 ms suit a server;
-    /// `never` looks at nothing. At most five a minute and core are told, the others are counted.
+    /// The longest that a poll, or whatever else is done between two, may keep its core before it is
+    /// reported as a [`Stall`] *while it does*: the task, where it was spawned, and a backtrace. 25 ms suit
+    /// a server; `never` looks at nothing. At most five a minute and core are told, the others are counted.
     ///
     /// While it is on, one thread of the process looks at the counters of its cores five times within the
     /// threshold, and a loop counts also at the stats level `off`. The backtrace takes a real-time signal
@@ -183,12 +211,17 @@ settings! {
     grace(): Duration = Duration::from_secs(5),
         who "servers with a deadline for their end", shows "the report of the shutdown";
     /// Threads that may do the blocking work of this core at a time: see
-    /// [`spawn_blocking`](crate::spawn_blocking). They are started when needed. What blocks mostly waits, so
-    /// they may well outnumber the CPUs; but each core has its own, and each takes a stack.
+    /// [`spawn_blocking`](crate::spawn_blocking). They are started when needed. What blocks mostly waits,
+    /// so they may well outnumber the CPUs; but each core has its own, and each takes a stack.
+    ///
+    /// Counted: 64 closures that sleep ran on 1, 4 and 16 threads, as many as were allowed.
     blocking_threads(): u32 = 16, in 1 => 1024,
         who "users of `spawn_blocking`", shows "threads of the process";
     /// Closures that may be queued for those threads. Where the queue is full the tasks that stand for
     /// further ones wait for room, in turn.
+    ///
+    /// Counted: of 64 closures for one thread 4 were queued where the queue had 4 places, and the others'
+    /// tasks waited; all 64 with 1,024.
     blocking_queue(): u32 = 1024, in 1 => 1 << 20,
         who "users of `spawn_blocking`", shows "memory under load";
 }

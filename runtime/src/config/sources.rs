@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 
 use super::Settings;
 use super::error::SettingError;
@@ -220,11 +221,16 @@ impl Sources {
             SettingError::value("cores", e.to_string())
         })?;
         let pin = strongest("pin").map(|s| (s.text == "true", s.origin.clone()));
+        let ops_addr = strongest("ops_addr").map(|s| {
+            let addr = ops_addr(&s.text).map_err(|why| SettingError::value("ops_addr", why));
+            addr.map(|addr| (addr, s.origin.clone()))
+        });
         Ok(Resolved {
             general,
             special,
             cores: cores.unwrap_or((Cores::All, Origin::Default)),
             pin: pin.unwrap_or((true, Origin::Default)),
+            ops_addr: ops_addr.transpose()?.unwrap_or((None, Origin::Default)),
         })
     }
 
@@ -267,7 +273,7 @@ fn check(core: Option<usize>, name: &str, text: &str) -> Result<(), SettingError
         ));
     }
     match name {
-        "profile" | "cores" | "pin" if core.is_some() => {
+        "profile" | "cores" | "pin" | "ops_addr" if core.is_some() => {
             Err(SettingError::value(name, "it is of the whole runtime, not of one core"))
         }
         "profile" => text.parse::<Profile>().map(|_| ()),
@@ -277,8 +283,28 @@ fn check(core: Option<usize>, name: &str, text: &str) -> Result<(), SettingError
         },
         "pin" if matches!(text, "true" | "false") => Ok(()),
         "pin" => Err(SettingError::value(name, format!("{text:?} is neither true nor false"))),
+        "ops_addr" => match ops_addr(text) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(SettingError::value(name, why)),
+        },
         _ => Field::named(name)?.set(&mut Settings::default(), text),
     }
+}
+
+/// Where the ops listener is to be: a port alone is one of the loopback interface, so that whoever opens it
+/// to others has to say so.
+fn ops_addr(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+    }
+    text.parse().map(Some).map_err(|_| {
+        format!(
+            "{text:?} is no address: write off, 9464 or 127.0.0.1:9464, or 0.0.0.0:9464 for everybody"
+        )
+    })
 }
 
 /// The settings of one core with their origins, in the order of the table.
@@ -319,6 +345,7 @@ pub struct Resolved {
     special: BTreeMap<usize, Layered>,
     cores: (Cores, Origin),
     pin: (bool, Origin),
+    ops_addr: (Option<SocketAddr>, Origin),
 }
 
 impl Resolved {
@@ -342,11 +369,26 @@ impl Resolved {
         self.pin.0
     }
 
+    /// Where the ops listener is to be (`coreloop_net::ops::Ops::configured` makes it), by the setting
+    /// `ops_addr`: none unless said; a port alone is one of the loopback interface.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    ///
+    /// let resolved = Sources::new().toml("ops_addr = 9464", "server.toml")?.resolve()?;
+    /// assert_eq!(resolved.ops_addr(), Some(([127, 0, 0, 1], 9464).into()));
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
+    pub fn ops_addr(&self) -> Option<SocketAddr> {
+        self.ops_addr.0
+    }
+
     /// Where the value of a setting came from, for a core or for all; none for a name that there is not.
     pub fn origin(&self, name: &str, core: Option<usize>) -> Option<&Origin> {
         match name {
             "cores" => return Some(&self.cores.1),
             "pin" => return Some(&self.pin.1),
+            "ops_addr" => return Some(&self.ops_addr.1),
             _ => {}
         }
         let layered = core.and_then(|n| self.special.get(&n)).unwrap_or(&self.general);
@@ -385,6 +427,12 @@ impl Resolved {
         let mut rows = vec![
             (None, "cores", self.cores.0.to_string(), self.cores.1.clone()),
             (None, "pin", self.pin.0.to_string(), self.pin.1.clone()),
+            (
+                None,
+                "ops_addr",
+                self.ops_addr.0.map_or("off".into(), |addr| addr.to_string()),
+                self.ops_addr.1.clone(),
+            ),
         ];
         for (field, origin) in Field::all().iter().zip(&self.general.origins) {
             rows.push((None, field.name, field.get(&self.general.settings), origin.clone()));

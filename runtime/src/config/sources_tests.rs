@@ -143,7 +143,7 @@ fn what_is_printed_has_every_setting_its_value_and_its_origin() {
     let text = resolved.to_string();
     let words: Vec<Vec<&str>> =
         text.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words.len(), Field::all().len() + 3, "{text}");
+    assert_eq!(words.len(), Field::all().len() + 4, "{text}");
     for row in [
         &["cores", "all", "default"][..],
         &["stats", "histograms", "s.toml:1"],
@@ -169,4 +169,34 @@ fn a_runtime_takes_them() {
         crate::executor::context::with_core(|core| core.driver.report().sq_entries).unwrap()
     });
     assert_eq!(entries.unwrap(), [1024, 64]);
+}
+
+#[test]
+fn the_ops_listener_is_off_unless_said_and_at_loopback_unless_said() {
+    let of = |sources: Sources| sources.resolve().unwrap().ops_addr().map(|addr| addr.to_string());
+    assert_eq!(of(Sources::new()), None);
+    for (text, addr) in [
+        ("off", None),
+        ("9464", Some("127.0.0.1:9464")),
+        ("0.0.0.0:9464", Some("0.0.0.0:9464")),
+        ("[::1]:80", Some("[::1]:80")),
+    ] {
+        let sources = Sources::new().flag(&format!("ops_addr={text}")).unwrap();
+        assert_eq!(of(sources).as_deref(), addr, "{text}");
+    }
+    let weak = Sources::new().toml("ops_addr = '127.0.0.1:1'", "a.toml").unwrap();
+    let strong = weak.environment([("CORELOOP_OPS_ADDR", "2")]).unwrap().resolve().unwrap();
+    assert_eq!(strong.ops_addr(), Some(([127, 0, 0, 1], 2).into()));
+    assert_eq!(strong.origin("ops_addr", None).unwrap().to_string(), "CORELOOP_OPS_ADDR");
+    let row = strong.rows().into_iter().find(|row| row.1 == "ops_addr").unwrap();
+    assert_eq!((row.0, row.2.as_str()), (None, "127.0.0.1:2"));
+    for (flag, words) in [
+        ("ops_addr=everywhere", "127.0.0.1:9464"),
+        ("ops_addr=65536", "127.0.0.1:9464"),
+        ("core.1.ops_addr=1", "of the whole runtime"),
+        ("ops_adr=1", "ops_addr"),
+    ] {
+        let error = Sources::new().flag(flag).unwrap_err().to_string();
+        assert!(error.contains(words), "{flag}: {error}");
+    }
 }

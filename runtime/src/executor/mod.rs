@@ -32,6 +32,7 @@ pub(crate) mod context;
 pub(crate) mod dial;
 pub(crate) mod kept;
 pub(crate) mod list;
+mod long_polls;
 pub(crate) mod park;
 mod queues;
 pub(crate) mod tick;
@@ -39,6 +40,7 @@ pub(crate) mod timers;
 
 use self::dial::{Dial, Spin};
 use self::kept::Kept;
+use self::long_polls::LongPolls;
 use self::queues::CpuCheck;
 use self::timers::Timers;
 
@@ -81,6 +83,7 @@ pub(crate) struct Core {
     dial: Dial,
     tick_quota_ns: u64,
     cpu_check: CpuCheck,
+    long_polls: LongPolls,
     /// State of the picking of polls that are timed; never 0.
     gap_seed: Cell<u32>,
     /// How long a turn's submissions may wait for its end, in ns.
@@ -131,6 +134,7 @@ impl Core {
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
             cpu_check: CpuCheck::default(),
+            long_polls: LongPolls::default(),
             gap_seed: Cell::new(0x9e37_79b9),
             flush_ns: config.flush_interval.map_or(u64::MAX, |d| d.as_nanos() as u64),
             flushed: Cell::new(0),
@@ -201,8 +205,9 @@ impl Core {
             ..Gauges::default()
         };
         let cpu_time = Duration::from_nanos(self.kernel.thread_cpu_ns());
-        self.metrics.say(gauges, cpu_time, self.kernel.now_ns());
-        self.metrics.say_queues(self.tasks.queue_stats());
+        let now_ns = self.kernel.now_ns();
+        self.metrics.say(gauges, cpu_time, now_ns);
+        self.metrics.say_tasks(self.tasks.queue_stats(), self.long_polls.read(now_ns));
     }
 
     /// What its clock says.

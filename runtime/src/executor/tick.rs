@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::Core;
 use crate::contain::contained;
 use crate::metrics::{Kind, Latency};
-use crate::task::TaskInfo;
 use crate::task::report::Report;
 use crate::task::table::served::SEVERAL;
 use crate::task::table::{Next, UNSTAMPED};
+use crate::task::{TaskInfo, Whose};
 
 /// How long a turn may wait when it finds nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,7 +278,7 @@ impl Core {
         match next {
             Next::Task(picked) => {
                 let woken = picked.stamp;
-                clock.polls(|| self.tasks.info_of(&picked));
+                clock.polls(|| self.tasks.whose(&picked), || self.tasks.info_of(&picked));
                 self.tasks.run(picked);
                 self.unsent.send();
                 polled(clock, woken);
@@ -288,7 +288,7 @@ impl Core {
             // Without a main future its wakes are stale ones.
             Next::Root(woken) => {
                 let Some(root) = root else { return false };
-                clock.polls(|| self.tasks.root_info());
+                clock.polls(|| self.tasks.whose_root(), || self.tasks.root_info());
                 let ended = root();
                 self.unsent.send();
                 polled(clock, woken);
@@ -349,7 +349,9 @@ pub(super) struct PollClock<'a> {
     picks: bool,
     /// Polls until the next one that is timed.
     skip: u32,
-    /// In debug mode: whose poll is under way.
+    /// Whose poll is being timed.
+    whose: Whose,
+    /// In debug mode: what is known of that task.
     polling: Option<TaskInfo>,
 }
 
@@ -362,13 +364,15 @@ impl<'a> PollClock<'a> {
         if picks {
             core.driver.time_submissions(false);
         }
-        Self { core, last, timing, picks, skip, polling: None }
+        let whose = core.tasks.whose_root();
+        Self { core, last, timing, picks, skip, whose, polling: None }
     }
 
     /// One that is read after each poll in any case.
     pub(super) fn reading_each(core: &'a Core) -> Self {
         let last = core.kernel.now_ns();
-        Self { core, last, timing: true, picks: false, skip: 0, polling: None }
+        let whose = core.tasks.whose_root();
+        Self { core, last, timing: true, picks: false, skip: 0, whose, polling: None }
     }
 
     /// What is done from here on is part of the next poll, and what was done since the last is not.
@@ -376,15 +380,18 @@ impl<'a> PollClock<'a> {
         self.last = self.core.read_clock();
     }
 
-    /// A poll begins, of the task that `whose` describes.
+    /// A poll begins, of the task that `whose` names and `info` describes.
     #[inline]
-    pub(super) fn polls(&mut self, whose: impl FnOnce() -> TaskInfo) {
+    pub(super) fn polls(&mut self, whose: impl FnOnce() -> Whose, info: impl FnOnce() -> TaskInfo) {
+        // Of a poll that is not timed the skip is more than 0.
+        if !self.timing || self.skip > 0 {
+            return;
+        }
+        self.whose = whose();
         if self.picks {
-            if self.skip == 0 {
-                self.begin_picked();
-            }
+            self.begin_picked();
         } else if self.core.slow_ns.is_some() {
-            self.polling = Some(whose());
+            self.polling = Some(info());
         }
     }
 
@@ -409,6 +416,10 @@ impl<'a> PollClock<'a> {
         self.last = self.core.read_clock();
         let ended = self.last;
         self.core.metrics.took(Latency::Poll, ended - began);
+        if self.core.metrics.timing() {
+            let (tasks, whose) = (&self.core.tasks, self.whose);
+            self.core.long_polls.polled(whose, ended - began, ended, || tasks.name_of(whose));
+        }
         // One that was woken before the first turn says nothing of when.
         if let Some(woken) = woken.filter(|woken| *woken != UNSTAMPED) {
             self.core.metrics.took(Latency::WakeToPoll, since_stamp(woken, began));

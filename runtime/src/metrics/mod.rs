@@ -23,7 +23,8 @@ pub(crate) use counters::Kind;
 pub use histogram::Histogram;
 pub use histograms::Histograms;
 pub(crate) use histograms::Latency;
-pub use snapshot::{CoreState, Gauges, QueueStats, Snapshot, StepDown};
+pub(crate) use snapshot::LongPollSaid;
+pub use snapshot::{CoreState, Gauges, LongPoll, QueueStats, Snapshot, StepDown};
 
 use counters::COUNTERS;
 use histogram::Track;
@@ -31,6 +32,8 @@ use histograms::LATENCIES;
 
 /// How much a core records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum StatsLevel {
     /// Nothing.
     Off,
@@ -72,6 +75,7 @@ struct Said {
     at_ns: u64,
     step_downs: Vec<StepDown>,
     queues: Vec<QueueStats>,
+    long_polls: Vec<LongPollSaid>,
 }
 
 /// Tells a waker, and contains and counts its panic: a stranger's waker must not take the core down.
@@ -196,9 +200,10 @@ impl Recorder {
         (said.gauges, said.cpu_time, said.at_ns) = (gauges, cpu_time, now_ns);
     }
 
-    /// What its task queues have done.
-    pub(crate) fn say_queues(&self, queues: Vec<QueueStats>) {
-        self.said().queues = queues;
+    /// What its task queues have done, and which tasks had the longest polls.
+    pub(crate) fn say_tasks(&self, queues: Vec<QueueStats>, long_polls: Vec<LongPollSaid>) {
+        let mut said = self.said();
+        (said.queues, said.long_polls) = (queues, long_polls);
     }
 
     /// The core can't have what was asked for.
@@ -229,6 +234,7 @@ impl Recorder {
         Snapshot {
             core: Some(said.core),
             cores: 1,
+            level: self.level,
             cpu: said.cpu,
             state: if ended { CoreState::Ended } else { state },
             uptime: Duration::from_nanos(until.saturating_sub(self.started_ns)),
@@ -238,6 +244,7 @@ impl Recorder {
             cpu_time: said.cpu_time,
             step_downs: said.step_downs,
             queues: said.queues,
+            long_polls: said.long_polls.iter().map(|poll| poll.told(said.at_ns)).collect(),
         }
     }
 

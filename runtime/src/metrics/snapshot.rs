@@ -3,9 +3,11 @@
 //! Owns [`Snapshot`] and its parts, their sums and differences. Nothing in here is shared with a core.
 
 use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Counters, Histograms};
+use super::{Counters, Histograms, StatsLevel};
 
 /// What one core did since it started, or several together, as plain data.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +18,9 @@ pub struct Snapshot {
     pub core: Option<usize>,
     /// How many cores this is the sum of; 1 for that of one.
     pub cores: usize,
+    /// What is recorded: with [`StatsLevel::Off`] the counters are zero whatever the core did. Of several
+    /// the least.
+    pub level: StatsLevel,
     /// The CPU that the core is pinned to, if it is.
     pub cpu: Option<usize>,
     /// What it did when this was taken; of several the liveliest.
@@ -32,9 +37,54 @@ pub struct Snapshot {
     pub cpu_time: Duration,
     /// What was asked for and could not be had here.
     pub step_downs: Vec<StepDown>,
-    /// Task queues, as of the same moment, the default one first; none while that is the only one. Of several
-    /// cores one after the other.
+    /// Task queues, as of the same moment, the default one first; none while that is the only one. Of
+    /// several cores one after the other.
     pub queues: Vec<QueueStats>,
+    /// Tasks with the longest polls of the last 10 to 20 s, the longest first, at most 16 of a core, as of
+    /// the same moment; none below [`StatsLevel::Histograms`], and in turns of more than 16 tasks only of
+    /// the polls that are timed, one in some 32.
+    pub long_polls: Vec<LongPoll>,
+}
+
+/// A task and the longest of its polls of late.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
+#[non_exhaustive]
+pub struct LongPoll {
+    /// The task's id, as [`TaskId`](crate::task::TaskId) prints it. It may have ended.
+    pub task: String,
+    /// Its name, if it was given one and did not end in that very poll.
+    pub name: Option<String>,
+    /// Where it was spawned, as `file:line:column`; none for a main future.
+    pub spawned_at: Option<String>,
+    /// How long that poll took.
+    pub took: Duration,
+    /// Time from its end to this snapshot's gauges.
+    pub ago: Duration,
+}
+
+/// The same as a core says it: without a word of text, which whoever reads it makes.
+#[derive(Clone, Debug)]
+pub(crate) struct LongPollSaid {
+    pub(crate) task: [u32; 3],
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) spawned_at: Option<&'static Location<'static>>,
+    pub(crate) took_ns: u64,
+    pub(crate) ended_ns: u64,
+}
+
+impl LongPollSaid {
+    /// In words, as of `now_ns`.
+    pub(super) fn told(&self, now_ns: u64) -> LongPoll {
+        let [core, slot, generation] = self.task;
+        LongPoll {
+            task: format!("{core}.{slot}.{generation}"),
+            name: self.name.as_ref().map(ToString::to_string),
+            spawned_at: self.spawned_at.map(ToString::to_string),
+            took: Duration::from_nanos(self.took_ns),
+            ago: Duration::from_nanos(now_ns.saturating_sub(self.ended_ns)),
+        }
+    }
 }
 
 /// What one task queue did since it was made; the default one: since it was the only one.
@@ -150,8 +200,8 @@ gauges! {
 }
 
 impl Gauges {
-    /// Bytes of all the core's tables together; receive buffers are not among them, since what is mapped for
-    /// those says little of the memory that they take.
+    /// Bytes of all the core's tables together; receive buffers are not among them, since what is mapped
+    /// for those says little of the memory that they take.
     pub fn bytes_tables(&self) -> u64 {
         self.bytes_tasks + self.bytes_timers + self.bytes_ops + self.bytes_stats
     }
@@ -176,6 +226,7 @@ impl Snapshot {
     pub fn merge(&mut self, other: &Self) {
         self.core = None;
         self.cpu = None;
+        self.level = if self.cores == 0 { other.level } else { self.level.min(other.level) };
         self.cores += other.cores;
         self.state = self.state.max(other.state);
         self.uptime = self.uptime.max(other.uptime);
@@ -188,6 +239,8 @@ impl Snapshot {
         self.gauges.merge(&other.gauges);
         self.cpu_time += other.cpu_time;
         self.queues.extend(other.queues.iter().cloned());
+        self.long_polls.extend(other.long_polls.iter().cloned());
+        self.long_polls.sort_by_key(|poll| std::cmp::Reverse(poll.took));
         for step in &other.step_downs {
             if !self.step_downs.contains(step) {
                 self.step_downs.push(step.clone());

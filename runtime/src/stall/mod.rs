@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::contain::contained;
 use crate::task::TaskId;
+use crate::words::Time;
 
 #[cfg(feature = "backtrace")]
 mod elf;
@@ -55,8 +56,8 @@ impl fmt::Display for Stall {
         if let Some(at) = self.spawned_at {
             write!(f, ", spawned at {at},")?;
         }
-        let (stalled, cpu) = (self.stalled, self.cpu_time);
-        write!(f, " has kept the core for {stalled:.1?}, of which it computed for {cpu:.1?}")?;
+        let (stalled, cpu) = (Time(self.stalled), Time(self.cpu_time));
+        write!(f, " has kept the core for {stalled}, of which it computed for {cpu}")?;
         if self.suppressed > 0 {
             write!(f, " ({} stalls before it were not told)", self.suppressed)?;
         }

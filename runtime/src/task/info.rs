@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::waker::TaskId;
+use crate::words::Time;
 
 /// A task as [`all_tasks`](crate::all_tasks) lists it and reports name it.
 #[derive(Clone, Debug)]
@@ -75,7 +76,7 @@ impl fmt::Display for WaitsFor {
         match self {
             Self::Op { name, fd: Some(fd) } => write!(f, "{name} on descriptor {fd}"),
             Self::Op { name, fd: None } => f.write_str(name),
-            Self::Timer { left } => write!(f, "a timer in {left:.1?}"),
+            Self::Timer { left } => write!(f, "a timer in {}", Time(*left)),
             Self::Task(id) => write!(f, "task {id}"),
             Self::Other(what) => f.write_str(what),
         }

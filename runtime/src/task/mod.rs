@@ -39,7 +39,7 @@ pub use join::{JoinError, JoinHandle};
 pub use local::{Inherit, NotSet, Scope, TaskLocal, inherit};
 pub use report::Report;
 pub(crate) use set::Set;
-pub(crate) use table::Tasks;
+pub(crate) use table::{Tasks, Whose};
 pub use waker::TaskId;
 
 /// Id of the task that is being polled; none outside a loop. The main future has one too.

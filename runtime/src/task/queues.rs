@@ -5,6 +5,7 @@
 //! something again, where the one that was served last began: idle time earns nothing. Place 0 is the
 //! default queue's and is never given back. Pure: knows no task and no clock.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::line::Line;
@@ -46,6 +47,9 @@ pub(crate) struct Queue {
     pub(crate) tasks: u32,
     pub(crate) polls: u64,
     pub(crate) cpu_ns: u64,
+    /// The most that it was ever told to have used: what is taken back later counts for its share, but no
+    /// reader sees a sum go down.
+    pub(crate) cpu_ns_told: Cell<u64>,
     /// Those to be polled, in order.
     pub(super) ready: Line,
     /// Those that gave way, in order.
@@ -67,12 +71,19 @@ impl Queue {
             tasks: 0,
             polls: 0,
             cpu_ns: 0,
+            cpu_ns_told: Cell::new(0),
             ready: Line::new(2),
             gave_way: Line::new(2),
             left: 0,
             gave_way_before: 0,
             used: 0,
         }
+    }
+
+    /// CPU time as it is told: it never goes down.
+    pub(crate) fn tell_cpu_ns(&self) -> u64 {
+        self.cpu_ns_told.set(self.cpu_ns_told.get().max(self.cpu_ns));
+        self.cpu_ns_told.get()
     }
 
     fn is_idle(&self) -> bool {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::info::TaskInfo;
 use crate::contain::contained;
+use crate::words::Time;
 
 /// Something that a loop has to say, because no awaiter will. See
 /// [`Settings::on_report`](crate::Settings::on_report).
@@ -74,10 +75,10 @@ impl fmt::Display for Report<'_> {
                 write!(f, "{task} failed, and nobody took its result: {error}")
             }
             Self::SlowPoll { task, took } => {
-                write!(f, "{task} kept its core for {took:.1?} in one poll")
+                write!(f, "{task} kept its core for {} in one poll", Time(*took))
             }
             Self::SlowCall { took } => {
-                write!(f, "a closure from another thread kept its core for {took:.1?}")
+                write!(f, "a closure from another thread kept its core for {}", Time(*took))
             }
             Self::Unfinished { task } => {
                 write!(f, "{task} had not ended when its loop did")?;

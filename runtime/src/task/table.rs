@@ -37,6 +37,8 @@ mod look;
 pub(crate) mod served;
 mod turns;
 
+pub(crate) use look::Whose;
+
 /// The main future's slot.
 pub(crate) const ROOT: u32 = 0;
 

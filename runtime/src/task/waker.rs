@@ -120,8 +120,13 @@ pub struct TaskId {
 
 impl TaskId {
     /// The id of the task that `word` names.
-    pub(super) fn of(word: Word) -> Self {
+    pub(crate) fn of(word: Word) -> Self {
         Self { core: word.core(), slot: word.slot(), generation: word.generation() }
+    }
+
+    /// What it is printed as, a full stop between each two.
+    pub(crate) fn parts(self) -> [u32; 3] {
+        [self.core, self.slot, self.generation]
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Instant;
 use crate::contain::contained;
 use crate::metrics::Histogram;
+use crate::words::Time;
 
 /// Runs `future` and tells `sink` how long it took and how it ended: also if it was cancelled or
 /// panicked. The time counts from the first poll; of a future that was never polled there is nothing
@@ -37,7 +38,7 @@ use crate::metrics::Histogram;
 ///     timed(latencies.clone(), sleep(Duration::from_millis(2))).await;
 ///     assert!(latencies.borrow().min_ns() > 1_900_000);
 ///
-///     // Prints `an hour: cancelled after 1.1ms`.
+///     // Prints `an hour: cancelled after 1.1 ms`.
 ///     let hour = timed("an hour", sleep(Duration::from_secs(3600)));
 ///     assert!(timeout(Duration::from_millis(1), hour).await.is_err());
 /// })
@@ -103,7 +104,7 @@ pub enum Ended {
     Panicked,
 }
 
-/// As in `ready after 1.2ms`.
+/// As in `ready after 1.2 ms`.
 impl fmt::Display for Timing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match self.ended {
@@ -112,7 +113,7 @@ impl fmt::Display for Timing {
             Ended::Cancelled => "cancelled",
             Ended::Panicked => "panicked",
         };
-        write!(f, "{how} after {:.1?}", self.took)
+        write!(f, "{how} after {}", Time(self.took))
     }
 }
 

@@ -87,12 +87,16 @@ impl Column {
     /// What it says of a core; the bar is drawn elsewhere.
     pub fn cell(self, core: &CoreView, state: &State, wide: usize) -> String {
         let p99 = |name| core.latency(name).map_or("-".to_owned(), |l| time_ns(l.p99_ns as f64));
-        let rate = |name| grouped(core.rate(name).round() as u64);
+        let rate = |name| match core.counts() {
+            true => grouped(core.rate(name).round() as u64),
+            false => "-".to_owned(),
+        };
         match self {
             Column::Core => format!("{}{}", core.core, if is_silent(core) { "!" } else { " " }),
             Column::Cpu => core.cpu.map_or("-".to_owned(), |cpu| cpu.to_string()),
             Column::Time => String::new(),
-            Column::Busy => percent(core.busy * 100.0),
+            Column::Busy => core.busy.map_or("-".to_owned(), |busy| percent(busy * 100.0)),
+            Column::Spinning if !core.counts() => "-".to_owned(),
             Column::Spinning => percent(core.spinning * 100.0),
             Column::Polls => rate("polls"),
             Column::Spark => spark(state.history.get(&core.core), wide),

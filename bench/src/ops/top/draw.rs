@@ -13,14 +13,15 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use crate::cli::parse::Human;
 use crate::ops::ps::{age, place};
 use crate::ops::top::columns::{self, Column};
-use crate::ops::top::model::{CoreView, TaskRow, View};
+use crate::ops::top::model::{CoreView, QueueView, View};
 use crate::ops::top::state::State;
-use crate::report::units::{grouped, percent};
+use crate::ops::top::tasks::{Order, TaskRow};
+use crate::report::units::{grouped, percent, time_ns};
 
 /// Lines above the cores: three of facts, an empty one, the heads.
 const ABOVE: u16 = 5;
-/// Lines around the tasks: an empty one, a title, the heads.
-const BETWEEN: u16 = 3;
+/// Lines around the tasks: an empty one, a title, perhaps what is missing, the heads.
+const BETWEEN: u16 = 4;
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +65,15 @@ pub fn frame(frame: &mut Frame<'_>, state: &State, theme: Theme) {
     match &state.view {
         Some(view) => {
             lines.extend(facts(view, state, theme));
-            let room = usize::from(rows.saturating_sub(ABOVE + BETWEEN));
+            let queues = queues(view, theme);
+            let around = usize::from(ABOVE + BETWEEN) + queues.len();
+            let room = usize::from(rows).saturating_sub(around);
             lines.extend(cores(view, state, usize::from(area.width), room, theme));
+            lines.extend(queues);
             let left = usize::from(rows).saturating_sub(lines.len());
             lines.extend(tasks(state, usize::from(area.width), left, theme));
         }
-        None => lines.extend(nothing_yet(state, theme)),
+        None => lines.extend(nothing_yet(state, usize::from(area.width), theme)),
     }
     lines.truncate(usize::from(rows));
     frame.render_widget(Paragraph::new(lines), Rect { height: rows, ..area });
@@ -86,7 +90,8 @@ pub fn frame(frame: &mut Frame<'_>, state: &State, theme: Theme) {
 pub fn height(state: &State) -> u16 {
     let cores = state.view.as_ref().map_or(0, |view| view.cores.len());
     let tasks = state.tasks.as_ref().map_or(1, |tasks| tasks.rows.len());
-    let lines = usize::from(ABOVE + BETWEEN) + cores + tasks;
+    let queues = state.view.as_ref().map_or(0, |view| queues(view, Theme { colour: false }).len());
+    let lines = usize::from(ABOVE + BETWEEN) + cores + queues + tasks;
     u16::try_from(lines).unwrap_or(u16::MAX)
 }
 
@@ -116,14 +121,7 @@ fn facts<'a>(view: &'a View, state: &'a State, theme: Theme) -> [Line<'a>; 4] {
             Span::raw(format!("   {}   {} ({})", view.url, process.name, process.pid)),
             Span::raw(format!("   up {}", age(process.age_ns))),
         ]),
-        Line::raw(format!(
-            " {of}{} cores   busy {}   {} polls/s   {} enters/s   {} accepts/s",
-            view.cores.len(),
-            percent(view.busy() * 100.0),
-            grouped(view.rate("polls").round() as u64),
-            grouped(view.rate("enters").round() as u64),
-            grouped(view.rate("accepts").round() as u64),
-        )),
+        Line::raw(format!(" {of}{} cores   {}", view.cores.len(), work(view))),
         Line::raw(format!(
             " process   CPU {}   memory {}{files}",
             percent(view.process_cpu * 100.0),
@@ -131,6 +129,56 @@ fn facts<'a>(view: &'a View, state: &'a State, theme: Theme) -> [Line<'a>; 4] {
         )),
         notice,
     ]
+}
+
+/// What the cores do, if they count it.
+fn work(view: &View) -> String {
+    let Some(busy) = view.busy() else {
+        return "busy unknown (stats off)   so are all rates: --stats counters".to_owned();
+    };
+    let rate = |name| grouped(view.rate(name).unwrap_or_default().round() as u64);
+    format!(
+        "busy {}   {} polls/s   {} enters/s   {} accepts/s",
+        percent(busy * 100.0),
+        rate("polls"),
+        rate("enters"),
+        rate("accepts"),
+    )
+}
+
+/// Queues that are listed.
+const QUEUES_MAX: usize = 6;
+
+/// Task queues, if there are several: an empty line, heads, a line for each.
+fn queues<'a>(view: &View, theme: Theme) -> Vec<Line<'a>> {
+    if view.queues.is_empty() {
+        return Vec::new();
+    }
+    let heads = format!(
+        " {:<24} {:>7} {:>5} {:>7} {:>9} {:>6}",
+        "TASK QUEUE", "SHARES", "CORES", "TASKS", "POLLS/S", "CPU"
+    );
+    let mut lines = vec![Line::default(), Line::styled(heads, theme.dim())];
+    let hidden = view.queues.len().saturating_sub(QUEUES_MAX);
+    let shown = if hidden > 0 { QUEUES_MAX - 1 } else { view.queues.len() };
+    lines.extend(view.queues.iter().take(shown).map(|queue| Line::raw(queue_line(queue))));
+    if hidden > 0 {
+        let text = format!(" {} more queues: /metrics has them all", view.queues.len() - shown);
+        lines.push(Line::styled(text, theme.dim()));
+    }
+    lines
+}
+
+fn queue_line(queue: &QueueView) -> String {
+    format!(
+        " {:<24} {:>7} {:>5} {:>7} {:>9} {:>6}",
+        cut(&queue.name, 24),
+        grouped(queue.shares.into()),
+        queue.cores,
+        grouped(queue.tasks),
+        grouped(queue.polls.round() as u64),
+        percent(queue.cpu_use * 100.0),
+    )
 }
 
 fn cores<'a>(view: &View, state: &State, width: usize, room: usize, theme: Theme) -> Vec<Line<'a>> {
@@ -171,7 +219,7 @@ fn core_line<'a>(
         }
         let text = column.aligned(&column.cell(core, state, *wide), *wide);
         let style = match column {
-            Column::Busy => theme.load(core.busy),
+            Column::Busy => theme.load(core.busy.unwrap_or_default()),
             Column::Spark => theme.of(Color::Cyan),
             Column::Core if is_silent(core) => theme.bad(),
             _ => Style::new(),
@@ -191,19 +239,23 @@ fn bar<'a>(core: &CoreView, wide: usize, theme: Theme) -> Vec<Span<'a>> {
     if core.state == CoreState::Ended {
         return vec![Span::styled(format!("{:<wide$}", "ended"), theme.dim())];
     }
+    let Some(share) = core.busy else {
+        let words = ["unknown (stats off)", "stats off"].into_iter().find(|w| w.len() <= wide);
+        return vec![Span::styled(format!("{:<wide$}", words.unwrap_or_default()), theme.dim())];
+    };
     let cells = |share: f64| (share * wide as f64).round() as usize;
     // What is there at all is seen: a single cell.
-    let busy = cells(core.busy).max(usize::from(core.busy > 0.001)).min(wide);
-    let spun = cells(core.busy + core.spinning).clamp(busy, wide) - busy;
+    let busy = cells(share).max(usize::from(share > 0.001)).min(wide);
+    let spun = cells(share + core.spinning).clamp(busy, wide) - busy;
     vec![
-        Span::styled("█".repeat(busy), theme.load(core.busy)),
+        Span::styled("█".repeat(busy), theme.load(share)),
         Span::styled("▒".repeat(spun), theme.of(Color::Blue)),
         Span::styled("·".repeat(wide - busy - spun), theme.dim()),
     ]
 }
 
 fn tasks<'a>(state: &State, width: usize, room: usize, theme: Theme) -> Vec<Line<'a>> {
-    if room < 3 {
+    if room < usize::from(BETWEEN) {
         return Vec::new();
     }
     let mut lines = vec![Line::default()];
@@ -212,31 +264,58 @@ fn tasks<'a>(state: &State, width: usize, room: usize, theme: Theme) -> Vec<Line
         lines.push(Line::styled(format!(" {text}"), theme.dim()));
         return lines;
     };
-    let how = if state.grouped { "by the place where they were spawned" } else { "one by one" };
-    let title = format!(" tasks {how}, the oldest first: {} in all", grouped(tasks.total));
-    lines.push(Line::styled(title, theme.strong()));
+    let timed = state.view.as_ref().is_some_and(|view| view.timed);
+    lines.push(Line::styled(cut(&task_title(state, tasks.total, timed), width), theme.strong()));
+    lines.extend(task_note(state, timed).map(|note| Line::styled(format!(" {note}"), theme.dim())));
     let (name, wait) = task_widths(width);
+    let longest = if timed { format!(" {:>8}", "LONGEST") } else { String::new() };
     let heads = format!(
-        " {:>6} {:>8}  {:<name$} {:<wait$} SPAWNED AT",
+        " {:>6} {:>8}{longest}  {:<name$} {:<wait$} SPAWNED AT",
         "COUNT", "OLDEST", "NAME", "WAITS FOR"
     );
     lines.push(Line::styled(heads, theme.dim()));
     let left = room - lines.len();
-    lines.extend(tasks.rows.iter().take(left).map(|row| Line::raw(task_line(row, width))));
+    lines.extend(tasks.rows.iter().take(left).map(|row| Line::raw(task_line(row, timed, width))));
     lines
+}
+
+/// How many there are, and in which order the rows stand.
+fn task_title(state: &State, total: Option<u64>, timed: bool) -> String {
+    let order = match (state.order, timed) {
+        (Order::Slowest, true) => "the longest poll of the last 20 s first",
+        _ => "the oldest first",
+    };
+    let how = if state.grouped { "by place of spawning" } else { "one by one" };
+    let total = total.map_or("tasks".into(), |total| format!("{} tasks", grouped(total)));
+    format!(" {total} {how}, {order}")
+}
+
+/// What is missing of them.
+fn task_note(state: &State, timed: bool) -> Option<&str> {
+    match (&state.tasks_note, timed) {
+        (Some(note), _) => Some(note),
+        (None, false) => {
+            Some("the longest polls are known at the server's level --stats histograms")
+        }
+        (None, true) => None,
+    }
 }
 
 /// Of the name and of the wait; the place takes the rest.
 fn task_widths(width: usize) -> (usize, usize) {
-    if width < 100 { (16, 22) } else { (24, 32) }
+    if width < 100 { (14, 20) } else { (24, 32) }
 }
 
-fn task_line(row: &TaskRow, width: usize) -> String {
+fn task_line(row: &TaskRow, timed: bool, width: usize) -> String {
     let (name_wide, wait_wide) = task_widths(width);
     let (name, wait) = (cut(&row.name, name_wide), cut(&row.wait, wait_wide));
     let count = grouped(row.count as u64);
-    let age = age(row.oldest_ns);
-    let line = format!(" {count:>6} {age:>8}  {name:<name_wide$} {wait:<wait_wide$} ");
+    let age = row.oldest_ns.map_or("-".into(), age);
+    let longest = match (timed, row.longest_ns) {
+        (false, _) => String::new(),
+        (true, ns) => format!(" {:>8}", ns.map_or("-".into(), |ns| time_ns(ns as f64))),
+    };
+    let line = format!(" {count:>6} {age:>8}{longest}  {name:<name_wide$} {wait:<wait_wide$} ");
     let room = width.saturating_sub(line.chars().count());
     let place = place(&row.place);
     if place.chars().count() <= room {
@@ -268,22 +347,42 @@ pub fn cut(text: &str, wide: usize) -> String {
     format!("{kept}…")
 }
 
-fn nothing_yet<'a>(state: &'a State, theme: Theme) -> Vec<Line<'a>> {
+fn nothing_yet<'a>(state: &'a State, width: usize, theme: Theme) -> Vec<Line<'a>> {
     let first = Line::styled(format!(" coreloop top   {}", state.url), theme.strong());
-    let second = match &state.notice {
-        Some(notice) => Line::styled(format!(" {notice}"), theme.bad()),
-        None => Line::raw(" two looks make a frame: a moment"),
-    };
-    vec![first, Line::default(), second]
+    let mut lines = vec![first, Line::default()];
+    match &state.notice {
+        Some(notice) => {
+            let rows = wrapped(notice, width.saturating_sub(2));
+            lines.extend(rows.into_iter().map(|row| Line::styled(format!(" {row}"), theme.bad())));
+        }
+        None => lines.push(Line::raw(" two looks make a frame: a moment")),
+    }
+    lines
+}
+
+/// Words in lines of at most `width`; a longer word has its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut rows = vec![String::new()];
+    for word in text.split_whitespace() {
+        let row = rows.last_mut().expect("there is one from the beginning");
+        if row.is_empty() {
+            word.clone_into(row);
+        } else if row.chars().count() + 1 + word.chars().count() <= width {
+            *row += &format!(" {word}");
+        } else {
+            rows.push(word.to_owned());
+        }
+    }
+    rows
 }
 
 fn keys<'a>(state: &State, theme: Theme) -> Line<'a> {
     let mut spans = Vec::new();
     for (key, what) in [
         ("q", "quit".to_owned()),
-        ("s", format!("sort: {}", state.sort.as_str())),
-        ("r", "reverse".into()),
+        ("sr", format!("sort: {}", state.sort.as_str())),
         ("g", "group".into()),
+        ("o", "order".into()),
         ("t", "tasks".into()),
         ("p", "pause".into()),
         ("+-", Human(state.interval).to_string()),
@@ -301,6 +400,7 @@ const HELP: &[&str] = &[
     " s, r             sort the cores by the next column; reverse",
     " arrows           move through the cores",
     " g                tasks by place, or one by one",
+    " o                the longest polls first, or the oldest tasks",
     " t                read the tasks now",
     " p, space         pause",
     " + -              twice as often, half as often",

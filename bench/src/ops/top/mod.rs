@@ -11,6 +11,7 @@ mod model;
 mod samples;
 mod screen;
 mod state;
+mod tasks;
 #[cfg(test)]
 mod tests;
 

@@ -1,12 +1,12 @@
 //! From two looks at a server to what one frame shows.
 //!
-//! Owns the arithmetic: rates, shares of time, quantiles of the time between the looks, groups of tasks.
+//! Owns the arithmetic: rates, shares of time, quantiles of the time between the looks, sums over queues.
 //! Pure: knows neither the terminal nor the network.
 
 use std::collections::BTreeMap;
 
-use coreloop::{CoreState, Snapshot};
-use coreloop_net::ops::doc::{Cores, Process, Task, Tasks};
+use coreloop::{CoreState, LongPoll, QueueStats, Snapshot, StatsLevel};
+use coreloop_net::ops::doc::{Cores, Process};
 use serde::Serialize;
 
 use crate::cli::ops::SortBy;
@@ -24,6 +24,44 @@ pub struct View {
     pub process_cpu: f64,
     /// Each core.
     pub cores: Vec<CoreView>,
+    /// Task queues of all cores by their name, if any core has others than the default one.
+    pub queues: Vec<QueueView>,
+    /// Tasks with the longest polls of the last 10 to 20 s, the longest first, by core.
+    pub long_polls: Vec<LongPollView>,
+    /// Whether the server keeps latencies; without them no poll is timed.
+    pub timed: bool,
+}
+
+/// The task queues of one name. Shares are of one core, not of the sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct QueueView {
+    /// Their name.
+    pub name: String,
+    /// The shares of one of them.
+    pub shares: u32,
+    /// Cores that have it.
+    pub cores: usize,
+    /// Their tasks that have not ended.
+    pub tasks: u64,
+    /// Polls per second of all of them.
+    pub polls: f64,
+    /// What these took per second: of 1 for each core.
+    pub cpu_use: f64,
+}
+
+/// A task with a long poll.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LongPollView {
+    /// Its core.
+    pub core: usize,
+    /// The task's id.
+    pub task: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Where it was spawned; none for a main future.
+    pub spawned_at: Option<String>,
+    /// How long its longest poll took.
+    pub took_ns: u64,
 }
 
 /// What one core did. Shares are of 1.
@@ -37,15 +75,15 @@ pub struct CoreView {
     pub state: CoreState,
     /// Seconds between the looks, by its own clock.
     pub seconds: f64,
-    /// Share of the time that it worked.
-    pub busy: f64,
+    /// Share of the time that it worked; none if the server counts nothing.
+    pub busy: Option<f64>,
     /// Share of the time that it spun, waiting.
     pub spinning: f64,
     /// Share of the time that it slept.
     pub parked: f64,
     /// CPU time per second.
     pub cpu_use: f64,
-    /// Each counter, per second.
+    /// Each counter, per second; none if the server counts nothing.
     pub rates: BTreeMap<&'static str, f64>,
     /// Each latency of that time; none if the server keeps none.
     pub latencies: Option<BTreeMap<&'static str, Latency>>,
@@ -89,6 +127,9 @@ impl View {
             process: now.process.clone(),
             process_cpu: share(now.process.cpu_ns.saturating_sub(before_cpu), elapsed),
             cores: cores.collect(),
+            queues: queues(earlier, now),
+            long_polls: long_polls(&now.cores),
+            timed: now.cores.iter().any(|core| core.level >= StatsLevel::Histograms),
         }
     }
 
@@ -96,7 +137,7 @@ impl View {
     pub fn sort(&mut self, by: SortBy, reverse: bool) {
         let key = |core: &CoreView| match by {
             SortBy::Core => -(core.core as f64),
-            SortBy::Busy => core.busy,
+            SortBy::Busy => core.busy.unwrap_or_default(),
             SortBy::Polls => core.rate("polls"),
             SortBy::P99 => core.latency("wake_to_poll").map_or(0.0, |l| l.p99_ns as f64),
             SortBy::Tasks => core.gauge("tasks") as f64,
@@ -108,16 +149,22 @@ impl View {
         }
     }
 
-    /// The sum of a rate over all cores.
-    pub fn rate(&self, name: &str) -> f64 {
-        self.cores.iter().map(|core| core.rate(name)).sum()
+    /// The sum of a rate over all cores; none if no core counts.
+    pub fn rate(&self, name: &str) -> Option<f64> {
+        let counted: Vec<f64> =
+            self.cores.iter().filter(|core| core.counts()).map(|core| core.rate(name)).collect();
+        (!counted.is_empty()).then(|| counted.iter().sum())
     }
 
-    /// The mean share of the time that the cores which run worked.
-    pub fn busy(&self) -> f64 {
-        let running: Vec<f64> =
-            self.cores.iter().filter(|c| c.state != CoreState::Ended).map(|c| c.busy).collect();
-        if running.is_empty() { 0.0 } else { running.iter().sum::<f64>() / running.len() as f64 }
+    /// The mean share of the time that the cores which run worked; none if no core counts.
+    pub fn busy(&self) -> Option<f64> {
+        if !self.cores.iter().any(CoreView::counts) {
+            return None;
+        }
+        let running = self.cores.iter().filter(|c| c.state != CoreState::Ended);
+        let running: Vec<f64> = running.filter_map(|core| core.busy).collect();
+        let sum: f64 = running.iter().sum();
+        Some(if running.is_empty() { 0.0 } else { sum / running.len() as f64 })
     }
 }
 
@@ -129,7 +176,9 @@ impl CoreView {
         let spinning = share(between.counters.spin_ns, elapsed).min(1.0 - parked);
         // A core that has ended neither works nor waits.
         let ended = between.state == CoreState::Ended;
+        let counted = between.level > StatsLevel::Off;
         let busy = if ended { 0.0 } else { (1.0 - parked - spinning).max(0.0) };
+        let rates = between.counters.iter().filter(|_| counted);
         let seconds = elapsed as f64 / 1e9;
         let per_second = |n: u64| if elapsed == 0 { 0.0 } else { n as f64 / seconds };
         let latencies = between.histograms.as_ref().map(|all| {
@@ -150,15 +199,20 @@ impl CoreView {
             cpu: between.cpu,
             state: between.state,
             seconds,
-            busy,
+            busy: counted.then_some(busy),
             spinning,
             parked,
             cpu_use: share(ns(between.cpu_time), elapsed),
-            rates: between.counters.iter().map(|(name, n)| (name, per_second(n))).collect(),
+            rates: rates.map(|(name, n)| (name, per_second(n))).collect(),
             latencies,
             gauges: between.gauges.iter().collect(),
             answered_s: between.gauges.age.as_secs_f64(),
         }
+    }
+
+    /// Whether it counts anything.
+    pub fn counts(&self) -> bool {
+        self.busy.is_some()
     }
 
     /// A counter per second.
@@ -177,73 +231,66 @@ impl CoreView {
     }
 }
 
-/// Tasks that were spawned at the same place under the same name, or one of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskRow {
-    /// How many.
-    pub count: usize,
-    /// The age of the oldest.
-    pub oldest_ns: u64,
-    /// Its name, or its id where it stands alone without one.
-    pub name: String,
-    /// Where it was spawned.
-    pub place: String,
-    /// What most of them wait for.
-    pub wait: String,
-}
-
-/// The tasks of all cores, the oldest first, without the main futures; in groups or one by one.
-pub fn task_rows(tasks: &Tasks, grouped: bool) -> Vec<TaskRow> {
-    let all = tasks.cores.iter().flat_map(|core| &core.tasks);
-    let all = all.filter(|task| task.spawned_at.is_some());
-    let mut groups: BTreeMap<(String, &str, &str), Vec<&Task>> = BTreeMap::new();
-    for task in all {
-        let place = task.spawned_at.as_deref().unwrap_or_default();
-        let name = task.name.as_deref().unwrap_or_default();
-        let own = if grouped { String::new() } else { task.id.clone() };
-        groups.entry((own, place, name)).or_default().push(task);
+/// The task queues by name, with what they did between two looks.
+fn queues(earlier: Option<&Cores>, now: &Cores) -> Vec<QueueView> {
+    let mut all: Vec<QueueView> = Vec::new();
+    for (at, core) in now.cores.iter().enumerate() {
+        let before = earlier.and_then(|c| c.cores.get(at));
+        let elapsed =
+            core.uptime.saturating_sub(before.map_or_else(Default::default, |b| b.uptime));
+        let seconds = elapsed.as_secs_f64();
+        for name in names(&core.queues) {
+            let sum = |of: &[QueueStats]| {
+                let of = of.iter().filter(|queue| queue.name == name);
+                of.fold((0, 0), |(polls, ns), one| (polls + one.polls, ns + self::ns(one.cpu_time)))
+            };
+            let (polls, cpu) = sum(&core.queues);
+            let (polls_before, cpu_before) = before.map_or((0, 0), |before| sum(&before.queues));
+            // One that is made again under its name begins from nothing.
+            let since = |n: u64, before: u64| n.checked_sub(before).unwrap_or(n) as f64;
+            let per_second = |n: f64| if seconds > 0.0 { n / seconds } else { 0.0 };
+            let mut mine = core.queues.iter().filter(|queue| queue.name == name).peekable();
+            let shares = mine.peek().map_or(0, |queue| queue.shares);
+            let at = all.iter().position(|view| view.name == name).unwrap_or_else(|| {
+                all.push(QueueView { name: name.to_owned(), shares, ..QueueView::default() });
+                all.len() - 1
+            });
+            let view = &mut all[at];
+            view.cores += 1;
+            view.tasks += mine.map(|queue| u64::from(queue.tasks)).sum::<u64>();
+            view.polls += per_second(since(polls, polls_before));
+            view.cpu_use += per_second(since(cpu, cpu_before) / 1e9);
+        }
     }
-    let mut rows: Vec<TaskRow> = groups
-        .into_iter()
-        .map(|((own, place, name), tasks)| TaskRow {
-            count: tasks.len(),
-            oldest_ns: tasks.iter().map(|task| task.age_ns).max().unwrap_or_default(),
-            name: match (name, own.as_str()) {
-                ("", "") => "·".to_owned(),
-                ("", id) => id.to_owned(),
-                (name, _) => name.to_owned(),
-            },
-            place: place.to_owned(),
-            wait: most_common_wait(&tasks),
-        })
-        .collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.oldest_ns));
-    rows
+    all
 }
 
-fn most_common_wait(tasks: &[&Task]) -> String {
-    let mut waits: BTreeMap<String, usize> = BTreeMap::new();
-    for task in tasks {
-        let what = match (task.waits_for.first(), tasks.len()) {
-            (None, _) => task.state.clone(),
-            // Of one its very descriptor or timer; of many the kind.
-            (Some(wait), 1) => wait.text.clone(),
-            (Some(wait), _) => match (&wait.op, wait.left_ns, &wait.task) {
-                (Some(op), ..) => op.clone(),
-                (None, Some(_), _) => "a timer".to_owned(),
-                (None, None, Some(_)) => "a task".to_owned(),
-                (None, None, None) => wait.text.clone(),
-            },
+/// Each name once, in the order of the queues.
+fn names(queues: &[QueueStats]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for queue in queues {
+        if !names.contains(&queue.name.as_str()) {
+            names.push(&queue.name);
+        }
+    }
+    names
+}
+
+fn long_polls(cores: &[Snapshot]) -> Vec<LongPollView> {
+    let of_core = |(at, core): (usize, &Snapshot)| {
+        let core_number = core.core.unwrap_or(at);
+        let view = move |poll: &LongPoll| LongPollView {
+            core: core_number,
+            task: poll.task.clone(),
+            name: poll.name.clone(),
+            spawned_at: poll.spawned_at.clone(),
+            took_ns: ns(poll.took),
         };
-        *waits.entry(what).or_default() += 1;
-    }
-    let kinds = waits.len();
-    let most = waits.into_iter().max_by_key(|(_, n)| *n);
-    match most {
-        Some((what, n)) if kinds > 1 => format!("{what} ({n})"),
-        Some((what, _)) => what,
-        None => String::new(),
-    }
+        core.long_polls.iter().map(view).collect::<Vec<_>>()
+    };
+    let mut all: Vec<LongPollView> = cores.iter().enumerate().flat_map(of_core).collect();
+    all.sort_by_key(|poll| std::cmp::Reverse(poll.took_ns));
+    all
 }
 
 fn ns(d: std::time::Duration) -> u64 {
@@ -266,15 +313,41 @@ mod tests {
         let core = &view.cores[0];
         assert_eq!((core.core, core.cpu, core.seconds), (0, Some(2), 2.0));
         assert_eq!((core.parked, core.spinning), (0.5, 0.1));
-        assert!((core.busy - 0.4).abs() < 1e-9, "{core:?}");
+        assert!((core.busy.unwrap() - 0.4).abs() < 1e-9, "{core:?}");
         assert_eq!(core.rate("polls"), 1000.0);
         let wake = core.latency("wake_to_poll").unwrap();
         assert_eq!(wake.count, 100);
         assert!((90_000..=110_000).contains(&wake.p99_ns), "{wake:?}");
         assert_eq!(core.latency("op_connect"), None, "there was none");
-        assert_eq!(view.cores[1].busy, 0.0, "it has ended");
+        assert_eq!(view.cores[1].busy, Some(0.0), "it has ended");
         assert!((view.process_cpu - 0.5).abs() < 1e-9, "{}", view.process_cpu);
-        assert!((view.busy() - 0.4).abs() < 1e-9, "of those that run");
+        assert!((view.busy().unwrap() - 0.4).abs() < 1e-9, "of those that run");
+        assert_eq!(view.rate("polls"), Some(1000.0));
+        assert!(view.timed);
+        assert_eq!(view.long_polls[0].took_ns, 3_000_000);
+    }
+
+    #[test]
+    fn where_nothing_is_counted_nothing_is_said() {
+        let (mut early, mut late) = samples::cores();
+        for core in early.cores.iter_mut().chain(&mut late.cores) {
+            core.level = StatsLevel::Off;
+        }
+        let view = View::between("http://a", Some(&early), &late);
+        assert_eq!((view.cores[0].busy, view.busy(), view.rate("polls")), (None, None, None));
+        assert!(view.cores[0].rates.is_empty() && !view.timed);
+        assert_eq!(view.cores[0].cpu_use, 0.5, "the system's own count");
+    }
+
+    #[test]
+    fn queues_of_one_name_are_one_with_what_they_did_between() {
+        let (early, late) = samples::cores();
+        let view = View::between("http://a", Some(&early), &late);
+        let [default, batch] = &view.queues[..] else { panic!("{:?}", view.queues) };
+        assert_eq!((default.name.as_str(), default.shares, default.tasks), ("default", 1000, 60));
+        assert_eq!((batch.name.as_str(), batch.shares, batch.tasks), ("batch", 10, 4));
+        assert_eq!((batch.polls, batch.cores), (50.0, 1));
+        assert!((batch.cpu_use - 0.1).abs() < 1e-9, "{batch:?}");
     }
 
     #[test]
@@ -300,18 +373,5 @@ mod tests {
             view.sort(by, reverse);
             assert_eq!(order(&view), expected, "{by:?} {reverse}");
         }
-    }
-
-    #[test]
-    fn tasks_of_one_place_are_one_row() {
-        let tasks = samples::tasks();
-        let rows = task_rows(&tasks, true);
-        assert_eq!(rows.len(), 2, "{rows:?}");
-        assert_eq!((rows[0].count, rows[0].oldest_ns), (3, 90_000_000_000));
-        assert_eq!((rows[0].name.as_str(), rows[0].wait.as_str()), ("echo", "recv (2)"));
-        assert_eq!(rows[1].wait, "a timer in 3.0s");
-        let single = task_rows(&tasks, false);
-        assert_eq!(single.len(), 4);
-        assert_eq!(single[0].wait, "recv on descriptor 9");
     }
 }

@@ -12,6 +12,17 @@ pub fn cores() -> (Cores, Cores) {
 fn look(uptime_s: u64, polls: u64, wakes: u64) -> Cores {
     let running: Snapshot = serde_json::from_value(json!({
         "core": 0, "cores": 1, "cpu": 2, "state": "running", "uptime": time(uptime_s * 1000),
+        "level": "histograms",
+        "queues": [
+            { "name": "default", "shares": 1000, "tasks": 60, "polls": polls, "cpu_time": time(1) },
+            {
+                "name": "batch", "shares": 10, "tasks": 4, "polls": polls / 20,
+                "cpu_time": time((uptime_s - 10) * 100),
+            },
+        ],
+        "long_polls": [
+            { "task": "0.4.1", "name": "nap", "spawned_at": "src/nap.rs:7:9", "took": time(3), "ago": time(9) },
+        ],
         "counters": {
             "polls": polls,
             "enters": polls / 2,

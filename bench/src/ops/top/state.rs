@@ -10,7 +10,8 @@ use coreloop_net::ops::doc::{Cores, Tasks};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::cli::ops::{SortBy, TopArgs};
-use crate::ops::top::model::{TaskRow, View, task_rows};
+use crate::ops::top::model::View;
+use crate::ops::top::tasks::{Order, TaskRow, task_rows};
 
 /// Rates of each core that are remembered.
 const HISTORY: usize = 120;
@@ -30,6 +31,8 @@ pub struct State {
     pub reverse: bool,
     /// Whether tasks are shown by place.
     pub grouped: bool,
+    /// In which order the tasks stand, where polls are timed.
+    pub order: Order,
     /// Whether new looks are passed over.
     pub paused: bool,
     /// Whether the help is shown.
@@ -55,8 +58,9 @@ pub struct State {
 pub struct TaskTable {
     /// In order.
     pub rows: Vec<TaskRow>,
-    /// How many there are, also of those that were not listed.
-    pub total: u64,
+    /// How many there are, also of those that were not listed; none if they were not read, and the rows are
+    /// of those alone that had a long poll.
+    pub total: Option<u64>,
 }
 
 /// What a key asks for beyond the state itself.
@@ -81,6 +85,7 @@ impl State {
             sort: args.sort,
             reverse: false,
             grouped: true,
+            order: Order::Slowest,
             paused: false,
             help: false,
             scroll: 0,
@@ -117,6 +122,7 @@ impl State {
             self.view = Some(view);
         }
         self.last = Some(now);
+        self.arrange_tasks();
     }
 
     /// Takes the tasks, or why there are none to show.
@@ -129,19 +135,21 @@ impl State {
             }
             Err(note) => {
                 self.last_tasks = None;
-                self.tasks = None;
                 self.tasks_note = Some(note);
+                self.arrange_tasks();
             }
         }
     }
 
     fn arrange_tasks(&mut self) {
-        let grouped = self.grouped;
-        self.tasks = self.last_tasks.as_ref().map(|tasks| {
-            let total =
-                tasks.cores.iter().map(|core| core.tasks.len() + core.left_out).sum::<usize>();
-            TaskTable { rows: task_rows(tasks, grouped), total: total as u64 }
-        });
+        let tasks = self.last_tasks.as_ref();
+        let slow = self.view.as_ref().map_or(&[][..], |view| &view.long_polls);
+        let rows = task_rows(tasks, slow, self.grouped, self.order);
+        let count = |tasks: &Tasks| {
+            tasks.cores.iter().map(|core| (core.tasks.len() + core.left_out) as u64).sum()
+        };
+        let is_known = tasks.is_some() || !rows.is_empty();
+        self.tasks = is_known.then(|| TaskTable { rows, total: tasks.map(count) });
     }
 
     /// Says that the server could not be asked.
@@ -169,6 +177,13 @@ impl State {
             }
             KeyCode::Char('g') => {
                 self.grouped = !self.grouped;
+                self.arrange_tasks();
+            }
+            KeyCode::Char('o') => {
+                self.order = match self.order {
+                    Order::Slowest => Order::Oldest,
+                    Order::Oldest => Order::Slowest,
+                };
                 self.arrange_tasks();
             }
             KeyCode::Char('t') => return Asked::Tasks,
@@ -249,7 +264,11 @@ mod tests {
         state.looked(early);
         state.looked(late);
         state.tasks_read(Ok(samples::tasks()));
-        assert_eq!(state.tasks.as_ref().unwrap().total, 5);
+        assert_eq!(state.tasks.as_ref().unwrap().total, Some(5));
+        let first = |state: &State| state.tasks.as_ref().unwrap().rows[0].name.clone();
+        assert_eq!(first(&state), "nap", "its poll was the longest");
+        press(&mut state, KeyCode::Char('o'));
+        assert_eq!(first(&state), "echo", "it is the oldest");
         assert_eq!(state.tasks.as_ref().unwrap().rows.len(), 2);
         press(&mut state, KeyCode::Char('g'));
         assert_eq!(state.tasks.as_ref().unwrap().rows.len(), 4);

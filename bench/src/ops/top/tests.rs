@@ -66,8 +66,12 @@ fn a_frame_of_eighty_columns_has_everything() {
         lines.iter().any(|line| line.starts_with("    1 ") && line.contains("ended")),
         "{text}"
     );
-    assert!(lines.iter().any(|line| line.contains("3   1m 30s  echo")), "{text}");
-    assert!(lines[23].starts_with(" q quit  s sort: core"), "{text}");
+    assert!(lines.iter().any(|line| line.contains("3   1m 30s        -  echo")), "{text}");
+    let slowest = lines.iter().position(|line| line.contains("5.0 s  3.00 ms  nap")).unwrap();
+    assert!(lines[slowest + 1].contains("echo"), "the longest poll stands first: {text}");
+    let queue = lines.iter().find(|line| line.starts_with(" batch ")).unwrap();
+    assert!(queue.contains("    10     1       4        50 10.0 %"), "{text}");
+    assert!(lines[23].starts_with(" q quit  sr sort: core"), "{text}");
     assert!(lines[23].ends_with("h help"), "{text}");
 }
 
@@ -106,6 +110,11 @@ fn what_is_wrong_is_said_in_words() {
     state.failed("nobody listens there".into());
     let text = lines(&drawn(&state, 80, 24, false)).join("\n");
     assert!(text.contains("nobody listens there"), "{text}");
+    let long =
+        "nobody listens on 127.0.0.1:9464: start the server with an ops listener (`--ops 9464`)";
+    state.failed(long.into());
+    let text = lines(&drawn(&state, 80, 24, false)).join("\n");
+    assert!(text.contains("ops listener\n (`--ops 9464`)"), "it is wrapped: {text}");
 
     let mut state = seen();
     state.failed("does not answer".into());
@@ -144,6 +153,29 @@ fn many_cores_leave_room_for_tasks_and_scroll() {
 #[test]
 fn one_frame_as_text_ends_with_its_last_line() {
     let text = super::text(&seen(), 80);
-    assert!(text.ends_with("src/nap.rs:7:9\n"), "{text}");
+    assert!(text.ends_with("src/echo.rs:7:9\n"), "{text}");
     assert!(!text.contains("quit"), "keys are for who can press them: {text}");
+}
+
+#[test]
+fn without_stats_what_is_not_known_is_not_shown_as_a_number() {
+    let (mut early, mut late) = samples::cores();
+    for core in early.cores.iter_mut().chain(&mut late.cores) {
+        core.level = coreloop::StatsLevel::Off;
+        core.histograms = None;
+        core.long_polls.clear();
+    }
+    let mut state = State::new(&args());
+    state.looked(early);
+    state.looked(late);
+    state.tasks_read(Ok(samples::tasks()));
+    for (width, words) in [(80, "stats off"), (140, "unknown (stats off)")] {
+        let lines = lines(&drawn(&state, width, 30, false));
+        let text = lines.join("\n");
+        assert!(lines[1].contains("busy unknown (stats off)"), "{text}");
+        let core = lines.iter().find(|line| line.starts_with("    0 ")).unwrap();
+        assert!(core.contains(words) && !core.contains('%'), "{text}");
+        assert!(text.contains("the oldest first"), "{text}");
+        assert!(text.contains("known at the server's level --stats histograms"), "{text}");
+    }
 }

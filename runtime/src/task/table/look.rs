@@ -4,6 +4,7 @@
 //! took. It changes nothing, and nothing of it is kept between two looks.
 
 use std::collections::HashMap;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -17,6 +18,14 @@ use crate::task::current;
 use crate::task::info::{TaskInfo, TaskState, WaitsFor};
 use crate::task::report::{Report, Reporter};
 use crate::task::waker::{TaskId, Word};
+
+/// Which task, for as long as that must be known after its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose {
+    pub(crate) word: Word,
+    /// None for the main future.
+    pub(crate) spawned_at: Option<&'static Location<'static>>,
+}
 
 impl Tasks {
     /// Slots and names of the tasks that have not ended.
@@ -94,6 +103,24 @@ impl Tasks {
 
     pub(crate) fn names(&self) -> Names {
         self.names.clone()
+    }
+
+    /// Whose turn [`pick`](Self::pick) gave.
+    #[inline]
+    pub(crate) fn whose(&self, picked: &Picked) -> Whose {
+        // SAFETY: a task in the table is live.
+        let header = unsafe { picked.task.as_ref() };
+        Whose { word: header.word, spawned_at: Some(header.spawned_at) }
+    }
+
+    /// The main future's own.
+    pub(crate) fn whose_root(&self) -> Whose {
+        Whose { word: self.root, spawned_at: None }
+    }
+
+    /// The name of a task, if it has one and has not ended.
+    pub(crate) fn name_of(&self, whose: Whose) -> Option<Arc<str>> {
+        self.name(self.slot_of_word(whose.word)?)
     }
 
     /// What is known of the task that [`pick`](Self::pick) gave.

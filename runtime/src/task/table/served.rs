@@ -216,7 +216,7 @@ impl Inner {
             shares: queue.terms.shares,
             tasks: if id == self.serving { self.live } else { queue.tasks },
             polls: queue.polls,
-            cpu_time: std::time::Duration::from_nanos(queue.cpu_ns),
+            cpu_time: std::time::Duration::from_nanos(queue.tell_cpu_ns()),
         })
     }
 }

@@ -1,0 +1,222 @@
+//! Candidates beside the defaults in a given number of blocks: what each of them does, and nothing
+//! searched.
+//!
+//! Owns that form of `tune` and its table. Each block runs the defaults and every candidate once, in an
+//! order drawn from the seed.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::peers::child::Trouble;
+use crate::peers::interval::{BLOCKS_MIN, Ratio, median};
+use crate::peers::run::Measured;
+use crate::report::paint::{Paint, Tone};
+use crate::trial::goal::Goal;
+use crate::trial::words::{RatioRow, figure, foot, head, paragraph, ratios};
+use crate::trial::{Ask, Head, Runner, attempt};
+use crate::tune::contest::{Contest, Ended, Log, RunLog, Terms};
+use crate::tune::judge::{FIGURES, Judged};
+use crate::tune::space::Candidate;
+use crate::tune::stages::Rate;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which figures: that of the goal, and the server's CPU per request.
+    pub goal: Goal,
+    /// Where orders and samples come from.
+    pub seed: u64,
+    /// Time for all of it.
+    pub budget: Duration,
+    /// How many blocks.
+    pub blocks: usize,
+    /// Who.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Results {
+    /// What was run, on what.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Requests per second of an open loop.
+    pub rate: Option<u64>,
+    /// A figure of a candidate each.
+    pub rows: Vec<Row>,
+    /// What failed, and how.
+    pub failed: Vec<(String, String)>,
+    /// Every run in its order.
+    pub log: Vec<RunLog>,
+}
+
+/// A candidate beside the defaults, in one figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Who.
+    pub candidate: String,
+    /// The figure.
+    pub figure: String,
+    /// Its unit.
+    pub unit: String,
+    /// Whether less of it is better.
+    pub less_is_better: bool,
+    /// The median of the defaults.
+    pub defaults: f64,
+    /// The median with it.
+    pub with_it: f64,
+    /// With it over the defaults; none of too few blocks.
+    pub ratio: Option<Ratio>,
+}
+
+/// Time that so many runs of `seconds` take on a machine that is not too busy.
+pub fn time_for(candidates: usize, blocks: usize, seconds: f64) -> Duration {
+    Duration::from_secs_f64(((candidates + 1) * blocks) as f64 * (seconds + 1.5) * 1.5)
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// If not even the defaults run.
+pub fn pairs<R: Runner>(
+    runner: &mut R,
+    plan: &Plan,
+    rate: Rate,
+    mut head: Head,
+    watch: &mut dyn FnMut(Duration, &str),
+) -> Result<Results, Trouble> {
+    let began = runner.elapsed();
+    watch(began, "a first run, which does not count");
+    let fixed = if let Rate::Fixed(rate) = rate { Some(rate) } else { None };
+    let first = attempt(runner, &Ask { changes: &[], rate: fixed })?;
+    let rate = rate.after(&first);
+    let terms = Terms { seed: plan.seed, rate, until: began + plan.budget };
+    let mut contest = Contest::new("pairs", Candidate::new([]), plan.candidates.clone());
+    let mut log = Log::default();
+    let ended = contest.blocks(runner, plan.blocks, terms, &mut log, watch);
+    head.interrupted = ended == Ended::Interrupted;
+    if ended == Ended::Time {
+        head.notes.push("the budget was over before all blocks were run".into());
+    }
+    head.runs = log.runs.len();
+    head.disturbed = log.disturbed();
+    head.took_s = runner.elapsed().as_secs_f64();
+    Ok(Results { head, rate, rows: rows(&contest, plan), failed: log.errors(), log: log.runs })
+}
+
+fn rows(contest: &Contest, plan: &Plan) -> Vec<Row> {
+    let wanted = Judged::of(&plan.goal, &[]).key;
+    let mut rows = Vec::new();
+    for named in FIGURES.iter().filter(|f| f.key == wanted || f.key == "cpu_ns_per_request") {
+        let judged = Judged {
+            key: named.key,
+            words: named.words.into(),
+            less_is_better: named.less_is_better,
+            bound: None,
+        };
+        let middle = |runs: &mut dyn Iterator<Item = &Measured>| {
+            let values: Vec<f64> = runs.filter_map(|r| r.figures.get(named.key).copied()).collect();
+            median(&values)
+        };
+        for (at, entry) in contest.entries.iter().enumerate() {
+            rows.push(Row {
+                candidate: entry.candidate.label(),
+                figure: named.words.into(),
+                unit: named.unit.into(),
+                less_is_better: named.less_is_better,
+                defaults: middle(&mut contest.reference_runs.values()),
+                with_it: middle(&mut entry.runs.values()),
+                ratio: contest.ratio(at, &judged, plan.seed),
+            });
+        }
+    }
+    rows
+}
+
+/// The table of each figure.
+pub fn text(results: &Results, paint: Paint) -> String {
+    let mut out = head(&results.head, "tune --pairs", results.rate, paint);
+    for named in FIGURES {
+        let of: Vec<&Row> = results.rows.iter().filter(|row| row.figure == named.words).collect();
+        if of.is_empty() {
+            continue;
+        }
+        let title = format!("{}: with it ÷ that of the defaults", named.words);
+        out += &format!("\n{}", paragraph(&title, Tone::Strong, paint));
+        let printed = of.iter().map(|row| RatioRow {
+            label: row.candidate.clone(),
+            cells: vec![figure(row.defaults, &row.unit), figure(row.with_it, &row.unit)],
+            ratio: row.ratio,
+            less_is_better: row.less_is_better,
+            word: match row.ratio {
+                Some(ratio) if ratio.blocks < BLOCKS_MIN => "few blocks".into(),
+                Some(_) => String::new(),
+                None => "no figures".into(),
+            },
+        });
+        out += &ratios(&["", "defaults", "with it"], &printed.collect::<Vec<_>>(), paint);
+    }
+    for (who, why) in &results.failed {
+        out += &paragraph(&format!("{who} failed: {why}"), Tone::Warn, paint);
+    }
+    if results.head.interrupted {
+        out += &paragraph("ended early: the blocks up to then count", Tone::Warn, paint);
+    }
+    out.push('\n');
+    out + &foot(&results.head, paint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trial::synthetic::Synthetic;
+
+    fn plan(blocks: usize) -> Plan {
+        let candidates =
+            vec![Candidate::single("stats", "off"), Candidate::single("stats", "histograms")];
+        let budget = Duration::from_secs(1_000);
+        Plan { goal: "p50".parse().unwrap(), seed: 3, budget, blocks, candidates }
+    }
+
+    fn run(runner: &mut Synthetic, plan: &Plan) -> Results {
+        let head = crate::tune::results::sample::tuned().head;
+        pairs(runner, plan, Rate::Closed, head, &mut |_, _| ()).unwrap()
+    }
+
+    #[test]
+    fn every_candidate_is_told_however_it_does() {
+        let mut runner = Synthetic { drift: 0.3, ..Synthetic::noisy(0.005, 1) };
+        runner.effects = |changes| match changes.first() {
+            Some((_, value)) if value == "off" => 0.97,
+            Some(_) => 1.05,
+            None => 1.0,
+        };
+        let results = run(&mut runner, &plan(9));
+        assert_eq!((results.head.runs, runner.runs), (27, 28), "and the one that does not count");
+        let of = |who: &str, figure: &str| {
+            let mut rows = results.rows.iter();
+            let row = rows.find(|row| row.candidate == who && row.figure == figure);
+            row.unwrap().ratio.unwrap()
+        };
+        let (off, full) =
+            (of("stats=off", "CPU per request"), of("stats=histograms", "CPU per request"));
+        assert!((off.median - 0.97).abs() < 0.01 && off.high < 1.0, "{off:?}");
+        assert!((full.median - 1.05).abs() < 0.01 && full.low > 1.0, "{full:?}");
+        assert!(results.rows.iter().any(|row| row.figure == "p50"), "the goal's figure, too");
+        let text = text(&results, Paint { columns: 80, colour: false });
+        assert!(text.contains("stats=off") && text.contains("worse"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn an_interrupt_and_a_budget_end_it_with_what_there_is() {
+        let mut runner = Synthetic { runs_left: Some(8), ..Synthetic::calm() };
+        let results = run(&mut runner, &plan(9));
+        assert!(results.head.interrupted && results.head.runs == 7, "{:?}", results.head);
+        let mut runner = Synthetic::calm();
+        let results = run(&mut runner, &Plan { budget: Duration::from_secs(10), ..plan(9) });
+        assert!(runner.elapsed() <= Duration::from_secs(11));
+        assert!(results.head.notes.iter().any(|note| note.contains("the budget was over")));
+    }
+}
