@@ -175,6 +175,13 @@ pub fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Has another number mean what `from` does, whatever it was before.
+pub fn take_number(from: i32, to: i32) {
+    // SAFETY: numbers only; who holds `to` is the caller's own.
+    let rc = unsafe { libc::dup2(from, to) };
+    assert_eq!(rc, to, "dup2: {}", io::Error::last_os_error());
+}
+
 /// Closes a descriptor by its number, whoever thinks to own it: for forked children alone, whose copies of
 /// owners are never dropped.
 pub fn close_number(fd: i32) {

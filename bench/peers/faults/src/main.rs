@@ -1,4 +1,5 @@
-//! How runtimes take what goes wrong: the reproducers behind the table in `docs/guide/reliability.md`.
+//! How runtimes take what goes wrong: the reproducers behind the table in
+//! `docs/guide/reliability.md`.
 //!
 //! Every case runs with every runtime in a process of its own, for a bounded time.
 
@@ -35,7 +36,7 @@ struct Cli {
     #[arg(long)]
     json: Option<PathBuf>,
     /// Seconds after which a case hangs.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 120)]
     limit: u64,
 }
 
@@ -123,9 +124,15 @@ fn table(cli: &Cli) -> Result<(), String> {
     Ok(())
 }
 
+/// What a cell of the printed table shows; all of it is in the JSON.
+const CELL_MAX: usize = 80;
+
 /// A cell of the table: bold where what must hold doesn't.
 fn mark(outcome: &Outcome) -> String {
-    let text = outcome.text.replace('|', "/");
+    let mut text = outcome.text.replace('|', "/");
+    if text.chars().count() > CELL_MAX {
+        text = text.chars().take(CELL_MAX).collect::<String>() + "…";
+    }
     if outcome.holds == Some(false) { format!("**{text}**") } else { text }
 }
 

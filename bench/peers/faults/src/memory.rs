@@ -1,5 +1,6 @@
-//! The system's allocator with two differences, the same for every runtime: it counts the blocks of one odd size, and
-//! what is a page or more starts at a page, so that any vector of that size can be read into with O_DIRECT.
+//! The system's allocator with two differences, the same for every runtime: it counts the blocks of
+//! one odd size, and what is a page or more starts at a page, so that any vector of that size can
+//! be read into with O_DIRECT.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +30,8 @@ fn paged(layout: Layout) -> Layout {
     layout.align_to(PAGE).unwrap_or(layout)
 }
 
-// SAFETY: every call goes to the system's allocator with the same stronger layout for the same block.
+// SAFETY: every call goes to the system's allocator with the same stronger layout for the same
+// block.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() == MARKED {

@@ -1,7 +1,7 @@
 //! What a runtime is asked for by the cases, each in its own words.
 //!
-//! Nothing here works around a runtime: a receive is what its users write, a limit is its own timeout where it
-//! has one, and a runtime is dropped where its `run` returns.
+//! Nothing here works around a runtime: a receive is what its users write, a limit is its own
+//! timeout where it has one, and a runtime is dropped where its `run` returns.
 
 use std::any::Any;
 use std::fs::File;
@@ -86,7 +86,8 @@ pub trait Peer: 'static {
     /// Opens a file.
     fn open(path: &'static str) -> impl Future<Output = Result<Box<dyn Any>, String>>;
 
-    /// Reads at an offset of a file that was opened with O_DIRECT; the file's own position is there too.
+    /// Reads at an offset of a file that was opened with O_DIRECT; the file's own position is there
+    /// too.
     fn read_direct(
         file: File,
         path: &'static str,

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::pin::pin;
 use std::time::Duration;
 
-use super::{Seen, poll_once, say};
+use super::{Seen, poll_once, say, warm_up};
 use crate::memory;
 use crate::peer::{Peer, any};
 use crate::system::{fds, fds_above};
@@ -69,6 +69,7 @@ pub fn recv_limit<P: Peer>() -> Result<Seen, String> {
 }
 
 pub fn accept_dropped<P: Peer>() -> Result<Seen, String> {
+    warm_up::<P>()?;
     P::run(|| async {
         let before = fds();
         let mut unserved = 0;

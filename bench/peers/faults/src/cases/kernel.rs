@@ -1,6 +1,6 @@
 //! A kernel that says no.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::panic::catch_unwind;
@@ -63,6 +63,8 @@ pub fn emfile<P: Peer>() -> Result<Seen, String> {
     // One client first, so that everything that is opened once is open.
     echo(&mut TcpStream::connect(addr).map_err(say)?, 1)?;
     thread::sleep(Duration::from_millis(100));
+    // Again: one of them raises it when it starts.
+    limit_fds(Some(256)).map_err(say)?;
     let sockets: Vec<_> = (0..CLIENTS).map(|_| socket()).collect::<Result<_, _>>()?;
     let served = counts.accepted.load(Ordering::SeqCst);
     let errors = counts.errors.load(Ordering::SeqCst);
@@ -102,7 +104,13 @@ fn echo(client: &mut TcpStream, number: u64) -> Result<(), String> {
     let sent = number.to_le_bytes();
     client.write_all(&sent).map_err(say)?;
     let mut back = [0; 8];
-    client.read_exact(&mut back).map_err(|e| format!("echo {number}: {e}"))?;
+    client.read_exact(&mut back).map_err(|e| match e.kind() {
+        ErrorKind::WouldBlock => format!("echo {number} is not answered within 5 s"),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+            format!("the server closes at echo {number}")
+        }
+        _ => format!("echo {number}: {e}"),
+    })?;
     if back == sent { Ok(()) } else { Err(format!("echo {number}: other bytes")) }
 }
 

@@ -1,4 +1,5 @@
-//! compio: its io_uring driver with the flags that its builder offers; its accepts in a row are multishot.
+//! compio: its io_uring driver with the flags that its builder offers; its accepts in a row are
+//! multishot.
 
 use std::any::Any;
 use std::fs::File;

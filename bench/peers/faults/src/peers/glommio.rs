@@ -1,4 +1,5 @@
-//! glommio: an executor on the calling thread, with a small ring; files by its `DmaFile`, whose buffers are its own.
+//! glommio: an executor on the calling thread, with a small ring; files by its `DmaFile`, whose
+//! buffers are its own.
 
 use std::any::Any;
 use std::fs::File;

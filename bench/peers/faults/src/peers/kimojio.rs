@@ -1,5 +1,5 @@
-//! kimojio: its runtime on the calling thread. Its futures borrow their buffers; one that is dropped waits for
-//! the kernel in its destructor.
+//! kimojio: its runtime on the calling thread. Its futures borrow their buffers; one that is
+//! dropped waits for the kernel in its destructor.
 
 use std::any::Any;
 use std::ffi::CString;
@@ -53,7 +53,7 @@ impl Peer for Kimojio {
     }
 
     async fn sleep(time: Duration) {
-        _ = operations::sleep(time).await;
+        operations::sleep(time).await.expect("a sleep");
     }
 
     async fn limit<F: Future>(time: Duration, work: F) -> Option<F::Output> {

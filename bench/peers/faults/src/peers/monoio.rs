@@ -1,5 +1,5 @@
-//! monoio: its io_uring driver, by name. A receive is `read`, as its examples have it; `cancelable_read` exists
-//! for who knows beforehand that he will cancel and by what.
+//! monoio: its io_uring driver, by name. A receive is `read`, as its examples have it;
+//! `cancelable_read` exists for who knows beforehand that he will cancel and by what.
 
 use std::any::Any;
 use std::fs::File;

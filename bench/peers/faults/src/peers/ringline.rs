@@ -1,5 +1,5 @@
-//! ringline: one worker, a thread of its own. It accepts by itself and keeps what it receives, so that some
-//! cases have nothing to do with it. A runtime ends by its own `request_shutdown`.
+//! ringline: one worker, a thread of its own. It accepts by itself and keeps what it receives, so
+//! that some cases have nothing to do with it. A runtime ends by its own `request_shutdown`.
 
 use std::any::Any;
 use std::fs::File;
