@@ -175,6 +175,20 @@ pub fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Sets a variable of this process, or takes it away.
+///
+/// # Panics
+/// For a value with a zero byte.
+pub fn set_variable(name: &str, value: Option<&std::ffi::OsStr>) {
+    // SAFETY: for children with one test, in which no other thread reads the environment.
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
+}
+
 /// Has another number mean what `from` does, whatever it was before.
 pub fn take_number(from: i32, to: i32) {
     // SAFETY: numbers only; who holds `to` is the caller's own.

@@ -23,6 +23,9 @@ const READY: &[u8] = b"ready";
 /// From a predecessor whose patience has ended.
 const LATE: &[u8] = b"late";
 
+/// Sockets that a predecessor may announce: more than any process has open.
+const SOCKETS_MAX: usize = 1 << 20;
+
 /// Sockets that go in one message.
 const BATCH: usize = 64;
 
@@ -130,12 +133,21 @@ impl Talk {
         let (Some(count), Some(control)) = (count, came.pop()) else {
             return Err(not_understood("no greeting"));
         };
+        if count > SOCKETS_MAX {
+            return Err(not_understood("more sockets than a process has"));
+        }
         let mut sockets = Vec::new();
         while sockets.len() < count {
             let Some((names, came)) = self.hear().await? else { return Ok(None) };
             let names: Vec<_> = names.lines().map(str::to_owned).collect();
             if names.len() != came.len() || came.is_empty() {
                 return Err(not_understood("names and sockets do not match"));
+            }
+            if names.iter().any(|name| name.is_empty() || name.len() > NAME_MAX) {
+                return Err(not_understood("a name that is empty or too long"));
+            }
+            if came.len() > count - sockets.len() {
+                return Err(not_understood("more sockets than announced"));
             }
             sockets.extend(names.into_iter().zip(came));
         }
@@ -217,3 +229,7 @@ fn not_understood(why: &str) -> io::Error {
     let why = format!("the process at this path speaks another language: {why}");
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
+
+#[cfg(test)]
+#[path = "wire_fuzz_tests.rs"]
+mod fuzz_tests;

@@ -27,16 +27,15 @@ pub fn resident_mib() -> u64 {
     pages * 4096 >> 20
 }
 
-/// CPU time of the process.
-pub fn cpu() -> Duration {
-    // SAFETY: a usage of zeros is valid, and the kernel only writes to it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
+/// Time in which the process's threads ran, or could have run had a CPU been free: what it takes of a machine
+/// that has nothing else to do.
+pub fn busy() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of_task = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        stat.split(' ').take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
     };
-    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-    Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
+    Duration::from_nanos(tasks.map(of_task).sum())
 }
 
 /// Sets how many descriptors may be open; the hard limit stays.

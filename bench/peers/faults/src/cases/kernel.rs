@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Seen, say};
 use crate::peer::{Counts, Peer};
-use crate::system::{cpu, forbid_rings, limit_fds};
+use crate::system::{busy, forbid_rings, limit_fds};
 
 const CLIENTS: usize = 10;
 
@@ -68,35 +68,36 @@ pub fn emfile<P: Peer>() -> Result<Seen, String> {
     let sockets: Vec<_> = (0..CLIENTS).map(|_| socket()).collect::<Result<_, _>>()?;
     let served = counts.accepted.load(Ordering::SeqCst);
     let errors = counts.errors.load(Ordering::SeqCst);
+    let (begin, burnt) = (Instant::now(), busy());
     let mut fill = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         fill.push(file);
     }
-    let (begin, burnt) = (Instant::now(), cpu());
     let mut clients = Vec::new();
     for socket in sockets {
         clients.push(connect(socket, addr.port())?);
     }
     thread::sleep(TIME.saturating_sub(begin.elapsed()));
-    let load = (cpu() - burnt).as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0;
     let errors = counts.errors.load(Ordering::SeqCst) - errors;
-    if counts.accepted.load(Ordering::SeqCst) - served == CLIENTS as u64 {
-        return Err("the accepts had descriptors after all".to_owned());
-    }
+    let at_once = counts.accepted.load(Ordering::SeqCst) - served == CLIENTS as u64;
     drop(fill);
+    let load = busy().saturating_sub(burnt).as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0;
+    if at_once {
+        return Ok(Seen::new(true, "served all the same: its connections are in the ring's table"));
+    }
     let freed = Instant::now();
     while counts.accepted.load(Ordering::SeqCst) - served < CLIENTS as u64 {
         if freed.elapsed() > Duration::from_secs(5) {
             let there = counts.accepted.load(Ordering::SeqCst) - served;
             let text =
-                format!("{errors} errors, {load:.0} % CPU; then serves {there} of {CLIENTS}");
+                format!("{errors} errors, busy for {load:.0} %; then serves {there} of {CLIENTS}");
             return Ok(Seen::new(false, text));
         }
         thread::sleep(Duration::from_millis(1));
     }
     let took = freed.elapsed().as_millis();
     let holds = errors <= 200 && load < 5.0 && took <= 100;
-    Ok(Seen::new(holds, format!("{errors} errors, {load:.0} % CPU, back after {took} ms")))
+    Ok(Seen::new(holds, format!("{errors} errors, busy for {load:.0} %, back after {took} ms")))
 }
 
 fn echo(client: &mut TcpStream, number: u64) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Tasks, their wakers and times.
 
+use std::panic::catch_unwind;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -9,6 +10,11 @@ use crate::peer::Peer;
 const TURN: Duration = Duration::from_millis(2);
 
 pub fn panics<P: Peer>() -> Result<Seen, String> {
+    let ended = catch_unwind(panics_in_a_run::<P>);
+    ended.unwrap_or_else(|_| Ok(Seen::new(false, "the panic ends the whole run")))
+}
+
+fn panics_in_a_run<P: Peer>() -> Result<Seen, String> {
     P::run(|| async {
         let answer = P::panicking().await;
         // Whoever else is there goes on.
