@@ -1,7 +1,7 @@
 //! What people and files say, mutated: taken or refused in words. Corpora lie in `tests/corpus`.
 //!
-//! A second for each; `CORELOOP_FUZZ_SECONDS=600 cargo test --release -p coreloop-bench fuzz_` is the
-//! longer run.
+//! A second for each; `CORELOOP_FUZZ_SECONDS=600 cargo test --release -p coreloop-bench fuzz_` is
+//! the longer run.
 
 use std::path::{Path, PathBuf};
 

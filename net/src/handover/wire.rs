@@ -122,6 +122,11 @@ pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
 }
 
 impl Talk {
+    #[cfg(test)]
+    pub(super) fn over(socket: OwnedFd) -> Self {
+        Self { socket: Arc::new(socket) }
+    }
+
     fn is_trusted(&self) -> io::Result<bool> {
         Ok(fds::peer(&self.socket)?.is_trusted())
     }
@@ -229,7 +234,3 @@ fn not_understood(why: &str) -> io::Error {
     let why = format!("the process at this path speaks another language: {why}");
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
-
-#[cfg(test)]
-#[path = "wire_fuzz_tests.rs"]
-mod fuzz_tests;

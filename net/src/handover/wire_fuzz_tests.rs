@@ -1,13 +1,16 @@
-//! Whatever a trusted process says at a hand-over is understood or refused, and no socket is kept of what is
-//! refused. A line of an input is a message: how many sockets go with it, `|`, its text with `\n` for a line's
-//! end. The corpus lies in `tests/corpus`.
+//! Whatever a trusted process says at a hand-over is understood or refused, and no socket is kept
+//! of what is refused. A line of an input is a message: how many sockets go with it, `|`, its text
+//! with `\n` for a line's end. The corpus lies in `tests/corpus`.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use coreloop::fds;
 use coreloop_tests::fd_count;
 use coreloop_tests::fuzz::{fuzz, message_signature, signature};
+use socket2::{Domain, Socket, Type};
 
-use super::*;
+use super::wire::{NAME_MAX, Talk};
 
 const WORDS: [&str; 9] = [
     "coreloop handover 1 ",
@@ -50,7 +53,7 @@ fn fuzz_handover_messages() {
         let far = OwnedFd::from(far);
         say_all(input, &far);
         drop(far);
-        let talk = Talk { socket: Arc::new(near.into()) };
+        let talk = Talk::over(near.into());
         let seen = match event_loop.block_on(talk.take_over()) {
             Ok(Some(taken)) => {
                 assert!(

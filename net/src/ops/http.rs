@@ -205,10 +205,6 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 #[cfg(test)]
-#[path = "http_fuzz_tests.rs"]
-mod fuzz_tests;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

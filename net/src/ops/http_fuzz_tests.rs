@@ -1,10 +1,12 @@
-//! Whatever comes as a request is taken in parts, whole or refused; its corpus lies in `tests/corpus`.
+//! Whatever comes as a request is taken in parts, whole or refused; its corpus lies in
+//! `tests/corpus`.
 
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use coreloop_tests::fuzz::{fuzz, signature};
 
-use super::*;
+use super::http::{Answer, HEAD_MAX, Parsed, Status, parse};
 
 const WORDS: [&str; 16] = [
     "GET ",
