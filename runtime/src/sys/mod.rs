@@ -13,6 +13,8 @@ mod forked;
 pub(crate) mod kernel;
 pub(crate) mod linux;
 #[cfg(loom)]
+pub(crate) mod model;
+#[cfg(loom)]
 pub(crate) mod modelled;
 pub(crate) mod prefetch;
 pub(crate) mod sample;
