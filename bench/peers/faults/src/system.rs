@@ -27,13 +27,12 @@ pub fn resident_mib() -> u64 {
     pages * 4096 >> 20
 }
 
-/// Time in which the process's threads ran, or could have run had a CPU been free: what it takes of a machine
-/// that has nothing else to do.
-pub fn busy() -> Duration {
+/// CPU time of the process's threads that there are.
+pub fn cpu() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of_task = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        stat.split(' ').take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
+        stat.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
     };
     Duration::from_nanos(tasks.map(of_task).sum())
 }
