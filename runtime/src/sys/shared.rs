@@ -1,7 +1,7 @@
 //! What everything is built of that threads share.
 //!
 //! Owns nothing: names of `std`, the store that no later look overtakes, and a place for one value. All of
-//! them pass through here, so that with `--cfg loom` a model checker's ([`model`](super::model)) stand in their place
+//! them pass through here, so that with `--cfg loom` a model checker's stand in their place
 //! (`docs/TESTING.md`). With `--cfg tsan` the locks are those that ThreadSanitizer sees.
 //!
 //! loom knows sequentially consistent fences, and takes such loads and stores for acquires and releases. So
