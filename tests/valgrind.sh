@@ -19,6 +19,7 @@ for filter in "$@"; do
     echo "== memcheck: $filter"
     valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite \
         --errors-for-leak-kinds=definite --num-callers=30 --fair-sched=yes \
+        --suppressions=tests/valgrind.supp \
         "$program" -q --test-threads=1 --skip random_operations_match "$filter" || failed="$failed $filter"
 done
 [ -z "$failed" ] || { echo "failed under memcheck:$failed"; exit 1; }

@@ -1,8 +1,9 @@
 //! The model checker: loom, or shuttle in its place.
 //!
-//! Owns what differs between them. loom tries every order within its bounds, with the values that the memory
-//! model allows; shuttle (`--cfg shuttle` beside `--cfg loom`) tries some thousand random ones, with the latest
-//! values only, and so can take models that are too large for loom. See `docs/TESTING.md`.
+//! Owns what differs between them. loom tries every order within its bounds, with the values that
+//! the memory model allows; shuttle (`--cfg shuttle` beside `--cfg loom`) tries some thousand random
+//! ones, with the latest values only, and so can take models that are too large for loom. See
+//! `docs/TESTING.md`.
 
 #[cfg(not(shuttle))]
 pub(crate) use loom::{cell, lazy_static, sync, sync::Notify, thread};
