@@ -8,10 +8,10 @@
 #[cfg(not(shuttle))]
 pub(crate) use loom::{cell, lazy_static, sync, sync::Notify, thread};
 #[cfg(shuttle)]
-pub(crate) use shuttle::{lazy_static, sync, thread};
+pub(crate) use shuttle::{lazy_static, sync};
 
 #[cfg(shuttle)]
-pub(crate) use shuttled::{Notify, cell};
+pub(crate) use shuttled::{Notify, cell, thread};
 
 /// Runs a model through all orders of its threads with at most `preemptions` switches that nothing forces.
 #[cfg(not(shuttle))]
@@ -60,6 +60,35 @@ mod shuttled {
             while !std::mem::take(&mut *told) {
                 told = self.news.wait(told).unwrap();
             }
+        }
+    }
+
+    /// Threads that may be given anything, as loom's.
+    pub(crate) mod thread {
+        pub(crate) use shuttle::thread::yield_now;
+
+        struct Given<T>(T);
+
+        // SAFETY: shuttle runs one thread of a model at a time, all of them on one of the system's.
+        unsafe impl<T> Send for Given<T> {}
+
+        impl<T> Given<T> {
+            fn take(self) -> T {
+                self.0
+            }
+        }
+
+        pub(crate) struct JoinHandle<T>(shuttle::thread::JoinHandle<Given<T>>);
+
+        impl<T> JoinHandle<T> {
+            pub(crate) fn join(self) -> std::thread::Result<T> {
+                self.0.join().map(Given::take)
+            }
+        }
+
+        pub(crate) fn spawn<T: 'static>(run: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
+            let run = Given(run);
+            JoinHandle(shuttle::thread::spawn(move || Given(run.take()())))
         }
     }
 
