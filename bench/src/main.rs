@@ -10,6 +10,8 @@ mod collect;
 mod compare;
 mod congestion;
 mod doctor;
+#[cfg(test)]
+mod fuzz_tests;
 mod machine;
 mod neighbours;
 mod ops;

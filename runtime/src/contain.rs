@@ -1,10 +1,14 @@
 //! Keeping panics where they belong.
 //!
-//! Owns [`contained`] and [`discard`]. A panic that was caught has a payload, and that payload has a
-//! destructor which may panic again: so the payload of a contained panic is dropped contained too, and what
-//! comes of that is forgotten.
+//! Owns [`contained`], [`discard`] and [`tell`]. A panic that was caught has a payload, and that
+//! payload has a destructor which may panic again: so the payload of a contained panic is dropped
+//! contained too, and what comes of that is forgotten. What is told people goes out by [`tell`],
+//! since `eprintln!` panics where nobody reads standard error any more, and that ends the process
+//! when it happens in a destructor.
 
 use std::any::Any;
+use std::fmt;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `f`; none if it panicked.
@@ -24,6 +28,13 @@ pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);
     }
+}
+
+/// A line on standard error, as one write. Nobody may be there to read it: that is no error of the
+/// teller's.
+#[cold]
+pub(crate) fn tell(line: fmt::Arguments<'_>) {
+    let _unread = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 #[cfg(test)]

@@ -246,17 +246,18 @@ impl Drop for EventLoop {
     fn drop(&mut self) {
         let report = self.core.close(self.grace);
         if report.ops_leaked > 0 {
-            eprintln!(
-                "coreloop: {} operations could not be waited for (grace {:?}); their memory is leaked",
-                report.ops_leaked, self.grace
-            );
+            crate::contain::tell(format_args!(
+                "coreloop: {} operations could not be waited for (grace {}); their memory is leaked",
+                report.ops_leaked,
+                Time(self.grace)
+            ));
         }
         if report.blocking_left > 0 {
-            eprintln!(
+            crate::contain::tell(format_args!(
                 "coreloop: {} closures of spawn_blocking still run (grace {}); they are left behind",
                 report.blocking_left,
                 Time(self.grace)
-            );
+            ));
         }
     }
 }

@@ -89,7 +89,7 @@ pub mod __macros {
         match crate::run(main) {
             Ok(value) => value,
             Err(e) => {
-                eprintln!("coreloop: {e}");
+                crate::contain::tell(format_args!("coreloop: {e}"));
                 std::process::exit(1);
             }
         }

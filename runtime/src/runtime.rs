@@ -412,7 +412,9 @@ impl Seat {
         let Seat { index, cpu, settings, pin, all_pinned } = self;
         let all_cpus = placement::allowed_cpus();
         if pin && !placement::pin_to(cpu) {
-            eprintln!("coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned");
+            crate::contain::tell(format_args!(
+                "coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned"
+            ));
         }
         let mut event_loop = match EventLoop::with_spin_as_given(settings) {
             Ok(event_loop) => event_loop,
@@ -448,13 +450,15 @@ impl Seat {
 fn warn_of_leaks(index: usize, report: &ShutdownReport) {
     if report.ops_leaked > 0 {
         let n = report.ops_leaked;
-        eprintln!("coreloop: core {index} ended with {n} operations still in the kernel; leaked");
+        crate::contain::tell(format_args!(
+            "coreloop: core {index} ended with {n} operations still in the kernel; leaked"
+        ));
     }
     if report.blocking_left > 0 {
         let n = report.blocking_left;
-        eprintln!(
+        crate::contain::tell(format_args!(
             "coreloop: core {index} ended while {n} closures of spawn_blocking ran; left behind"
-        );
+        ));
     }
 }
 

@@ -26,7 +26,7 @@ pub fn tests() -> BTreeMap<String, String> {
 }
 
 /// The functions of a text that stand under an attribute that makes them tests.
-fn names(text: &str) -> Vec<&str> {
+pub fn names(text: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut is_test = false;
     for line in text.lines().map(str::trim_start) {

@@ -44,6 +44,13 @@ pub fn exit_with_handlers(status: i32) -> ! {
     unsafe { libc::exit(status) }
 }
 
+/// Touches a page that nobody has.
+pub fn fault() -> i32 {
+    // SAFETY: it is not: page 0 is never mapped, and the process ends by this.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(8).write_volatile(1) };
+    0
+}
+
 impl Forked {
     /// How it ended; waits for that.
     ///

@@ -175,6 +175,27 @@ pub fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Sets a variable of this process, or takes it away.
+///
+/// # Panics
+/// For a value with a zero byte.
+pub fn set_variable(name: &str, value: Option<&std::ffi::OsStr>) {
+    // SAFETY: for children with one test, in which no other thread reads the environment.
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
+}
+
+/// Has another number mean what `from` does, whatever it was before.
+pub fn take_number(from: i32, to: i32) {
+    // SAFETY: numbers only; who holds `to` is the caller's own.
+    let rc = unsafe { libc::dup2(from, to) };
+    assert_eq!(rc, to, "dup2: {}", io::Error::last_os_error());
+}
+
 /// Closes a descriptor by its number, whoever thinks to own it: for forked children alone, whose copies of
 /// owners are never dropped.
 pub fn close_number(fd: i32) {

@@ -1,7 +1,7 @@
 //! What happens to the process: one CPU, a fork, a build that aborts on panics.
 
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{Read as _, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,8 @@ use std::time::Duration;
 use coreloop::op::{Read, submit};
 use coreloop::time::{sleep, timeout};
 use coreloop::{Cores, EventLoop, Feature, Settings, spawn, spawn_blocking};
-use coreloop_tests::forked::{Ended, exit_with_handlers, fork};
+use coreloop_tests::forked::{Ended, exit_with_handlers, fault, fork};
+use coreloop_tests::process::take_number;
 use coreloop_tests::{
     Child, fd_count, fds_settle_at, figure, in_child, net, skip, turns, two_cores,
 };
@@ -121,15 +122,17 @@ fn fault_fork_leaves_the_parents_loop_unharmed_without_features() {
     });
 }
 
-/// A child that goes on with its parent's loop has none of the ring's memory: it faults, and the parent
-/// does not notice. Without features, so that the kernel itself would let the child in.
+/// A child that goes on with its parent's loop has none of the ring's memory: it is told so and ends, and the
+/// parent does not notice. Without features, so that the kernel itself would let the child in.
 #[test]
 fn fault_fork_child_that_uses_the_loop_harms_itself_alone() {
     in_child("fault_fork_child_that_uses_the_loop_harms_itself_alone", || {
         let bare = Feature::ALL.into_iter().fold(Settings::default(), Settings::mask);
         let mut event_loop = EventLoop::with(bare).unwrap();
         event_loop.turn(Some(Duration::ZERO));
+        let (mut said, stderr) = std::io::pipe().unwrap();
         let mut child = fork(|| {
+            take_number(stderr.as_raw_fd(), 2);
             for _ in 0..3 {
                 event_loop.turn(Some(Duration::from_millis(1)));
             }
@@ -137,9 +140,35 @@ fn fault_fork_child_that_uses_the_loop_harms_itself_alone() {
             event_loop.block_on(sleep(Duration::from_millis(2)));
             0
         });
-        assert_eq!(child.wait(), Ended::Signal(libc::SIGSEGV));
+        drop(stderr);
+        assert_eq!(child.wait(), Ended::Signal(libc::SIGABRT));
+        let mut words = String::new();
+        said.read_to_string(&mut words).unwrap();
+        assert!(words.contains("a forked child used an event loop of its parent"), "{words:?}");
         assert_eq!(event_loop.block_on(net::echoes(4, 200)).unwrap(), 200);
         assert_eq!(event_loop.close(SOON).ops_leaked, 0);
+    });
+}
+
+/// A fault of the child's own is what it was before: in one that has a loop, and in one of its children.
+#[test]
+fn fault_fork_child_with_a_fault_of_its_own_ends_by_it() {
+    in_child("fault_fork_child_with_a_fault_of_its_own_ends_by_it", || {
+        let sent = || {
+            coreloop_tests::process::kill(std::process::id() as i32, libc::SIGSEGV);
+            0
+        };
+        let without_loops = (fork(fault).wait(), fork(sent).wait());
+        assert_eq!(without_loops.0, Ended::Signal(libc::SIGSEGV));
+        let mut event_loop = EventLoop::new().unwrap();
+        event_loop.turn(Some(Duration::ZERO));
+        assert_eq!((fork(fault).wait(), fork(sent).wait()), without_loops);
+        let grandchild = || i32::from(fork(fault).wait() != Ended::Signal(libc::SIGSEGV));
+        assert_eq!(fork(grandchild).wait(), Ended::Exit(0));
+        // One that makes a loop of its own has one.
+        let own = || i32::from(EventLoop::new().unwrap().block_on(async { 7 }) != 7);
+        assert_eq!(fork(own).wait(), Ended::Exit(0));
+        assert_eq!(event_loop.block_on(net::echoes(2, 50)).unwrap(), 50);
     });
 }
 

@@ -363,3 +363,14 @@ fn layering_unsafe_code_stays_where_it_may_be() {
         assert!(!source.code().contains("unsafe"), "net has no unsafe code: {}", source.shown());
     }
 }
+
+/// `eprintln!` panics where nobody reads standard error, which in a destructor ends the process.
+#[test]
+fn layering_nothing_is_told_by_what_panics() {
+    for source in all_sources().iter().filter(|source| !source.is_test()) {
+        for word in ["eprintln!(", "eprint!(", "println!(", "dbg!("] {
+            let says = source.code().contains(word);
+            assert!(!says, "{}: {word}: use contain::tell", source.shown());
+        }
+    }
+}

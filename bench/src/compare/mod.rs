@@ -298,6 +298,16 @@ fn verdict(comparison: &Comparison) -> (Tone, String) {
     (if *worse > 0 { Tone::Warn } else { Tone::Good }, words)
 }
 
+/// Two files' texts, compared and in words: for fuzzing.
+#[cfg(test)]
+pub fn of_texts(a: &str, b: &str) -> Result<String, String> {
+    let side =
+        |text| read::parse(&serde_json::from_str(text).map_err(|e| format!("no JSON: {e}"))?);
+    let comparison = compare(&tests::args(&[]), &side(a)?, &side(b)?)?;
+    serde_json::to_string(&comparison).map_err(|e| e.to_string())?;
+    Ok(text(&comparison, Paint::plain()))
+}
+
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::cli::{Cli, Command};
 
-fn args(flags: &[&str]) -> CompareArgs {
+pub(super) fn args(flags: &[&str]) -> CompareArgs {
     let all = ["coreloop-bench", "compare", "a.json", "b.json"].iter().chain(flags);
     let Command::Compare(args) = Cli::parse_from(all).command else { panic!("not compare") };
     args

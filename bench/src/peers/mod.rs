@@ -247,6 +247,19 @@ fn show(results: &Results) {
     say(&text::summary(&comparisons, paint));
 }
 
+/// A file's text as it is shown in words, as a page and as a chart: for fuzzing.
+#[cfg(test)]
+pub fn of_text(text: &str) -> Result<String, String> {
+    let results = Results::parse(text)?;
+    let paint = Paint::plain();
+    let comparisons = compare::all(&results);
+    let mut shown = text::head(&results, paint);
+    comparisons.iter().for_each(|comparison| shown += &text::workload(comparison, paint));
+    shown += &text::summary(&comparisons, paint);
+    assert!(html::page(&results).contains("</html>") && chart::svg(&results).contains("</svg>"));
+    Ok(shown)
+}
+
 fn write_files(args: &PeersArgs, results: &Results) -> Result<(), Refusal> {
     if let Some(path) = &args.json {
         write::json(path, results)?;

@@ -105,7 +105,7 @@ impl Results {
         Results::parse(&text).map_err(|why| format!("{}: {why}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Results, String> {
+    pub(super) fn parse(text: &str) -> Result<Results, String> {
         let value: serde_json::Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
         match value["schema_version"].as_u64() {
             Some(version) if version == u64::from(SCHEMA_VERSION) => {}

@@ -294,3 +294,6 @@ impl fmt::Debug for Handover {
         f.debug_struct("Handover").field("path", &self.inner.path).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod wire_fuzz_tests;

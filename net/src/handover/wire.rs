@@ -23,6 +23,9 @@ const READY: &[u8] = b"ready";
 /// From a predecessor whose patience has ended.
 const LATE: &[u8] = b"late";
 
+/// Sockets that a predecessor may announce: more than any process has open.
+const SOCKETS_MAX: usize = 1 << 20;
+
 /// Sockets that go in one message.
 const BATCH: usize = 64;
 
@@ -119,6 +122,11 @@ pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
 }
 
 impl Talk {
+    #[cfg(test)]
+    pub(super) fn over(socket: OwnedFd) -> Self {
+        Self { socket: Arc::new(socket) }
+    }
+
     fn is_trusted(&self) -> io::Result<bool> {
         Ok(fds::peer(&self.socket)?.is_trusted())
     }
@@ -130,12 +138,21 @@ impl Talk {
         let (Some(count), Some(control)) = (count, came.pop()) else {
             return Err(not_understood("no greeting"));
         };
+        if count > SOCKETS_MAX {
+            return Err(not_understood("more sockets than a process has"));
+        }
         let mut sockets = Vec::new();
         while sockets.len() < count {
             let Some((names, came)) = self.hear().await? else { return Ok(None) };
             let names: Vec<_> = names.lines().map(str::to_owned).collect();
             if names.len() != came.len() || came.is_empty() {
                 return Err(not_understood("names and sockets do not match"));
+            }
+            if names.iter().any(|name| name.is_empty() || name.len() > NAME_MAX) {
+                return Err(not_understood("a name that is empty or too long"));
+            }
+            if came.len() > count - sockets.len() {
+                return Err(not_understood("more sockets than announced"));
             }
             sockets.extend(names.into_iter().zip(came));
         }

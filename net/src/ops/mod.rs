@@ -214,3 +214,6 @@ impl fmt::Debug for OpsListener {
         f.debug_struct("OpsListener").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod http_fuzz_tests;

@@ -5,11 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom::thread;
-
 use super::outcome::pair;
 use super::pool::{Handed, Limits, Pool};
 use super::worker::serve;
+use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, check};
 use crate::sys::shared::{AtomicUsize, Ordering};
 

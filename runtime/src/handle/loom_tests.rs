@@ -3,11 +3,10 @@
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
-use loom::thread;
-
 use super::{Promise, RemoteError, RemoteJoinHandle, Shared, State};
 use crate::mailbox::peers::Stop;
 use crate::runtime::until_stopped;
+use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, check};
 use crate::sys::shared::{Condvar, Mutex};
 

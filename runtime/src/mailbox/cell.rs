@@ -30,7 +30,7 @@ type Cells = [AtomicPtr<CoreCell>; CORES_MAX];
 #[cfg(not(loom))]
 static CELLS: Cells = [const { AtomicPtr::new(ptr::null_mut()) }; CORES_MAX];
 #[cfg(loom)]
-loom::lazy_static! {
+crate::sys::model::lazy_static! {
     /// Each run of a model has its own.
     static ref CELLS: Cells = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
 }

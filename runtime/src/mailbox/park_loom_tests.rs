@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use loom::thread;
-
 use super::cell::{CoreCell, Lease};
 use super::queue::{JobQueue, Refused, Room};
 use crate::metrics::{Recorder, StatsLevel};
+use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, boot, check, close, sleep};
 use crate::sys::shared::{AtomicUsize, Ordering};
 

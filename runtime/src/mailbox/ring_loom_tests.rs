@@ -7,12 +7,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use loom::thread;
-
 use super::cell::{CoreCell, Lease};
 use super::ring::{Consumer, NotPut, Producer, ring};
 use super::unsent::SendLater;
 use super::watch::{End, Watched};
+use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, boot, check, sleep};
 use crate::sys::shared::{AtomicUsize, Ordering};
 

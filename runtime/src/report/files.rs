@@ -152,10 +152,10 @@ impl Writer {
             // Looked at before the figures, which are the last ones then.
             let ended = self.handle.snapshots().iter().all(|core| core.state == CoreState::Ended);
             if let Err(e) = self.interval() {
-                eprintln!(
+                crate::contain::tell(format_args!(
                     "coreloop: histograms are no longer written to {:?}: {e}",
                     self.files.log
-                );
+                ));
                 return;
             }
             if ended || told == Err(RecvTimeoutError::Disconnected) {

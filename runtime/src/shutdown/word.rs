@@ -131,9 +131,8 @@ impl<F> Drop for Changed<F> {
 mod loom_tests {
     use std::time::Duration;
 
-    use loom::thread;
-
     use super::*;
+    use crate::sys::model::thread;
     use crate::sys::modelled::{block_on, check};
 
     #[test]

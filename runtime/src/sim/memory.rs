@@ -161,10 +161,10 @@ fn is_denied() -> bool {
         let n = unsafe { libc::process_vm_readv(libc::getpid(), &ours, 1, &theirs, 1, 0) };
         let denied = n != 1 || here != 1;
         if denied {
-            eprintln!(
+            crate::contain::tell(format_args!(
                 "coreloop: process_vm_readv(2) is not allowed here: a simulation that gives the kernel \
                  memory which is not mapped ends this process, instead of being told so"
-            );
+            ));
         }
         denied
     })

@@ -54,7 +54,7 @@ impl Builder {
         let began = Instant::now();
         for seed in range {
             if limit.is_some_and(|limit| began.elapsed() >= limit) {
-                eprintln!("{seed} seeds passed in {:?}", began.elapsed());
+                crate::contain::tell(format_args!("{seed} seeds passed in {:?}", began.elapsed()));
                 return;
             }
             if let Err(error) = self.one(seed, &setup) {
@@ -83,7 +83,10 @@ struct Told(u64);
 impl Drop for Told {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("seed {}: to see it again, set CORELOOP_SEED={}", self.0, self.0);
+            crate::contain::tell(format_args!(
+                "seed {}: to see it again, set CORELOOP_SEED={}",
+                self.0, self.0
+            ));
         }
     }
 }

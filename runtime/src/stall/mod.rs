@@ -123,7 +123,7 @@ impl StallHook {
     fn tell(&self, stall: &Stall) {
         contained(|| match &self.0 {
             Some(hook) => hook(stall),
-            None => eprintln!("coreloop: {stall}"),
+            None => crate::contain::tell(format_args!("coreloop: {stall}")),
         });
     }
 }

@@ -128,19 +128,24 @@ pub(crate) fn take_inherited(count: RawFd) -> io::Result<Vec<OwnedFd>> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
-    let take = |number| {
+    let numbers = FIRST..FIRST.saturating_add(count);
+    // All are looked at before the first is owned: a count that is wrong closes nobody's descriptor.
+    for number in numbers.clone() {
         // SAFETY: plain integers.
-        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-        // SAFETY: as above.
-        if flags < 0 || unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0
-        {
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let take = |number| {
+        // SAFETY: plain integers. The only flag there is, is set.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: it is open; it was opened for this process before its first instruction, so nobody else
         // in it was given it, and this is done once.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     };
-    (FIRST..FIRST.saturating_add(count)).map(take).collect()
+    numbers.map(take).collect()
 }
 
 /// SO_ATTACH_REUSEPORT_CBPF: has `program` choose among the sockets that share `socket`'s port.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::abi::{self, GetEventsArg, Message, Params};
+use super::forked;
 use super::kernel::{Kernel, Mapping, RingMemory, WaitArg};
 
 /// The running kernel.
@@ -194,10 +195,14 @@ impl Map {
     /// Shared pages of `fd` at `offset`.
     fn of(fd: RawFd, offset: i64, len: usize) -> io::Result<Self> {
         let map = Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)?;
-        // A forked child must not write to its parent's queues: it has no mapping there and faults.
+        // A forked child must not write to its parent's queues: it has no mapping there and is told.
         // SAFETY: the mapping is ours; advice on what a child inherits changes nothing here.
         let rc = unsafe { libc::madvise(map.addr.as_ptr().cast(), len, libc::MADV_DONTFORK) };
-        if rc == 0 { Ok(map) } else { Err(io::Error::last_os_error()) }
+        if rc != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        forked::watch(map.addr.as_ptr().addr(), len);
+        Ok(map)
     }
 
     /// Private zeroed pages; untouched ones cost no memory.
@@ -223,6 +228,8 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        // The address may be another mapping's soon. One that is no queue's is not in the table.
+        forked::forget(self.addr.as_ptr().addr());
         // SAFETY: the mapping is ours, and whoever holds pointers into it holds `self` too.
         unsafe { libc::munmap(self.addr.as_ptr().cast(), self.len) };
     }

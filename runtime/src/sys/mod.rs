@@ -1,15 +1,19 @@
 //! Raw system calls and the kernel's own layouts.
 //!
-//! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop talks to
-//! the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside a loop run
-//! ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that cross processes
-//! ([`descriptors`]), and what threads share memory by ([`shared`]). Knows nothing of ops, tasks or
-//! cores: everything here could be replaced by a simulated kernel without the layers above noticing.
+//! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop
+//! talks to the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside
+//! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
+//! cross processes ([`descriptors`]), what forked children see of rings ([`forked`]), and what
+//! threads share memory by ([`shared`]). Knows nothing of ops, tasks or cores: everything here
+//! could be replaced by a simulated kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
+mod forked;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+#[cfg(loom)]
+pub(crate) mod model;
 #[cfg(loom)]
 pub(crate) mod modelled;
 pub(crate) mod prefetch;

@@ -9,9 +9,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use loom::cell::UnsafeCell;
-use loom::lazy_static;
-use loom::sync::{Condvar, Mutex};
+use super::model::cell::UnsafeCell;
+use super::model::sync::{Condvar, Mutex};
+use super::model::{Notify, lazy_static};
+
+pub(crate) use super::model::check;
 
 /// Descriptors that there are, from 0.
 const DESCRIPTORS: usize = 4;
@@ -64,16 +66,8 @@ pub(crate) fn sleep() {
     *told = 0;
 }
 
-/// Runs a model through all orders of its threads with at most `preemptions` switches that nothing forces.
-pub(crate) fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 20_000;
-    builder.check(model);
-}
-
 /// A waker, and who waits for it.
-struct Bell(loom::sync::Notify);
+struct Bell(Notify);
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
@@ -83,7 +77,7 @@ impl Wake for Bell {
 
 /// Drives a future on a thread of a model that has nothing else to do.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let bell = Arc::new(Bell(loom::sync::Notify::new()));
+    let bell = Arc::new(Bell(Notify::new()));
     let waker = Waker::from(bell.clone());
     let mut future = pin!(future);
     loop {

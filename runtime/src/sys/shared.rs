@@ -21,7 +21,7 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use super::tsan::{Condvar, Mutex, MutexGuard};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{
+pub(crate) use super::model::sync::{
     Condvar, Mutex, MutexGuard,
     atomic::{
         AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
@@ -97,7 +97,7 @@ pub(crate) fn spin() {
     #[cfg(not(loom))]
     std::hint::spin_loop();
     #[cfg(loom)]
-    loom::thread::yield_now();
+    super::model::thread::yield_now();
 }
 
 /// As [`spin`], where it may take a system call's time.
@@ -105,7 +105,7 @@ pub(crate) fn give_way() {
     #[cfg(not(loom))]
     std::thread::yield_now();
     #[cfg(loom)]
-    loom::thread::yield_now();
+    super::model::thread::yield_now();
 }
 
 pub(crate) use place::Place;
@@ -147,7 +147,7 @@ mod place {
 /// The same, which notices when it is used wrongly.
 #[cfg(loom)]
 mod place {
-    use loom::cell::UnsafeCell;
+    use crate::sys::model::cell::UnsafeCell;
 
     pub(crate) struct Place<T>(UnsafeCell<Option<T>>);
 

@@ -95,9 +95,8 @@ pub(crate) fn real_time_range() -> std::ops::RangeInclusive<i32> {
 mod loom_tests {
     use std::sync::Arc;
 
-    use loom::thread;
-
     use super::Came;
+    use crate::sys::model::thread;
     use crate::sys::modelled;
 
     /// What [`Inbox::deliver`](super::Inbox::deliver) and a wait for it do, with a descriptor of the model's.

@@ -106,7 +106,7 @@ impl Reporter {
     pub(crate) fn tell(&self, report: &Report<'_>) {
         contained(|| match &self.0 {
             Some(hook) => hook(report),
-            None => eprintln!("coreloop: {report}"),
+            None => crate::contain::tell(format_args!("coreloop: {report}")),
         });
     }
 }

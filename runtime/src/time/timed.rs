@@ -133,7 +133,7 @@ impl<F: FnOnce(Timing)> TimingSink for F {
 /// One line on standard error.
 impl TimingSink for &str {
     fn timing(self, timing: Timing) {
-        eprintln!("{self}: {timing}");
+        crate::contain::tell(format_args!("{self}: {timing}"));
     }
 }
 
