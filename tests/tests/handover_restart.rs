@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::path::Path;
-use std::process::{Child as Process, Command, Stdio};
+use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -132,23 +132,39 @@ fn handover_server_process() {
     ended.unwrap();
 }
 
+/// A server process, and the thread that reads what it says last.
+struct Server {
+    process: Process,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Server {
+    /// Waits for its end. The reader has closed its pipe then: a thread that nobody waits for may still have it
+    /// open when this process ends.
+    fn wait(mut self) -> ExitStatus {
+        let status = self.process.wait().unwrap();
+        self.reader.join().unwrap();
+        status
+    }
+}
+
 /// Starts a server and waits until it is ready.
-fn start(kind: &str, path: &Path, addr: SocketAddr, cores: usize) -> Process {
-    let mut server = Command::new(std::env::current_exe().unwrap())
+fn start(kind: &str, path: &Path, addr: SocketAddr, cores: usize) -> Server {
+    let mut process = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "handover_server_process", "--nocapture"])
         .env(SERVER, format!("{kind} {} {addr} {cores}", path.display()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut out = BufReader::new(server.stdout.take().unwrap());
+    let mut out = BufReader::new(process.stdout.take().unwrap());
     let mut line = String::new();
     while !line.ends_with("ready\n") {
         line.clear();
         assert!(out.read_line(&mut line).unwrap() > 0, "the server ended before it was ready");
     }
     // The pipe stays open for what it says last.
-    thread::spawn(move || drop(std::io::copy(&mut out, &mut std::io::sink())));
-    server
+    let reader = thread::spawn(move || drop(std::io::copy(&mut out, &mut std::io::sink())));
+    Server { process, reader }
 }
 
 /// One connection: who answered, and how long it took.
@@ -210,7 +226,7 @@ fn restarts_refuse_nobody(kind: &'static str, cores: fn(usize) -> usize) -> Stri
     while clients.iter().any(|client| !client.is_finished()) {
         let generation = restarts.load(Ordering::Relaxed) + 1;
         let next = start(kind, &path, addr, cores(generation));
-        assert!(server.wait().unwrap().success(), "the old one ended in good order");
+        assert!(server.wait().success(), "the old one ended in good order");
         server = next;
         restarts.fetch_add(1, Ordering::Relaxed);
         // Time to be asked by somebody: a restart every few hundred connects.
@@ -224,8 +240,8 @@ fn restarts_refuse_nobody(kind: &'static str, cores: fn(usize) -> usize) -> Stri
         all.errors.extend(seen.errors);
         all.longest = all.longest.max(seen.longest);
     }
-    server.kill().unwrap();
-    server.wait().unwrap();
+    server.process.kill().unwrap();
+    server.wait();
     let _ = std::fs::remove_file(&path);
     assert!(all.errors.is_empty(), "{} of {}: {:?}", all.errors.len(), all.answered, all.errors);
     assert!(all.answered >= want, "{}", all.answered);

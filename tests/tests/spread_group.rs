@@ -215,6 +215,7 @@ fn spread_group_adopts_sockets_at_their_positions_and_gives_them_away() {
         assert_eq!((ours.position(), rest.position()), (0, 1));
         old.give_away();
         theirs.clear();
+        new.own();
         drop(rest);
         assert_eq!(new.cpus(), [Some(cpu)]);
         for _ in 0..10 {
@@ -222,6 +223,60 @@ fn spread_group_adopts_sockets_at_their_positions_and_gives_them_away() {
             let served = timeout(LIMIT, ours.accept()).await.unwrap().unwrap();
             assert_eq!(served.peer_addr().unwrap(), client.local_addr().unwrap());
         }
+    })
+    .unwrap();
+}
+
+#[test]
+fn spread_group_a_successor_that_fails_leaves_its_predecessor_the_sockets() {
+    let cpu = allowed_cpus()[0];
+    coreloop::run(async move {
+        let old = group();
+        let mut theirs = vec![old.bind(cpu).unwrap(), old.bind(NOWHERE).unwrap()];
+        for _ in 0..3 {
+            // It takes them up, finds that it can't go on, and ends in good order.
+            let new = Group::adopt(old.sockets().unwrap(), ListenOptions::default()).unwrap();
+            let first = new.bind(cpu).unwrap();
+            let left_over = new.take_left_over().unwrap().expect("there is one more");
+            drop((first, left_over));
+            assert_eq!(new.cpus(), [None, None], "their positions are what they were");
+            let again = new.bind(cpu).unwrap();
+            assert_eq!(again.position(), 0, "the same socket, and no new one");
+            drop((again, new));
+            let client = connect_on(cpu, old.addr()).await;
+            assert_eq!(accepted_by(&mut theirs).await, 0);
+            drop(client);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn spread_group_left_over_sockets_are_taken_up_once_whoever_asks() {
+    let old = group();
+    coreloop::run(async move {
+        let _theirs: Vec<_> = (0..8).map(|i| old.bind(NOWHERE + i).unwrap()).collect();
+        let new = Group::adopt(old.sockets().unwrap(), ListenOptions::default()).unwrap();
+        let together = Arc::new(Barrier::new(4));
+        let ask = || {
+            let (new, together) = (new.clone(), together.clone());
+            spawn_blocking(move || {
+                together.wait();
+                coreloop::run(async {
+                    let took = std::iter::from_fn(|| new.take_left_over().unwrap());
+                    let took: Vec<_> = took.collect();
+                    together.wait();
+                    took.len()
+                })
+                .unwrap()
+            })
+        };
+        let asked: Vec<_> = (0..4).map(|_| ask()).collect();
+        let mut took = 0;
+        for one in asked {
+            took += one.await.unwrap();
+        }
+        assert_eq!((took, new.cpus().len()), (8, 8), "no more than there were");
     })
     .unwrap();
 }

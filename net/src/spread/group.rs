@@ -64,8 +64,19 @@ struct Members {
     /// By position.
     order: Vec<Member>,
     next_number: u64,
-    /// Another process has the sockets too: nothing is changed any more.
-    given_away: bool,
+    /// Whether another process has the sockets too.
+    shared: Shared,
+}
+
+/// Who else has the sockets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    /// Nobody.
+    No,
+    /// The process that they came from: it may be the one that goes on, so none of them is shut down.
+    WithPredecessor,
+    /// The process that they were given to: nothing is changed any more.
+    GivenAway,
 }
 
 struct Member {
@@ -74,7 +85,7 @@ struct Member {
     socket: OwnedFd,
     /// Whose connections it gets; none if it gets only those of CPUs without a listener, or no more at all.
     cpu: Option<usize>,
-    /// Came from another process, and no core has taken it up.
+    /// Came from another process, and no core has taken it up, or has any more.
     adopted: bool,
 }
 
@@ -90,6 +101,9 @@ impl Group {
     /// A group of sockets that listen already: all of a group, from another process, in the order of their
     /// positions ([`sockets`](Self::sockets)). Each [`bind`](Self::bind) takes up one of them, in that order,
     /// and makes a new one only when none is left.
+    ///
+    /// Until [`own`](Self::own) is called they are the other process's as well, which may have to go on with
+    /// them: a listener that is dropped before leaves its socket as it is, for the next one to take up.
     ///
     /// # Errors
     /// `InvalidInput` without sockets, or for one that does not listen; as `getsockname(2)`.
@@ -109,11 +123,22 @@ impl Group {
         Ok(Self::of(addr, options, sockets))
     }
 
+    /// The sockets that were [adopted](Self::adopt) are this process's alone from now on: to be called once
+    /// their predecessor has let go, which it does after [`ready`](crate::handover::Handover::ready).
+    /// Listeners that are dropped later leave the group. After [`give_away`](Self::give_away) it does nothing.
+    pub fn own(&self) {
+        let mut members = self.lock();
+        if members.shared == Shared::WithPredecessor {
+            members.shared = Shared::No;
+        }
+    }
+
     fn of(addr: SocketAddr, options: ListenOptions, adopted: Vec<OwnedFd>) -> Self {
         let next_number = adopted.len() as u64;
+        let shared = if adopted.is_empty() { Shared::No } else { Shared::WithPredecessor };
         let member = |(number, socket)| Member { number, socket, cpu: None, adopted: true };
         let order = (0..).zip(adopted).map(member).collect();
-        let members = Mutex::new(Members { addr, order, next_number, given_away: false });
+        let members = Mutex::new(Members { addr, order, next_number, shared });
         Self { inner: Arc::new(Inner { options: options.reuse_port(true), members }) }
     }
 
@@ -128,7 +153,9 @@ impl Group {
     /// Outside a running loop.
     #[track_caller]
     pub fn bind(&self, cpu: usize) -> io::Result<SteeredListener> {
-        self.join(Some(cpu))
+        let mut members = self.lock();
+        let position = members.left_over();
+        self.join(&mut members, position, Some(cpu))
     }
 
     /// The next of the adopted sockets that no core has taken up; none if there is none. It gets no
@@ -143,14 +170,20 @@ impl Group {
     /// Outside a running loop, if there is one.
     #[track_caller]
     pub fn take_left_over(&self) -> io::Result<Option<SteeredListener>> {
-        let any = self.lock().order.iter().any(|member| member.adopted);
-        if any { self.join(None).map(Some) } else { Ok(None) }
+        let mut members = self.lock();
+        let Some(position) = members.left_over() else { return Ok(None) };
+        self.join(&mut members, Some(position), None).map(Some)
     }
 
+    /// Takes up the socket at this position, or makes one.
     #[track_caller]
-    fn join(&self, cpu: Option<usize>) -> io::Result<SteeredListener> {
-        let mut members = self.lock();
-        let (listener, number) = match members.order.iter().position(|member| member.adopted) {
+    fn join(
+        &self,
+        members: &mut Members,
+        position: Option<usize>,
+        cpu: Option<usize>,
+    ) -> io::Result<SteeredListener> {
+        let (listener, number) = match position {
             Some(position) => {
                 let member = &mut members.order[position];
                 let listener = TcpListener::from_fd(member.socket.try_clone()?)?;
@@ -168,11 +201,11 @@ impl Group {
                 (listener, number)
             }
         };
-        let steered = members.steer();
-        drop(members);
-        // If that failed, its drop takes it out again.
-        let listener = SteeredListener { listener, number, group: self.clone() };
-        steered.map(|()| listener)
+        if let Err(e) = members.steer() {
+            members.leave(number);
+            return Err(e);
+        }
+        Ok(SteeredListener { listener, number, group: self.clone() })
     }
 
     /// Whose connections the listeners get, by position. For logs and tests.
@@ -189,7 +222,7 @@ impl Group {
     /// listeners that are dropped here only close their descriptors. To be called once a successor is
     /// there, before the listeners end.
     pub fn give_away(&self) {
-        self.lock().given_away = true;
+        self.lock().shared = Shared::GivenAway;
     }
 
     /// Duplicates of the sockets, by position: for a successor ([`handover`](crate::handover)), which gives
@@ -201,21 +234,6 @@ impl Group {
         self.lock().order.iter().map(|member| member.socket.try_clone()).collect()
     }
 
-    fn leave(&self, number: u64) {
-        let mut members = self.lock();
-        let Some(position) = members.position(number) else { return };
-        // What the kernel does too, below.
-        let left = members.order.swap_remove(position);
-        if members.given_away {
-            return;
-        }
-        // Out of the kernel's group at once, and not when the last operation on it has ended. The program is
-        // out of date from here to the next call: for that moment a connection may go to another core.
-        let _ = socket2::SockRef::from(&left.socket).shutdown(Shutdown::Both);
-        // An error would leave the others with the old program: the same, for longer.
-        let _ = members.steer();
-    }
-
     fn lock(&self) -> MutexGuard<'_, Members> {
         // What panics while it is held (no loop) has changed nothing yet.
         self.inner.members.lock().unwrap_or_else(PoisonError::into_inner)
@@ -225,6 +243,36 @@ impl Group {
 impl Members {
     fn position(&self, number: u64) -> Option<usize> {
         self.order.iter().position(|member| member.number == number)
+    }
+
+    /// The first of the adopted sockets that no core has.
+    fn left_over(&self) -> Option<usize> {
+        self.order.iter().position(|member| member.adopted)
+    }
+
+    fn leave(&mut self, number: u64) {
+        let Some(position) = self.position(number) else { return };
+        match self.shared {
+            // Not one of ours to end: it keeps its position, and gets nothing of a CPU's own.
+            Shared::WithPredecessor => {
+                let member = &mut self.order[position];
+                (member.cpu, member.adopted) = (None, true);
+            }
+            Shared::GivenAway => {
+                self.order.swap_remove(position);
+                return;
+            }
+            Shared::No => {
+                // What the kernel does too, in the next line.
+                let left = self.order.swap_remove(position);
+                // Out of the kernel's group at once, and not when the last operation on it has ended. The
+                // program is out of date from here to the next call: for that moment a connection may go to
+                // another core.
+                let _ = socket2::SockRef::from(&left.socket).shutdown(Shutdown::Both);
+            }
+        }
+        // An error would leave the others with the old program: the same, for longer.
+        let _ = self.steer();
     }
 
     /// Has the kernel do what the table says.
@@ -291,7 +339,7 @@ impl SteeredListener {
     pub fn retire(&mut self) -> io::Result<()> {
         let mut members = self.group.lock();
         let Some(position) = members.position(self.number) else { return Ok(()) };
-        if members.given_away {
+        if members.shared == Shared::GivenAway {
             return Ok(());
         }
         let cpu = members.order[position].cpu.take();
@@ -316,7 +364,7 @@ impl SteeredListener {
 
 impl Drop for SteeredListener {
     fn drop(&mut self) {
-        self.group.leave(self.number);
+        self.group.lock().leave(self.number);
     }
 }
 
