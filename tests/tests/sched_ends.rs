@@ -10,7 +10,7 @@ use coreloop::sched::{QueueError, TaskQueue};
 use coreloop::sync::Event;
 use coreloop::task::TaskInfo;
 use coreloop::time::{sleep, timeout};
-use coreloop::{EventLoop, Settings, all_tasks, spawn, spawn_blocking, yield_now};
+use coreloop::{EventLoop, Handle, Settings, all_tasks, spawn, spawn_blocking, yield_now};
 use coreloop_tests::drive::{DropGuard, Drops};
 use coreloop_tests::{settled, turns};
 
@@ -278,6 +278,58 @@ fn sched_every_kind_of_task_inherits_its_queue() {
         });
         assert!(names.await.unwrap().iter().all(|name| &**name == "q"));
         assert_eq!(&*TaskQueue::current().name(), "default");
+    })
+    .unwrap();
+}
+
+thread_local! {
+    static LAST: RefCell<Option<TaskQueue>> = const { RefCell::new(None) };
+}
+
+/// A queue's last handle goes in a closure that the loop takes between two of its polls, when its tasks have
+/// ended: its place is free only when the loop has done with it, or others' tasks would be taken for its own.
+#[test]
+fn sched_the_last_handle_may_go_in_a_closure_between_two_polls() {
+    coreloop::run(async {
+        // With a latency goal it is served before the default one, which has used as little.
+        let brief = TaskQueue::builder("brief").latency(TaskQueue::LATENCY_MAX).build().unwrap();
+        let handle = Handle::current();
+        LAST.set(Some(brief.clone()));
+        let children = Rc::new(RefCell::new(Vec::new()));
+        for _ in 0..40 {
+            let children = children.clone();
+            drop(spawn(async move {
+                let child = spawn(async {
+                    for _ in 0..5 {
+                        yield_now().await;
+                    }
+                    TaskQueue::current().name()
+                });
+                children.borrow_mut().push(child);
+            }));
+        }
+        // The loop looks for closures after 31 polls: these, and what was posted in the last of them.
+        for i in 1..=31 {
+            let handle = handle.clone();
+            drop(brief.spawn(async move {
+                if i == 31 {
+                    handle.call_soon_threadsafe(0, || drop(LAST.take())).unwrap();
+                }
+            }));
+        }
+        drop(brief);
+        yield_now().await;
+        let next = queue("next");
+        while children.borrow().len() < 40 {
+            yield_now().await;
+        }
+        assert!(LAST.take().is_none(), "the closure ran");
+        for child in children.take() {
+            assert_eq!(&*child.await.unwrap(), "default");
+        }
+        assert_eq!(next.stats().tasks, 0);
+        drop(next);
+        assert_eq!(free_places(), TaskQueue::COUNT_MAX - 1);
     })
     .unwrap();
 }

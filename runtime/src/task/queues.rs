@@ -41,8 +41,8 @@ impl Default for Terms {
 pub(crate) struct Queue {
     pub(crate) name: Arc<str>,
     pub(crate) terms: Terms,
-    /// Handles to it.
-    pub(super) handles: u32,
+    /// Handles to it: more than can be forgotten in a process's life.
+    pub(super) handles: u64,
     /// Its tasks that have not ended; while it is being served, the table counts them.
     pub(crate) tasks: u32,
     pub(crate) polls: u64,

@@ -89,14 +89,17 @@ impl Tasks {
         self.inner.borrow().serving
     }
 
-    /// Calls `f`; tasks that it makes are this queue's.
+    /// Calls `f`; tasks that it makes are this queue's. The queue that was being served is kept meanwhile, as
+    /// by a handle: `f` may let go of the last one.
     pub(crate) fn in_queue<R>(&self, id: u8, f: impl FnOnce() -> R) -> R {
         struct Back<'a>(&'a Tasks, u8);
         impl Drop for Back<'_> {
             fn drop(&mut self) {
                 self.0.serve(self.1);
+                self.0.let_queue_go(self.1);
             }
         }
+        self.keep_queue(self.current_queue());
         let _back = Back(self, self.serve(id));
         f()
     }
