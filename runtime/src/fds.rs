@@ -9,7 +9,7 @@ use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-use crate::sys::descriptors;
+use crate::sys::{descriptors, steering};
 
 /// Descriptors that one [`send`] may carry.
 pub const PER_MESSAGE_MAX: usize = descriptors::PER_MESSAGE_MAX;
@@ -68,8 +68,8 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 /// Receives one message with its descriptors, which are close-on-exec. No bytes are the end.
 ///
 /// # Errors
-/// As `recvmsg(2)`; `WouldBlock` instead of waiting; `InvalidData` for a message that does not fit, whose
-/// descriptors are closed.
+/// As `recvmsg(2)`; `WouldBlock` instead of waiting; `InvalidData` for a message that does not fit, and
+/// EMFILE for one whose descriptors this process may not have (RLIMIT_NOFILE): what came of it is closed.
 pub fn recv(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     descriptors::recv(socket.as_fd(), bytes)
 }
@@ -117,61 +117,5 @@ impl Peer {
 /// assert!(coreloop::fds::steer_by_cpu(&listener, &[(0, 0)]).is_err());
 /// ```
 pub fn steer_by_cpu(socket: impl AsFd, table: &[(usize, u32)]) -> io::Result<()> {
-    if table.is_empty() || table.len() > STEERED_CPUS_MAX {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    descriptors::steer(socket.as_fd(), &mut steering(table))
-}
-
-/// Four instructions each, of the 4,096 that a program may have.
-const STEERED_CPUS_MAX: usize = 1000;
-
-/// `if cpu == c { return position }` for each entry; others by `cpu % entries`, through the table again.
-fn steering(table: &[(usize, u32)]) -> Vec<libc::sock_filter> {
-    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let unless_equal = |k| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, k);
-    let give = |position| op(libc::BPF_RET | libc::BPF_K, 0, 0, position);
-    let cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
-    let mut program = vec![op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, cpu)];
-    for &(cpu, position) in table {
-        program.extend([unless_equal(cpu as u32), give(position)]);
-    }
-    program.push(op(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, 0, 0, table.len() as u32));
-    for (i, &(_, position)) in table.iter().enumerate().skip(1) {
-        program.extend([unless_equal(i as u32), give(position)]);
-    }
-    program.push(give(table[0].1));
-    program
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the program gives for a CPU.
-    fn run(program: &[libc::sock_filter], cpu: u32) -> u32 {
-        let (mut a, mut at) = (cpu, 1);
-        loop {
-            let i = &program[at];
-            at += 1;
-            match u32::from(i.code) & 7 {
-                c if c == libc::BPF_RET => return i.k,
-                c if c == libc::BPF_ALU => a %= i.k,
-                _ => at += usize::from(if a == i.k { i.jt } else { i.jf }),
-            }
-        }
-    }
-
-    #[test]
-    fn the_program_does_what_its_table_says() {
-        // Odd CPUs only, as a cpuset may have it, and positions that were moved.
-        let table = [(1, 2), (3, 0), (7, 1)];
-        let program = steering(&table);
-        for (cpu, position) in table {
-            assert_eq!(run(&program, cpu as u32), position);
-        }
-        let others: Vec<u32> = [0, 2, 4, 5, 6, 8].iter().map(|cpu| run(&program, *cpu)).collect();
-        assert_eq!(others, [2, 1, 0, 1, 2, 1]);
-        assert!(steering(&[(0, 0); STEERED_CPUS_MAX]).len() <= 4096);
-    }
+    steering::attach(socket.as_fd(), table)
 }

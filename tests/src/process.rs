@@ -127,15 +127,44 @@ pub fn fill_descriptor_gaps() -> u64 {
 /// # Errors
 /// Where the kernel has no seccomp filters.
 pub fn block_syscall(number: libc::c_long, errno: i32) -> io::Result<()> {
-    let load = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let mut filter = [
-        load(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter { code: equal as u16, jt: 0, jf: 1, k: number as u32 },
-        load(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
-        load(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    let if_number = unless(number as u32, 1);
+    filter(&mut [load(0), if_number, answer(errno), ALLOW])
+}
+
+/// As [`block_syscall`], of `setsockopt(2)` with this option alone. Threads that are started later inherit it.
+///
+/// # Errors
+/// Where the kernel has no seccomp filters.
+pub fn block_socket_option(option: i32, errno: i32) -> io::Result<()> {
+    // The low half of the third argument.
+    let argument = std::mem::offset_of!(libc::seccomp_data, args) as u32 + 2 * 8;
+    let argument = argument + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let if_number = unless(libc::SYS_setsockopt as u32, 3);
+    let if_option = unless(option as u32, 1);
+    filter(&mut [load(0), if_number, load(argument), if_option, answer(errno), ALLOW])
+}
+
+const ALLOW: libc::sock_filter = step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0);
+
+const fn step(code: u32, k: u32, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf, k }
+}
+
+const fn load(at: u32) -> libc::sock_filter {
+    step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0)
+}
+
+/// Passes over the next `skipped` unless what was loaded is `value`.
+const fn unless(value: u32, skipped: u8) -> libc::sock_filter {
+    step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skipped)
+}
+
+const fn answer(errno: i32) -> libc::sock_filter {
+    step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0)
+}
+
+fn filter(steps: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     // SAFETY: plain integers.
     let rc = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     if rc != 0 {

@@ -12,6 +12,7 @@ use coreloop::spawn;
 use coreloop::time::{sleep, timeout};
 use coreloop_net::TcpListener;
 use coreloop_net::handover::Handover;
+use coreloop_tests::process::set_file_limit;
 use coreloop_tests::{fd_count, in_child};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -125,6 +126,55 @@ async fn handover_a_successor_that_is_late_is_told_so() {
     let quick = begin(&path).await;
     assert!(quick.ready(1).unwrap());
     timeout(LIMIT, waits).await.unwrap().unwrap().unwrap();
+}
+
+/// Whoever waits for a successor may stop waiting and begin again, in the middle of its start.
+#[coreloop::test]
+async fn handover_a_wait_for_a_successor_can_be_taken_up_again() {
+    let path = Own::new();
+    let old = begin(&path).await;
+    let waits = {
+        let old = old.clone();
+        spawn(async move {
+            let mut times = 0;
+            while timeout(Duration::from_millis(5), old.successor()).await.is_err() {
+                times += 1;
+            }
+            times
+        })
+    };
+    let new = begin(&path).await;
+    sleep(Duration::from_millis(60)).await;
+    assert!(!waits.is_finished(), "it is not ready");
+    assert!(new.ready(1).unwrap());
+    let times = timeout(LIMIT, waits).await.expect("it hears of it").unwrap();
+    assert!(times > 1, "the wait ended in the middle: {times}");
+}
+
+#[test]
+fn handover_more_sockets_than_a_successor_may_have_is_an_error_that_says_so() {
+    let name = "handover_more_sockets_than_a_successor_may_have_is_an_error_that_says_so";
+    in_child(name, || {
+        coreloop::run(async {
+            let path = Own::new();
+            let old = begin(&path).await;
+            let (listener, _) = system_listener();
+            for _ in 0..40 {
+                old.lend("http", &listener).unwrap();
+            }
+            let waits = spawn(async move { old.successor().await });
+            // Room for the connection, and not for what comes over it.
+            set_file_limit(fd_count() as u64 + 20);
+            let e = Handover::begin(&path.0).await.unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::EMFILE), "{e}");
+            set_file_limit(512);
+            let new = begin(&path).await;
+            assert_eq!(new.take_all("http").len(), 40);
+            assert!(new.ready(1).unwrap());
+            timeout(LIMIT, waits).await.unwrap().unwrap().unwrap();
+        })
+        .unwrap();
+    });
 }
 
 #[coreloop::test]

@@ -1,4 +1,4 @@
-//! The echo server: a listener per core, a task per connection.
+//! The echo server: connections for each core, as `accept_spread` says, a task per connection.
 //!
 //! Owns the server's threads from start to end. All cores listen on one address (SO_REUSEPORT), which is
 //! taken before the first of them starts, so that port 0 means the same port for all, and that a server
@@ -12,14 +12,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use coreloop::combine::{Either, race};
-use coreloop::config::Resolved;
+use coreloop::config::{AcceptSpread, Resolved};
 use coreloop::op::Submitter;
 use coreloop::shutdown::Graceful;
 use coreloop::signal::{Signal, Signals};
 use coreloop::systemd::{self, State};
 use coreloop::{Core, Cores, Handle, RemoteJoinHandle, RunError, Runtime};
 use coreloop_net::ops::Ops;
-use coreloop_net::{ListenOptions, TcpListener, TcpStream};
+use coreloop_net::spread::{Acceptor, Acceptors};
+use coreloop_net::{ListenOptions, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cli::plan::ServePlan;
@@ -65,7 +66,7 @@ enum News {
 /// What every core needs to know.
 struct Job {
     addr: SocketAddr,
-    options: ListenOptions,
+    acceptors: Acceptors,
     until: Until,
     news: Mutex<Sender<News>>,
     ops: Option<SocketAddr>,
@@ -86,10 +87,13 @@ impl Server {
             .cores(Cores::These(plan.cores.clone()))
             .build()
             .map_err(|error| error.to_string())?;
+        let way = AcceptSpread::of(plan.settings.settings());
+        let acceptors = Acceptors::new(addr, options, way, plan.cores.len())
+            .map_err(|error| bind_failed("--addr", addr, &error))?;
         let (tell, news) = channel();
         let job = Arc::new(Job {
             addr,
-            options,
+            acceptors: acceptors.clone(),
             until,
             news: Mutex::new(tell),
             ops: plan.ops,
@@ -119,6 +123,9 @@ impl Server {
             }
         }
         drop(taken);
+        if let Some(why) = acceptors.stepped_down() {
+            eprintln!("{why}");
+        }
         let handle = cores[0].handle().clone();
         let ring = ring.expect("there is at least one core, and each comes with its ring");
         if until == Until::Signal {
@@ -178,8 +185,8 @@ async fn serve(core: Core, job: Arc<Job>) -> Option<Metered> {
         core.handle().stop();
         None
     };
-    let listener = match job.options.bind(job.addr) {
-        Ok(listener) => listener,
+    let acceptor = match job.acceptors.join(&core) {
+        Ok(acceptor) => acceptor,
         Err(error) => return fail(bind_failed("--addr", job.addr, &error)),
     };
     let first = core.index() == 0;
@@ -201,8 +208,8 @@ async fn serve(core: Core, job: Arc<Job>) -> Option<Metered> {
     let ring = RingFacts::from(Submitter::current().report());
     tell(News::Listening(core.clone(), ring, ops));
     let ended = match &here {
-        Some(here) => race(here.stopping().cancelled(), accept(listener)).await,
-        None => Either::Second(accept(listener).await),
+        Some(here) => race(here.stopping().cancelled(), accept(acceptor)).await,
+        None => Either::Second(accept(acceptor).await),
     };
     match ended {
         Either::First(()) => Some(meter.stop(&core).await),
@@ -235,11 +242,23 @@ fn serve_ops(addr: SocketAddr, job: &Job) -> Result<SocketAddr, String> {
     Ok(addr)
 }
 
-async fn accept(mut listener: TcpListener) -> io::Error {
+async fn accept(mut acceptor: Acceptor) -> io::Error {
+    // Who else asks for it has an idle connection pay for its place in the count.
+    let counts = acceptor.acceptors().way() == AcceptSpread::LeastConnections;
     loop {
-        match listener.accept().await {
+        match acceptor.accept().await {
             // A connection's end, also one by an error, is its client's affair.
-            Ok(stream) => drop(coreloop::spawn(echo(stream))),
+            Ok(accepted) => {
+                let (stream, counted) = accepted.into_parts();
+                if counts {
+                    drop(coreloop::spawn(async move {
+                        let _counted = counted;
+                        echo(stream).await
+                    }));
+                } else {
+                    drop(coreloop::spawn(echo(stream)));
+                }
+            }
             Err(error) => return error,
         }
     }

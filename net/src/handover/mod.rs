@@ -38,9 +38,6 @@ const STARTING_WITHIN: Duration = Duration::from_secs(60);
 /// Pause before a predecessor that is busy, or goes away, is asked again.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Sockets that may be lent.
-const LENT_MAX: usize = 4096;
-
 /// A process's place between the one before it and the one after it. Clones are the same one, on any thread.
 ///
 /// ```
@@ -89,6 +86,8 @@ struct State {
     was_successor: bool,
     inherited: Vec<(String, OwnedFd)>,
     lent: Vec<(String, Arc<OwnedFd>)>,
+    /// A successor that has the sockets and is not ready, and until when it may take.
+    starting: Option<(Talk, Instant)>,
     /// Calls of `ready`.
     ready: usize,
     starting_within: Duration,
@@ -99,15 +98,16 @@ impl Handover {
     /// begins with none, and waits there itself from now on. Waits up to 30 s for a predecessor that does not
     /// answer. The path's directory must be writable for this user alone, or others could be in the way.
     /// The path stays when the process ends, and is taken anew by the next one. Two that begin at the same
-    /// moment at a path that was left behind may both find themselves the first: start one at a time
-    /// there, as a service manager does.
+    /// moment where nobody waits yet may both find themselves the first: start one at a time there, as a
+    /// service manager does.
     ///
     /// On any loop, also one that only does this: `coreloop::run(Handover::begin(path))`.
     ///
     /// # Errors
     /// `PermissionDenied` if another user's process is there; `InvalidData` if it speaks another language;
     /// `AlreadyExists` for a path that is something else than a socket;
-    /// `TimedOut`; as `socket(2)`, `bind(2)`, `connect(2)`.
+    /// EMFILE where this process may not have as many sockets as are lent; `TimedOut`; as `socket(2)`,
+    /// `bind(2)`, `connect(2)`.
     ///
     /// # Cancel safety
     /// A predecessor goes on as if it had not been asked.
@@ -151,6 +151,7 @@ impl Handover {
             predecessor,
             inherited,
             lent: Vec::new(),
+            starting: None,
             ready: 0,
             starting_within: STARTING_WITHIN,
         });
@@ -213,7 +214,7 @@ impl Handover {
         }
         let socket = Arc::new(socket.as_fd().try_clone_to_owned()?);
         let mut state = self.lock();
-        if state.lent.len() >= LENT_MAX {
+        if state.lent.len() >= wire::LENT_MAX {
             return invalid("4,096 sockets are lent already");
         }
         state.lent.push((name.to_owned(), socket));
@@ -249,32 +250,43 @@ impl Handover {
     /// process should [pause](crate::TcpListener::pause) its listeners, serve what it has accepted to its
     /// end, and go. The lent duplicates are closed, and the path is the successor's.
     ///
-    /// Successors that are not ready in time, die, or are another user's are passed over.
+    /// Successors that are not ready in time, die, or are another user's are passed over. Without a
+    /// descriptor to hear one with (EMFILE and the like) it looks again every 50 ms.
     ///
     /// # Errors
-    /// `NotConnected` if a successor took over before; as `accept4(2)`.
+    /// `NotConnected` if a successor took over before; as `accept4(2)`, but for those above.
     ///
     /// # Cancel safety
-    /// It can be called again. A successor that was in the middle of starting sees the end, and asks anew.
+    /// It can be called again, and goes on with a successor that has got the sockets. One that was in the
+    /// middle of getting them asks anew.
     pub async fn successor(&self) -> io::Result<()> {
         loop {
-            let (control, limit) = {
+            let (control, starting, limit) = {
                 let state = self.lock();
-                (state.control.clone(), state.starting_within)
+                (state.control.clone(), state.starting.clone(), state.starting_within)
             };
             let Some(control) = control else {
                 let why = "a successor has taken over already";
                 return Err(io::Error::new(io::ErrorKind::NotConnected, why));
             };
-            let Some(talk) = wire::accept(&control).await? else { continue };
-            let lent = self.lock().lent.clone();
-            // Whatever goes wrong there is the successor's end, not ours.
-            let ended = timeout(limit, talk.hand_over(&control, &lent)).await;
-            if ended.is_err() {
-                talk.give_up();
-            }
-            if matches!(ended, Ok(Ok(true))) {
-                let mut state = self.lock();
+            let Some((talk, until)) = starting else {
+                let Some(talk) = wire::accept(&control).await? else { continue };
+                let until = Instant::now() + limit;
+                let lent = self.lock().lent.clone();
+                // Whatever goes wrong there is the successor's end, not ours.
+                if let Ok(Ok(())) = timeout(limit, talk.hand_over(&control, &lent)).await {
+                    self.lock().starting = Some((talk, until));
+                }
+                continue;
+            };
+            let left = until.duration_since(Instant::now());
+            let is_ready = match timeout(left, talk.hear_ready()).await {
+                Ok(heard) => matches!(heard, Ok(true)),
+                Err(_) => talk.give_up(),
+            };
+            let mut state = self.lock();
+            state.starting = None;
+            if is_ready {
                 let gone = (state.control.take(), std::mem::take(&mut state.lent));
                 drop(state);
                 drop(gone);

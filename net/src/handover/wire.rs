@@ -5,13 +5,16 @@
 //! way. Every wait is the caller's to limit.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coreloop::fds;
 use coreloop::op::{PollOnce, submit};
+use coreloop::time::sleep;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Bytes of a socket's name.
@@ -32,6 +35,9 @@ const BATCH: usize = 64;
 /// Bytes of the longest message.
 const MESSAGE_MAX: usize = BATCH * (NAME_MAX + 1);
 
+/// Sockets that may be lent.
+pub(super) const LENT_MAX: usize = 4096;
+
 /// Successors that may wait to be heard.
 const BACKLOG: i32 = 8;
 
@@ -44,7 +50,8 @@ pub(super) enum Attempt {
     Busy,
 }
 
-/// A conversation with the other process.
+/// A conversation with the other process. Clones are the same one.
+#[derive(Clone)]
 pub(super) struct Talk {
     socket: Arc<OwnedFd>,
 }
@@ -100,7 +107,11 @@ fn remove_left_behind(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The next that connects; none if it is not to be trusted, or somebody else was faster.
+/// Pause after accepting failed for want of descriptors or memory: a successor waits meanwhile.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The next that connects; none if it is not to be trusted, or somebody else was faster, or there is no
+/// descriptor for it yet.
 pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
     readable(control).await?;
     match socket2::SockRef::from(&**control).accept() {
@@ -115,6 +126,15 @@ pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
                 Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED)
             ) =>
         {
+            Ok(None)
+        }
+        Err(e)
+            if matches!(
+                e.raw_os_error(),
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+            ) =>
+        {
+            sleep(PAUSE).await;
             Ok(None)
         }
         Err(e) => Err(e),
@@ -135,6 +155,7 @@ impl Talk {
     pub(super) async fn take_over(self) -> io::Result<Option<Taken>> {
         let Some((text, mut came)) = self.hear().await? else { return Ok(None) };
         let count = text.strip_prefix(GREETING).and_then(|count| count.parse::<usize>().ok());
+        let count = count.filter(|count| *count <= LENT_MAX);
         let (Some(count), Some(control)) = (count, came.pop()) else {
             return Err(not_understood("no greeting"));
         };
@@ -159,33 +180,52 @@ impl Talk {
         Ok(Some(Taken { control, sockets, talk: self }))
     }
 
+    /// Never waits.
     pub(super) fn say_ready(&self) -> io::Result<()> {
-        let mut bytes = [0; READY.len()];
-        if matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == LATE) {
-            let why = "the predecessor waited too long for this process, and serves on";
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        match fds::send(&self.socket, READY, &[]) {
+            // It hears nothing any more: has it gone, or given us up?
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe && self.is_late() => Err(given_up()),
+            Err(e) => Err(e),
+            Ok(()) => Ok(()),
         }
-        fds::send(&self.socket, READY, &[])
     }
 
-    /// Tells a successor that it took too long.
-    pub(super) fn give_up(&self) {
-        // Whoever does not read it sees the end.
+    fn is_late(&self) -> bool {
+        let mut bytes = [0; READY.len()];
+        matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == LATE)
+    }
+
+    /// Tells a successor that it took too long, unless it is ready after all: whether it is. One of the two
+    /// is what both know from here on.
+    pub(super) fn give_up(&self) -> bool {
+        // Said first: whoever can't send any more finds it. Who has gone does not.
         let _ = fds::send(&self.socket, LATE, &[]);
+        // From here on `ready` is refused over there; what was sent before is in the queue.
+        let _ = socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Read);
+        let mut bytes = [0; READY.len()];
+        matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == READY)
     }
 
-    /// The predecessor's part; whether the successor is ready, and not gone.
+    /// The predecessor's first part: everything goes over.
     pub(super) async fn hand_over(
         &self,
         control: &OwnedFd,
         lent: &[(String, Arc<OwnedFd>)],
-    ) -> io::Result<bool> {
+    ) -> io::Result<()> {
         self.say(&format!("{GREETING}{}", lent.len()), &[control.as_fd()]).await?;
         for batch in lent.chunks(BATCH) {
             let names: Vec<_> = batch.iter().map(|(name, _)| name.as_str()).collect();
             let sockets: Vec<_> = batch.iter().map(|(_, socket)| socket.as_fd()).collect();
             self.say(&names.join("\n"), &sockets).await?;
         }
+        Ok(())
+    }
+
+    /// The predecessor's second part: whether the successor is ready, and not gone.
+    ///
+    /// # Cancel safety
+    /// It can be called again.
+    pub(super) async fn hear_ready(&self) -> io::Result<bool> {
         Ok(self.hear().await?.is_some_and(|(text, _)| text.as_bytes() == READY))
     }
 
@@ -230,7 +270,45 @@ fn new_socket() -> io::Result<Socket> {
     Ok(socket)
 }
 
+fn given_up() -> io::Error {
+    let why = "the predecessor waited too long for this process, and serves on";
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
 fn not_understood(why: &str) -> io::Error {
     let why = format!("the process at this path speaks another language: {why}");
     io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Talk, Talk) {
+        let (a, b) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        let of = |socket: Socket| Talk { socket: Arc::new(socket.into()) };
+        (of(a), of(b))
+    }
+
+    #[test]
+    fn whoever_is_given_up_is_told_when_it_is_ready() {
+        let (predecessor, successor) = pair();
+        assert!(!predecessor.give_up());
+        drop(predecessor);
+        assert_eq!(successor.say_ready().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn whoever_was_ready_before_it_was_given_up_has_taken_over() {
+        let (predecessor, successor) = pair();
+        successor.say_ready().unwrap();
+        assert!(predecessor.give_up(), "both say the same");
+    }
+
+    #[test]
+    fn a_predecessor_that_has_gone_has_not_given_up() {
+        let (predecessor, successor) = pair();
+        drop(predecessor);
+        assert_eq!(successor.say_ready().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
 }

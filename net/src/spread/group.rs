@@ -9,8 +9,7 @@
 //! ```
 //! Invariant: while no lock is held, entry `i` of the table is the kernel's socket `i`. It takes that nobody
 //! else (another process, another group) binds the address. A socket leaves by `shutdown(2)` under the lock,
-//! not by its close, which may lag behind an operation in flight. Not for a simulation, whose kernel has no
-//! such programs.
+//! not by its close, which may lag behind an operation in flight.
 
 use std::fmt;
 use std::io;
@@ -19,7 +18,6 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coreloop::fds;
 use coreloop::op::Submitter;
 
 use crate::addr::ToAddr;
@@ -125,7 +123,8 @@ impl Group {
 
     /// The sockets that were [adopted](Self::adopt) are this process's alone from now on: to be called once
     /// their predecessor has let go, which it does after [`ready`](crate::handover::Handover::ready).
-    /// Listeners that are dropped later leave the group. After [`give_away`](Self::give_away) it does nothing.
+    /// Listeners that are dropped later leave the group. After [`give_away`](Self::give_away) it changes
+    /// nothing.
     pub fn own(&self) {
         let mut members = self.lock();
         if members.shared == Shared::WithPredecessor {
@@ -201,8 +200,8 @@ impl Group {
                 (listener, number)
             }
         };
-        if let Err(e) = members.steer() {
-            members.leave(number);
+        if let Err(e) = members.steer(listener.submitter()) {
+            members.leave(number, listener.submitter());
             return Err(e);
         }
         Ok(SteeredListener { listener, number, group: self.clone() })
@@ -250,7 +249,7 @@ impl Members {
         self.order.iter().position(|member| member.adopted)
     }
 
-    fn leave(&mut self, number: u64) {
+    fn leave(&mut self, number: u64, submitter: &Submitter) {
         let Some(position) = self.position(number) else { return };
         match self.shared {
             // Not one of ours to end: it keeps its position, and gets nothing of a CPU's own.
@@ -268,15 +267,15 @@ impl Members {
                 // Out of the kernel's group at once, and not when the last operation on it has ended. The
                 // program is out of date from here to the next call: for that moment a connection may go to
                 // another core.
-                let _ = socket2::SockRef::from(&left.socket).shutdown(Shutdown::Both);
+                let _ = submitter.shutdown(&left.socket, Shutdown::Both);
             }
         }
         // An error would leave the others with the old program: the same, for longer.
-        let _ = self.steer();
+        let _ = self.steer(submitter);
     }
 
     /// Has the kernel do what the table says.
-    fn steer(&self) -> io::Result<()> {
+    fn steer(&self, submitter: &Submitter) -> io::Result<()> {
         let mut table: Vec<(usize, u32)> = Vec::with_capacity(self.order.len());
         for (position, member) in (0..).zip(&self.order) {
             if let Some(cpu) = member.cpu
@@ -286,7 +285,7 @@ impl Members {
             }
         }
         match self.order.first() {
-            Some(any) if !table.is_empty() => fds::steer_by_cpu(&any.socket, &table),
+            Some(any) if !table.is_empty() => submitter.steer_by_cpu(&any.socket, &table),
             _ => Ok(()),
         }
     }
@@ -343,7 +342,7 @@ impl SteeredListener {
             return Ok(());
         }
         let cpu = members.order[position].cpu.take();
-        let steered = members.steer();
+        let steered = members.steer(self.listener.submitter());
         if steered.is_err() {
             members.order[position].cpu = cpu;
         }
@@ -364,7 +363,7 @@ impl SteeredListener {
 
 impl Drop for SteeredListener {
     fn drop(&mut self) {
-        self.group.lock().leave(self.number);
+        self.group.lock().leave(self.number, self.listener.submitter());
     }
 }
 

@@ -8,14 +8,18 @@
 //! - **A connection moves** when its user's code says so: [`detach`](crate::TcpStream::detach) and
 //!   [`serve_on`](crate::DetachedStream::serve_on); a [`Balancer`] says when it would do good.
 //!
+//! [`Acceptors`] is the way that the setting `accept_spread` says: one of the first three.
+//!
 //! The guide's page on cores says when which is meant to win. Knows no protocol.
 
+mod accept;
 mod balance;
 mod deal;
 mod group;
 mod loads;
 mod policy;
 
+pub use accept::{Accepted, Acceptor, Acceptors};
 pub use balance::Balancer;
 pub use deal::{Deal, DealError, Dealer, Dealt, Seat, Tally, dealer};
 pub use group::{Group, SteeredListener};

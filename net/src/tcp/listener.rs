@@ -192,6 +192,11 @@ impl TcpListener {
         Ok(Self::of(socket, submitter))
     }
 
+    /// That of its loop.
+    pub(crate) fn submitter(&self) -> &Submitter {
+        &self.submitter
+    }
+
     fn of(socket: OwnedFd, submitter: Submitter) -> Self {
         Self {
             sock: Rc::new(Listening(socket)),

@@ -3,6 +3,7 @@
 //! Owns [`Settings`] and the rows of the table; `table` makes builder, keys, variables and flags of them,
 //! `sources` puts profiles, files, the environment and flags above each other.
 
+mod accept;
 mod error;
 #[cfg(feature = "toml")]
 mod file;
@@ -26,6 +27,7 @@ use crate::stall::{Stall, StallHook};
 use crate::task::Report;
 use crate::task::report::Reporter;
 
+pub use accept::AcceptSpread;
 pub use error::SettingError;
 pub use profile::Profile;
 pub use sources::{Origin, Resolved, Sources};
@@ -165,6 +167,16 @@ settings! {
     /// peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
+    /// How the cores of a server come by their connections, where it listens through
+    /// `coreloop_net::spread::Acceptors`: a listener for each core and the kernel's hash (`reuseport`),
+    /// or the one of the CPU that a connection arrives on (`cpu`), or the first core accepts and deals them
+    /// out, in turn (`round-robin`) or to whoever has the fewest (`least-connections`). It is the process's:
+    /// the first core's counts. Where the kernel takes no program for `cpu`, it is `reuseport`, and says so.
+    ///
+    /// Two CPUs can't rank them: each does what it says by its test; "Cores and placement" argues when which
+    /// is meant to win.
+    accept_spread(): AcceptSpread = AcceptSpread::ReusePort,
+        who "servers whose cores are unequally busy", shows "connections of each core";
     /// What to do before sleeping: nothing (`off`), learn whether a spin pays (`dial`), or spin for a time
     /// whatever it brings. A core that always spins uses a whole CPU. At most 1 s.
     ///

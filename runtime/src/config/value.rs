@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::accept::AcceptSpread;
 use crate::driver::asked::TaskWork;
 use crate::driver::features::{Feature, FeatureSet};
 use crate::executor::dial::Spin;
@@ -126,6 +127,19 @@ impl Value for TaskWork {
             .into_iter()
             .find(|mode| mode.to_string() == text)
             .ok_or_else(|| format!("{text:?} is not {}", Self::FORM))
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for AcceptSpread {
+    const FORM: &'static str = "reuseport, cpu, round-robin or least-connections";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|way| way.to_string() == text);
+        named.ok_or_else(|| format!("{text:?} is not {}", Self::FORM))
     }
 
     fn write(&self) -> String {

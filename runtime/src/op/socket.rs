@@ -51,6 +51,16 @@ impl Submitter {
         self.driver.kernel().listen(socket.as_fd(), backlog)
     }
 
+    /// Has the CPU that a connection arrives on choose who takes it, among the listeners that share the
+    /// socket's port: as [`fds::steer_by_cpu`](crate::fds::steer_by_cpu), which says how, on the kernel that
+    /// this loop runs on. In a simulation a connection arrives on the CPU `client's port % 16`.
+    ///
+    /// # Errors
+    /// As [`fds::steer_by_cpu`](crate::fds::steer_by_cpu).
+    pub fn steer_by_cpu(&self, socket: impl AsFd, table: &[(usize, u32)]) -> io::Result<()> {
+        self.driver.kernel().steer(socket.as_fd(), table)
+    }
+
     /// A socket's own address.
     ///
     /// # Errors

@@ -75,13 +75,22 @@ impl State {
 
     /// What a descriptor names, if it is open and of this world.
     pub(super) fn look_up(&mut self, fd: RawFd) -> Option<(FileId, FileKind)> {
-        let id = *self.files.by_fd.get(&fd)?;
+        let Some(&id) = self.files.by_fd.get(&fd) else { return self.duplicated(fd) };
         let file = self.files.all.get(&id)?;
         if inode_of(fd) == Some(file.inode) {
             return Some((id, file.kind));
         }
         self.closed(id);
         None
+    }
+
+    /// A second descriptor of a socket, as `dup(2)` makes it. It does not keep the socket open.
+    fn duplicated(&self, fd: RawFd) -> Option<(FileId, FileKind)> {
+        let inode = inode_of(fd)?;
+        let is_it = |file: &File| {
+            file.open && file.inode == inode && matches!(file.kind, FileKind::Socket(_))
+        };
+        self.files.all.iter().find(|(_, file)| is_it(file)).map(|(id, file)| (*id, file.kind))
     }
 
     pub(super) fn hold(&mut self, id: FileId) {

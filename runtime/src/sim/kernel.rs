@@ -355,6 +355,10 @@ impl Kernel for SimKernel {
         self.on_socket(fd, |state, sock| state.listen_on(sock, backlog))
     }
 
+    fn steer(&self, fd: BorrowedFd<'_>, table: &[(usize, u32)]) -> io::Result<()> {
+        self.on_socket(fd, |state, sock| state.steer(sock, table))
+    }
+
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         self.may_fail(Call::LocalAddr)?;
         self.world.with(|state| {

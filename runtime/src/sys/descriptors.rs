@@ -91,7 +91,11 @@ pub(crate) fn recv(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usiz
             header = libc::CMSG_NXTHDR(&raw const msg, header);
         }
     }
-    if msg.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+    // There was room for the most that one may carry: the others could not be made.
+    if msg.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
+    if msg.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
     }
     Ok((got as usize, fds))
@@ -146,21 +150,4 @@ pub(crate) fn take_inherited(count: RawFd) -> io::Result<Vec<OwnedFd>> {
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     };
     numbers.map(take).collect()
-}
-
-/// SO_ATTACH_REUSEPORT_CBPF: has `program` choose among the sockets that share `socket`'s port.
-pub(crate) fn steer(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
-    let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
-    // SAFETY: a live program of the length that it says, which the kernel copies.
-    let rc = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            ptr::from_ref(&program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -108,6 +108,13 @@ pub(crate) trait Kernel {
     /// `listen(2)`.
     fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()>;
 
+    /// Has the CPU that a connection arrives on choose the position of who takes it: see
+    /// [`fds::steer_by_cpu`](crate::fds::steer_by_cpu).
+    fn steer(&self, fd: BorrowedFd<'_>, table: &[(usize, u32)]) -> io::Result<()> {
+        let _ = (fd, table);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// `getsockname(2)`; `InvalidData` for an address that is neither IPv4 nor IPv6.
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr>;
 

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use super::abi::{self, GetEventsArg, Message, Params};
 use super::forked;
 use super::kernel::{Kernel, Mapping, RingMemory, WaitArg};
+use super::steering;
 
 /// The running kernel.
 #[derive(Debug, Default)]
@@ -118,6 +119,10 @@ impl Kernel for Linux {
 
     fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
         SockRef::from(&fd).listen(backlog)
+    }
+
+    fn steer(&self, fd: BorrowedFd<'_>, table: &[(usize, u32)]) -> io::Result<()> {
+        steering::attach(fd, table)
     }
 
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {

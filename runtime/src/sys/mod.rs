@@ -20,6 +20,7 @@ pub(crate) mod prefetch;
 pub(crate) mod sample;
 pub(crate) mod shared;
 pub(crate) mod signals;
+pub(crate) mod steering;
 pub(crate) mod threads;
 #[cfg(tsan)]
 mod tsan;

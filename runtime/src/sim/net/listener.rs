@@ -117,6 +117,7 @@ impl State {
         let socket = self.net.socks.get_mut(&id).expect("it was there above");
         let listener = Listener { backlog, ready: VecDeque::new(), embryos: Vec::new() };
         socket.phase = Phase::Listening(listener);
+        self.join_sharing(id);
         0
     }
 
@@ -186,7 +187,7 @@ impl State {
         let there =
             self.host_at(here, to.ip()).filter(|there| !self.link(here, *there).partitioned);
         let Some(there) = there else { return self.ask_again(client, attempt) };
-        let Some(listener) = self.listener_for(there, &to) else {
+        let Some(listener) = self.listener_for(there, &to, local) else {
             let refused = Event::Refused { client, errno: libc::ECONNREFUSED };
             return self.send_event(there, here, refused);
         };
@@ -226,7 +227,12 @@ impl State {
     }
 
     /// A listener for this address: one that is bound to it, else one that is bound to all.
-    fn listener_for(&mut self, host: HostId, to: &SocketAddr) -> Option<SockId> {
+    fn listener_for(
+        &mut self,
+        host: HostId,
+        to: &SocketAddr,
+        from: Option<SocketAddr>,
+    ) -> Option<SockId> {
         let mut exact = Vec::new();
         let mut any = Vec::new();
         for &id in self.on_port(host, to.port()) {
@@ -241,6 +247,9 @@ impl State {
             }
         }
         let found = if exact.is_empty() { any } else { exact };
+        if let Some(steered) = self.steered(&found, from) {
+            return Some(steered);
+        }
         if found.is_empty() { None } else { Some(self.rng.pick(&found)) }
     }
 

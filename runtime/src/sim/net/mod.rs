@@ -14,10 +14,12 @@ use super::state::State;
 pub(super) mod link;
 pub(super) mod listener;
 pub(super) mod socket;
+mod steer;
 pub(super) mod stream;
 
 pub(crate) use link::Link;
 use socket::Socket;
+use steer::Sharing;
 
 /// A host of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +59,8 @@ pub(super) struct Net {
     made: u32,
     /// Sockets by port: those that are bound, listening or connected from it.
     ports: BTreeMap<(HostId, u16), Vec<SockId>>,
+    /// Listeners that share an address.
+    shared: BTreeMap<(HostId, SocketAddr), Sharing>,
 }
 
 struct Host {
@@ -98,6 +102,7 @@ impl State {
 
     /// Takes a socket off the books; nobody names it any more, or will find it gone.
     pub(super) fn forget(&mut self, id: SockId) {
+        self.leave_sharing(id);
         if let Some(socket) = self.net.socks.remove(&id) {
             self.leave_port(id, &socket);
         }

@@ -178,6 +178,7 @@ impl State {
 
     /// A listener or a connect is ended, as `tcp_disconnect` does it: the socket is as good as new.
     pub(in crate::sim) fn disconnect(&mut self, id: SockId) {
+        self.leave_sharing(id);
         let Some(socket) = self.socket(id) else { return };
         let phase = std::mem::replace(&mut socket.phase, Phase::Fresh);
         socket.send_shut = false;
@@ -196,6 +197,7 @@ impl State {
 
     /// Nothing names the socket any more.
     pub(in crate::sim) fn close_socket(&mut self, id: SockId) {
+        self.leave_sharing(id);
         let Some(socket) = self.socket(id) else { return };
         socket.orphan = true;
         let unread = !socket.inbox.is_empty();

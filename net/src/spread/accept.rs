@@ -1,0 +1,304 @@
+//! Connections for every core of a server, the way that its settings say.
+//!
+//! Owns [`Acceptors`], a process's one way of accepting, and [`Acceptor`], a core's part in it. What each
+//! way does is [`group`](super::Group)'s, [`deal`](super::dealer())'s and the kernel's; here is which of them
+//! it is, and the step down from one that the kernel can't.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coreloop::Core;
+use coreloop::config::AcceptSpread;
+use coreloop::task::JoinHandle;
+
+use super::deal::{Deal, Dealer, Seat, dealer};
+use super::group::{Group, SteeredListener};
+use super::loads::{Counted, Loads};
+use crate::addr::ToAddr;
+use crate::tcp::{ListenOptions, TcpListener, TcpStream};
+
+/// Connections that wait at the seat of each core, where they are dealt out.
+const QUEUED_MAX: usize = 64;
+
+/// How the cores of a server come by their connections. Clones are the same one, on any thread.
+///
+/// ```
+/// use coreloop::config::AcceptSpread;
+/// use coreloop::{Cores, Runtime, Settings};
+/// use coreloop_net::spread::Acceptors;
+/// use coreloop_net::{ListenOptions, TcpStream};
+///
+/// let settings = Settings::default().accept_spread(AcceptSpread::LeastConnections);
+/// let way = AcceptSpread::of(&settings);
+/// let runtime = Runtime::builder().settings(settings).cores(Cores::Count(1)).build().unwrap();
+/// let acceptors = Acceptors::new("127.0.0.1:0", ListenOptions::default(), way, 1).unwrap();
+/// runtime
+///     .run(move |core| {
+///         let acceptors = acceptors.clone();
+///         async move {
+///             let mut acceptor = acceptors.join(&core).unwrap();
+///             let addr = acceptors.addr();
+///             let _client = TcpStream::connect(addr).await.unwrap();
+///             let accepted = acceptor.accept().await.unwrap();
+///             assert_eq!(accepted.local_addr().unwrap(), addr);
+///         }
+///     })
+///     .unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Acceptors {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: ListenOptions,
+    asked: AcceptSpread,
+    loads: Loads,
+    state: Mutex<State>,
+}
+
+struct State {
+    addr: SocketAddr,
+    group: Group,
+    /// Of each core, until it has joined.
+    seats: Vec<Option<Seat>>,
+    dealer: Option<Dealer>,
+    /// Why it is not the way that was asked for.
+    stepped_down: Option<String>,
+    /// Why the core that accepts for all accepts no more.
+    over: Option<String>,
+}
+
+impl Acceptors {
+    /// For so many cores that listen on one address. With port 0 the first that listens chooses, and the
+    /// others join it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for text that is no literal address.
+    ///
+    /// # Panics
+    /// If there are no cores.
+    #[track_caller]
+    pub fn new(
+        addr: impl ToAddr,
+        options: ListenOptions,
+        way: AcceptSpread,
+        cores: usize,
+    ) -> io::Result<Self> {
+        let addr = addr.to_addr()?;
+        let loads = Loads::new(cores);
+        let deal = match way {
+            AcceptSpread::RoundRobin => Some(Deal::RoundRobin),
+            AcceptSpread::LeastConnections => Some(Deal::LeastConnections),
+            _ => None,
+        };
+        let (dealer, seats) = deal.map(|deal| dealer(&loads, deal, QUEUED_MAX)).unzip();
+        let state = Mutex::new(State {
+            addr,
+            group: Group::new(addr, options.clone())?,
+            seats: seats.unwrap_or_default().into_iter().map(Some).collect(),
+            dealer,
+            stepped_down: None,
+            over: None,
+        });
+        Ok(Self { inner: Arc::new(Inner { options, asked: way, loads, state }) })
+    }
+
+    /// The running core's part in it. Core 0's is what accepts for all, where connections are dealt out.
+    ///
+    /// # Errors
+    /// As [`ListenOptions::bind`]; `AlreadyExists` for a core that has joined, where they are dealt out.
+    ///
+    /// # Panics
+    /// Outside a running loop; for a core beyond those that there are.
+    #[track_caller]
+    pub fn join(&self, core: &Core) -> io::Result<Acceptor> {
+        assert!(core.index() < self.inner.loads.cores(), "core {} is one too many", core.index());
+        let mut state = self.lock();
+        let source = match self.inner.asked {
+            AcceptSpread::Cpu if state.stepped_down.is_none() => {
+                self.steered(&mut state, core.cpu())?
+            }
+            AcceptSpread::RoundRobin | AcceptSpread::LeastConnections => {
+                self.seated(&mut state, core.index())?
+            }
+            _ => Source::Plain(self.plain(&mut state)?),
+        };
+        Ok(Acceptor { source, core: core.index(), acceptors: self.clone() })
+    }
+
+    fn plain(&self, state: &mut State) -> io::Result<TcpListener> {
+        let listener = self.inner.options.clone().reuse_port(true).bind(state.addr)?;
+        state.addr = listener.local_addr()?;
+        Ok(listener)
+    }
+
+    fn steered(&self, state: &mut State, cpu: usize) -> io::Result<Source> {
+        let refused = match state.group.bind(cpu) {
+            Ok(listener) => {
+                state.addr = state.group.addr();
+                return Ok(Source::Steered(listener));
+            }
+            Err(refused) => refused,
+        };
+        // Whether it was the program or the address: a plain listener has the address alone to fail for.
+        let plain = self.plain(state)?;
+        state.stepped_down = Some(format!(
+            "accept_spread = {} is {} here: the kernel takes no program for the port ({refused})",
+            AcceptSpread::Cpu,
+            AcceptSpread::ReusePort
+        ));
+        Ok(Source::Plain(plain))
+    }
+
+    fn seated(&self, state: &mut State, core: usize) -> io::Result<Source> {
+        let joined = || io::Error::new(io::ErrorKind::AlreadyExists, "this core has joined");
+        if state.seats[core].is_none() {
+            return Err(joined());
+        }
+        let accepts = if core == 0 {
+            let mut listener = self.plain(state)?;
+            state.dealer.take().map(|mut dealer| {
+                let acceptors = self.clone();
+                coreloop::spawn_named("dealer", async move {
+                    if let Err(why) = dealer.run(&mut listener).await {
+                        acceptors.lock().over = Some(why.to_string());
+                    }
+                })
+            })
+        } else {
+            None
+        };
+        Ok(Source::Dealt { seat: state.seats[core].take().ok_or_else(joined)?, accepts })
+    }
+
+    /// Where they listen; with its port, if 0 was asked for and one listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.lock().addr
+    }
+
+    /// How connections are spread: as was asked for, or what it stepped down to.
+    pub fn way(&self) -> AcceptSpread {
+        match self.stepped_down() {
+            Some(_) => AcceptSpread::ReusePort,
+            None => self.inner.asked,
+        }
+    }
+
+    /// Why it is not the way that was asked for, in words; none if it is. Known when all have joined.
+    pub fn stepped_down(&self) -> Option<String> {
+        self.lock().stepped_down.clone()
+    }
+
+    /// The connections of each core, for all that it accepts: what waits at its seat too.
+    pub fn loads(&self) -> &Loads {
+        &self.inner.loads
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What panics while it is held (no loop) has changed nothing yet.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Acceptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Acceptors");
+        out.field("addr", &self.addr()).field("way", &self.way()).finish_non_exhaustive()
+    }
+}
+
+/// One core's part in accepting. See [`Acceptors::join`].
+///
+/// Dropping it closes the core's listener, or sends what waits at its seat to the others; core 0's, where
+/// connections are dealt out, accepts no more for any.
+#[derive(Debug)]
+pub struct Acceptor {
+    source: Source,
+    core: usize,
+    acceptors: Acceptors,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a core")]
+enum Source {
+    Plain(TcpListener),
+    Steered(SteeredListener),
+    /// With the task that accepts for all, on core 0.
+    Dealt {
+        seat: Seat,
+        accepts: Option<JoinHandle<()>>,
+    },
+}
+
+impl Acceptor {
+    /// What it is a part of.
+    pub fn acceptors(&self) -> &Acceptors {
+        &self.acceptors
+    }
+
+    /// This core's next connection.
+    ///
+    /// # Cancel safety
+    /// No connection is lost.
+    ///
+    /// # Errors
+    /// As [`TcpListener::accept`]; `BrokenPipe` if the core that accepts for all has ended.
+    pub async fn accept(&mut self) -> io::Result<Accepted> {
+        let stream = match &mut self.source {
+            Source::Plain(listener) => listener.accept().await?,
+            Source::Steered(listener) => listener.accept().await?,
+            Source::Dealt { seat, .. } => match seat.accept().await {
+                Some(dealt) => {
+                    let (stream, counted) = dealt.into_parts();
+                    return Ok(Accepted { stream, counted });
+                }
+                None => {
+                    let over = self.acceptors.lock().over.clone();
+                    let why = over.unwrap_or_else(|| "the core that accepts has ended".into());
+                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, why));
+                }
+            },
+        };
+        Ok(Accepted { stream, counted: self.acceptors.inner.loads.count(self.core) })
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        if let Source::Dealt { accepts: Some(accepts), .. } = &self.source {
+            accepts.cancel();
+        }
+    }
+}
+
+/// A connection; it counts among its core's until it is dropped.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TcpStream,
+    counted: Counted,
+}
+
+impl Accepted {
+    /// The connection, and its place in the count.
+    pub fn into_parts(self) -> (TcpStream, Counted) {
+        (self.stream, self.counted)
+    }
+}
+
+impl Deref for Accepted {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl DerefMut for Accepted {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}

@@ -1,0 +1,194 @@
+//! Sixteen simulated cores that each have a listener: a group that is steered by CPU while others leave it, each
+//! way of `accept_spread`, and an end in good order, whatever the order of their steps.
+
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use coreloop::Core;
+use coreloop::config::AcceptSpread;
+use coreloop::shutdown::{Drained, Graceful};
+use coreloop::sim::{Faults, Report, Sim};
+use coreloop::time::sleep;
+use coreloop_net::spread::{Acceptors, Group};
+use coreloop_net::{ListenOptions, TcpStream};
+
+const CORES: usize = 16;
+const CLIENTS: usize = 48;
+const ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7000);
+
+fn sim(seed: u64) -> Sim {
+    Sim::builder().seed(seed).faults(Faults::hidden()).build()
+}
+
+/// The CPU on which the simulation had this connection arrive.
+fn cpu_of(stream: &TcpStream) -> usize {
+    usize::from(stream.peer_addr().unwrap().port()) % CORES
+}
+
+/// What a fault refuses is tried again.
+async fn until_ok<T, E>(mut f: impl FnMut() -> Result<T, E>) -> T {
+    loop {
+        match f() {
+            Ok(value) => return value,
+            Err(_) => sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+/// Connects until it is taken, and hears a byte of the core.
+async fn asks(server: IpAddr) -> u8 {
+    loop {
+        if let Ok(mut stream) = TcpStream::connect((server, ADDR.port())).await
+            && let Ok((_, by)) = stream.read_exact(vec![0; 1]).await
+        {
+            return by[0];
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Has this many clients ask once `ready` says so; how many cores answered.
+fn all_ask(sim: Sim, server: IpAddr, ready: &Rc<Cell<usize>>, seed: u64) -> (Report, usize) {
+    let answers = Rc::new(Cell::new((0, 0u32)));
+    for i in 0..CLIENTS {
+        let (answers, ready) = (answers.clone(), ready.clone());
+        sim.client(&format!("client-{i}"), async move || {
+            while ready.get() < CORES {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let by = asks(server).await;
+            let (n, cores) = answers.get();
+            answers.set((n + 1, cores | 1 << by));
+        });
+    }
+    let report = sim.run().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    let (n, cores) = answers.get();
+    assert_eq!((n, report.counters.task_panics), (CLIENTS, 0), "seed {seed}");
+    (report, cores.count_ones() as usize)
+}
+
+async fn steered(core: Core, group: Group, ready: Rc<Cell<usize>>, random: Sim) {
+    let pause = || sleep(Duration::from_micros(random.random() % 3_000));
+    pause().await;
+    // One that is of no use, for a while: when it goes, the last one moves into its place.
+    let passing = until_ok(|| group.bind(100 + core.index())).await;
+    pause().await;
+    let mut listener = until_ok(|| group.bind(core.cpu())).await;
+    pause().await;
+    drop(passing);
+    ready.set(ready.get() + 1);
+    loop {
+        let mut stream = listener.accept().await.unwrap();
+        assert_eq!(cpu_of(&stream), core.cpu(), "at {} of {group:?}", listener.position());
+        let _ = stream.write_all(vec![core.index() as u8]).await;
+    }
+}
+
+fn group_of_cores(seed: u64) -> Report {
+    let sim = sim(seed);
+    let group = Group::new(ADDR, ListenOptions::default()).unwrap();
+    let ready = Rc::new(Cell::new(0));
+    let (own, own_ready) = (sim.clone(), ready.clone());
+    let server = sim.host("server", CORES, move |core| {
+        steered(core, group.clone(), own_ready.clone(), own.clone())
+    });
+    let (report, cores) = all_ask(sim, server, &ready, seed);
+    assert!(cores > CORES / 2, "seed {seed}: {cores} cores answered");
+    report
+}
+
+#[test]
+fn spread_sim_sixteen_cores_get_the_connections_of_their_cpus() {
+    for seed in 0..2 {
+        group_of_cores(seed);
+    }
+    let (a, b) = (group_of_cores(2), group_of_cores(2));
+    assert_eq!((a.trace_hash, a.steps, a.elapsed), (b.trace_hash, b.steps, b.elapsed));
+}
+
+#[test]
+fn spread_sim_sixteen_cores_accept_each_way() {
+    for (seed, way) in (0..).zip(AcceptSpread::ALL.into_iter().cycle().take(8)) {
+        let sim = sim(seed);
+        let acceptors = Acceptors::new(ADDR, ListenOptions::default(), way, CORES).unwrap();
+        let (ready, loads) = (Rc::new(Cell::new(0)), acceptors.loads().clone());
+        let own_ready = ready.clone();
+        let server = sim.host("server", CORES, move |core| {
+            let (acceptors, ready) = (acceptors.clone(), own_ready.clone());
+            async move {
+                let mut acceptor = until_ok(|| acceptors.join(&core)).await;
+                ready.set(ready.get() + 1);
+                loop {
+                    let mut accepted = acceptor.accept().await.unwrap();
+                    let _ = accepted.write_all(vec![core.index() as u8]).await;
+                }
+            }
+        });
+        let (_, cores) = all_ask(sim, server, &ready, seed);
+        assert!(cores > CORES / 2, "{way}: {cores} cores answered");
+        assert!(loads.all().iter().all(|load| load.connections <= 1), "{way}: {loads:?}");
+    }
+}
+
+/// Serves until the end has begun, and then what it has accepted to its end.
+async fn until_stopped(core: Core, graceful: Graceful, random: Sim) -> Drained {
+    let here = graceful.here();
+    let acceptors = Acceptors::new(ADDR, ListenOptions::default(), AcceptSpread::default(), CORES);
+    let acceptors = acceptors.unwrap();
+    let mut acceptor = until_ok(|| acceptors.join(&core)).await;
+    if core.index() == random.random() as usize % CORES {
+        let (graceful, after) = (graceful.clone(), random.random() % 30);
+        drop(coreloop::spawn(async move {
+            sleep(Duration::from_millis(after)).await;
+            graceful.begin();
+        }));
+    }
+    while let Ok(accepted) = here.stopping().run(acceptor.accept()).await {
+        let (mut stream, counted) = accepted.unwrap().into_parts();
+        let takes = Duration::from_millis(random.random() % 40);
+        drop(here.spawn(async move {
+            sleep(takes).await;
+            let _ = stream.write_all(vec![counted.core() as u8]).await;
+        }));
+    }
+    drop(acceptor);
+    here.drained().await
+}
+
+#[test]
+fn shutdown_sim_sixteen_cores_end_together_and_answer_what_they_have() {
+    for seed in 0..3 {
+        let sim = sim(seed);
+        let graceful = Graceful::new(Duration::from_secs(5));
+        let drained = Rc::new(Cell::new((0, Drained::default())));
+        let (own, ends, begins) = (sim.clone(), drained.clone(), graceful.clone());
+        let server = sim.host("server", CORES, move |core| {
+            let serves = until_stopped(core, graceful.clone(), own.clone());
+            let ends = ends.clone();
+            async move {
+                let here = serves.await;
+                let (cores, all) = ends.get();
+                ends.set((cores + 1, [all, here].into_iter().sum()));
+            }
+        });
+        for i in 0..CLIENTS {
+            sim.client(&format!("client-{i}"), async move || {
+                // Whoever comes too late is refused: that is an end too, and no silence.
+                if let Ok(mut stream) = TcpStream::connect((server, ADDR.port())).await {
+                    let _ = stream.read_exact(vec![0; 1]).await;
+                }
+            });
+        }
+        // Whether a core began it or not, it has begun by now.
+        sim.client("patience", async move || {
+            sleep(Duration::from_millis(100)).await;
+            begins.begin();
+            sleep(Duration::from_secs(1)).await;
+        });
+        sim.run().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let (cores, all) = drained.get();
+        assert_eq!((cores, all.cancelled, all.left), (CORES, 0, 0), "seed {seed}: {all:?}");
+    }
+}
