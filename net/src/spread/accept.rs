@@ -223,7 +223,6 @@ pub struct Acceptor {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one for a core")]
 enum Source {
     Plain(TcpListener),
     Steered(SteeredListener),
