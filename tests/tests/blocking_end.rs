@@ -265,7 +265,7 @@ fn b1_a_dropped_loop_says_what_it_left_behind() {
     let mut child = Command::new(std::env::current_exe().unwrap());
     let said = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
     let text = String::from_utf8_lossy(&said.stderr);
-    assert!(text.contains("1 closures of spawn_blocking still run (grace 200ms)"), "{text}");
+    assert!(text.contains("1 closures of spawn_blocking still run (grace 200 ms)"), "{text}");
 }
 
 #[test]

@@ -70,6 +70,10 @@ fn holds(sources: Result<Sources, SettingError>) -> u64 {
         match name {
             "cores" => assert_eq!(&value.parse::<Cores>().unwrap(), resolved.cores()),
             "pin" => assert_eq!(value, resolved.pinned().to_string()),
+            "ops_addr" => {
+                let shown = resolved.ops_addr().map_or("off".to_owned(), |addr| addr.to_string());
+                assert_eq!(value, shown);
+            }
             _ => {
                 let field = Field::named(name).unwrap();
                 let mut again = Settings::default();

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use coreloop::fds;
-use coreloop_tests::fd_count;
 use coreloop_tests::fuzz::{fuzz, message_signature, signature};
+use coreloop_tests::{fd_count, in_child};
 use socket2::{Domain, Socket, Type};
 
 use super::wire::{NAME_MAX, Talk};
@@ -43,6 +43,11 @@ fn say_all(input: &[u8], far: &OwnedFd) {
 
 #[test]
 fn fuzz_handover_messages() {
+    // Alone in its process, so that nobody else opens or closes a descriptor meanwhile.
+    in_child("handover::wire_fuzz_tests::fuzz_handover_messages", fuzz_messages);
+}
+
+fn fuzz_messages() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/handover");
     let mut event_loop = coreloop::EventLoop::new().unwrap();
     let before = fd_count();
