@@ -158,43 +158,48 @@ fn series_brings_what_came_within_a_wakers_clone_or_drop() {
 
 #[test]
 fn series_of_many_connections_share_few_buffers() {
-    let Some(mut event_loop) = able(Settings::default().buffers(8, 512)) else { skip!("{UNABLE}") };
-    event_loop.block_on(async {
-        let mut rng = Rng::new(11);
-        let mut far = Vec::new();
-        let mut readers = Vec::new();
-        for _ in 0..12 {
-            let (mut ours, mut theirs) = net::pair();
-            almost_busy(&mut ours, &mut theirs).await;
-            theirs.set_nonblocking(true).unwrap();
-            far.push((theirs, 0usize));
-            readers.push(coreloop::spawn(async move {
-                let mut at = 0;
-                while let Some(chunk) = ours.recv().await.unwrap() {
-                    assert!(*chunk == *pattern(at, chunk.len()), "at {at}");
-                    at += chunk.len();
-                }
-                at
-            }));
-        }
-        for round in 0..600 {
-            for (theirs, sent) in &mut far {
-                // Small ones, so that they stay busy; now and then as much as there is room for.
-                let most = if round % 100 == 99 { 200_000 } else { 300 };
-                let piece = pattern(*sent, rng.below(most) as usize + 1);
-                match theirs.write(&piece) {
-                    Ok(n) => *sent += n,
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                    Err(e) => panic!("{e}"),
-                }
+    for buffers in [1, 8] {
+        let settings = Settings::default().buffers(buffers, 512);
+        let Some(mut event_loop) = able(settings) else { skip!("{UNABLE}") };
+        event_loop.block_on(shared_buffers());
+    }
+}
+
+async fn shared_buffers() {
+    let mut rng = Rng::new(11);
+    let mut far = Vec::new();
+    let mut readers = Vec::new();
+    for _ in 0..12 {
+        let (mut ours, mut theirs) = net::pair();
+        almost_busy(&mut ours, &mut theirs).await;
+        theirs.set_nonblocking(true).unwrap();
+        far.push((theirs, 0usize));
+        readers.push(coreloop::spawn(async move {
+            let mut at = 0;
+            while let Some(chunk) = ours.recv().await.unwrap() {
+                assert!(*chunk == *pattern(at, chunk.len()), "at {at}");
+                at += chunk.len();
             }
-            turns(2).await;
+            at
+        }));
+    }
+    for round in 0..600 {
+        for (theirs, sent) in &mut far {
+            // Small ones, so that they stay busy; now and then as much as there is room for.
+            let most = if round % 100 == 99 { 200_000 } else { 300 };
+            let piece = pattern(*sent, rng.below(most) as usize + 1);
+            match theirs.write(&piece) {
+                Ok(n) => *sent += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => panic!("{e}"),
+            }
         }
-        for ((theirs, sent), reader) in far.into_iter().zip(readers) {
-            drop(theirs);
-            assert_eq!(reader.await.unwrap(), sent);
-        }
-    });
+        turns(2).await;
+    }
+    for ((theirs, sent), reader) in far.into_iter().zip(readers) {
+        drop(theirs);
+        assert_eq!(reader.await.unwrap(), sent);
+    }
 }
 
 #[test]
