@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 
 use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
 use coreloop::cancel::{Interrupted, Interruptible, Settle};
-use coreloop::op::{self, BufferTurn, InFlight, Next};
+use coreloop::op::{self, BufferTurn, InFlight, Next, RecvManyEnd};
 
 use super::pace::{Receive, is_large};
 use crate::sock::{Held, Sock};
@@ -42,6 +42,12 @@ impl ReadHalf {
     ///
     /// The connection holds no buffer while it waits. The chunk goes back to its core when dropped; hold
     /// it no longer than needed.
+    ///
+    /// Where small messages have to be waited for again and again, the kernel is told to go on receiving
+    /// (6.0): what comes then is here before it is asked for. A reader that falls 5 chunks behind ends that;
+    /// until the kernel knows, what lay in the socket may come too, and is copied above the quota of
+    /// buffers. It is all given in order, here and by the reads, and moves with
+    /// [`detach`](crate::TcpStream::detach).
     ///
     /// # Cancel safety
     /// Nothing is lost: what arrives after the future was dropped, or called off by a token or a deadline
@@ -214,6 +220,12 @@ impl ReadHalf {
                 loop {
                     match poll_fn(|cx| series.poll_next(cx)).await {
                         Next::Item(chunk) => bytes.extend_from_slice(&chunk),
+                        // That it does not do this says nothing of the connection.
+                        Next::End(RecvManyEnd { result: Err(e), .. })
+                            if e.raw_os_error() == Some(libc::EINVAL) =>
+                        {
+                            break Ok(());
+                        }
                         Next::End(end) => break end.result.map(drop),
                     }
                 }

@@ -173,6 +173,8 @@ impl TcpStream {
     /// Any other option, through `socket2`.
     ///
     /// A non-blocking mode set through it makes operations fail with EAGAIN where they would have waited.
+    /// Bytes that were received unasked ([`recv`](Self::recv)) are not in the kernel any more: a peek does
+    /// not show them.
     pub fn socket(&self) -> socket2::SockRef<'_> {
         socket2::SockRef::from(&*self.read.sock)
     }

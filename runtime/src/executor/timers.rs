@@ -103,8 +103,10 @@ impl Timers {
             Some(true) => true,
             Some(false) => {
                 let mut new = waker.clone();
-                if let Some(place) = self.wheel.borrow_mut().get_mut(key) {
-                    std::mem::swap(place, &mut new);
+                // Cloning a foreign waker runs its code, which may have driven the loop until it fired.
+                match self.wheel.borrow_mut().get_mut(key) {
+                    Some(place) => std::mem::swap(place, &mut new),
+                    None => return false,
                 }
                 true
             }

@@ -14,8 +14,9 @@ use crate::buf::Chunk;
 use crate::driver::pool::{GROUP, Membership};
 use crate::planted::{self, Fault};
 
-/// Chunks that may wait for their reader before the op asks for its own end. The kernel may bring some 32
-/// more before it sees that (`MULTISHOT_MAX_RETRY`); beyond a socket's quota they are copies.
+/// Chunks that may wait for their reader before the op asks for its own end. What the kernel brings before
+/// it sees that comes still: 32 at a time (`MULTISHOT_MAX_RETRY`), several times in one enter, so at most
+/// what lay in the socket or what buffers were in the ring. Beyond a socket's quota they are copies.
 const WAITING_MAX: usize = 4;
 
 /// Chunks after which the op ends itself all the same, so that whoever armed it looks again whether it pays.
