@@ -65,6 +65,8 @@ pub(crate) struct Pool {
     metrics: Arc<Recorder>,
     members: RefCell<Members>,
     waiters: RefCell<VecDeque<Rc<Turn>>>,
+    /// Whether the kernel knows a limit of a receive that goes on; known when it refused one.
+    no_limit: Cell<bool>,
     /// Which enter the core is at: see [`entered`](Self::entered).
     enter: Cell<u32>,
 }
@@ -157,6 +159,7 @@ impl Pool {
             metrics,
             members: RefCell::default(),
             waiters: RefCell::default(),
+            no_limit: Cell::new(false),
             enter: Cell::new(0),
         }
     }
@@ -196,6 +199,17 @@ impl Pool {
     #[inline]
     pub(super) fn entered(&self, may_wait: bool) {
         self.enter.set(self.enter.get().wrapping_add(1 + u32::from(may_wait)));
+    }
+
+    /// Bytes after which the kernel is to end a receive that goes on, so that a reader who does not keep up
+    /// has no more than so many, and a buffer's, brought unasked; 0 where it can't be told.
+    pub(crate) fn receive_limit(&self) -> u32 {
+        if self.no_limit.get() { 0 } else { UNASKED_MAX }
+    }
+
+    /// Notes that the kernel knows no such limit.
+    pub(crate) fn receive_without_limit(&self) {
+        self.no_limit.set(true);
     }
 
     /// The enter that is now, or the next one between two.
@@ -412,6 +426,9 @@ impl Pool {
 
 /// Buffers that circulate at first and at least.
 const CIRCULATING_MIN: u32 = 128;
+
+/// Bytes of one receive that goes on.
+const UNASKED_MAX: u32 = 64 << 10;
 
 /// Receives after which it is asked whether fewer would do.
 const EPOCH: u32 = 16_384;

@@ -70,10 +70,12 @@ impl Sqe {
         sqe
     }
 
-    /// As [`recv_select`](Self::recv_select), again and again until it is cancelled, the stream ends, or no
-    /// buffer is left (6.0).
-    pub fn recv_multi(fd: BorrowedFd<'_>, group: u16) -> Self {
-        Self::recv_select(fd, group).ioprio(abi::RECV_MULTISHOT)
+    /// As [`recv_select`](Self::recv_select), again and again until it is cancelled, the stream ends, no
+    /// buffer is left (6.0), or `limit` bytes have come (`optlen`, 6.17; 0 for no limit, which others want).
+    pub fn recv_multi(fd: BorrowedFd<'_>, group: u16, limit: u32) -> Self {
+        let mut sqe = Self::recv_select(fd, group).ioprio(abi::RECV_MULTISHOT);
+        sqe.file_index = limit;
+        sqe
     }
 
     /// `send(2)` with `MSG_*` flags.
@@ -304,7 +306,7 @@ mod tests {
                     .build()
                     .flags(io_uring::squeue::Flags::BUFFER_SELECT),
             ),
-            (Sqe::recv_multi(fd, 7), oracle::RecvMulti::new(raw, 7).build()),
+            (Sqe::recv_multi(fd, 7, 0), oracle::RecvMulti::new(raw, 7).build()),
             (Sqe::sendmsg(fd, msg, 1), oracle::SendMsg::new(raw, msg.cast()).flags(1).build()),
             (Sqe::accept_multi(fd, 5), oracle::AcceptMulti::new(raw).flags(5).build()),
             (Sqe::connect(fd, sa, 16), oracle::Connect::new(raw, sa.cast(), 16).build()),

@@ -15,15 +15,16 @@ use crate::driver::pool::{GROUP, Membership};
 use crate::planted::{self, Fault};
 
 /// Chunks that may wait for their reader before the op asks for its own end. What the kernel brings before
-/// it sees that comes still: 32 at a time (`MULTISHOT_MAX_RETRY`), several times in one enter, so at most
-/// what lay in the socket or what buffers were in the ring. Beyond a socket's quota they are copies.
+/// it sees that comes still: 32 at a time (`MULTISHOT_MAX_RETRY`), several times in one enter, up to the
+/// limit that it was told (6.17), else at most what lay in the socket or what buffers were in the ring.
+/// Beyond a socket's quota they are copies.
 const WAITING_MAX: usize = 4;
 
 /// Chunks after which the op ends itself all the same, so that whoever armed it looks again whether it pays.
 const SHOTS: u16 = 256;
 
-/// Receives that go on until the stream ends, an error, a cancel, a reader that does not keep up, or 256
-/// chunks.
+/// Receives that go on until the stream ends, an error, a cancel, a reader that does not keep up, 256 chunks,
+/// or 64 KiB (6.17).
 ///
 /// Holds no buffer while nothing arrives.
 ///
@@ -38,6 +39,8 @@ pub struct RecvMany<H> {
     #[expect(clippy::box_collection)]
     rest: Option<Box<VecDeque<Chunk>>>,
     member: u32,
+    /// Bytes until the kernel ends it, or 0.
+    limit: u32,
     /// Chunks until it ends itself.
     left: u16,
     /// Its reader did not keep up.
@@ -61,7 +64,7 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
     type End = RecvManyEnd;
 
     fn prepare(&mut self) -> Sqe {
-        Sqe::recv_multi(self.socket.as_fd(), GROUP)
+        Sqe::recv_multi(self.socket.as_fd(), GROUP, self.limit)
     }
 
     #[inline]
@@ -90,7 +93,16 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
     }
 
     unsafe fn finish(self, cqe: Cqe) -> Self::End {
-        RecvManyEnd { result: cqe.result(), behind: self.behind }
+        let mut result = cqe.result();
+        if self.limit > 0
+            && matches!(&result, Err(e) if e.raw_os_error() == Some(libc::EINVAL))
+            && let Some(pool) = self.first.pool()
+        {
+            // An older kernel, which knows no limit: the next one goes without.
+            pool.receive_without_limit();
+            result = Ok(1);
+        }
+        RecvManyEnd { result, behind: self.behind }
     }
 }
 
@@ -124,8 +136,8 @@ impl Submitter {
             return Err(stranger());
         }
         let first = Chunk::waiting(member.pool().clone());
-        let op =
-            RecvMany { socket, first, rest: None, member: member.id(), left: SHOTS, behind: false };
+        let (limit, member) = (member.pool().receive_limit(), member.id());
+        let op = RecvMany { socket, first, rest: None, member, limit, left: SHOTS, behind: false };
         self.start_series(op).map_err(|end| match end.result {
             Ok(_) => io::Error::from_raw_os_error(libc::ECANCELED),
             Err(e) => e,

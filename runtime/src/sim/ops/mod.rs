@@ -74,7 +74,12 @@ pub(super) enum Kind {
     Recv {
         into: Into,
         flags: i32,
-        multishot: bool,
+    },
+    /// Into buffers of a group until so many bytes have come.
+    RecvMany {
+        group: u16,
+        flags: i32,
+        left: usize,
     },
     Send {
         from: Vec<Span>,
@@ -133,7 +138,7 @@ impl Op {
         match &self.kind {
             Kind::Nop => "nop",
             Kind::ReadCount(_) => "read of an eventfd",
-            Kind::Recv { .. } => "receive",
+            Kind::Recv { .. } | Kind::RecvMany { .. } => "receive",
             Kind::Send { .. } => "send",
             Kind::Accept { .. } => "accept",
             Kind::Connect { .. } => "connect",
@@ -146,7 +151,11 @@ impl Op {
     pub(super) fn may_be_interrupted(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Recv { .. } | Kind::Send { .. } | Kind::Accept { .. } | Kind::Connect { .. }
+            Kind::Recv { .. }
+                | Kind::RecvMany { .. }
+                | Kind::Send { .. }
+                | Kind::Accept { .. }
+                | Kind::Connect { .. }
         )
     }
 
@@ -166,7 +175,7 @@ impl Op {
 
     pub(super) fn lane(&self) -> Lane {
         match self.kind {
-            Kind::Recv { .. } | Kind::Accept { .. } => Lane::In(self.sock),
+            Kind::Recv { .. } | Kind::RecvMany { .. } | Kind::Accept { .. } => Lane::In(self.sock),
             Kind::Send { .. } => Lane::Out(self.sock),
             _ => Lane::None(self.user_data),
         }
@@ -226,10 +235,8 @@ impl State {
         match op.kind.clone() {
             Kind::Nop => Attempt::Done(0, 0),
             Kind::ReadCount(span) => self.read_count(op, span),
-            Kind::Recv { flags, multishot: true, into: Into::Group(group, _) } => {
-                self.recv_multi(at, op, group, flags)
-            }
-            Kind::Recv { into, flags, .. } => self.recv(at, op, into, flags),
+            Kind::RecvMany { group, flags, left } => self.recv_many(at, op, group, flags, left),
+            Kind::Recv { into, flags } => self.recv(at, op, into, flags),
             Kind::Send { from, flags } => self.send(op, &from, flags),
             Kind::Accept { multishot } => self.accept(at, op, multishot),
             Kind::Connect { to, begun } => self.connect(op, to, begun),
@@ -245,7 +252,10 @@ impl State {
         let over = (libc::POLLERR | libc::POLLHUP) as u32;
         let wanted = match &op.kind {
             Kind::Nop | Kind::Shutdown(_) => return true,
-            Kind::ReadCount(_) | Kind::Recv { .. } | Kind::Accept { .. } => input,
+            Kind::ReadCount(_)
+            | Kind::Recv { .. }
+            | Kind::RecvMany { .. }
+            | Kind::Accept { .. } => input,
             Kind::Send { .. } | Kind::Connect { .. } => output,
             Kind::Poll(events, _) => *events | POLL_ALWAYS,
         };
@@ -296,12 +306,16 @@ fn read_kind(sqe: &RawSqe) -> Result<Kind, i32> {
     let flags = sqe.op_flags as i32;
     Ok(match sqe.opcode {
         opcode::NOP => Kind::Nop,
-        opcode::READ => Kind::Recv { into: Into::Own(span), flags: 0, multishot: false },
+        opcode::READ => Kind::Recv { into: Into::Own(span), flags: 0 },
         opcode::WRITE => Kind::Send { from: vec![span], flags: 0 },
+        opcode::RECV if shots => {
+            let left = if sqe.file_index > 0 { sqe.file_index as usize } else { usize::MAX };
+            Kind::RecvMany { group: sqe.buf_group, flags, left }
+        }
         opcode::RECV => {
             let group = Into::Group(sqe.buf_group, span.len);
             let into = if selects { group } else { Into::Own(span) };
-            Kind::Recv { into, flags, multishot: shots }
+            Kind::Recv { into, flags }
         }
         opcode::SEND => Kind::Send { from: vec![span], flags },
         opcode::SENDMSG => Kind::Send { from: vectors_of(sqe.addr)?, flags },

@@ -4,7 +4,7 @@
 //! and only then waiting.
 
 use super::accept::SHOTS_MAX;
-use super::{Attempt, Into, Op};
+use super::{Attempt, Into, Kind, Op};
 use crate::sim::enter::OpRef;
 use crate::sim::errnos::Call;
 use crate::sim::memory::{Fault, Span, copy_out};
@@ -27,18 +27,29 @@ impl State {
     }
 
     /// Receives until nothing is left; each chunk but the last gives a completion with MORE.
-    pub(super) fn recv_multi(&mut self, at: OpRef, op: &Op, group: u16, flags: i32) -> Attempt {
+    pub(super) fn recv_many(
+        &mut self,
+        at: OpRef,
+        op: &mut Op,
+        group: u16,
+        flags: i32,
+        mut left: usize,
+    ) -> Attempt {
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
+        let asked = flags;
         for _ in 0..SHOTS_MAX {
             if let Some(errno) = self.stream_error(sock, Call::Receive) {
                 return Attempt::failed(errno);
             }
-            let (n, flags) = match self.recv_select(at, sock, group, 0, flags) {
+            let (n, flags) = match self.recv_select(at, sock, group, 0, asked) {
                 Attempt::Done(n @ 1.., flags) => (n, flags),
                 ended_or_empty => return ended_or_empty,
             };
+            left = left.saturating_sub(n as usize);
+            op.kind = Kind::RecvMany { group, flags: asked, left };
             // One that does not fit into the queue is the last.
-            if self.rng.chance(self.faults.multishot_ended) || self.has_backlog(at.ring) {
+            let ends = left == 0 || self.rng.chance(self.faults.multishot_ended);
+            if ends || self.has_backlog(at.ring) {
                 return Attempt::Done(n, flags);
             }
             self.post(at.ring, op.user_data, n, flags | cqe_flags::MORE);
