@@ -1,5 +1,5 @@
-//! What the guide's page on cores says of memory is what is asked of the allocator: a channel for each pair of
-//! cores, and a runtime without one.
+//! What the guide's page on cores says of memory is what is asked of the allocator: a channel for each pair
+//! of cores, and a runtime without one.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -125,7 +125,7 @@ fn cores_guide_a_runtime_grows_with_its_cores_and_not_with_their_square() {
         let [two, four, twelve] = [2, 4, 12].map(heap_of);
         let each = (four - two) / 2;
         let more = (twelve - four) / 8;
-        // 12 cores have 132 pairs, 4 have 12: the smallest channel for each would be 15 times 640 bytes a core.
+        // With the smallest channel for each pair a core of 4 would take 5 of them, and one of 12 fifteen.
         assert!(more.abs_diff(each) < 2048, "a core takes {each} bytes of 4, and {more} of 12");
     });
 }

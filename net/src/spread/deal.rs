@@ -103,8 +103,8 @@ pub struct Dealer {
     deal: Deal,
     /// The core that has its turn, where that decides.
     next: usize,
-    /// Accepted, given or come back, and not dealt out. No more than [`PENDING_MAX`], one that was accepted, and
-    /// those that had been queued at seats that are gone.
+    /// Accepted, given or come back, and not dealt out. No more than [`PENDING_MAX`], one that was accepted,
+    /// and those that had been queued at seats that are gone.
     pending: VecDeque<DetachedStream>,
     back: Arc<Back>,
 }
@@ -175,7 +175,8 @@ impl Dealer {
     /// [`DealError::Full`] with the connection, if 256 are kept already for which there is no room.
     ///
     /// # Cancel safety
-    /// The connection is kept, and dealt by the next call of anything here. One that was never polled closes it.
+    /// The connection is kept, and dealt by the next call of anything here. A future that was never polled
+    /// closes it.
     pub async fn give(&mut self, stream: DetachedStream) -> Result<(), DealError> {
         if self.pending.len() >= PENDING_MAX {
             self.deal_while_there_is_room();

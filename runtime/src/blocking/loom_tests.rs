@@ -41,8 +41,8 @@ fn loom_blocking_a_value_nobody_awaits_is_dropped_once() {
     });
 }
 
-/// How many closures ran. Waited for by a lock and not by looks: what never comes is a deadlock, not a loop that
-/// takes all of loom's branches.
+/// How many closures ran. Waited for by a lock and not by looks: what never comes is a deadlock, not a loop
+/// that takes all of loom's branches.
 #[derive(Default)]
 struct Ran {
     closures: Mutex<usize>,
