@@ -27,7 +27,8 @@ break_it() {
     case $1 in *"$wanted"*) ;; *) return 0 ;; esac
     copy
     file=$tree/runtime/src/$2
-    perl -0pi -e "$3" "$file"
+    # One that has two parts dies where a part changes nothing, and leaves the file as it was.
+    perl -0pi -e "$3" "$file" || :
     if cmp -s "runtime/src/$2" "$file"; then
         echo "NOTHING TO BREAK $1: the pattern is not in $2"
         missed=$((missed + 1))
@@ -36,12 +37,15 @@ break_it() {
     status=0
     (cd "$tree" && timeout 600 cargo test -q --release --target-dir ../loom-breaks-target -p coreloop --lib \
         "$4") >"$tree.log" 2>&1 || status=$?
-    if [ "$status" = 0 ] || [ "$status" = 124 ] || ! grep -q "^running [1-9]" "$tree.log"; then
+    # A model that hits loom's limit of branches may be too large or turn in circles: that finds nothing.
+    if [ "$status" = 0 ] || [ "$status" = 124 ] || ! grep -q "^running [1-9]" "$tree.log" ||
+        ! grep -A1 'panicked at' "$tree.log" | grep -v -e '^--' -e 'panicked at' | grep -qv 'exceeded maximum'; then
         echo "MISSED $1 (status $status, $tree.log)"
         cp "$tree.log" "$tree-$1.log"
         missed=$((missed + 1))
     else
-        echo "found  $1: $(grep -E 'panicked at' -A1 "$tree.log" | grep -v panicked | head -1 | cut -c1-90)"
+        echo "found  $1: $(grep -E 'panicked at' -A1 "$tree.log" | grep -v -e '^--' -e panicked -e 'exceeded maximum' |
+            head -1 | cut -c1-90)"
     fi
     copy
 }
@@ -71,23 +75,24 @@ break_it close-ring-forgets-the-ring mailbox/cell.rs \
 break_it queue-push-does-not-wake mailbox/queue.rs \
     's/drop\(open\);\s+self\.cell\.unpark\(\);/drop(open);/' loom_queue
 break_it queue-news-before-the-closure mailbox/queue.rs \
-    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.unpark();/; s/(open\.jobs\.push_back\(job\),\s+\})\s+self\.any\.store[^;]+;\s+drop\(open\);\s+self\.cell\.unpark\(\);/$1/' loom_queue_a_push
+    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.unpark();/ or die; s/(open\.jobs\.push_back\(job\);\s+\}\s+\})\s+self\.any\.store[^;]+;\s+drop\(open\);\s+self\.cell\.unpark\(\);/$1/ or die' loom_queue_a_push
 break_it queue-close-keeps-what-waits mailbox/queue.rs \
-    's/wake_all\(open\.waiting\);/std::mem::forget(open.waiting);/; s/(fn take.*?)wake_all\(waiting\);/$1std::mem::forget(waiting);/s' loom_queue_room
+    's/wake_all\(open\.waiting\);/std::mem::forget(open.waiting);/ or die; s/(fn take.*?)wake_all\(waiting\);/$1std::mem::forget(waiting);/s or die' loom_queue_room
 break_it queue-close-leaves-it-open mailbox/queue.rs \
     's/let Some\(open\) = lock\.take\(\)/let Some(open) = lock.as_mut().map(std::mem::take)/' loom_queue
 break_it ring-stamp-relaxed mailbox/ring.rs \
     's/publish\(&self\.slot\(sent\)\.stamp, sent\.wrapping_add\(1\)\);/self.slot(sent).stamp.store(sent.wrapping_add(1), Ordering::Relaxed);/' loom_ring
 break_it ring-stamp-not-published mailbox/ring.rs \
     's/publish\(&self\.slot\(sent\)\.stamp, sent\.wrapping_add\(1\)\);/self.slot(sent).stamp.store(sent.wrapping_add(1), Ordering::Release);/' loom_
-break_it ring-stamps-forwards mailbox/ring.rs \
-    's/(self\.slot\(at\)\.stamp\.store\(at\.wrapping_add\(1\), Ordering::)Release/$1Relaxed/' loom_ring
+# No break: the stamps of a batch but its first one relaxed. The consumer takes in order, so before it takes
+# any of these it has acquired the first one's stamp, which is published after they and their values were
+# written. Nor is one: the stamps in the order of the positions. All are stored before the look at who waits.
 break_it ring-take-relaxed mailbox/ring.rs \
     's/self\.ring\.holds\(self\.head, Ordering::Acquire\)/self.ring.holds(self.head, Ordering::Relaxed)/' loom_ring
 break_it ring-head-relaxed mailbox/ring.rs \
     's/publish\(&self\.ring\.head\.0, self\.head\);/self.ring.head.0.store(self.head, Ordering::Relaxed);/' loom_ring
 break_it ring-room-relaxed mailbox/ring.rs \
-    's/head\.0\.load\(Ordering::Acquire\)/head.0.load(Ordering::Relaxed)/; s/self\.ring\.head\.0\.load\(LOOK\)/self.ring.head.0.load(Ordering::Relaxed)/' loom_ring
+    's/head\.0\.load\(Ordering::Acquire\)/head.0.load(Ordering::Relaxed)/ or die; s/self\.ring\.head\.0\.load\(LOOK\)/self.ring.head.0.load(Ordering::Relaxed)/ or die' loom_ring
 break_it ring-sends-without-lock mailbox/ring.rs \
     's/while put\.sending\.swap\(true, Ordering::Acquire\)/while false/' loom_ring_what_two
 break_it ring-send-lock-relaxed mailbox/ring.rs \
@@ -106,14 +111,16 @@ break_it waiter-set-not-published mailbox/waiter.rs \
     's/publish_u64\(&self\.who, name\(core, slot\)\);/self.who.store(name(core, slot), Ordering::Relaxed);/' loom_watch
 break_it waker-set-not-published mailbox/waiter.rs \
     's/publish_u64\(&self\.who, BY_WAKER\);/self.who.store(BY_WAKER, Ordering::Relaxed);/' loom_ring
-break_it waker-announced-before-it-is-there mailbox/waiter.rs \
-    's/( +let old = lock\(&self\.waker\)\.replace\(waker\);)\n( +publish_u64[^;]+;)/$2\n$1/' loom_ring
+# No break: a waker that is announced before it is there. Who finds none takes the lock before it is put, after
+# having published; so the last look of who waits, which comes after the put, sees what was published.
 break_it wake-without-fence mailbox/waiter.rs \
     's/(fn wake\(&self\) \{)\s+fence\(Ordering::SeqCst\);/$1/' loom_
 break_it remote-end-wakes-nobody handle.rs \
     's/self\.ended\.notify_all\(\);\s+if let Some\(waker\) = waker \{\s+waker\.wake\(\);/if let Some(waker) = waker { drop(waker);/' loom_remote
 break_it stop-registers-too-late runtime.rs \
     's/if !registered \{(.*?)\n        \}\n(        if stop\.asked\(\) \{.*?\n        \}\n)/$2        if !registered {$1\n        }\n/s' loom_stop
+break_it blocking-promise-lost-by-a-thread blocking/pool.rs \
+    's/Some\(\(job, self\.promise\(limits\)\)\)/Some((job, None))/' loom_blocking
 break_it blocking-promise-lost blocking/pool.rs \
     's/let next = state\.promise\(self\.shared\.limits\);/let next: Option<Waker> = None;/' loom_blocking
 break_it blocking-close-tells-no-thread blocking/pool.rs \
@@ -124,6 +131,8 @@ break_it signals-taken-all-at-once sys/signals.rs \
     's/self\.0\.fetch_and\(!\(1 << lowest\), Ordering::AcqRel\)/self.0.swap(0, Ordering::AcqRel)/' loom_signals
 break_it shutdown-begin-is-not-told shutdown/word.rs \
     's/(state\.times = Some\(times\);)\s+wake_all\(state\);/$1/' loom_shutdown
+break_it shutdown-haste-is-not-told shutdown/word.rs \
+    's/(map_or\(times, earlier\)\);)\s+wake_all\(state\);/$1/' loom_shutdown
 
 rm -rf "$tree"
 [ "$missed" = 0 ] || { echo "$missed not found"; exit 1; }

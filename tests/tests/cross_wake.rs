@@ -70,10 +70,13 @@ fn calls_that_wake(name: &'static str, body: impl FnOnce()) -> Option<(usize, us
     }
     let text = std::fs::read_to_string(&trace).unwrap();
     std::fs::remove_file(&trace).unwrap();
-    let count = |what: &str, end: &str| {
-        text.lines().filter(|l| l.contains(what) && l.contains(end)).count()
-    };
-    Some((count("io_uring_register(-1,", ""), count("write(", ", 8")))
+    let count = |wakes: fn(&str) -> bool| text.lines().filter(|line| wakes(line)).count();
+    let messages = count(|line| line.contains("io_uring_register(-1,"));
+    // Of 8 bytes and no others: a sanitizer's symbolizer, which is traced too, writes some of 8xx.
+    let writes = count(|line| {
+        line.contains("write(") && (line.contains(", 8)") || line.contains(", 8 <unfinished"))
+    });
+    Some((messages, writes))
 }
 
 /// The messages that a loop sends at its start, to find out whether it can, and two loops that end.

@@ -2,14 +2,15 @@
 
 use std::future::{pending, poll_fn};
 use std::io::Read;
+use std::mem::forget;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use coreloop::StartError;
 use coreloop::op::Submitter;
+use coreloop::{EventLoop, Settings, Spin, StartError};
 use coreloop_net::TcpStream;
-use coreloop_tests::{net, poll_once, rest, stepped};
+use coreloop_tests::{in_child, net, poll_once, rest, stepped};
 
 #[allow(unsafe_code)]
 fn readable(fd: i32, limit_ms: i32) -> bool {
@@ -101,4 +102,35 @@ fn loops_that_cannot_start_say_why_in_debug_too() {
     assert!(format!("{blocked:?}").contains("sysctl -w kernel.io_uring_disabled=0"));
     let run = coreloop::RunError::Start { core: 1, source: blocked };
     assert!(format!("{run:?}").contains("kernel.io_uring_disabled"), "{run:?}");
+}
+
+/// A handle that is kept keeps its loop's place, and one that is forgotten keeps it for good. Who runs out of
+/// places is told so, and goes on once there is one.
+#[test]
+fn loops_whose_handles_are_kept_use_up_the_places_and_say_so() {
+    const PLACES: usize = 1024;
+    in_child("loops_whose_handles_are_kept_use_up_the_places_and_say_so", || {
+        let start = || EventLoop::with(Settings::default().spin(Spin::Off).buffers(1, 64));
+        let mut kept = Vec::new();
+        let refused = loop {
+            match start() {
+                Ok(event_loop) => kept.push(event_loop.spawn(pending::<()>())),
+                Err(e) => break e,
+            }
+            assert!(kept.len() <= PLACES);
+        };
+        assert!(matches!(refused, StartError::TooManyLoops { limit: PLACES }), "{refused}");
+        assert_eq!(kept.len(), PLACES);
+        let says = refused.to_string();
+        assert!(says.contains("JoinHandles") && says.contains("forgotten"), "{says}");
+
+        forget(kept.pop());
+        assert!(start().is_err(), "a forgotten one gives no place back");
+        drop(kept.pop());
+        let mut event_loop = start().expect("there is a place again");
+        assert_eq!(event_loop.block_on(async { 7 }), 7);
+        assert!(start().is_err(), "there was one");
+        drop(event_loop);
+        assert!(start().is_ok(), "a loop without handles gives its place back");
+    });
 }

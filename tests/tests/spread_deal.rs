@@ -3,7 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use coreloop::{Cores, Runtime, spawn};
 use coreloop_net::spread::{Deal, DealError, Dealer, Dealt, Loads, Seat, dealer};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::net::PATIENCE;
-use coreloop_tests::settled;
+use coreloop_tests::{poll_once, settled};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -180,6 +182,39 @@ async fn spread_deal_without_seats_gives_back_what_it_has() {
     server.write_all(b"here".to_vec()).await.unwrap();
     assert_eq!(client.read_exact(vec![0; 4]).await.unwrap().1, b"here");
     drop(dealer);
+}
+
+/// Who gives again and again, and has no patience, is refused before that takes all descriptors.
+#[coreloop::test]
+async fn spread_deal_gives_that_are_dropped_keep_a_bounded_number() {
+    const KEPT_MAX: usize = 256;
+    let (mut dealer, mut seats) = dealer(&Loads::new(1), Deal::RoundRobin, 1);
+    let tally = dealer.tally();
+    let (mut listener, addr) = listener().await;
+    let (mut dealt, mut kept) = (0, 0);
+    let refused = loop {
+        drop(connect(addr).await);
+        let stream = timeout(LIMIT, listener.accept_detached()).await.unwrap().unwrap();
+        match poll_once(pin!(dealer.give(stream))).await {
+            Poll::Ready(Ok(())) => dealt += 1,
+            Poll::Pending => kept += 1,
+            Poll::Ready(Err(e)) => break e,
+        }
+        assert!(kept <= KEPT_MAX);
+    };
+    assert_eq!(kept, KEPT_MAX);
+    assert!(refused.to_string().contains("let `flush` end"), "{refused}");
+    let DealError::Full(refused) = refused else { panic!("{refused}") };
+    // With room at a seat, the next one is kept in place of the one that goes there.
+    drop(taken(&mut seats[0]).await);
+    assert!(poll_once(pin!(dealer.give(refused))).await.is_pending());
+    // Nothing was lost: all of them come.
+    for left in (0..dealt + kept).rev() {
+        let ended = poll_once(pin!(dealer.flush())).await;
+        assert_eq!(ended.is_ready(), left < dealt, "{left}");
+        drop(taken(&mut seats[0]).await);
+    }
+    assert_eq!((tally.dealt(), tally.closed()), ((dealt + kept + 1) as u64, 0));
 }
 
 #[coreloop::test]

@@ -103,7 +103,8 @@ pub struct Dealer {
     deal: Deal,
     /// The core that has its turn, where that decides.
     next: usize,
-    /// Accepted, or come back, and not dealt out. More than one only after a seat was dropped.
+    /// Accepted, given or come back, and not dealt out. No more than [`PENDING_MAX`], one that was accepted,
+    /// and those that had been queued at seats that are gone.
     pending: VecDeque<DetachedStream>,
     back: Arc<Back>,
 }
@@ -116,6 +117,9 @@ pub enum DealError {
     Accept(io::Error),
     /// Every seat is gone. [`Dealer::take_pending`] has what could not be dealt out.
     NoSeatLeft,
+    /// So many connections wait for a seat with room already that this one was not taken: [`Dealer::give`],
+    /// called again and again and dropped each time before there was room.
+    Full(DetachedStream),
 }
 
 impl fmt::Display for DealError {
@@ -123,11 +127,18 @@ impl fmt::Display for DealError {
         match self {
             Self::Accept(e) => write!(f, "accepting failed: {e}"),
             Self::NoSeatLeft => f.write_str("every core that took connections is gone"),
+            Self::Full(_) => write!(
+                f,
+                "{PENDING_MAX} connections wait for a core with room; let `flush` end before giving more"
+            ),
         }
     }
 }
 
 impl std::error::Error for DealError {}
+
+/// Connections that may wait for room in a dealer when it is given one more; one more is refused then.
+const PENDING_MAX: usize = 256;
 
 impl Dealer {
     /// Accepts and deals out, for ever.
@@ -157,14 +168,22 @@ impl Dealer {
         }
     }
 
-    /// Deals one connection out, once there is room.
+    /// Deals one connection out, once there is room. Those that were kept before go first.
     ///
     /// # Errors
     /// [`DealError::NoSeatLeft`]; the connection is kept then: see [`take_pending`](Self::take_pending).
+    /// [`DealError::Full`] with the connection, if 256 are kept already for which there is no room.
     ///
     /// # Cancel safety
-    /// The connection is kept, and dealt by the next call of anything here.
+    /// The connection is kept, and dealt by the next call of anything here. A future that was never polled
+    /// closes it.
     pub async fn give(&mut self, stream: DetachedStream) -> Result<(), DealError> {
+        if self.pending.len() >= PENDING_MAX {
+            self.deal_while_there_is_room();
+        }
+        if self.pending.len() >= PENDING_MAX {
+            return Err(DealError::Full(stream));
+        }
         self.pending.push_back(stream);
         self.flush().await
     }
@@ -177,15 +196,23 @@ impl Dealer {
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn flush(&mut self) -> Result<(), DealError> {
+        while !self.deal_while_there_is_room() {
+            if self.places.iter().all(Option::is_none) {
+                return Err(DealError::NoSeatLeft);
+            }
+            self.room().await;
+        }
+        Ok(())
+    }
+
+    /// Whether all that was pending has been dealt out.
+    fn deal_while_there_is_room(&mut self) -> bool {
         loop {
             self.back.take_into(&mut self.pending);
-            let Some(stream) = self.pending.pop_front() else { return Ok(()) };
+            let Some(stream) = self.pending.pop_front() else { return true };
             if let Err(stream) = self.place(stream) {
                 self.pending.push_front(stream);
-                if self.places.iter().all(Option::is_none) {
-                    return Err(DealError::NoSeatLeft);
-                }
-                self.room().await;
+                return false;
             }
         }
     }

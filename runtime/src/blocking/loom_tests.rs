@@ -2,15 +2,17 @@
 //!
 //! A thread that has waited in vain for [`IDLE`](super::worker::IDLE) is not in them: loom has no time.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::outcome::pair;
-use super::pool::{Handed, Limits, Pool};
+use super::pool::{Handed, Limits, Pool, Submission};
 use super::worker::serve;
 use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, check};
-use crate::sys::shared::{AtomicUsize, Ordering};
+use crate::sys::shared::{Condvar, Mutex};
 
 #[test]
 fn loom_blocking_a_kept_promise_reaches_who_awaits_it() {
@@ -39,16 +41,40 @@ fn loom_blocking_a_value_nobody_awaits_is_dropped_once() {
     });
 }
 
-/// A pool, a thread that serves it once somebody asks for one, and how many closures ran.
-fn pool(threads: u32, queue: u32) -> (Pool, Arc<AtomicUsize>) {
-    (Pool::new(Limits { threads, queue }), Arc::new(AtomicUsize::new(0)))
+/// How many closures ran. Waited for by a lock and not by looks: what never comes is a deadlock, not a loop
+/// that takes all of loom's branches.
+#[derive(Default)]
+struct Ran {
+    closures: Mutex<usize>,
+    more: Condvar,
 }
 
-fn submit(pool: &Pool, ran: &Arc<AtomicUsize>) -> Option<thread::JoinHandle<()>> {
+impl Ran {
+    fn one_more(&self) {
+        *self.closures.lock().unwrap() += 1;
+        self.more.notify_one();
+    }
+
+    fn wait_for(&self, closures: usize) {
+        let mut ran = self.closures.lock().unwrap();
+        while *ran < closures {
+            ran = self.more.wait(ran).unwrap();
+        }
+    }
+}
+
+fn pool(threads: u32, queue: u32) -> (Pool, Arc<Ran>) {
+    (Pool::new(Limits { threads, queue }), Arc::default())
+}
+
+fn counted(pool: &Pool, ran: &Arc<Ran>) -> Submission {
     let ran = ran.clone();
-    let mut submission = pool.submit(Box::new(move || {
-        ran.fetch_add(1, Ordering::Relaxed);
-    }));
+    pool.submit(Box::new(move || ran.one_more()))
+}
+
+/// Queues a closure; the thread that serves it, if one more was asked for.
+fn submit(pool: &Pool, ran: &Arc<Ran>) -> Option<thread::JoinHandle<()>> {
+    let mut submission = counted(pool, ran);
     let handed = block_on(&mut submission);
     // What runs goes on without it, and what is queued is to run.
     std::mem::forget(submission);
@@ -64,9 +90,7 @@ fn loom_blocking_each_closure_is_run_through_a_queue_of_one() {
         let (pool, ran) = pool(1, 1);
         let workers: Vec<_> = (0..3).filter_map(|_| submit(&pool, &ran)).collect();
         assert_eq!(workers.len(), 1);
-        while ran.load(Ordering::Relaxed) < 3 {
-            thread::yield_now();
-        }
+        ran.wait_for(3);
         assert_eq!(pool.close(Duration::MAX), 0);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     });
@@ -87,20 +111,21 @@ fn loom_blocking_a_close_waits_for_threads_and_drops_what_is_queued() {
 
 #[test]
 fn loom_blocking_a_place_that_nobody_wants_any_more_goes_to_the_next() {
-    use std::pin::Pin;
-    use std::task::{Context, Waker};
     check(3, || {
         let (pool, ran) = pool(1, 1);
         let worker = submit(&pool, &ran);
-        // May be promised the place of the first, and is then dropped with it.
+        // Waits for the place of the first and may be promised it, or has it, queued or even run.
         let mut given_up = pool.submit(Box::new(|| ()));
-        let polled = Pin::new(&mut &mut given_up).poll(&mut Context::from_waker(Waker::noop()));
-        drop(given_up);
-        assert!(polled.is_pending() || ran.load(Ordering::Relaxed) <= 1);
-        assert!(submit(&pool, &ran).is_none());
-        while ran.load(Ordering::Relaxed) < 2 {
-            thread::yield_now();
+        let mut next = counted(&pool, &ran);
+        let mut cx = Context::from_waker(Waker::noop());
+        let [_, served] =
+            [&mut given_up, &mut next].map(|mut asks| Pin::new(&mut asks).poll(&mut cx));
+        let gives_up = thread::spawn(move || drop(given_up));
+        if served.is_pending() {
+            assert_eq!(block_on(&mut next), Handed::Served);
         }
+        ran.wait_for(2);
+        gives_up.join().unwrap();
         pool.close(Duration::MAX);
         worker.into_iter().for_each(|worker| worker.join().unwrap());
     });

@@ -112,6 +112,24 @@ fn loom_ring_what_two_cores_send_is_sent_once() {
     });
 }
 
+/// How far the values of the core that the producer came from were sent is known to the new one, also when
+/// their slots are used again: it stamps none of them a second time.
+#[test]
+fn loom_ring_what_another_core_sent_is_not_sent_again() {
+    check(2, || {
+        let (mut producer, mut consumer) = ring(1);
+        producer.put(0).unwrap();
+        let promised: Arc<dyn SendLater> = producer.later();
+        let old = thread::spawn(move || promised.send_now());
+        let new = thread::spawn(move || assert!(put(&mut producer, 1)));
+        for n in 0..2 {
+            assert_eq!(take(&mut consumer), Some(n));
+        }
+        assert_eq!(take(&mut consumer), None);
+        [old, new].into_iter().for_each(|core| core.join().unwrap());
+    });
+}
+
 #[test]
 fn loom_ring_every_value_is_taken_or_dropped_once_when_the_consumer_goes() {
     check(3, || {

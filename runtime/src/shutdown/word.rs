@@ -135,18 +135,34 @@ mod loom_tests {
     use crate::sys::model::thread;
     use crate::sys::modelled::{block_on, check};
 
+    /// Two cores that wait for times such as `is_so` wants them.
+    fn waiting(word: &Arc<Word>, is_so: fn(Times) -> bool) -> [thread::JoinHandle<()>; 2] {
+        [(); 2].map(|()| {
+            let word = word.clone();
+            thread::spawn(move || {
+                block_on(Changed::new(&word, |times: Option<Times>| times.is_some_and(is_so)));
+            })
+        })
+    }
+
     #[test]
     fn loom_shutdown_every_core_hears_of_the_begin() {
         let now = Instant::now();
         check(4, move || {
             let word = Arc::new(Word::default());
-            let waits = || {
-                let word = word.clone();
-                thread::spawn(move || {
-                    block_on(Changed::new(&word, |times: Option<Times>| times.is_some()));
-                })
-            };
-            let cores = [waits(), waits()];
+            let cores = waiting(&word, |_| true);
+            // Nothing but the begin: a change after it would tell them too.
+            assert!(word.begin(Times { stop_at: now, cancel_at: now }));
+            cores.into_iter().for_each(|core| core.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_shutdown_every_core_hears_of_earlier_times() {
+        let now = Instant::now();
+        check(3, move || {
+            let word = Arc::new(Word::default());
+            let cores = waiting(&word, |times| times.cancel_at == times.stop_at);
             assert!(word.begin(Times { stop_at: now, cancel_at: now + Duration::from_secs(1) }));
             word.hasten(Times { stop_at: now, cancel_at: now });
             assert_eq!(word.times().map(|times| times.cancel_at), Some(now));
