@@ -24,7 +24,7 @@ pub fn fds_above(before: usize) -> usize {
 pub fn resident_mib() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    pages * 4096 >> 20
+    (pages * 4096) >> 20
 }
 
 /// CPU time of the process's threads that there are.
