@@ -3,11 +3,15 @@
 //! Owns connected pairs of which one end is on the running loop and the other one is an ordinary blocking
 //! socket, and the echo that fault tests run.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::pin;
 use std::time::Duration;
 
+use coreloop::{EventLoop, Feature, Settings};
 use coreloop_net::{TcpListener, TcpStream};
+
+use crate::drive::{poll_once, turns};
 
 /// Longest wait of a blocking socket in a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +38,34 @@ pub fn pair() -> (TcpStream, StdStream) {
     ours.set_read_timeout(None).expect("a valid limit");
     ours.set_write_timeout(None).expect("a valid limit");
     (TcpStream::from_std(ours), theirs)
+}
+
+/// Why a test is skipped for which [`receiving_many`] has no loop.
+pub const NO_MULTISHOT: &str = "this kernel has no multishot receive";
+
+/// A loop whose ring receives many with one submission; none where the kernel does not.
+///
+/// # Panics
+/// Without io_uring.
+pub fn receiving_many(settings: Settings) -> Option<EventLoop> {
+    let event_loop = EventLoop::with(settings).expect("io_uring is there");
+    let able = event_loop.ring_report().in_force.contains(Feature::MultishotRecv);
+    able.then_some(event_loop)
+}
+
+/// Messages that are waited for, until the next receive is for many.
+///
+/// # Panics
+/// If one of them does not come back as it was sent.
+pub async fn almost_busy(ours: &mut TcpStream, theirs: &mut StdStream) {
+    for round in 0..12u8 {
+        let mut asked = pin!(ours.recv());
+        assert!(poll_once(asked.as_mut()).await.is_pending(), "nothing was sent yet");
+        turns(2).await;
+        theirs.write_all(&[round]).expect("the connection is open");
+        let chunk = asked.await.expect("the connection is open").expect("it has not ended");
+        assert_eq!(&*chunk, &[round]);
+    }
 }
 
 /// Runs `echoes` requests of growing size over `connections` connections on the running loop, and gives

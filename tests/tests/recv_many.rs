@@ -8,28 +8,12 @@ use std::time::Duration;
 use coreloop::{EventLoop, Feature, Settings};
 use coreloop_net::TcpStream;
 use coreloop_tests::drive::pattern;
+use coreloop_tests::net::{NO_MULTISHOT, almost_busy, receiving_many};
 use coreloop_tests::{Rng, figure, net, poll_once, skip, turns};
-
-/// A loop whose ring receives many with one submission.
-fn able(settings: Settings) -> Option<EventLoop> {
-    let event_loop = EventLoop::with(settings).unwrap();
-    let able = event_loop.ring_report().in_force.contains(Feature::MultishotRecv);
-    able.then_some(event_loop)
-}
-
-const UNABLE: &str = "this kernel has no multishot receive";
 
 /// Messages that are waited for, until the connection is taken for a busy one.
 async fn make_busy(ours: &mut TcpStream, theirs: &mut std::net::TcpStream) {
-    for round in 0..16u8 {
-        {
-            let mut asked = std::pin::pin!(ours.recv());
-            assert!(poll_once(asked.as_mut()).await.is_pending());
-            turns(2).await;
-            theirs.write_all(&[round]).unwrap();
-            assert_eq!(&*asked.await.unwrap().unwrap(), &[round]);
-        }
-    }
+    almost_busy(ours, theirs).await;
     // Asked for once more, it is armed; dropped, it stays so.
     assert!(poll_once(std::pin::pin!(ours.recv())).await.is_pending());
     turns(2).await;
@@ -70,8 +54,8 @@ fn left_unasked(settings: Settings, busy: bool) -> usize {
 
 #[test]
 fn many_a_busy_connection_is_received_for_unasked() {
-    if able(Settings::default()).is_none() {
-        skip!("{UNABLE}");
+    if receiving_many(Settings::default()).is_none() {
+        skip!("{NO_MULTISHOT}");
     }
     assert_eq!(left_unasked(Settings::default(), true), 0, "busy: all of it is here");
     assert_eq!(left_unasked(Settings::default(), false), 10, "new: nothing was asked for");
@@ -81,7 +65,7 @@ fn many_a_busy_connection_is_received_for_unasked() {
 
 #[test]
 fn many_a_reader_that_does_not_keep_up_pushes_back() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         make_busy(&mut ours, &mut theirs).await;
@@ -111,7 +95,7 @@ fn many_a_reader_that_does_not_keep_up_pushes_back() {
 
 #[test]
 fn many_forms_of_reading_take_turns_without_a_gap() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         let mut rng = Rng::new(7);
@@ -149,7 +133,7 @@ fn many_forms_of_reading_take_turns_without_a_gap() {
 
 #[test]
 fn many_unread_bytes_move_with_the_connection() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         for round in 0..20 {
@@ -171,7 +155,7 @@ fn many_unread_bytes_move_with_the_connection() {
 
 #[test]
 fn many_the_end_comes_after_what_was_received() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         make_busy(&mut ours, &mut theirs).await;
@@ -191,7 +175,7 @@ fn many_the_end_comes_after_what_was_received() {
 
 #[test]
 fn many_a_reset_is_told_after_what_was_received() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         make_busy(&mut ours, &mut theirs).await;
@@ -208,7 +192,7 @@ fn many_a_reset_is_told_after_what_was_received() {
 
 #[test]
 fn many_a_dropped_connection_is_closed() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         make_busy(&mut ours, &mut theirs).await;
@@ -224,7 +208,7 @@ fn many_a_dropped_connection_is_closed() {
 #[test]
 fn many_without_a_buffer_left_it_waits_for_one() {
     let settings = Settings::default().buffers(8, 4096);
-    let Some(mut event_loop) = able(settings) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(settings) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         make_busy(&mut ours, &mut theirs).await;

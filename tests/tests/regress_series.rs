@@ -9,40 +9,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coreloop::op::{Membership, Next, RecvMany, Series, Submitter};
-use coreloop::{EventLoop, Feature, Settings};
-use coreloop_net::TcpStream;
+use coreloop::{EventLoop, Settings};
 use coreloop_tests::drive::pattern;
 use coreloop_tests::foreign::{ON_CLONE, ON_DROP, acting};
+use coreloop_tests::net::{NO_MULTISHOT, almost_busy, receiving_many};
 use coreloop_tests::{Rng, net, poll_once, skip, turns};
-
-/// A loop whose ring receives many with one submission.
-fn able(settings: Settings) -> Option<EventLoop> {
-    let event_loop = EventLoop::with(settings).unwrap();
-    let able = event_loop.ring_report().in_force.contains(Feature::MultishotRecv);
-    able.then_some(event_loop)
-}
-
-const UNABLE: &str = "this kernel has no multishot receive";
 
 /// Buffers so small that what lies in a socket is more than the kernel takes at a time.
 fn tiny() -> Settings {
     Settings::default().buffers(512, 64)
 }
 
-/// Messages that are waited for, until the next receive is for many.
-async fn almost_busy(ours: &mut TcpStream, theirs: &mut std::net::TcpStream) {
-    for round in 0..12u8 {
-        let mut asked = std::pin::pin!(ours.recv());
-        assert!(poll_once(asked.as_mut()).await.is_pending());
-        turns(2).await;
-        theirs.write_all(&[round]).unwrap();
-        assert_eq!(&*asked.await.unwrap().unwrap(), &[round]);
-    }
-}
-
 #[test]
 fn series_dropped_in_the_turn_that_armed_it_lets_the_connection_go() {
-    let Some(mut event_loop) = able(tiny()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(tiny()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         for bytes in [0, 64, 8000] {
             let (mut ours, mut theirs) = net::pair();
@@ -75,7 +55,7 @@ async fn drained(series: &mut Series<RecvMany<std::net::TcpStream>>) -> usize {
 
 #[test]
 fn series_that_is_cancelled_ends_whatever_lies_there() {
-    let Some(mut event_loop) = able(tiny()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(tiny()) else { skip!("{NO_MULTISHOT}") };
     event_loop.block_on(async {
         let submitter = Submitter::current();
         let member = submitter.join_buffers();
@@ -106,7 +86,7 @@ fn reachable() -> Option<(
     std::net::TcpStream,
     Membership,
 )> {
-    let event_loop = Rc::new(RefCell::new(able(Settings::default())?));
+    let event_loop = Rc::new(RefCell::new(receiving_many(Settings::default())?));
     let (ours, theirs) = net::std_pair();
     let (series, member) = event_loop.borrow_mut().block_on(async {
         let submitter = Submitter::current();
@@ -133,7 +113,9 @@ fn arrive(
 
 #[test]
 fn series_brings_what_came_within_a_wakers_clone_or_drop() {
-    let Some((event_loop, mut series, theirs, _member)) = reachable() else { skip!("{UNABLE}") };
+    let Some((event_loop, mut series, theirs, _member)) = reachable() else {
+        skip!("{NO_MULTISHOT}")
+    };
     let w = acting();
     let mut cx = Context::from_waker(&w);
     let mut noop = Context::from_waker(std::task::Waker::noop());
@@ -160,7 +142,7 @@ fn series_brings_what_came_within_a_wakers_clone_or_drop() {
 fn series_of_many_connections_share_few_buffers() {
     for buffers in [1, 8] {
         let settings = Settings::default().buffers(buffers, 512);
-        let Some(mut event_loop) = able(settings) else { skip!("{UNABLE}") };
+        let Some(mut event_loop) = receiving_many(settings) else { skip!("{NO_MULTISHOT}") };
         event_loop.block_on(shared_buffers());
     }
 }
@@ -204,7 +186,7 @@ async fn shared_buffers() {
 
 #[test]
 fn series_keeps_what_it_brought_when_its_loop_closes() {
-    let Some(mut event_loop) = able(Settings::default()) else { skip!("{UNABLE}") };
+    let Some(mut event_loop) = receiving_many(Settings::default()) else { skip!("{NO_MULTISHOT}") };
     let (ours, mut theirs) = event_loop.block_on(async {
         let (mut ours, mut theirs) = net::pair();
         almost_busy(&mut ours, &mut theirs).await;

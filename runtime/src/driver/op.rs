@@ -172,7 +172,14 @@ pub struct InFlight<O: Op> {
 }
 
 /// The index of a handle whose op has been taken.
-const TAKEN: u32 = u32::MAX;
+pub(super) const TAKEN: u32 = u32::MAX;
+
+/// Why the op of a handle is not to be found.
+#[cold]
+pub(super) fn explain_absence(key: Key) -> ! {
+    assert!(key.index != TAKEN, "an op was polled after it had ended");
+    panic!("the loop of this op was closed past its grace while the op was in flight");
+}
 
 impl<O: Op> InFlight<O> {
     /// Starts `op` on `driver`; it is submitted at the end of the tick, or sooner if the queue is full.
@@ -220,7 +227,7 @@ impl<O: Op> InFlight<O> {
     /// After it was ready; and if the loop was closed past its grace with this op still in flight.
     #[inline]
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<O::Out> {
-        let Some(slot) = self.driver.slots.get(self.key) else { self.explain_absence() };
+        let Some(slot) = self.driver.slots.get(self.key) else { explain_absence(self.key) };
         if slot.state.get() != State::Done {
             let known = slot.waker.take();
             let same = known.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
@@ -273,12 +280,6 @@ impl<O: Op> InFlight<O> {
     /// ```
     pub fn cancel(&self) {
         self.driver.cancel(self.key);
-    }
-
-    #[cold]
-    fn explain_absence(&self) -> ! {
-        assert!(self.key.index != TAKEN, "an op was polled after it had ended");
-        panic!("the loop of this op was closed past its grace while the op was in flight");
     }
 }
 

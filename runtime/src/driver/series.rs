@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::Driver;
-use super::op::{place_of, put, take};
+use super::op::{TAKEN, explain_absence, place_of, put, take};
 use super::op_slab::{Key, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
 use crate::planted::{self, Fault};
@@ -83,9 +83,6 @@ pub struct Series<O: SeriesOp> {
     op: PhantomData<O>,
 }
 
-/// The index of a handle whose op has been taken.
-const TAKEN: u32 = u32::MAX;
-
 impl<O: SeriesOp> Series<O> {
     /// Starts `op` on `driver`; it is submitted at the end of the tick.
     ///
@@ -112,7 +109,7 @@ impl<O: SeriesOp> Series<O> {
     /// After it gave the end; and if the loop was closed past its grace with this op still in flight.
     #[inline]
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<O::Item, O::End>> {
-        let Some(slot) = self.driver.slots.get(self.key) else { self.explain_absence() };
+        let Some(slot) = self.driver.slots.get(self.key) else { explain_absence(self.key) };
         if planted::is(Fault::DroppedReceive, 4) && slot.state.get() == State::Done {
             return Poll::Ready(Next::End(self.end()));
         }
@@ -165,12 +162,6 @@ impl<O: SeriesOp> Series<O> {
     /// [`poll_next`](Self::poll_next). Asking twice, or after the end, does nothing. Neither waits nor parks.
     pub fn cancel(&self) {
         self.driver.cancel(self.key);
-    }
-
-    #[cold]
-    fn explain_absence(&self) -> ! {
-        assert!(self.key.index != TAKEN, "a series was polled after it had ended");
-        panic!("the loop of this op was closed past its grace while the op was in flight");
     }
 
     #[cold]

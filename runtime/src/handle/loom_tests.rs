@@ -1,29 +1,18 @@
 //! loom's models of a task's end on another core, and of the request to end all cores.
 
 use std::panic::Location;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::{Promise, RemoteError, RemoteJoinHandle, Shared, State};
+use super::{RemoteError, promise as promised};
 use crate::mailbox::peers::Stop;
 use crate::runtime::until_stopped;
 use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, check};
-use crate::sys::shared::{Condvar, Mutex};
-
-fn pair() -> (Promise<Box<u8>>, RemoteJoinHandle<Box<u8>>) {
-    let shared = Arc::new(Shared {
-        state: Mutex::new(State::Running(None)),
-        ended: Condvar::new(),
-        spawned_at: Location::caller(),
-        reporter: OnceLock::new(),
-    });
-    (Promise { shared: shared.clone() }, RemoteJoinHandle { shared })
-}
 
 #[test]
 fn loom_remote_a_kept_promise_reaches_who_awaits_it() {
     check(4, || {
-        let (promise, handle) = pair();
+        let (promise, handle) = promised(Location::caller());
         let core = thread::spawn(move || promise.keep(Ok(Box::new(7))));
         assert_eq!(block_on(handle), Ok(Box::new(7)));
         core.join().unwrap();
@@ -34,7 +23,7 @@ fn loom_remote_a_kept_promise_reaches_who_awaits_it() {
 fn loom_remote_a_blocked_thread_hears_of_the_end() {
     for kept in [false, true] {
         check(4, move || {
-            let (promise, handle) = pair();
+            let (promise, handle) = promised(Location::caller());
             let core = thread::spawn(move || {
                 if kept {
                     promise.keep(Ok(Box::new(7)));
@@ -50,11 +39,11 @@ fn loom_remote_a_blocked_thread_hears_of_the_end() {
 #[test]
 fn loom_remote_a_core_that_ends_answers_and_a_handle_may_go_meanwhile() {
     check(4, || {
-        let (promise, handle) = pair();
+        let (promise, handle) = promised::<Box<u8>>(Location::caller());
         let core = thread::spawn(move || drop(promise));
         assert_eq!(block_on(handle), Err(RemoteError::Gone));
         core.join().unwrap();
-        let (promise, handle) = pair();
+        let (promise, handle) = promised::<Box<u8>>(Location::caller());
         let core = thread::spawn(move || promise.keep(Ok(Box::new(7))));
         drop(handle);
         core.join().unwrap();

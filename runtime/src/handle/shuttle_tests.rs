@@ -2,30 +2,20 @@
 //! queue, wake map, park, room to wait for, promise and handle. Too large for loom, so in random orders.
 
 use std::panic::Location;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::{Promise, RemoteError, RemoteJoinHandle, Shared, State};
+use super::{RemoteError, promise as promised};
 use crate::mailbox::cell::{CoreCell, Lease};
 use crate::mailbox::queue::{JobQueue, Refused, Room};
 use crate::metrics::{Recorder, StatsLevel};
 use crate::sys::model::thread;
 use crate::sys::modelled::{block_on, boot, check, close, sleep};
-use crate::sys::shared::{AtomicUsize, Condvar, Mutex, Ordering};
+use crate::sys::shared::{AtomicUsize, Ordering};
 
 const WAKE: i32 = 0;
 const RING: i32 = 1;
 const SENDERS: usize = 3;
 const EACH: usize = 2;
-
-fn pair() -> (Promise<usize>, RemoteJoinHandle<usize>) {
-    let shared = Arc::new(Shared {
-        state: Mutex::new(State::Running(None)),
-        ended: Condvar::new(),
-        spawned_at: Location::caller(),
-        reporter: OnceLock::new(),
-    });
-    (Promise { shared: shared.clone() }, RemoteJoinHandle { shared })
-}
 
 fn core() -> (&'static CoreCell, Arc<JobQueue>) {
     boot();
@@ -41,7 +31,7 @@ fn core() -> (&'static CoreCell, Arc<JobQueue>) {
 fn send(cell: &'static CoreCell, queue: &Arc<JobQueue>, sender: usize) -> (usize, usize) {
     let mut handles = Vec::new();
     for i in 0..EACH {
-        let (promise, handle) = pair();
+        let (promise, handle) = promised(Location::caller());
         handles.push((handle, sender * EACH + i));
         let mut job: Box<dyn FnOnce() + Send> = Box::new(move || {
             cell.wake((sender * EACH + i) as u32);
