@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use coreloop::Feature;
 use coreloop::buf::Chunk;
-use coreloop::op::{BufferTurn, LateBytes, LateSend, Membership, Receiver, Submitter};
+use coreloop::op::{BufferTurn, LateBytes, LateSend, Membership, Outlook, Receiver, Submitter};
 
 use crate::tcp::{Pace, Receive, TornWrite};
 
@@ -123,7 +123,7 @@ impl Sock {
         match e.raw_os_error() {
             // Its own, and its pace is set. If it was the loop's end, the next one is told.
             Some(libc::ECANCELED) if many => {}
-            Some(libc::EINVAL) if many => self.pace.set(Pace::NEVER),
+            Some(libc::EINVAL) if many => self.pace.set(self.pace.get().never_many()),
             Some(libc::ENOBUFS) => *turn = Some(self.submitter.wait_for_buffer()),
             Some(libc::EINTR) => {}
             _ => return Some(e),
@@ -237,6 +237,16 @@ impl Receiver for Held {
     #[inline]
     fn received(&self, bytes: u32, at_once: bool) {
         self.0.pace.set(self.0.pace.get().after(bytes as usize, at_once));
+    }
+
+    #[inline]
+    fn outlook(&self) -> Outlook {
+        self.0.pace.get().outlook()
+    }
+
+    #[cold]
+    fn missed(&self) {
+        self.0.pace.set(self.0.pace.get().after_miss());
     }
 }
 

@@ -100,7 +100,11 @@ impl Fault {
             Self::AcceptNotClosed => {
                 &["one that comes when the listener is gone", "one that waits in it then"]
             }
-            Self::BufferTwice => &["of bytes that are copied", "of a chunk that is dropped"],
+            Self::BufferTwice => &[
+                "of bytes that are copied",
+                "of a chunk that is dropped",
+                "of a receive that named it",
+            ],
             Self::StaleKey => &["any key"],
             Self::EarlyTimer => &[
                 "a deadline is rounded down",

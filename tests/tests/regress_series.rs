@@ -62,7 +62,7 @@ fn series_that_is_cancelled_ends_whatever_lies_there() {
         for (bytes, later) in [(0, false), (64, false), (8000, false), (0, true), (8000, true)] {
             let (ours, mut theirs) = net::std_pair();
             theirs.write_all(&vec![1; bytes]).unwrap();
-            let start = || submitter.recv_many(ours.try_clone().unwrap(), &member).unwrap();
+            let start = || submitter.recv_many(ours.try_clone().unwrap(), &member, 256).unwrap();
             let mut series = start();
             if later {
                 turns(1).await;
@@ -91,7 +91,7 @@ fn reachable() -> Option<(
     let (series, member) = event_loop.borrow_mut().block_on(async {
         let submitter = Submitter::current();
         let member = submitter.join_buffers();
-        (submitter.recv_many(ours, &member).unwrap(), member)
+        (submitter.recv_many(ours, &member, 256).unwrap(), member)
     });
     Some((event_loop, series, theirs, member))
 }

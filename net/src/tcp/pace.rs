@@ -1,21 +1,24 @@
 //! How a connection receives.
 //!
-//! Owns [`Receive`], what is armed, and [`Pace`], which decides between its two forms:
+//! Owns [`Receive`], what is armed, and [`Pace`], which decides between its forms:
 //! ```text
 //! One   a submission for each chunk, made when somebody asks: nothing is received unasked
+//!       into whichever buffer the kernel takes, once bytes are there
+//!       or into one that it takes along and does not wait with, where they are there most likely
 //! Many  one submission for all that comes: a call, a submission and a watch less each time
 //! ```
-//! Which is cheaper is for the peer to say. Where the next message is there before it is asked for (the core
-//! has more than it can do), a submission finds it in the call itself, and nothing has to be watched: One.
-//! Where each has to be waited for, the look is in vain and the watch is set up anew each time: Many. So a
-//! connection begins with one at a time and is armed for many once several small messages in a row had to
-//! be waited for; every few hundred messages it looks again.
+//! Which is cheapest is for the peer to say. Where the next message is there before it is asked for (the core
+//! has more than it can do), a submission finds it in the call itself, and nothing has to be watched: One,
+//! and after a few of them with a buffer, since the kernel's search for one costs as much as a hundred
+//! instructions. Where each has to be waited for, the look is in vain and the watch is set up anew each time:
+//! Many. So a connection begins with one at a time and is armed for many once several small messages in a row
+//! had to be waited for; every few hundred messages it looks again, at first more often.
 //!
 //! It also goes back when a reader does not keep up (the kernel's window has to push back), reads into
 //! buffers of its own (which is where the bytes should go), or gets messages so large that the copy is
 //! what costs.
 
-use coreloop::op::{InFlight, RecvChunk, RecvMany, Series};
+use coreloop::op::{InFlight, Outlook, RecvChunk, RecvMany, Series};
 
 use crate::sock::Held;
 
@@ -35,60 +38,102 @@ impl Receive {
     }
 }
 
-/// Small messages to be waited for until a connection is armed for many.
+/// How the messages of a connection came of late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pace(u8);
+pub(crate) struct Pace {
+    /// Small messages to be waited for until it is armed for many.
+    waits: u8,
+    /// Messages in a row that were there at once, as far as they are counted.
+    at_once: u8,
+    /// Times in a row that receiving for many ended and the next messages had to be waited for again.
+    again: u8,
+}
 
 impl Default for Pace {
     fn default() -> Self {
-        Self::FIRST
+        Self { waits: FIRST, at_once: 0, again: 0 }
     }
 }
 
-impl Pace {
-    /// After a look, while it waits for its messages still.
-    const LOOK: Self = Self(4);
-    /// At first, and after a message that was there at once.
-    const FIRST: Self = Self(12);
-    /// After a large message, or a read into a buffer of the caller's.
-    const LARGE: Self = Self(16);
-    /// After a reader that did not keep up.
-    const BEHIND: Self = Self(128);
-    /// The kernel does not do it.
-    pub(crate) const NEVER: Self = Self(u8::MAX);
+/// Waits after a look, while it waits for its messages still.
+const LOOK: u8 = 4;
+/// At first, and after a message that was there at once.
+const FIRST: u8 = 12;
+/// After a large message, or a read into a buffer of the caller's.
+const LARGE: u8 = 16;
+/// After a reader that did not keep up.
+const BEHIND: u8 = 128;
+/// The kernel does not do it.
+const NEVER: u8 = u8::MAX;
+/// Chunks of the first receive for many, and how often twice as many follow: up to 256.
+const SHOTS: u16 = 32;
+const AGAIN: u8 = 3;
+/// Messages that were there at once until the next one is thought to be.
+const THERE: u8 = 8;
 
+impl Pace {
     /// Whether the next receive is for many.
     #[inline]
     pub(super) fn is_busy(self) -> bool {
-        self.0 == 0
+        self.waits == 0
+    }
+
+    /// Chunks after which a receive for many ends: few while it may be a mistake.
+    #[inline]
+    pub(super) fn shots(self) -> u16 {
+        SHOTS << self.again.min(AGAIN)
+    }
+
+    /// What is thought of the next message.
+    #[inline]
+    pub(crate) fn outlook(self) -> Outlook {
+        if self.at_once >= THERE {
+            Outlook::There
+        } else if (1..=FIRST).contains(&self.waits) {
+            Outlook::Asked
+        } else {
+            Outlook::Unknown
+        }
     }
 
     /// A message of `len` bytes came.
     #[inline]
     pub(crate) fn after(self, len: usize, at_once: bool) -> Self {
-        if is_large(len) {
-            self.at_least(Self::LARGE)
+        let waits = if is_large(len) {
+            self.waits.max(LARGE)
         } else if at_once {
-            self.at_least(Self::FIRST)
-        } else if self == Self::NEVER {
-            self
+            self.waits.max(FIRST)
+        } else if self.waits == NEVER {
+            NEVER
         } else {
-            Self(self.0.saturating_sub(1))
+            self.waits.saturating_sub(1)
+        };
+        if at_once {
+            Self { waits, at_once: (self.at_once + 1).min(THERE), again: 0 }
+        } else {
+            Self { waits, at_once: 0, ..self }
         }
+    }
+
+    /// One that was thought to be there was not.
+    pub(crate) fn after_miss(self) -> Self {
+        Self { at_once: 0, ..self }
     }
 
     /// A read into a buffer of the caller's was asked for.
     pub(super) fn after_read(self) -> Self {
-        self.at_least(Self::LARGE)
+        Self { waits: self.waits.max(LARGE), ..self }
     }
 
     /// Receiving for many has ended.
     pub(super) fn after_many(self, behind: bool) -> Self {
-        self.at_least(if behind { Self::BEHIND } else { Self::LOOK })
+        let waits = self.waits.max(if behind { BEHIND } else { LOOK });
+        Self { waits, at_once: 0, again: (self.again + 1).min(AGAIN) }
     }
 
-    fn at_least(self, other: Self) -> Self {
-        Self(self.0.max(other.0))
+    /// Receiving for many is not to be tried again.
+    pub(crate) fn never_many(self) -> Self {
+        Self { waits: NEVER, ..self }
     }
 }
 
@@ -106,6 +151,10 @@ mod tests {
         messages.iter().fold(pace, |pace, &(len, at_once)| pace.after(len, at_once))
     }
 
+    fn waits(waits: u8) -> Pace {
+        Pace { waits, ..Pace::default() }
+    }
+
     #[test]
     fn so_many_small_messages_that_were_waited_for_make_it_busy() {
         let waited = [(64, false); 12];
@@ -116,23 +165,48 @@ mod tests {
     #[test]
     fn one_that_was_there_at_once_begins_the_count_anew() {
         let mixed = [(64, false), (64, false), (64, false), (64, true), (64, false), (64, false)];
-        assert_eq!(after(Pace::default(), &mixed), Pace(10));
-        assert_eq!(after(Pace::LOOK, &mixed), Pace(10), "also after a look");
+        assert_eq!(after(Pace::default(), &mixed), waits(10));
+        assert_eq!(after(waits(LOOK), &mixed), waits(10), "also after a look");
     }
 
     #[test]
     fn large_messages_reads_and_slow_readers_put_it_off_longer() {
-        let busy = Pace(0);
-        assert_eq!(busy.after(4096, false), Pace::LARGE);
-        assert_eq!(busy.after_read(), Pace::LARGE);
-        assert_eq!(busy.after_many(true), Pace::BEHIND);
-        assert_eq!(busy.after_many(false), Pace::LOOK);
-        assert_eq!(Pace::BEHIND.after(4096, false), Pace::BEHIND, "the longer one stays");
+        let busy = waits(0);
+        assert_eq!(busy.after(4096, false), waits(LARGE));
+        assert_eq!(busy.after_read(), waits(LARGE));
+        assert_eq!(busy.after_many(true).waits, BEHIND);
+        assert_eq!(busy.after_many(false).waits, LOOK);
+        assert_eq!(waits(BEHIND).after(4096, false), waits(BEHIND), "the longer one stays");
     }
 
     #[test]
     fn a_kernel_that_does_not_do_it_is_not_asked_again() {
-        let never = after(Pace::NEVER, &[(64, false); 1000]);
-        assert_eq!(never.after_many(true).after_read(), Pace::NEVER);
+        let never = after(Pace::default().never_many(), &[(64, false); 1000]);
+        assert_eq!(never.after_many(true).after_read().waits, NEVER);
+    }
+
+    #[test]
+    fn many_are_few_until_it_has_shown_to_be_right() {
+        let mut pace = Pace::default();
+        let mut shots = vec![pace.shots()];
+        for _ in 0..4 {
+            pace = after(pace, &[(64, false); 12]).after_many(false);
+            shots.push(pace.shots());
+        }
+        assert_eq!(shots, [32, 64, 128, 256, 256]);
+        assert_eq!(pace.after(64, true).shots(), 32);
+    }
+
+    #[test]
+    fn the_next_one_is_thought_to_be_there_after_eight_that_were() {
+        let small = after(Pace::default(), &[(64, true); 7]);
+        assert_eq!(small.outlook(), Outlook::Asked, "seven are too few");
+        let there = small.after(64, true);
+        assert_eq!(there.outlook(), Outlook::There);
+        assert_eq!(there.after_miss().outlook(), Outlook::Asked);
+        assert_eq!(there.after(64, false).outlook(), Outlook::Asked);
+        let large = small.after(4096, true);
+        assert_eq!(large.outlook(), Outlook::There);
+        assert_eq!(large.after_miss().outlook(), Outlook::Unknown, "not armed for many soon");
     }
 }

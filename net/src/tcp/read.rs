@@ -129,7 +129,8 @@ impl ReadHalf {
             let ended = match &mut *armed {
                 Receive::Nothing if sock.pace.get().is_busy() && sock.can_receive_many() => {
                     let held = Held(self.sock.clone());
-                    match sock.submitter.recv_many(held, &sock.membership) {
+                    let shots = sock.pace.get().shots();
+                    match sock.submitter.recv_many(held, &sock.membership, shots) {
                         Ok(series) => *armed = Receive::Many(series),
                         Err(e) => return Poll::Ready(Err(e)),
                     }

@@ -1,15 +1,18 @@
 //! Received bytes.
 //!
 //! Owns [`Chunk`]: a view of one of the core's receive buffers that gives it back when dropped, or a copy
-//! of its own. `!Send`: the buffer belongs to its core's ring.
+//! of its own. `!Send`: the buffer belongs to its core's ring. A chunk is one word, since every layer that
+//! it passes through moves it; what it knows lies in a [`Head`]: for each buffer of a ring one beside the
+//! ring, for a copy one before its bytes.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use super::pool::{Pool, Received};
+use super::pool::{NOBODY, Pool};
 
 /// Bytes that a socket received.
 ///
@@ -21,81 +24,64 @@ use super::pool::{Pool, Received};
 /// fn must_be_send<T: Send>() {}
 /// must_be_send::<coreloop::buf::Chunk>();
 /// ```
-pub struct Chunk {
+// Invariant: the head is this chunk's alone. A copy's is the beginning of its allocation; a buffer's lies in
+// its pool, whose life it prolongs by the count that it holds.
+pub struct Chunk(NonNull<Head>);
+
+const _: () = assert!(size_of::<Option<Chunk>>() == size_of::<usize>());
+
+/// What is known of a chunk.
+pub(super) struct Head {
     /// First byte not yet consumed.
-    first: NonNull<u8>,
-    /// The pool of a provided buffer; none for bytes of its own.
-    pool: Option<Rc<Pool>>,
+    first: Cell<NonNull<u8>>,
+    /// The pool of a buffer that a chunk holds; else none.
+    pool: Cell<Option<Rc<Pool>>>,
     /// Bytes left.
-    len: u32,
-    /// With a pool: the buffer's id, or [`NO_BUFFER`]. Without: bytes consumed, so that `first - tag` is
-    /// where the allocation begins and `tag + len` its size.
-    tag: u32,
+    len: Cell<u32>,
+    /// The buffer's id, or [`COPY`].
+    bid: u32,
+    /// Of a copy: how many bytes were consumed. Of a buffer: the member whose it is, or [`NOBODY`].
+    pub(super) tag: Cell<u32>,
+    /// The buffer was not taken by the kernel out of the ring, but named to it.
+    pub(super) named: Cell<bool>,
 }
 
-/// The tag of a chunk that waits for a buffer: none has this id.
-const NO_BUFFER: u32 = u32::MAX;
+/// Instead of a buffer's id.
+const COPY: u32 = u32::MAX;
 
-const _: () = assert!(size_of::<Option<Chunk>>() == 24);
+impl Head {
+    /// Of a buffer that no chunk holds.
+    pub(super) fn of_buffer(bid: u16) -> Self {
+        Self {
+            first: Cell::new(NonNull::dangling()),
+            pool: Cell::new(None),
+            len: Cell::new(0),
+            bid: u32::from(bid),
+            tag: Cell::new(NOBODY),
+            named: Cell::new(false),
+        }
+    }
+}
 
 impl Chunk {
-    /// An empty chunk, in whose place what a receive brings is to be: see [`fill`](Self::fill).
+    /// The first `len` bytes of a buffer.
+    ///
+    /// # Safety
+    /// `head` lies in `pool` and is that of a buffer which begins at `first`, has `len` bytes that were
+    /// written, and is this chunk's alone until [`Pool::give_back`].
     #[inline]
-    pub(crate) fn waiting(pool: Rc<Pool>) -> Self {
-        Self { first: NonNull::dangling(), pool: Some(pool), len: 0, tag: NO_BUFFER }
-    }
-
-    /// The pool that a provided buffer is or will be of.
-    #[inline]
-    pub(crate) fn pool(&self) -> Option<&Pool> {
-        self.pool.as_deref()
-    }
-
-    /// The same, shared.
-    pub(crate) fn shared_pool(&self) -> Option<Rc<Pool>> {
-        self.pool.clone()
-    }
-
-    /// Whether nothing has been brought into its place yet.
-    #[inline]
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.tag == NO_BUFFER && self.pool.is_some()
-    }
-
-    /// Takes what was brought and leaves a chunk that waits. None if nothing was.
-    #[inline]
-    pub(crate) fn take_filled(&mut self) -> Option<Self> {
-        if self.tag == NO_BUFFER {
-            return None;
-        }
-        let next = Self::waiting(self.pool.clone()?);
-        Some(std::mem::replace(self, next))
-    }
-
-    /// Makes a waiting chunk what a completion brought in buffer `bid`: the buffer itself, a copy if they run
-    /// low, or as empty as it was.
-    #[inline]
-    pub(crate) fn fill(&mut self, bid: u16, len: u32, member: u32) {
-        if let Some(copy) = self.fill_unless_copied(bid, len, member) {
-            *self = copy;
-        }
-    }
-
-    /// As [`fill`](Self::fill), but gives a copy back and goes on waiting.
-    #[inline]
-    pub(crate) fn fill_unless_copied(&mut self, bid: u16, len: u32, member: u32) -> Option<Self> {
-        let pool = self.pool.as_ref()?;
-        debug_assert_eq!(self.tag, NO_BUFFER);
-        match pool.received(bid, len, member) {
-            Received::Buffer(first) => {
-                self.first = first;
-                self.len = len;
-                self.tag = u32::from(bid);
-                None
-            }
-            Received::Copy(copy) => Some(copy),
-            Received::Nothing => None,
-        }
+    pub(super) unsafe fn of_buffer(
+        head: NonNull<Head>,
+        pool: Rc<Pool>,
+        first: NonNull<u8>,
+        len: u32,
+    ) -> Self {
+        // SAFETY: it lies in a pool that lives.
+        let known = unsafe { head.as_ref() };
+        known.first.set(first);
+        known.len.set(len);
+        known.pool.set(Some(pool));
+        Self(head)
     }
 
     /// A chunk of its own with these bytes.
@@ -106,26 +92,52 @@ impl Chunk {
         let len = u32::try_from(bytes.len()).expect("a chunk has at most 4 GiB");
         let this = Self::zeroed(len);
         // SAFETY: a fresh allocation of `len` bytes overlaps nothing.
-        unsafe { this.first.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        unsafe { this.address().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         this
     }
 
     /// A chunk of its own with `len` zeros.
     pub(crate) fn zeroed(len: u32) -> Self {
-        let first = if len == 0 {
-            NonNull::dangling()
-        } else {
-            let layout = Self::layout(len as usize);
-            // SAFETY: the layout has a size above 0.
-            let place = unsafe { alloc_zeroed(layout) };
-            NonNull::new(place).unwrap_or_else(|| handle_alloc_error(layout))
-        };
-        Self { first, pool: None, len, tag: 0 }
+        let layout = Self::layout(len as usize);
+        // SAFETY: with a head in it the layout has a size above 0.
+        let place = unsafe { alloc_zeroed(layout) };
+        let place = NonNull::new(place).unwrap_or_else(|| handle_alloc_error(layout));
+        let head = place.cast::<Head>();
+        // SAFETY: the layout begins with a head and has `len` bytes behind it.
+        unsafe {
+            let first = Cell::new(place.add(size_of::<Head>()));
+            let (pool, len) = (Cell::new(None), Cell::new(len));
+            let (tag, named) = (Cell::new(0), Cell::new(false));
+            head.write(Head { first, pool, len, bid: COPY, tag, named });
+        }
+        Self(head)
+    }
+
+    /// Where the buffer's holder is entered; none for a copy.
+    #[inline]
+    pub(super) fn holder(&self) -> Option<&Cell<u32>> {
+        let head = self.head();
+        (head.bid != COPY).then_some(&head.tag)
+    }
+
+    /// Cuts the view to its first `len` bytes; it has at least so many.
+    #[inline]
+    pub(super) fn cut(&mut self, len: u32) {
+        let head = self.head();
+        debug_assert!(head.bid != COPY, "a copy's length tells what to free");
+        head.len.set(len.min(head.len.get()));
+    }
+
+    #[inline]
+    fn head(&self) -> &Head {
+        // SAFETY: the type's invariant.
+        unsafe { self.0.as_ref() }
     }
 
     /// Where the bytes lie. A receive writes there while nobody else uses the chunk.
+    #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
-        self.first.as_ptr()
+        self.head().first.get().as_ptr()
     }
 
     /// Drops the first `n` bytes from the view.
@@ -133,42 +145,60 @@ impl Chunk {
     /// # Panics
     /// If there are fewer.
     pub fn advance(&mut self, n: usize) {
-        assert!(n <= self.len as usize, "advance by {n} of a chunk of {} bytes", self.len);
-        if self.pool.is_none() {
-            self.tag += n as u32;
+        let (head, len) = (self.head(), self.len());
+        assert!(n <= len, "advance by {n} of a chunk of {len} bytes");
+        if head.bid == COPY {
+            head.tag.set(head.tag.get() + n as u32);
         }
-        self.len -= n as u32;
+        head.len.set((len - n) as u32);
         // SAFETY: at most `len` bytes further, so within the buffer or one past its end.
-        self.first = unsafe { self.first.add(n) };
+        head.first.set(unsafe { head.first.get().add(n) });
     }
 
     /// Bytes left.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.head().len.get() as usize
     }
 
     /// Whether no bytes are left.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Whether this is a copy that holds no buffer of the core's ring.
     pub fn is_copy(&self) -> bool {
-        self.pool.is_none()
+        self.head().bid == COPY
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::array::<u8>(len).expect("u32 bytes fit into a layout")
+        let bytes = Layout::array::<u8>(len).expect("u32 bytes fit into a layout");
+        let (both, at) = Layout::new::<Head>().extend(bytes).expect("so do they with a head");
+        debug_assert_eq!(at, size_of::<Head>());
+        both
+    }
+
+    #[cold]
+    fn free_copy(&mut self) {
+        let head = self.head();
+        if head.bid == COPY {
+            let layout = Self::layout((head.tag.get() + head.len.get()) as usize);
+            // SAFETY: a copy's head begins what `zeroed` allocated, for as many bytes as were consumed and
+            // are left. Nobody looks at it again, and it has no pool to drop.
+            unsafe { dealloc(self.0.as_ptr().cast(), layout) };
+        }
     }
 }
 
 impl Deref for Chunk {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the buffer is ours until dropped, and `len` bytes from `first` on are initialised: by the
         // kernel, by a copy, or with zeros.
-        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.address(), self.len()) }
     }
 }
 
@@ -180,24 +210,17 @@ impl AsRef<[u8]> for Chunk {
 
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chunk").field("len", &self.len).field("copy", &self.is_copy()).finish()
+        f.debug_struct("Chunk").field("len", &self.len()).field("copy", &self.is_copy()).finish()
     }
 }
 
 impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            if self.tag != NO_BUFFER {
-                pool.give_back(self.tag as u16);
-            }
-            return;
-        }
-        let len = (self.tag + self.len) as usize;
-        if len > 0 {
-            // SAFETY: without a pool this is what `zeroed` allocated, `tag` bytes before `first`, with this
-            // very size.
-            unsafe { dealloc(self.first.as_ptr().sub(self.tag as usize), Self::layout(len)) };
+        // The pool may go with its last chunk, and all heads with it: none is looked at after this.
+        match self.head().pool.take() {
+            Some(pool) => pool.give_back(self.head().bid as u16),
+            None => self.free_copy(),
         }
     }
 }

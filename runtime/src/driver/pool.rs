@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Head};
 use super::ring::Ring;
 use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::planted::{self, Fault};
@@ -69,16 +69,8 @@ pub(crate) struct Pool {
     no_limit: Cell<bool>,
     /// Which enter the core is at: see [`entered`](Self::entered).
     enter: Cell<u32>,
-}
-
-/// What a completion brought in a buffer.
-pub(super) enum Received {
-    /// The buffer, which begins here.
-    Buffer(NonNull<u8>),
-    /// A copy; the buffer is in the ring again.
-    Copy(Chunk),
-    /// Nothing; the same.
-    Nothing,
+    /// Receives were asked for since the last one of whom it matters whether they have to wait.
+    judges: Cell<bool>,
 }
 
 /// The memory that the kernel shares. Unmapped on drop unless leaked.
@@ -88,8 +80,8 @@ struct Provided {
     mask: u16,
     stride: usize,
     tail: Cell<u16>,
-    /// By buffer: the member that holds it.
-    holder: Box<[Cell<u32>]>,
+    /// By buffer: what is known of the chunk that holds it.
+    heads: Box<[Head]>,
     leaked: Cell<bool>,
 }
 
@@ -121,7 +113,7 @@ impl Pool {
             mask: (entries - 1) as u16,
             stride,
             tail: Cell::new(0),
-            holder: (0..config.count).map(|_| Cell::new(NOBODY)).collect(),
+            heads: (0..config.count).map(|bid| Head::of_buffer(bid as u16)).collect(),
             leaked: Cell::new(false),
         };
         let mut reg = BufReg {
@@ -161,6 +153,7 @@ impl Pool {
             waiters: RefCell::default(),
             no_limit: Cell::new(false),
             enter: Cell::new(0),
+            judges: Cell::new(false),
         }
     }
 
@@ -171,13 +164,13 @@ impl Pool {
     /// Buffers that are neither the kernel's nor spare: those that chunks hold, if all is well.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn out(&self) -> i64 {
-        let all = self.ring.as_ref().map_or(0, |ring| ring.holder.len() as i64);
+        let all = self.ring.as_ref().map_or(0, |ring| ring.heads.len() as i64);
         all - i64::from(self.available.get()) - self.spare.borrow().len() as i64
     }
 
     /// Buffers in all.
     pub(crate) fn count(&self) -> u32 {
-        self.ring.as_ref().map_or(0, |ring| ring.holder.len() as u32)
+        self.ring.as_ref().map_or(0, |ring| ring.heads.len() as u32)
     }
 
     /// Buffers that the kernel has, or that are spare.
@@ -185,9 +178,9 @@ impl Pool {
         self.available.get() + self.spare.borrow().len() as u32
     }
 
-    /// Bytes that are mapped for them.
+    /// Bytes that are mapped for them, and those of their heads.
     pub(crate) fn bytes(&self) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.holder.len() * ring.stride)
+        self.ring.as_ref().map_or(0, |ring| ring.heads.len() * (ring.stride + size_of::<Head>()))
     }
 
     /// Bytes in one buffer.
@@ -199,6 +192,19 @@ impl Pool {
     #[inline]
     pub(super) fn entered(&self, may_wait: bool) {
         self.enter.set(self.enter.get().wrapping_add(1 + u32::from(may_wait)));
+        self.judges.set(false);
+    }
+
+    /// Of a receive that the next enter submits it matters whether it has to wait.
+    #[inline]
+    pub(crate) fn judge(&self) {
+        self.judges.set(true);
+    }
+
+    /// Whether the next enter is to be one that does not wait.
+    #[inline]
+    pub(crate) fn is_judging(&self) -> bool {
+        self.judges.get()
     }
 
     /// Bytes after which the kernel is to end a receive that goes on, so that a reader who does not keep up
@@ -232,24 +238,59 @@ impl Pool {
         Membership { pool: self.clone(), id }
     }
 
-    /// What a completion brought in buffer `bid`: the buffer itself, or a copy if they run low.
+    /// What a completion brought in buffer `bid`: in the buffer itself, or copied if they run low. None if it
+    /// brought nothing; the buffer is in the ring again.
     #[inline]
-    pub(super) fn received(&self, bid: u16, len: u32, member: u32) -> Received {
-        let Some(ring) = &self.ring else { return Received::Nothing };
-        let Some(holder) = ring.holder.get(usize::from(bid)).filter(|_| len <= self.size) else {
+    pub(crate) fn received(self: Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
+        let ring = self.ring.as_ref()?;
+        let Some(head) = ring.heads.get(usize::from(bid)).filter(|_| len <= self.size) else {
             debug_assert!(false, "a completion names buffer {bid} with {len} bytes");
-            return Received::Nothing;
+            return None;
         };
         self.available.set(self.available.get().saturating_sub(1));
         if len == 0 {
             self.provide(bid);
-            return Received::Nothing;
+            return None;
         }
-        if self.runs_low() || !self.enter_holder(holder, member) {
-            return Received::Copy(self.copied(bid, len));
+        if self.runs_low() || !self.enter_holder(&head.tag, member) {
+            return Some(self.copied(bid, len));
         }
-        // SAFETY: as in `address`.
-        Received::Buffer(unsafe { ring.buffers.addr().add(usize::from(bid) * ring.stride) })
+        let (head, first) = (NonNull::from(head), self.address(bid));
+        // SAFETY: the completion gave the buffer to us, with `len` bytes of it written; nobody else has it
+        // until it is provided again, which `give_back` does.
+        Some(unsafe { Chunk::of_buffer(head, self, first, len) })
+    }
+
+    /// A buffer for a receive that names it: one of the spare ones, the last that was given back; so few
+    /// of them are in use that they stay hot in the caches. None if there are none.
+    #[inline]
+    pub(crate) fn take_spare(self: &Rc<Self>) -> Option<Chunk> {
+        let ring = self.ring.as_ref().filter(|_| self.open.get())?;
+        let bid = self.spare.borrow_mut().pop()?;
+        let head = &ring.heads[usize::from(bid)];
+        head.named.set(true);
+        let (head, first) = (NonNull::from(head), self.address(bid));
+        // SAFETY: a spare buffer is nobody's, and its bytes are those of whoever had it before, or zeros.
+        Some(unsafe { Chunk::of_buffer(head, self.clone(), first, self.size) })
+    }
+
+    /// What a receive brought into memory that it named: that memory, or a copy where it is no buffer of
+    /// ours or its socket holds enough of them.
+    #[inline]
+    pub(crate) fn received_into(&self, mut chunk: Chunk, len: u32, member: u32) -> Chunk {
+        if chunk.holder().is_some_and(|holder| self.enter_holder(holder, member)) {
+            chunk.cut(len);
+            return chunk;
+        }
+        self.copied_from(&chunk, len)
+    }
+
+    #[cold]
+    fn copied_from(&self, chunk: &Chunk, len: u32) -> Chunk {
+        if !chunk.is_copy() {
+            self.metrics.count(Kind::ChunksCopied);
+        }
+        Chunk::copy_of(&chunk[..chunk.len().min(len as usize)])
     }
 
     /// Notes who holds a buffer; `false` if that one holds as many as it may.
@@ -284,7 +325,8 @@ impl Pool {
     #[inline]
     pub(super) fn give_back(&self, bid: u16) {
         let Some(ring) = &self.ring else { return };
-        let holder = ring.holder[usize::from(bid)].replace(NOBODY);
+        let head = &ring.heads[usize::from(bid)];
+        let holder = head.tag.replace(NOBODY);
         let mut members = self.members.borrow_mut();
         if let Some(m) = members.held.get_mut(holder as usize) {
             m.held -= 1;
@@ -293,6 +335,13 @@ impl Pool {
             }
         }
         drop(members);
+        if head.named.replace(false) {
+            // As if it came out of the ring; if too many circulate it is put aside.
+            self.circulating.set(self.circulating.get() + 1);
+            if planted::is(Fault::BufferTwice, 3) && self.open.get() {
+                self.provide(bid);
+            }
+        }
         if self.open.get() {
             self.provide(bid);
             if planted::is(Fault::BufferTwice, 2) {
@@ -433,7 +482,8 @@ const UNASKED_MAX: u32 = 64 << 10;
 /// Receives after which it is asked whether fewer would do.
 const EPOCH: u32 = 16_384;
 
-const NOBODY: u32 = u32::MAX;
+/// Who holds a buffer that is no member's.
+pub(super) const NOBODY: u32 = u32::MAX;
 
 impl Drop for Provided {
     fn drop(&mut self) {

@@ -46,6 +46,12 @@ impl Core {
             return None;
         }
         let spin_ns = if self.driver.sees_completions() { self.dial.plan() } else { 0 };
+        if (spin_ns > 0 || self.driver.pool().is_judging()) && self.driver.has_unsubmitted() {
+            self.driver.submit_and_wait(0, None);
+            if self.has_work() {
+                return None;
+            }
+        }
         if spin_ns > 0 && self.spin(spin_ns, until) {
             return None;
         }
@@ -97,15 +103,8 @@ impl Core {
         }
     }
 
-    /// Looks at shared memory for a while: no system call but the one that submits. `true` if there is
-    /// something to do.
+    /// Looks at shared memory for a while, without a system call. `true` if there is something to do.
     fn spin(&self, spin_ns: u64, until: u64) -> bool {
-        if self.driver.has_unsubmitted() {
-            self.driver.submit_and_wait(0, None);
-            if self.has_work() {
-                return true;
-            }
-        }
         let began = self.kernel.now_ns();
         let stop = began.saturating_add(spin_ns);
         let mut now = began;

@@ -29,7 +29,7 @@ mod wait;
 
 pub use accept::{AcceptMany, AcceptOne, AcceptQueue};
 pub use connect::Connect;
-pub use recv::{LateBytes, Receiver, Recv, RecvChunk};
+pub use recv::{LateBytes, Outlook, Receiver, Recv, RecvChunk};
 pub use recv_many::{RecvMany, RecvManyEnd};
 pub use send::{LateSend, Send, SendMany};
 pub use wait::{Nop, PollOnce, Read};

@@ -33,93 +33,124 @@ pub trait Receiver: AsFd + 'static {
     fn received(&self, bytes: u32, at_once: bool) {
         let _ = (bytes, at_once);
     }
+
+    /// What is known of the bytes of a receive that is made now. Must not wait.
+    fn outlook(&self) -> Outlook {
+        Outlook::Unknown
+    }
+
+    /// Bytes that were said to be [there](Outlook::There) were not. Must not wait.
+    fn missed(&self) {}
+}
+
+/// What is known of the bytes of a receive before it is submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Nothing, and nobody asks.
+    Unknown,
+    /// Nothing, and it matters whether they have to be waited for: the loop makes sure to know, its
+    /// next enter does not sleep.
+    Asked,
+    /// They are there, most likely. Then the receive takes a buffer along: that saves the kernel the
+    /// search for one. If they aren't, it does not wait with it, but ends with EINTR.
+    There,
 }
 
 /// A receive that holds no buffer until data is there.
 ///
 /// Ends with the bytes, with none at the end of the stream, or with an error; ENOBUFS means that all of
-/// the core's buffers were in use.
+/// the core's buffers were in use, EINTR that it is to be tried again.
 ///
 /// Made by [`Submitter::recv_chunk`] alone, which sees to it that buffers and ring belong together.
 pub struct RecvChunk<H> {
     socket: H,
-    /// What arrived, empty before. Without a buffer ring: memory of the op's own, from the start.
-    chunk: Chunk,
+    /// Who knows the buffers.
+    pool: Rc<Pool>,
+    /// What arrived; or from the start the memory that the submission names.
+    chunk: Option<Chunk>,
     member: u32,
     /// The enter that submits it, most likely.
     asked: u32,
+    /// What was said to be there was not.
+    missed: bool,
 }
 
 impl<H: Receiver> RecvChunk<H> {
     fn new(socket: H, member: &Membership) -> Self {
+        let outlook = socket.outlook();
+        let chunk = match outlook {
+            Outlook::There => member.pool().take_spare(),
+            _ => None,
+        };
+        if outlook == Outlook::Asked {
+            member.pool().judge();
+        }
         Self {
             socket,
-            chunk: Chunk::waiting(member.pool().clone()),
+            pool: member.pool().clone(),
+            chunk,
             member: member.id(),
             asked: member.pool().enter_from_now(1),
+            missed: false,
         }
     }
 }
 
-impl<H: Receiver> RecvChunk<H> {
-    /// Memory of the op's own, of a buffer's size.
-    #[cold]
-    #[inline(never)]
-    fn take_memory(&mut self) -> (*mut u8, u32) {
-        let size = self.chunk.pool().map_or(0, Pool::buffer_size);
-        self.chunk = Chunk::zeroed(size);
-        (self.chunk.address(), size)
-    }
-
-    /// What arrived in memory of the op's own, in as much as it takes.
-    #[cold]
-    #[inline(never)]
-    fn cut_memory(&mut self, len: u32) {
-        if !self.chunk.is_copy() {
-            return;
-        }
-        let len = self.chunk.len().min(len as usize);
-        self.chunk = Chunk::copy_of(&self.chunk[..len]);
-    }
-}
-
-// SAFETY: the submission names no memory, or that of a chunk of the op's own, a heap block that does not
-// move and that nobody touches until the completion; the descriptor lives with `socket`.
+// SAFETY: the submission names no memory, or that of a chunk of the op's own, which does not move and which
+// nobody touches until the completion; the descriptor lives with `socket`.
 unsafe impl<H: Receiver> Op for RecvChunk<H> {
     type Out = io::Result<Option<Chunk>>;
 
+    #[inline]
     fn prepare(&mut self) -> Sqe {
-        if self.chunk.pool().is_some_and(Pool::has_ring) {
-            Sqe::recv_select(self.socket.as_fd(), GROUP)
-        } else {
-            let (address, size) = self.take_memory();
-            Sqe::recv(self.socket.as_fd(), address, size, 0)
-        }
+        let size = self.pool.buffer_size();
+        let has_ring = self.pool.has_ring();
+        let (address, flags) = match &self.chunk {
+            Some(chunk) => (chunk.address(), libc::MSG_DONTWAIT),
+            None if has_ring => return Sqe::recv_select(self.socket.as_fd(), GROUP),
+            None => (self.chunk.insert(Chunk::zeroed(size)).address(), 0),
+        };
+        Sqe::recv(self.socket.as_fd(), address, size, flags)
     }
 
+    #[inline]
     unsafe fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
-        match cqe.buffer() {
-            Some(bid) => {
-                let at_once = self.chunk.pool().is_some_and(|p| p.enter_from_now(0) == self.asked);
-                self.socket.received(len, at_once);
-                self.chunk.fill(bid, len, self.member);
+        let named = self.chunk.take();
+        if let Some(bid) = cqe.buffer() {
+            self.socket.received(len, self.pool.enter_from_now(0) == self.asked);
+            self.chunk = self.pool.clone().received(bid, len, self.member);
+        } else if let Some(named) = named {
+            let there = !named.is_copy();
+            if len == 0 {
+                self.missed = there && cqe.result().is_err_and(|e| is_again(&e));
+            } else {
+                self.chunk = Some(self.pool.received_into(named, len, self.member));
             }
-            None => self.cut_memory(len),
+            if self.missed {
+                self.socket.missed();
+            } else if there {
+                self.socket.received(len, true);
+            }
         }
     }
 
     #[inline(always)]
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
         // In parts: what has a destructor that may need its address is kept apart from what is moved on.
-        let Self { socket, chunk, member: _, asked: _ } = self;
-        drop(socket);
-        cqe.result()?;
-        if chunk.is_empty() {
-            return Ok(None);
+        let Self { socket, pool, chunk, member: _, asked: _, missed } = self;
+        drop((socket, pool));
+        if missed {
+            return Err(io::Error::from_raw_os_error(libc::EINTR));
         }
-        Ok(Some(chunk))
+        cqe.result()?;
+        Ok(chunk)
     }
+}
+
+#[cold]
+fn is_again(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::EAGAIN)
 }
 
 /// A receive into the caller's buffer, which it fills from the start.

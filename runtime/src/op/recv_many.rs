@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use super::recv::stranger;
 use super::{Cqe, Series, SeriesOp, Sqe, Submitter};
 use crate::buf::Chunk;
-use crate::driver::pool::{GROUP, Membership};
+use crate::driver::pool::{GROUP, Membership, Pool};
 use crate::planted::{self, Fault};
 
 /// Chunks that may wait for their reader before the op asks for its own end. What the kernel brings before
@@ -20,20 +21,18 @@ use crate::planted::{self, Fault};
 /// Beyond a socket's quota they are copies.
 const WAITING_MAX: usize = 4;
 
-/// Chunks after which the op ends itself all the same, so that whoever armed it looks again whether it pays.
-const SHOTS: u16 = 256;
-
-/// Receives that go on until the stream ends, an error, a cancel, a reader that does not keep up, 256 chunks,
-/// or 64 KiB (6.17).
+/// Receives that go on until the stream ends, an error, a cancel, a reader that does not keep up, as many
+/// chunks as were asked for, or 64 KiB (6.17).
 ///
 /// Holds no buffer while nothing arrives.
 ///
 /// Made by [`Submitter::recv_many`] alone, which sees to it that buffers and ring belong together.
 pub struct RecvMany<H> {
     socket: H,
-    /// The oldest, in a buffer of the ring; or none, as a chunk that waits for one. Never a copy, so that it
-    /// always knows its pool.
-    first: Chunk,
+    /// Who knows the buffers.
+    pool: Rc<Pool>,
+    /// The oldest.
+    first: Option<Chunk>,
     /// Those behind it, copies among them. Allocated when the reader first falls behind; boxed, since the op
     /// is to fit into its slot.
     #[expect(clippy::box_collection)]
@@ -71,16 +70,11 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
     unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
         let Some(bid) = cqe.buffer() else { return ControlFlow::Continue(()) };
         let len = cqe.result().unwrap_or(0);
-        if self.first.is_waiting() && self.rest.as_ref().is_none_or(|rest| rest.is_empty()) {
-            if let Some(copy) = self.first.fill_unless_copied(bid, len, self.member) {
-                self.line_up(copy);
-            }
-        } else if let Some(pool) = self.first.shared_pool() {
-            let mut chunk = Chunk::waiting(pool);
-            chunk.fill(bid, len, self.member);
-            if !chunk.is_empty() {
-                self.line_up(chunk);
-            }
+        let chunk = self.pool.clone().received(bid, len, self.member);
+        if self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty()) {
+            self.first = chunk;
+        } else if let Some(chunk) = chunk {
+            self.line_up(chunk);
         }
         self.left = self.left.saturating_sub(1);
         if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -89,17 +83,14 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
     #[inline]
     fn next(&mut self) -> Option<Chunk> {
         // With one in `first`, the others are younger.
-        self.first.take_filled().or_else(|| self.rest.as_mut()?.pop_front())
+        self.first.take().or_else(|| self.rest.as_mut()?.pop_front())
     }
 
     unsafe fn finish(self, cqe: Cqe) -> Self::End {
         let mut result = cqe.result();
-        if self.limit > 0
-            && matches!(&result, Err(e) if e.raw_os_error() == Some(libc::EINVAL))
-            && let Some(pool) = self.first.pool()
-        {
+        if self.limit > 0 && matches!(&result, Err(e) if e.raw_os_error() == Some(libc::EINVAL)) {
             // An older kernel, which knows no limit: the next one goes without.
-            pool.receive_without_limit();
+            self.pool.receive_without_limit();
             result = Ok(1);
         }
         RecvManyEnd { result, behind: self.behind }
@@ -123,7 +114,8 @@ impl<H> RecvMany<H> {
 
 impl Submitter {
     /// Receives on `socket` until told otherwise; see [`RecvMany`]. Only where
-    /// [`Feature::MultishotRecv`](crate::Feature::MultishotRecv) is in force.
+    /// [`Feature::MultishotRecv`](crate::Feature::MultishotRecv) is in force. After `shots` chunks (0
+    /// is 1) it ends itself, so that whoever armed it looks again whether it pays.
     ///
     /// # Errors
     /// As [`start`](Self::start); `InvalidInput` for a membership of another loop.
@@ -131,13 +123,15 @@ impl Submitter {
         &self,
         socket: H,
         member: &Membership,
+        shots: u16,
     ) -> io::Result<Series<RecvMany<H>>> {
         if !self.has_member(member) {
             return Err(stranger());
         }
-        let first = Chunk::waiting(member.pool().clone());
-        let (limit, member) = (member.pool().receive_limit(), member.id());
-        let op = RecvMany { socket, first, rest: None, member, limit, left: SHOTS, behind: false };
+        let (pool, member) = (member.pool().clone(), member.id());
+        let limit = pool.receive_limit();
+        let (first, rest, left, behind) = (None, None, shots, false);
+        let op = RecvMany { socket, pool, first, rest, member, limit, left, behind };
         self.start_series(op).map_err(|end| match end.result {
             Ok(_) => io::Error::from_raw_os_error(libc::ECANCELED),
             Err(e) => e,

@@ -39,7 +39,7 @@ impl Shape {
         let settings = Settings::default()
             .ring_entries(ring)
             .cq_entries(ring * 2)
-            .buffers(pick(&[2, 3, 8, 8, 32]), pick(&[64, 200, 2048]))
+            .buffers(pick(&[2, 3, 8, 160, 32]), pick(&[64, 200, 2048]))
             .chunk_quota(pick(&[0, 1, 3, 8]))
             .timer_resolution(micros(pick(&[20, 100, 1_000, 1_000])))
             .tick_quota(micros(pick(&[1, 50, 500])));
