@@ -241,7 +241,7 @@ impl Receiver for Held {
 
     #[inline]
     fn outlook(&self) -> Outlook {
-        self.0.pace.get().outlook()
+        self.0.pace.get().outlook(self.0.can_receive_many())
     }
 
     #[cold]

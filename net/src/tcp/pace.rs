@@ -12,7 +12,7 @@
 //! and after a few of them with a buffer, since the kernel's search for one costs as much as a hundred
 //! instructions. Where each has to be waited for, the look is in vain and the watch is set up anew each time:
 //! Many. So a connection begins with one at a time and is armed for many once several small messages in a row
-//! had to be waited for; every few hundred messages it looks again, at first more often.
+//! had to be waited for, as long as the core finds that this pays for all of them together.
 //!
 //! It also goes back when a reader does not keep up (the kernel's window has to push back), reads into
 //! buffers of its own (which is where the bytes should go), or gets messages so large that the copy is
@@ -45,18 +45,14 @@ pub(crate) struct Pace {
     waits: u8,
     /// Messages in a row that were there at once, as far as they are counted.
     at_once: u8,
-    /// Times in a row that receiving for many ended and the next messages had to be waited for again.
-    again: u8,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { waits: FIRST, at_once: 0, again: 0 }
+        Self { waits: FIRST, at_once: 0 }
     }
 }
 
-/// Waits after a look, while it waits for its messages still.
-const LOOK: u8 = 4;
 /// At first, and after a message that was there at once.
 const FIRST: u8 = 12;
 /// After a large message, or a read into a buffer of the caller's.
@@ -65,9 +61,9 @@ const LARGE: u8 = 16;
 const BEHIND: u8 = 128;
 /// The kernel does not do it.
 const NEVER: u8 = u8::MAX;
-/// Chunks of the first receive for many, and how often twice as many follow: up to 256.
-const SHOTS: u16 = 32;
-const AGAIN: u8 = 3;
+/// Chunks after which a receive for many ends: few, so that all have ended soon where the core tries whether
+/// they pay.
+pub(super) const SHOTS: u16 = 64;
 /// Messages that were there at once until the next one is thought to be.
 const THERE: u8 = 8;
 
@@ -78,18 +74,12 @@ impl Pace {
         self.waits == 0
     }
 
-    /// Chunks after which a receive for many ends: few while it may be a mistake.
+    /// What is thought of the next message; `can_many` if the kernel receives for many.
     #[inline]
-    pub(super) fn shots(self) -> u16 {
-        SHOTS << self.again.min(AGAIN)
-    }
-
-    /// What is thought of the next message.
-    #[inline]
-    pub(crate) fn outlook(self) -> Outlook {
+    pub(crate) fn outlook(self, can_many: bool) -> Outlook {
         if self.at_once >= THERE {
             Outlook::There
-        } else if (1..=FIRST).contains(&self.waits) {
+        } else if self.waits <= FIRST && (can_many || self.waits > 0) {
             Outlook::Asked
         } else {
             Outlook::Unknown
@@ -108,11 +98,8 @@ impl Pace {
         } else {
             self.waits.saturating_sub(1)
         };
-        if at_once {
-            Self { waits, at_once: (self.at_once + 1).min(THERE), again: 0 }
-        } else {
-            Self { waits, at_once: 0, ..self }
-        }
+        let at_once = if at_once { (self.at_once + 1).min(THERE) } else { 0 };
+        Self { waits, at_once }
     }
 
     /// One that was thought to be there was not.
@@ -127,8 +114,7 @@ impl Pace {
 
     /// Receiving for many has ended.
     pub(super) fn after_many(self, behind: bool) -> Self {
-        let waits = self.waits.max(if behind { BEHIND } else { LOOK });
-        Self { waits, at_once: 0, again: (self.again + 1).min(AGAIN) }
+        Self { waits: self.waits.max(if behind { BEHIND } else { 0 }), at_once: 0 }
     }
 
     /// Receiving for many is not to be tried again.
@@ -152,7 +138,7 @@ mod tests {
     }
 
     fn waits(waits: u8) -> Pace {
-        Pace { waits, ..Pace::default() }
+        Pace { waits, at_once: 0 }
     }
 
     #[test]
@@ -166,7 +152,7 @@ mod tests {
     fn one_that_was_there_at_once_begins_the_count_anew() {
         let mixed = [(64, false), (64, false), (64, false), (64, true), (64, false), (64, false)];
         assert_eq!(after(Pace::default(), &mixed), waits(10));
-        assert_eq!(after(waits(LOOK), &mixed), waits(10), "also after a look");
+        assert_eq!(after(waits(0), &mixed), waits(10), "also of a busy one");
     }
 
     #[test]
@@ -175,7 +161,7 @@ mod tests {
         assert_eq!(busy.after(4096, false), waits(LARGE));
         assert_eq!(busy.after_read(), waits(LARGE));
         assert_eq!(busy.after_many(true).waits, BEHIND);
-        assert_eq!(busy.after_many(false).waits, LOOK);
+        assert_eq!(busy.after_many(false), busy, "armed again");
         assert_eq!(waits(BEHIND).after(4096, false), waits(BEHIND), "the longer one stays");
     }
 
@@ -186,27 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn many_are_few_until_it_has_shown_to_be_right() {
-        let mut pace = Pace::default();
-        let mut shots = vec![pace.shots()];
-        for _ in 0..4 {
-            pace = after(pace, &[(64, false); 12]).after_many(false);
-            shots.push(pace.shots());
-        }
-        assert_eq!(shots, [32, 64, 128, 256, 256]);
-        assert_eq!(pace.after(64, true).shots(), 32);
-    }
-
-    #[test]
     fn the_next_one_is_thought_to_be_there_after_eight_that_were() {
         let small = after(Pace::default(), &[(64, true); 7]);
-        assert_eq!(small.outlook(), Outlook::Asked, "seven are too few");
+        assert_eq!(small.outlook(true), Outlook::Asked, "seven are too few");
         let there = small.after(64, true);
-        assert_eq!(there.outlook(), Outlook::There);
-        assert_eq!(there.after_miss().outlook(), Outlook::Asked);
-        assert_eq!(there.after(64, false).outlook(), Outlook::Asked);
+        assert_eq!(there.outlook(true), Outlook::There);
+        assert_eq!(there.after_miss().outlook(true), Outlook::Asked);
+        assert_eq!(there.after(64, false).outlook(true), Outlook::Asked);
         let large = small.after(4096, true);
-        assert_eq!(large.outlook(), Outlook::There);
-        assert_eq!(large.after_miss().outlook(), Outlook::Unknown, "not armed for many soon");
+        assert_eq!(large.outlook(true), Outlook::There);
+        assert_eq!(large.after_miss().outlook(true), Outlook::Unknown, "not armed for many soon");
     }
 }

@@ -23,7 +23,7 @@ use coreloop::buf::{self, BufError, BufResult, Chunk, IoBufMut};
 use coreloop::cancel::{Interrupted, Interruptible, Settle};
 use coreloop::op::{self, BufferTurn, InFlight, Next, RecvManyEnd};
 
-use super::pace::{Receive, is_large};
+use super::pace::{Receive, SHOTS, is_large};
 use crate::sock::{Held, Sock};
 
 /// The half of a [`TcpStream`](crate::TcpStream) that receives.
@@ -127,10 +127,9 @@ impl ReadHalf {
                 ready!(sock.poll_turn(cx, turn));
             }
             let ended = match &mut *armed {
-                Receive::Nothing if sock.pace.get().is_busy() && sock.can_receive_many() => {
+                Receive::Nothing if sock.pace.get().is_busy() && sock.submitter.many_pay() => {
                     let held = Held(self.sock.clone());
-                    let shots = sock.pace.get().shots();
-                    match sock.submitter.recv_many(held, &sock.membership, shots) {
+                    match sock.submitter.recv_many(held, &sock.membership, SHOTS) {
                         Ok(series) => *armed = Receive::Many(series),
                         Err(e) => return Poll::Ready(Err(e)),
                     }

@@ -24,6 +24,7 @@ impl Driver {
     /// Reaps what is there, at most one completion queue full; gives how many there were. Whoever waits is
     /// woken by `wake`, which must contain a waker's panic.
     pub(crate) fn reap(&self, wake: impl Fn(Waker)) -> u32 {
+        self.pool.ways().moves_on();
         let mut reaped = 0;
         // One catch for all: a hook that panics ends its own op's dispatch, and the others go on.
         while let Err(payload) =

@@ -29,6 +29,7 @@ pub(crate) mod series;
 pub(crate) mod setup;
 pub(crate) mod sqe;
 pub(crate) mod submit;
+pub(crate) mod ways;
 pub(crate) mod workers;
 
 use self::features::{Feature, FeatureSet, Missing, RingReport};

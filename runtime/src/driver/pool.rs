@@ -25,6 +25,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::chunk::{Chunk, Head};
 use super::ring::Ring;
+use super::ways::Ways;
 use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::planted::{self, Fault};
 use crate::sys::abi::{self, BufEntry, BufReg};
@@ -65,12 +66,7 @@ pub(crate) struct Pool {
     metrics: Arc<Recorder>,
     members: RefCell<Members>,
     waiters: RefCell<VecDeque<Rc<Turn>>>,
-    /// Whether the kernel knows a limit of a receive that goes on; known when it refused one.
-    no_limit: Cell<bool>,
-    /// Which enter the core is at: see [`entered`](Self::entered).
-    enter: Cell<u32>,
-    /// Receives were asked for since the last one of whom it matters whether they have to wait.
-    judges: Cell<bool>,
+    ways: Ways,
 }
 
 /// The memory that the kernel shares. Unmapped on drop unless leaked.
@@ -151,10 +147,14 @@ impl Pool {
             metrics,
             members: RefCell::default(),
             waiters: RefCell::default(),
-            no_limit: Cell::new(false),
-            enter: Cell::new(0),
-            judges: Cell::new(false),
+            ways: Ways::default(),
         }
+    }
+
+    /// Which way of receiving pays.
+    #[inline]
+    pub(crate) fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     pub(crate) fn has_ring(&self) -> bool {
@@ -186,42 +186,6 @@ impl Pool {
     /// Bytes in one buffer.
     pub(crate) fn buffer_size(&self) -> u32 {
         self.size
-    }
-
-    /// An enter was made. One that may have waited counts for two: what it brings was waited for.
-    #[inline]
-    pub(super) fn entered(&self, may_wait: bool) {
-        self.enter.set(self.enter.get().wrapping_add(1 + u32::from(may_wait)));
-        self.judges.set(false);
-    }
-
-    /// Of a receive that the next enter submits it matters whether it has to wait.
-    #[inline]
-    pub(crate) fn judge(&self) {
-        self.judges.set(true);
-    }
-
-    /// Whether the next enter is to be one that does not wait.
-    #[inline]
-    pub(crate) fn is_judging(&self) -> bool {
-        self.judges.get()
-    }
-
-    /// Bytes after which the kernel is to end a receive that goes on, so that a reader who does not keep up
-    /// has no more than so many, and a buffer's, brought unasked; 0 where it can't be told.
-    pub(crate) fn receive_limit(&self) -> u32 {
-        if self.no_limit.get() { 0 } else { UNASKED_MAX }
-    }
-
-    /// Notes that the kernel knows no such limit.
-    pub(crate) fn receive_without_limit(&self) {
-        self.no_limit.set(true);
-    }
-
-    /// The enter that is now, or the next one between two.
-    #[inline]
-    pub(crate) fn enter_from_now(&self, later: u32) -> u32 {
-        self.enter.get().wrapping_add(later)
     }
 
     /// Enters a socket into the books.
@@ -475,9 +439,6 @@ impl Pool {
 
 /// Buffers that circulate at first and at least.
 const CIRCULATING_MIN: u32 = 128;
-
-/// Bytes of one receive that goes on.
-const UNASKED_MAX: u32 = 64 << 10;
 
 /// Receives after which it is asked whether fewer would do.
 const EPOCH: u32 = 16_384;

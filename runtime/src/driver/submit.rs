@@ -197,7 +197,7 @@ impl Driver {
 
     fn enter(&self, ring: &mut Ring, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
         let entered = ring.enter(min_complete, until)?;
-        self.pool.entered(min_complete > 0);
+        self.pool.ways().entered(min_complete > 0);
         if entered != Entered::Fine {
             self.count_unusual(entered);
         } else {

@@ -46,7 +46,8 @@ impl Core {
             return None;
         }
         let spin_ns = if self.driver.sees_completions() { self.dial.plan() } else { 0 };
-        if (spin_ns > 0 || self.driver.pool().is_judging()) && self.driver.has_unsubmitted() {
+        if (spin_ns > 0 || self.driver.pool().ways().is_judging()) && self.driver.has_unsubmitted()
+        {
             self.driver.submit_and_wait(0, None);
             if self.has_work() {
                 return None;
@@ -77,6 +78,7 @@ impl Core {
     /// The loop is driven again.
     pub(crate) fn end_watch(&self) {
         self.driver.set_watched(false);
+        self.driver.pool().ways().moves_on();
         self.tasks.lease().cell.unparked();
     }
 
@@ -105,6 +107,7 @@ impl Core {
 
     /// Looks at shared memory for a while, without a system call. `true` if there is something to do.
     fn spin(&self, spin_ns: u64, until: u64) -> bool {
+        self.driver.pool().ways().moves_on();
         let began = self.kernel.now_ns();
         let stop = began.saturating_add(spin_ns);
         let mut now = began;

@@ -111,6 +111,13 @@ impl Submitter {
         self.driver.pool().has_waiters()
     }
 
+    /// Whether receives for many ([`RecvMany`]) pay on this core just now: the kernel does them, and as
+    /// far as the core has tried, single ones find nothing when they are made.
+    #[inline]
+    pub fn many_pay(&self) -> bool {
+        self.has(Feature::MultishotRecv) && self.driver.pool().ways().many()
+    }
+
     /// Bytes of one receive buffer.
     pub fn buffer_size(&self) -> usize {
         self.driver.pool().buffer_size() as usize

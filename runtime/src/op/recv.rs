@@ -28,8 +28,8 @@ pub trait LateBytes: AsFd + 'static {
 
 /// Who hears how a receive went.
 pub trait Receiver: AsFd + 'static {
-    /// So many bytes arrived in a buffer; `at_once` if the enter that submitted the receive brought them
-    /// and did not wait: they were there before they were asked for. Must not wait.
+    /// So many bytes arrived in a buffer; `at_once` if they came with the enter that submitted the
+    /// receive, and the core did not wait: they were there before they were asked for. Must not wait.
     fn received(&self, bytes: u32, at_once: bool) {
         let _ = (bytes, at_once);
     }
@@ -69,7 +69,7 @@ pub struct RecvChunk<H> {
     /// What arrived; or from the start the memory that the submission names.
     chunk: Option<Chunk>,
     member: u32,
-    /// The enter that submits it, most likely.
+    /// When it was made, in the steps of [`Ways`](crate::driver::ways::Ways).
     asked: u32,
     /// What was said to be there was not.
     missed: bool,
@@ -83,14 +83,14 @@ impl<H: Receiver> RecvChunk<H> {
             _ => None,
         };
         if outlook == Outlook::Asked {
-            member.pool().judge();
+            member.pool().ways().judge();
         }
         Self {
             socket,
             pool: member.pool().clone(),
             chunk,
             member: member.id(),
-            asked: member.pool().enter_from_now(1),
+            asked: member.pool().ways().asks(),
             missed: false,
         }
     }
@@ -118,7 +118,9 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
         let len = cqe.result().unwrap_or(0);
         let named = self.chunk.take();
         if let Some(bid) = cqe.buffer() {
-            self.socket.received(len, self.pool.enter_from_now(0) == self.asked);
+            let at_once = self.pool.ways().was_there(self.asked);
+            self.pool.ways().received(at_once);
+            self.socket.received(len, at_once);
             self.chunk = self.pool.clone().received(bid, len, self.member);
         } else if let Some(named) = named {
             let there = !named.is_copy();
@@ -130,6 +132,7 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
             if self.missed {
                 self.socket.missed();
             } else if there {
+                self.pool.ways().received(true);
                 self.socket.received(len, true);
             }
         }

@@ -70,6 +70,7 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
     unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
         let Some(bid) = cqe.buffer() else { return ControlFlow::Continue(()) };
         let len = cqe.result().unwrap_or(0);
+        self.pool.ways().received_unasked();
         let chunk = self.pool.clone().received(bid, len, self.member);
         if self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty()) {
             self.first = chunk;
@@ -90,7 +91,7 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
         let mut result = cqe.result();
         if self.limit > 0 && matches!(&result, Err(e) if e.raw_os_error() == Some(libc::EINVAL)) {
             // An older kernel, which knows no limit: the next one goes without.
-            self.pool.receive_without_limit();
+            self.pool.ways().receive_without_limit();
             result = Ok(1);
         }
         RecvManyEnd { result, behind: self.behind }
@@ -129,7 +130,7 @@ impl Submitter {
             return Err(stranger());
         }
         let (pool, member) = (member.pool().clone(), member.id());
-        let limit = pool.receive_limit();
+        let limit = pool.ways().receive_limit();
         let (first, rest, left, behind) = (None, None, shots, false);
         let op = RecvMany { socket, pool, first, rest, member, limit, left, behind };
         self.start_series(op).map_err(|end| match end.result {
