@@ -118,6 +118,8 @@ impl Core {
                 if !self.driver.is_quiet() || self.has_mail_or_timer() {
                     return;
                 }
+                // What was submitted before these turns and is not here has to be waited for.
+                self.driver.pool().ways().moves_on();
                 unlooked = polls;
             }
             turn.ready -= polls;
