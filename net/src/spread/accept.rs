@@ -245,7 +245,9 @@ impl Acceptor {
     /// No connection is lost.
     ///
     /// # Errors
-    /// As [`TcpListener::accept`]; `BrokenPipe` if the core that accepts for all has ended.
+    /// As [`TcpListener::accept`]; `BrokenPipe` if the core that accepts for all has ended. At a
+    /// [graceful](coreloop::shutdown::Graceful) end it may hear of that before this core does:
+    /// [`Graceful::is_ready`](coreloop::shutdown::Graceful::is_ready) says whether the end has begun.
     pub async fn accept(&mut self) -> io::Result<Accepted> {
         let stream = match &mut self.source {
             Source::Plain(listener) => listener.accept().await?,

@@ -3,11 +3,11 @@
 //! Owns the memory of one core's buffer ring (`io_uring_register(2)`, PBUF_RING) and the books about it:
 //! which buffers the kernel has, who holds the others, who waits for one. An idle connection holds none.
 //!
-//! Invariants: a buffer is either the kernel's (in the ring) or held by exactly one [`Chunk`], or about to
-//! be named by a completion; the memory lives until the last chunk and the ring are gone, or for ever if
-//! the kernel never let go. Running out is ordinary: below the low-water mark what arrives is copied out
-//! and the buffer goes straight back, a socket that holds more than its quota gets copies, and receives
-//! that still find nothing wait in FIFO order.
+//! Invariants: a buffer is either the kernel's (in the ring), spare, or held by exactly one [`Chunk`] (an
+//! op's own, where it named the buffer), or about to be named by a completion; the memory lives until the
+//! last chunk and the ring are gone, or for ever if the kernel never let go. Running out is ordinary: below
+//! the low-water mark what arrives is copied out and the buffer goes straight back, a socket that holds more
+//! than its quota gets copies, and receives that still find nothing wait in FIFO order.
 //!
 //! The kernel takes buffers in turn, so all that circulate are touched in turn: few of them stay hot in
 //! the caches. So only some circulate at first; when they run low their number doubles, and it is halved

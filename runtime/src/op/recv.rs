@@ -56,7 +56,7 @@ pub enum Outlook {
     There,
 }
 
-/// A receive that holds no buffer until data is there.
+/// A receive that holds no buffer while it waits for data.
 ///
 /// Ends with the bytes, with none at the end of the stream, or with an error; ENOBUFS means that all of
 /// the core's buffers were in use, EINTR that it is to be tried again.
@@ -82,7 +82,9 @@ impl<H: Receiver> RecvChunk<H> {
             Outlook::There => member.pool().take_spare(),
             _ => None,
         };
-        if outlook == Outlook::Asked {
+        // One for whom there is no spare buffer is a plain one, and is asked about like those.
+        let asks = outlook == Outlook::Asked || outlook == Outlook::There && chunk.is_none();
+        if asks && member.pool().has_ring() {
             member.pool().ways().judge();
         }
         Self {
@@ -119,9 +121,9 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
         let named = self.chunk.take();
         if let Some(bid) = cqe.buffer() {
             let at_once = self.pool.ways().was_there(self.asked);
+            self.chunk = self.pool.clone().received(bid, len, self.member);
             self.pool.ways().received(at_once);
             self.socket.received(len, at_once);
-            self.chunk = self.pool.clone().received(bid, len, self.member);
         } else if let Some(named) = named {
             let there = !named.is_copy();
             if len == 0 {
@@ -131,7 +133,7 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
             }
             if self.missed {
                 self.socket.missed();
-            } else if there {
+            } else if there && len > 0 {
                 self.pool.ways().received(true);
                 self.socket.received(len, true);
             }
