@@ -56,6 +56,8 @@ pub(crate) struct Driver {
     waiting: RefCell<Waiting>,
     /// Whether cancels or ops are in there.
     anything_waits: Cell<bool>,
+    /// Something was written to the submission queue since the last enter.
+    wrote: Cell<bool>,
     /// Whether ops are in there that the kernel will never see.
     any_never_sent: Cell<bool>,
     pool: Rc<Pool>,
@@ -126,6 +128,7 @@ impl Driver {
             slots: OpSlab::default(),
             waiting: RefCell::default(),
             anything_waits: Cell::new(false),
+            wrote: Cell::new(false),
             any_never_sent: Cell::new(false),
             pool,
             report,

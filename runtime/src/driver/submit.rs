@@ -41,6 +41,7 @@ impl Driver {
             && let Some(ring) = &mut *self.ring.borrow_mut()
             && ring.has_room()
         {
+            self.wrote.set(true);
             // SAFETY: as in `push`.
             return unsafe { ring.write(&sqe) };
         }
@@ -68,6 +69,7 @@ impl Driver {
                 return false;
             }
         }
+        self.wrote.set(true);
         // SAFETY: `sqe` is an op's that lies in its slot until its completion (the contract of `Op`), or
         // the driver's own, whose memory lives as long as the driver.
         unsafe { ring.write(&sqe) };
@@ -173,6 +175,13 @@ impl Driver {
         ring.as_ref().is_some_and(|r| r.unsubmitted() > 0) || self.anything_waits.get()
     }
 
+    /// Whether anything was written since the last enter, or waits to be: what
+    /// [`has_unsubmitted`](Self::has_unsubmitted) says, without a look at the kernel's side of the queue.
+    #[inline]
+    pub(crate) fn has_written(&self) -> bool {
+        self.wrote.get() || self.anything_waits.get()
+    }
+
     /// The enter of a tick: submits all, and with `min_complete` above 0 parks until then or `until`.
     ///
     /// # Panics
@@ -197,6 +206,8 @@ impl Driver {
 
     fn enter(&self, ring: &mut Ring, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
         let entered = ring.enter(min_complete, until)?;
+        // What the kernel turned away is there to be submitted still.
+        self.wrote.set(entered == Entered::Pressed);
         self.pool.ways().entered(min_complete > 0);
         if entered != Entered::Fine {
             self.count_unusual(entered);

@@ -1,8 +1,9 @@
 //! One core's loop.
 //!
 //! Owns the `Core`: its tasks, its driver, its timers, its mail, and the clock reading that they share in
-//! a tick. The tick itself is in [`tick`], the decision how to wait in [`park`] and [`dial`], the orderly
-//! end in [`close`]. Knows nothing of sockets or threads: it runs wherever it is called.
+//! a tick. The tick itself is in [`tick`], those with nothing to do but a few polls in [`quiet`], the
+//! decision how to wait in [`park`] and [`dial`], the orderly end in [`close`]. Knows nothing of sockets or
+//! threads: it runs wherever it is called.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,7 +35,9 @@ pub(crate) mod kept;
 pub(crate) mod list;
 mod long_polls;
 pub(crate) mod park;
+mod poll_clock;
 mod queues;
+mod quiet;
 pub(crate) mod tick;
 pub(crate) mod timers;
 

@@ -14,7 +14,8 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Core;
-use super::tick::{POLLS_PER_LOOK, PollClock, Root};
+use super::poll_clock::PollClock;
+use super::tick::{POLLS_PER_LOOK, Root};
 use crate::task::queues::DEFAULT;
 
 /// One turn.
@@ -144,7 +145,7 @@ impl CpuCheck {
 
 impl Slice {
     fn polled(&mut self, clock: &mut PollClock<'_>, woken: Option<u32>) {
-        clock.polled(woken);
+        clock.polled(woken, 0);
         let took = clock.now().saturating_sub(self.poll_began);
         self.polls += 1;
         self.ns += took;

@@ -79,6 +79,8 @@ pub(crate) async fn noted<F: Future + Unpin>(what: Note, mut future: F) -> F::Ou
 
 /// Schedules the task that `waker` names behind the next turn of the loop that runs; a stranger's waker is
 /// called at once.
+// Not inlined: it would keep the small futures around it from that.
+#[inline(never)]
 pub(crate) fn give_way(waker: &Waker) {
     let word = Word::of_waker(waker);
     if !word.is_some_and(|word| with_tasks(|tasks| tasks.give_way(word)).unwrap_or(false)) {

@@ -38,6 +38,7 @@ pub(crate) mod served;
 mod turns;
 
 pub(crate) use look::Whose;
+pub(crate) use turns::Begun;
 
 /// The main future's slot.
 pub(crate) const ROOT: u32 = 0;
@@ -271,12 +272,7 @@ impl Tasks {
     /// Takes the first entry out of the run queue.
     #[inline]
     pub(crate) fn pick(&self) -> Option<Next> {
-        let inner = &mut *self.inner.borrow_mut();
-        let slot = inner.ready.pop()?;
-        if let Some(later) = inner.ready.ahead(TASKS_AHEAD) {
-            inner.prefetch(later);
-        }
-        Some(inner.picked(slot))
+        self.inner.borrow_mut().pick()
     }
 
     /// Polls it, or ends it if it was cancelled. If its future panics so does this: see
@@ -524,6 +520,15 @@ impl Entry {
 }
 
 impl Inner {
+    #[inline]
+    fn pick(&mut self) -> Option<Next> {
+        let slot = self.ready.pop()?;
+        if let Some(later) = self.ready.ahead(TASKS_AHEAD) {
+            self.prefetch(later);
+        }
+        Some(self.picked(slot))
+    }
+
     /// What has come out of a line.
     #[inline]
     fn picked(&mut self, slot: u32) -> Next {

@@ -4,18 +4,21 @@
 //! poll does, is the table's.
 
 use super::served::SEVERAL;
-use super::{Inner, Tasks};
+use super::{Inner, Next, Tasks};
 use crate::task::waker::Word;
 
 impl Tasks {
     /// Schedules the task that a waker names behind the next turn. `false` if it is none of these.
+    #[inline]
     pub(crate) fn give_way(&self, word: Word) -> bool {
-        if word.core() != self.lease.id {
+        // Nearly always the one that is running, whose word needs no further look.
+        let running = word == self.running.get();
+        if !running && word.core() != self.lease.id {
             return false;
         }
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return false };
-        let ours = entry.is_live(word);
+        let ours = running || entry.is_live(word);
         if ours && entry.scheduled == 0 {
             entry.scheduled = self.stamp.get();
             inner.gave_way.push(word.slot());
@@ -46,16 +49,31 @@ impl Tasks {
         }
     }
 
-    /// [`end_turn`](Self::end_turn), [`begin_turn`](Self::begin_turn) and [`gave_way`](Self::gave_way)
-    /// in one. A turn that was begun like this and not taken may be begun again.
+    /// [`end_turn`](Self::end_turn) after a whole turn, [`begin_turn`](Self::begin_turn), and the first pick
+    /// of it, in one. None where nobody is ready, or more are than `most` with those who gave way: then the
+    /// turn has not begun.
     #[inline]
-    pub(crate) fn next_turn(&self, n: usize, whole: bool) -> (usize, usize) {
+    pub(crate) fn next_turn(&self, gave_way: usize, most: usize) -> Option<Begun> {
         let inner = &mut *self.inner.borrow_mut();
-        if n > 0 {
-            inner.end_turn(n, whole);
+        if gave_way > 0 {
+            inner.end_turn(gave_way, true);
         }
-        (inner.begin_turn(), inner.gave_way.len())
+        let (ready, gave_way) = (inner.begin_turn(), inner.gave_way.len());
+        if ready + gave_way > most {
+            return None;
+        }
+        Some(Begun { first: inner.pick()?, left: ready.saturating_sub(1), gave_way })
     }
+}
+
+/// A turn.
+pub(crate) struct Begun {
+    /// Who is polled first.
+    pub(crate) first: Next,
+    /// How many are polled after that one.
+    pub(crate) left: usize,
+    /// For [`end_turn`](Tasks::end_turn).
+    pub(crate) gave_way: usize,
 }
 
 impl Inner {
