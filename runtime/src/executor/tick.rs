@@ -3,8 +3,9 @@
 //! Owns the order of its steps and the budget of its run queue. Reasons for the order: mail first, since it
 //! only marks tasks; completions before timers, so that what arrived in time beats its own deadline; both
 //! before the run queue, so that no self-waking task keeps I/O or timers out; one enter at the end, which
-//! submits what the tasks asked for and, if nothing is left to do, parks. A turn comes in two parts, all that
-//! is done and the sleep, so that whoever steps many cores can stop between them; [`Core::tick`] is both.
+//! submits what the tasks asked for and, if nothing is left to do, parks, or leaves that to one of its own
+//! ([`park`](super::park)). A turn comes in two parts, all that is done and the sleep, so that whoever steps
+//! many cores can stop between them; [`Core::tick`] is both.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
