@@ -235,8 +235,10 @@ impl AsFd for Held {
 
 impl Receiver for Held {
     #[inline]
-    fn received(&self, bytes: u32, at_once: bool) {
-        self.0.pace.set(self.0.pace.get().after(bytes as usize, at_once));
+    fn received(&self, bytes: u32, at_once: bool) -> bool {
+        let pace = self.0.pace.get();
+        self.0.pace.set(pace.after(bytes as usize, at_once));
+        pace.may_be_many(bytes as usize)
     }
 
     #[inline]

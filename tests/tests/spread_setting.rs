@@ -1,5 +1,6 @@
 //! The setting `accept_spread`: each value does what it says, and what the kernel can't is stepped down in words.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -43,8 +44,11 @@ fn served(way: AcceptSpread, cpus: [usize; 2], from: &[usize]) -> Served {
                     let accepted = match next {
                         Ok(Ok(accepted)) => accepted,
                         // The core that accepts may have ended first, at the same word.
-                        Ok(Err(e)) if graceful.is_ready() => panic!("{e}"),
-                        _ => break,
+                        Ok(Err(e)) if e.kind() == ErrorKind::BrokenPipe && !graceful.is_ready() => {
+                            break;
+                        }
+                        Ok(Err(e)) => panic!("{e}"),
+                        Err(_) => break,
                     };
                     kept.push(accepted);
                     tell.send(core.index()).unwrap();
@@ -128,6 +132,7 @@ fn spread_setting_least_connections_gives_to_whoever_has_the_fewest() {
                 let mut acceptor = acceptors.join(&core).unwrap();
                 if core.index() == 0 {
                     let (addr, counts) = (acceptors.addr(), counts.clone());
+                    let graceful = graceful.clone();
                     drop(coreloop::spawn_blocking(move || {
                         for i in 1..=9 {
                             let _client = StdStream::connect(addr).unwrap();
@@ -143,7 +148,13 @@ fn spread_setting_least_connections_gives_to_whoever_has_the_fewest() {
                 let mut kept = Vec::new();
                 while let Ok(accepted) = here.stopping().run(acceptor.accept()).await {
                     // The core that deals may have ended before this one is told to stop.
-                    let Ok(accepted) = accepted else { break };
+                    let accepted = match accepted {
+                        Ok(accepted) => accepted,
+                        Err(e) if e.kind() == ErrorKind::BrokenPipe && !graceful.is_ready() => {
+                            break;
+                        }
+                        Err(e) => panic!("{e}"),
+                    };
                     if core.index() == 0 {
                         kept.push(accepted);
                     } else {

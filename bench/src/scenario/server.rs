@@ -214,7 +214,9 @@ async fn serve(core: Core, job: Arc<Job>) -> Option<Metered> {
     match ended {
         Either::First(()) => Some(meter.stop(&core).await),
         // The core that accepts for all may hear of the end first.
-        Either::Second(_) if !job.graceful.is_ready() => Some(meter.stop(&core).await),
+        Either::Second(e) if e.kind() == io::ErrorKind::BrokenPipe && !job.graceful.is_ready() => {
+            Some(meter.stop(&core).await)
+        }
         Either::Second(error) => fail(format!("accepting on {}: {error}", job.addr)),
     }
 }

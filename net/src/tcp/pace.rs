@@ -86,6 +86,12 @@ impl Pace {
         }
     }
 
+    /// Whether a message of `len` bytes could as well have come by a receive for many.
+    #[inline]
+    pub(crate) fn may_be_many(self, len: usize) -> bool {
+        self.waits <= FIRST && !is_large(len)
+    }
+
     /// A message of `len` bytes came.
     #[inline]
     pub(crate) fn after(self, len: usize, at_once: bool) -> Self {

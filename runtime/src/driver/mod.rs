@@ -300,7 +300,9 @@ fn make_pool(
     report: &mut RingReport,
 ) -> Result<Rc<Pool>, StartError> {
     if report.in_force.contains(Feature::BufferRing) {
-        match Pool::register(ring, config, metrics) {
+        let in_force = &report.in_force;
+        let sees = in_force.contains(Feature::DeferTaskrun) && !in_force.contains(Feature::SqPoll);
+        match Pool::register(ring, config, metrics, sees) {
             Ok(pool) => {
                 report.buffers = config.count;
                 report.buffer_size = config.size;

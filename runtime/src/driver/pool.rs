@@ -95,11 +95,12 @@ struct Member {
 }
 
 impl Pool {
-    /// Maps the buffers and makes them known to the ring.
+    /// Maps the buffers and makes them known to the ring. `sees` as for [`Ways::new`].
     pub(crate) fn register(
         ring: &Ring,
         config: &PoolConfig,
         metrics: &Arc<Recorder>,
+        sees: bool,
     ) -> io::Result<Self> {
         let entries = config.count.next_power_of_two();
         let stride = (config.size as usize).next_multiple_of(64) + STRIDE_SKEW;
@@ -121,7 +122,7 @@ impl Pool {
         let op = abi::register::PBUF_RING;
         // SAFETY: one live buf_reg; the pages that it names stay mapped until unregistered or leaked.
         unsafe { ring.register(op, ptr::from_mut(&mut reg).cast(), 1) }?;
-        let pool = Self::new(Some(provided), config, metrics.clone());
+        let pool = Self::new(Some(provided), config, metrics.clone(), sees);
         pool.spare.replace((0..config.count).rev().map(|bid| bid as u16).collect());
         pool.circulate(config.count.min(CIRCULATING_MIN));
         Ok(pool)
@@ -129,10 +130,15 @@ impl Pool {
 
     /// A pool without a ring: receives bring memory of their own.
     pub(crate) fn without_ring(config: &PoolConfig, metrics: &Arc<Recorder>) -> Self {
-        Self::new(None, config, metrics.clone())
+        Self::new(None, config, metrics.clone(), false)
     }
 
-    fn new(ring: Option<Provided>, config: &PoolConfig, metrics: Arc<Recorder>) -> Self {
+    fn new(
+        ring: Option<Provided>,
+        config: &PoolConfig,
+        metrics: Arc<Recorder>,
+        sees: bool,
+    ) -> Self {
         Self {
             ring,
             size: config.size,
@@ -147,7 +153,7 @@ impl Pool {
             metrics,
             members: RefCell::default(),
             waiters: RefCell::default(),
-            ways: Ways::default(),
+            ways: Ways::new(sees),
         }
     }
 

@@ -21,10 +21,14 @@ const TRUSTED: u32 = 256;
 /// Windows with waits that are let pass after one without: a pause of the peers is no reason.
 const PATIENCE: u32 = 8;
 
-/// Windows that a trial waits at most for those that are armed for many to end.
-const DRAINS_MAX: u32 = 96;
+/// Windows that a trial waits at most for those that are armed for many to end, as they do by themselves
+/// and are not armed anew: enough for 65,000 connections with 64 messages each. Users of the ops may arm
+/// what they like for ever.
+const DRAINS_MAX: u32 = 4096;
 
 pub(crate) struct Ways {
+    /// Whether completions come by enters alone, so that anything can be told from when they come.
+    sees: bool,
     /// Whether the kernel knows a limit of a receive that goes on; known when it refused one.
     no_limit: Cell<bool>,
     /// Reaps and waits so far.
@@ -33,8 +37,10 @@ pub(crate) struct Ways {
     judges: Cell<bool>,
     /// Whether connections may be armed for many.
     many: Cell<bool>,
-    /// Windows until the next trial, or that the trial may still take.
+    /// Windows until the next trial.
     left: Cell<u32>,
+    /// Windows that this trial has waited for those that were armed.
+    drained: Cell<u32>,
     /// Windows with waits that are still let pass.
     patience: Cell<u32>,
     /// Of this window: messages that were there, that were waited for, and that came unasked.
@@ -43,23 +49,25 @@ pub(crate) struct Ways {
     unasked: Cell<u32>,
 }
 
-impl Default for Ways {
-    fn default() -> Self {
+impl Ways {
+    /// Of a ring whose completions come by enters alone, or (not `sees`) whenever they like: then every
+    /// message counts as waited for, and there are no trials.
+    pub(super) fn new(sees: bool) -> Self {
         Self {
+            sees,
             no_limit: Cell::new(false),
             steps: Cell::new(0),
             judges: Cell::new(false),
             many: Cell::new(true),
             left: Cell::new(FIRST_TRIAL),
+            drained: Cell::new(0),
             patience: Cell::new(0),
             at_once: Cell::new(0),
             waited: Cell::new(0),
             unasked: Cell::new(0),
         }
     }
-}
 
-impl Ways {
     /// An enter was made. What one brings that may have waited was waited for, as far as can be told.
     #[inline]
     pub(super) fn entered(&self, may_wait: bool) {
@@ -84,13 +92,13 @@ impl Ways {
     /// Whether a completion that is being reaped came without a wait since then.
     #[inline]
     pub(crate) fn was_there(&self, asked: u32) -> bool {
-        self.steps.get() == asked
+        self.sees && self.steps.get() == asked
     }
 
     /// Of a receive that the next enter submits it matters whether it has to wait.
     #[inline]
     pub(crate) fn judge(&self) {
-        self.judges.set(true);
+        self.judges.set(self.sees);
     }
 
     /// Whether the next enter is to be one that does not wait.
@@ -131,21 +139,26 @@ impl Ways {
     fn end_window(&self) {
         let (at_once, waited) = (self.at_once.take(), self.waited.take());
         let unasked = self.unasked.take();
-        let left = self.left.get();
+        let (left, drained) = (self.left.get(), self.drained.get());
+        if !self.sees {
+            return;
+        }
         if self.many.get() {
             self.many.set(left > 0);
-            self.left.set(if left > 0 { left - 1 } else { DRAINS_MAX });
-        } else if unasked > WINDOW / 8 && left > 0 {
+            self.left.set(left.saturating_sub(1));
+        } else if unasked > WINDOW / 8 && drained < DRAINS_MAX {
             // Those that were armed before the trial still set the pace.
-            self.left.set(left - 1);
-        } else if at_once >= waited / 3 {
-            self.left.set(0);
+            self.drained.set(drained + 1);
+        } else if unasked <= WINDOW / 8 && at_once * 3 >= waited {
+            self.drained.set(0);
             self.patience.set(PATIENCE);
         } else if self.patience.get() > 0 {
             self.patience.set(self.patience.get() - 1);
         } else {
             self.many.set(true);
-            self.left.set(TRUSTED);
+            // A trial among many connections takes long: the time between two is more than that.
+            self.left.set(TRUSTED.max(drained * 3));
+            self.drained.set(0);
         }
     }
 
@@ -173,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_the_next_reap_brings_was_there_unless_somebody_waited() {
-        let ways = Ways::default();
+        let ways = Ways::new(true);
         let reaped = |between: &dyn Fn(&Ways)| {
             let asked = ways.asks();
             between(&ways);
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_core_tries_whether_single_receives_find_something() {
-        let ways = Ways::default();
+        let ways = Ways::new(true);
         windows(&ways, FIRST_TRIAL, |w, _| w.received_unasked());
         assert!(ways.many());
         windows(&ways, 1, |w, _| w.received_unasked());
@@ -207,7 +220,7 @@ mod tests {
 
     #[test]
     fn where_they_wait_connections_are_armed_for_many_until_the_next_trial() {
-        let ways = Ways::default();
+        let ways = Ways::new(true);
         windows(&ways, FIRST_TRIAL + 1, |w, _| w.received(false));
         assert!(!ways.many());
         windows(&ways, 1, |w, i| w.received(i % 5 == 0));
@@ -219,11 +232,48 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_ends_also_if_many_stay_armed() {
-        let ways = Ways::default();
+    fn a_trial_lasts_until_those_that_were_armed_have_ended() {
+        let ways = Ways::new(true);
+        windows(&ways, FIRST_TRIAL + 1, |w, _| w.received_unasked());
+        windows(
+            &ways,
+            200,
+            |w, i| if i % 4 == 0 { w.received(true) } else { w.received_unasked() },
+        );
+        assert!(!ways.many(), "whatever some say by then");
+        windows(&ways, 1, |w, _| w.received(false));
+        assert!(ways.many());
+        windows(&ways, 600, |w, _| w.received_unasked());
+        assert!(ways.many(), "the next one comes after three times as long");
+        windows(&ways, 1, |w, _| w.received_unasked());
+        assert!(!ways.many());
+    }
+
+    #[test]
+    fn a_trial_that_shows_nothing_ends() {
+        let ways = Ways::new(true);
         windows(&ways, FIRST_TRIAL + 1 + DRAINS_MAX, |w, _| w.received_unasked());
         assert!(!ways.many());
-        windows(&ways, 1, |w, i| if i % 2 == 0 { w.received_unasked() } else { w.received(false) });
-        assert!(ways.many(), "by what there is to see");
+        windows(&ways, 1, |w, _| w.received_unasked());
+        assert!(ways.many(), "nobody found anything");
+    }
+
+    #[test]
+    fn a_few_that_were_there_do_not_speak_for_all() {
+        let ways = Ways::new(true);
+        windows(&ways, FIRST_TRIAL + 1, |w, _| w.received_unasked());
+        windows(&ways, 1, |w, i| w.received(i % 4 == 3 && i < 1000));
+        assert!(ways.many(), "250 of 1,024 are less than a quarter");
+    }
+
+    #[test]
+    fn where_nothing_can_be_told_nothing_is_tried() {
+        let ways = Ways::new(false);
+        windows(&ways, 1_000, |w, _| w.received_unasked());
+        assert!(ways.many());
+        let asked = ways.asks();
+        ways.judge();
+        ways.moves_on();
+        assert!(!ways.is_judging() && !ways.was_there(asked));
     }
 }

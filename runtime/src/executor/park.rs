@@ -41,6 +41,7 @@ impl Core {
         if !self.driver.may_wait() {
             // The kernel turned an early flush away: what waits for room would wait for ever.
             if self.driver.submit_and_wait(0, None) == Entered::Pressed && !self.has_work() {
+                self.driver.pool().ways().moves_on();
                 self.kernel.pause(PRESSED_PAUSE);
             }
             return None;
@@ -187,6 +188,7 @@ impl Core {
         if entered == Entered::Pressed && !self.has_work() {
             // The kernel is short of memory for now. Without a pause this would spin; a timer or a wake
             // may come late by as much.
+            self.driver.pool().ways().moves_on();
             self.kernel.pause(PRESSED_PAUSE);
         }
     }

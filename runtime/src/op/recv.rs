@@ -29,9 +29,12 @@ pub trait LateBytes: AsFd + 'static {
 /// Who hears how a receive went.
 pub trait Receiver: AsFd + 'static {
     /// So many bytes arrived in a buffer; `at_once` if they came with the enter that submitted the
-    /// receive, and the core did not wait: they were there before they were asked for. Must not wait.
-    fn received(&self, bytes: u32, at_once: bool) {
+    /// receive, and the core did not wait: they were there before they were asked for. Whether that says
+    /// anything about which way of receiving pays on this core: it does of messages that could as well
+    /// have come by a [`RecvMany`](super::RecvMany). Must not wait.
+    fn received(&self, bytes: u32, at_once: bool) -> bool {
         let _ = (bytes, at_once);
+        false
     }
 
     /// What is known of the bytes of a receive that is made now. Must not wait.
@@ -76,7 +79,8 @@ pub struct RecvChunk<H> {
 }
 
 impl<H: Receiver> RecvChunk<H> {
-    fn new(socket: H, member: &Membership) -> Self {
+    /// One, and whether it matters if it has to wait.
+    fn new(socket: H, member: &Membership) -> (Self, bool) {
         let outlook = socket.outlook();
         let chunk = match outlook {
             Outlook::There => member.pool().take_spare(),
@@ -84,16 +88,22 @@ impl<H: Receiver> RecvChunk<H> {
         };
         // One for whom there is no spare buffer is a plain one, and is asked about like those.
         let asks = outlook == Outlook::Asked || outlook == Outlook::There && chunk.is_none();
-        if asks && member.pool().has_ring() {
-            member.pool().ways().judge();
-        }
-        Self {
+        let op = Self {
             socket,
             pool: member.pool().clone(),
             chunk,
             member: member.id(),
             asked: member.pool().ways().asks(),
             missed: false,
+        };
+        (op, asks && member.pool().has_ring())
+    }
+
+    /// So many bytes have come.
+    #[inline]
+    fn received(&self, bytes: u32, at_once: bool) {
+        if bytes > 0 && self.socket.received(bytes, at_once) {
+            self.pool.ways().received(at_once);
         }
     }
 }
@@ -122,8 +132,7 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
         if let Some(bid) = cqe.buffer() {
             let at_once = self.pool.ways().was_there(self.asked);
             self.chunk = self.pool.clone().received(bid, len, self.member);
-            self.pool.ways().received(at_once);
-            self.socket.received(len, at_once);
+            self.received(len, at_once);
         } else if let Some(named) = named {
             let there = !named.is_copy();
             if len == 0 {
@@ -133,9 +142,8 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
             }
             if self.missed {
                 self.socket.missed();
-            } else if there && len > 0 {
-                self.pool.ways().received(true);
-                self.socket.received(len, true);
+            } else if there {
+                self.received(len, true);
             }
         }
     }
@@ -238,7 +246,10 @@ impl Submitter {
         if !self.has_member(member) {
             return Err(Err(stranger()));
         }
-        self.start(RecvChunk::new(socket, member))
+        let (op, judged) = RecvChunk::new(socket, member);
+        let started = self.start(op);
+        self.judge(judged);
+        started
     }
 
     /// As [`recv_chunk`](Self::recv_chunk), with the waker of a task that waits for it from now on.
@@ -255,7 +266,19 @@ impl Submitter {
         if !self.has_member(member) {
             return Err(Err(stranger()));
         }
-        self.start_for(RecvChunk::new(socket, member), waker)
+        let (op, judged) = RecvChunk::new(socket, member);
+        let started = self.start_for(op, waker);
+        self.judge(judged);
+        started
+    }
+
+    /// Of the receive that was started just now it matters whether it has to wait. Not before it is written:
+    /// a full queue may be entered for it.
+    #[inline]
+    fn judge(&self, judged: bool) {
+        if judged {
+            self.driver.pool().ways().judge();
+        }
     }
 
     #[inline]

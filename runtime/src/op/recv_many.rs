@@ -70,7 +70,9 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
     unsafe fn completed(&mut self, cqe: Cqe) -> ControlFlow<()> {
         let Some(bid) = cqe.buffer() else { return ControlFlow::Continue(()) };
         let len = cqe.result().unwrap_or(0);
-        self.pool.ways().received_unasked();
+        if len > 0 {
+            self.pool.ways().received_unasked();
+        }
         let chunk = self.pool.clone().received(bid, len, self.member);
         if self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty()) {
             self.first = chunk;
