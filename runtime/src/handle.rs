@@ -219,11 +219,50 @@ impl Handle {
         Ok(handle)
     }
 
+    /// As [`ask`](Self::ask), again and again until `f` has an answer: the core looks after its tasks between.
+    /// It is not asked any more once nobody waits for the answer.
+    pub(crate) fn ask_in_slices<T: Send + 'static>(
+        &self,
+        core: usize,
+        f: impl FnMut(&executor::Core) -> Option<T> + Send + 'static,
+    ) -> Result<RemoteJoinHandle<T>, PostError> {
+        let (promise, handle) = promise(Location::caller());
+        let ask = Slices { handle: self.clone(), core, f, promise };
+        self.call_soon_threadsafe(core, move || ask.next())?;
+        Ok(handle)
+    }
+
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
     /// [`Runtime::run`](crate::Runtime::run) then gives [`RunError::Stopped`](crate::RunError). It
     /// does nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
     pub fn stop(&self) {
         self.peers.stop.ask();
+    }
+}
+
+/// A question whose answer takes a core several turns.
+struct Slices<T, F> {
+    handle: Handle,
+    core: usize,
+    f: F,
+    promise: Promise<T>,
+}
+
+impl<T, F> Slices<T, F>
+where
+    T: Send + 'static,
+    F: FnMut(&executor::Core) -> Option<T> + Send + 'static,
+{
+    fn next(mut self) {
+        if Arc::strong_count(&self.promise.shared) == 1 {
+            return;
+        }
+        match context::with_core(&mut self.f) {
+            Some(Some(answer)) => self.promise.keep(Ok(answer)),
+            // One closure for each question that waits: as many as were taken with room.
+            Some(None) => self.handle.clone().post_anyway(self.core, Box::new(move || self.next())),
+            None => {}
+        }
     }
 }
 

@@ -252,16 +252,23 @@ impl Driver {
         self.slots.live()
     }
 
-    /// Every op that somebody waits for: by whom, what it does, on which descriptor.
-    pub(crate) fn each_waiting(&self, mut f: impl FnMut(&Waker, &'static str, Option<RawFd>)) {
-        for key in self.slots.keys() {
-            let Some(slot) = self.slots.get(key) else { continue };
-            let waker = slot.waker.take();
-            if let Some(waker) = &waker {
-                f(waker, abi::opcode::name(slot.opcode.get()), slot.fd());
-            }
-            slot.waker.set(waker);
+    /// Places of ops that there are, used or free.
+    pub(crate) fn places(&self) -> u32 {
+        self.slots.places()
+    }
+
+    /// The op in `place`, if there is one that somebody waits for: by whom, what it does, on which descriptor.
+    pub(crate) fn waiting_at(
+        &self,
+        place: u32,
+        f: impl FnOnce(&Waker, &'static str, Option<RawFd>),
+    ) {
+        let Some(slot) = self.slots.used(place) else { return };
+        let waker = slot.waker.take();
+        if let Some(waker) = &waker {
+            f(waker, abi::opcode::name(slot.opcode.get()), slot.fd());
         }
+        slot.waker.set(waker);
     }
 
     /// Sets the time that submissions of this tick are stamped with.

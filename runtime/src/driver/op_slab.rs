@@ -273,6 +273,16 @@ impl OpSlab {
         slot.waker.take()
     }
 
+    /// Slots that were ever used: the bound of their indices.
+    pub(crate) fn places(&self) -> u32 {
+        self.written.get()
+    }
+
+    /// The slot at an index, unless it is Free.
+    pub(crate) fn used(&self, index: u32) -> Option<&Slot> {
+        self.at(index).filter(|slot| slot.state.get() != State::Free)
+    }
+
     /// Keys of all ops that are not Free.
     pub(crate) fn keys(&self) -> Vec<Key> {
         let live = (0..self.written.get()).filter_map(|index| {

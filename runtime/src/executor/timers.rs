@@ -164,10 +164,17 @@ impl Timers {
         Some(tick.saturating_mul(self.resolution_ns))
     }
 
-    /// Every timer that is set: its deadline in ns, rounded up to the wheel's ticks, and whom it wakes.
-    pub(crate) fn each(&self, mut f: impl FnMut(u64, &Waker)) {
-        let wheel = self.wheel.borrow();
-        wheel.iter().for_each(|(tick, waker)| f(tick.saturating_mul(self.resolution_ns), waker));
+    /// Places of timers that there are, used or free.
+    pub(crate) fn places(&self) -> u32 {
+        self.wheel.borrow().places()
+    }
+
+    /// The timer in `place`, if one is set there: its deadline in ns, rounded up to the wheel's ticks, and whom
+    /// it wakes.
+    pub(crate) fn at(&self, place: u32, f: impl FnOnce(u64, &Waker)) {
+        if let Some((tick, waker)) = self.wheel.borrow().at(place) {
+            f(tick.saturating_mul(self.resolution_ns), waker);
+        }
     }
 
     /// Timers that are set.

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::executor::context;
+use crate::executor::list::Look;
 use crate::handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
 use crate::metrics::Snapshot;
 use crate::spawn::yield_now;
@@ -23,7 +24,13 @@ pub struct TaskList {
     pub tasks: Vec<TaskInfo>,
     /// Tasks that were left out, because no more were asked for.
     pub left_out: usize,
+    /// Where these go on, for [`Handle::tasks_from`]; none if no task was left out.
+    pub rest: Option<TaskPlace>,
 }
+
+/// A place in a core's list of tasks: the beginning by default, others are in [`TaskList::rest`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskPlace(u32);
 
 impl Handle {
     /// What core `core` did so far, from any thread, at once: the core is not asked, and not held up. What
@@ -127,7 +134,10 @@ impl Handle {
     }
 
     /// The tasks of core `core`, at most `max` of them: asks it, and waits for the answer. On any loop, or on
-    /// none. The core reads all its operations and timers for it: for a look by a person.
+    /// none. The core reads all its tasks, operations and timers for it: for a look by a person. It does so
+    /// in slices of at most some 50 µs between which it runs its tasks, so that these come and go meanwhile:
+    /// one that is there all the while is listed once, and a list of several slices may show a wait of a
+    /// task that has gone on since.
     ///
     /// # Cancel safety
     /// Nothing is lost: a core that was asked answers, and its answer is dropped.
@@ -147,7 +157,42 @@ impl Handle {
     /// .unwrap();
     /// ```
     pub async fn tasks(&self, core: usize, max: usize) -> Result<TaskList, PostError> {
-        self.ask(core, move |core| list(core, max))?.await.map_err(gone)
+        self.tasks_from(core, TaskPlace::default(), max).await
+    }
+
+    /// As [`tasks`](Self::tasks), from a place on: very many tasks are read page by page, in little memory. A
+    /// task that is there from the first page to the last is on one of them.
+    ///
+    /// # Cancel safety
+    /// As there.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// use coreloop::{Handle, TaskPlace, spawn, time::sleep};
+    /// use std::time::Duration;
+    /// coreloop::run(async {
+    ///     let _naps: Vec<_> = (0..25).map(|_| spawn(sleep(Duration::from_secs(3600)))).collect();
+    ///     let (handle, mut tasks) = (Handle::current(), 0);
+    ///     let mut place = Some(TaskPlace::default());
+    ///     while let Some(from) = place {
+    ///         let page = handle.tasks_from(0, from, 10).await.unwrap();
+    ///         assert!(page.tasks.len() <= 10);
+    ///         tasks += page.tasks.len();
+    ///         place = page.rest;
+    ///     }
+    ///     assert_eq!(tasks, 26);
+    /// })
+    /// .unwrap();
+    /// ```
+    pub async fn tasks_from(
+        &self,
+        core: usize,
+        from: TaskPlace,
+        max: usize,
+    ) -> Result<TaskList, PostError> {
+        self.ask_in_slices(core, list(from, max))?.await.map_err(gone)
     }
 
     /// The tasks of every core, at most `max` of each; waits for the answers for `limit` at most.
@@ -161,7 +206,7 @@ impl Handle {
     /// # Panics
     /// Outside a running loop; there is [`all_tasks_blocking`](Self::all_tasks_blocking).
     pub async fn all_tasks(&self, max: usize, limit: Duration) -> Vec<Result<TaskList, PostError>> {
-        let asked = self.ask_all(move |core| list(core, max));
+        let asked = self.ask_all_for_tasks(max);
         let until = Deadline::after(limit);
         let mut lists = Vec::with_capacity(asked.len());
         for answer in asked {
@@ -190,7 +235,7 @@ impl Handle {
     ) -> Vec<Result<TaskList, PostError>> {
         no_loop_here("all_tasks_blocking");
         let until = Deadline::after(limit);
-        let asked = self.ask_all(move |core| list(core, max)).into_iter();
+        let asked = self.ask_all_for_tasks(max).into_iter();
         asked
             .map(|answer| match answer?.join_within(until.left()) {
                 Some(answer) => answer.map_err(gone),
@@ -205,6 +250,11 @@ impl Handle {
     ) -> Vec<Result<RemoteJoinHandle<T>, PostError>> {
         (0..self.cores()).map(|core| self.ask(core, f.clone())).collect()
     }
+
+    fn ask_all_for_tasks(&self, max: usize) -> Vec<Result<RemoteJoinHandle<TaskList>, PostError>> {
+        let each = 0..self.cores();
+        each.map(|core| self.ask_in_slices(core, list(TaskPlace::default(), max))).collect()
+    }
 }
 
 /// The closures of this file don't panic: one that gave no answer was dropped unrun, as its core ended.
@@ -212,11 +262,20 @@ fn gone(_: RemoteError) -> PostError {
     PostError::CoreGone
 }
 
-fn list(core: &crate::executor::Core, max: usize) -> TaskList {
-    let mut tasks = core.all_tasks();
-    let left_out = tasks.len().saturating_sub(max);
-    tasks.truncate(max);
-    TaskList { core: core.index(), tasks, left_out }
+/// The slices of a look at a core's tasks.
+fn list(
+    from: TaskPlace,
+    max: usize,
+) -> impl FnMut(&crate::executor::Core) -> Option<TaskList> + Send + 'static {
+    let mut look = Look::new(from.0, max);
+    move |core| {
+        look.slice(core).then(|| TaskList {
+            core: core.index(),
+            rest: look.rest().map(TaskPlace),
+            left_out: look.left_out,
+            tasks: std::mem::take(&mut look.found),
+        })
+    }
 }
 
 /// Until when the answers of several cores are waited for.

@@ -11,6 +11,6 @@ mod files;
 #[doc(hidden)]
 pub mod format;
 
-pub use ask::TaskList;
+pub use ask::{TaskList, TaskPlace};
 #[cfg(feature = "hlog")]
 pub use files::{HistogramFiles, Writing};

@@ -41,6 +41,7 @@ pub use report::Report;
 pub(crate) use set::Set;
 pub(crate) use table::{Tasks, Whose};
 pub use waker::TaskId;
+pub(crate) use waker::Word;
 
 /// Id of the task that is being polled; none outside a loop. The main future has one too.
 pub fn current_id() -> Option<TaskId> {

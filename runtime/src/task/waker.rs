@@ -124,6 +124,11 @@ impl TaskId {
         Self { core: word.core(), slot: word.slot(), generation: word.generation() }
     }
 
+    /// Its slot among those of its core.
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
+
     /// What it is printed as, a full stop between each two.
     pub(crate) fn parts(self) -> [u32; 3] {
         [self.core, self.slot, self.generation]

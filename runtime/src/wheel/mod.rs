@@ -144,9 +144,14 @@ impl<T> Wheel<T> {
         self.levels.first().map(|position| self.levels.slot(position).earliest)
     }
 
-    /// All timers that have neither fired nor been cancelled, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.slab.iter()
+    /// Places of timers, used or free.
+    pub(crate) fn places(&self) -> u32 {
+        self.slab.places()
+    }
+
+    /// The timer in `place`, if one is there that has neither fired nor been cancelled.
+    pub(crate) fn at(&self, place: u32) -> Option<(u64, &T)> {
+        self.slab.at(place)
     }
 
     /// Bytes that it takes.

@@ -69,9 +69,15 @@ impl<T> Slab<T> {
         self.entries.bytes()
     }
 
-    /// The live entries' deadlines and values.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        self.entries.iter().filter_map(|e| Some((e.deadline, e.value.as_ref()?)))
+    /// Entries, live or not.
+    pub(super) fn places(&self) -> u32 {
+        self.entries.len()
+    }
+
+    /// The deadline and the value of an entry, if it is live.
+    pub(super) fn at(&self, index: u32) -> Option<(u64, &T)> {
+        let entry = self.entries.get(index)?;
+        Some((entry.deadline, entry.value.as_ref()?))
     }
 
     /// The entry that the next timer gets.

@@ -25,10 +25,6 @@ impl<E> Table<E> {
         self.segments.iter().map(|segment| segment.capacity() * size_of::<E>()).sum()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &E> {
-        self.segments.iter().flatten()
-    }
-
     /// Adds an element, whose index is the length so far.
     pub(super) fn push(&mut self, element: E) {
         let (number, at) = locate(self.len);
@@ -99,7 +95,6 @@ mod tests {
         assert_eq!(&raw const table[0], first);
         assert!((0..10_000).all(|i| table[i] == i && table.get(i) == Some(&i)));
         assert_eq!((table.get(10_000), table.get(u32::MAX), table.len()), (None, None, 10_000));
-        assert!(table.iter().copied().eq(0..10_000));
         table[63] = 7;
         *table.get_mut(64).unwrap() = 8;
         assert_eq!((table[62], table[63], table[64], table[65]), (62, 7, 8, 65));

@@ -8,7 +8,6 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::Duration;
 
 use super::{AGE_UNIT_NS, GENERATION_MASK, Names, Picked, ROOT, Tasks};
@@ -150,47 +149,33 @@ impl Tasks {
         }
     }
 
-    /// Every task that has not ended, by slot, with those that wait for its end.
-    pub(crate) fn infos(&self) -> Vec<(u32, TaskInfo)> {
-        let table = self.inner.borrow().table.clone();
-        let mut infos = Vec::new();
-        let mut joins = Vec::new();
-        for (slot, entry) in (0..).zip(&table) {
-            let Some(task) = entry.task else { continue };
-            // SAFETY: a task in the table is live, and nothing in this loop ends one.
-            let header = unsafe { task.as_ref() };
-            if header.has(DONE) {
-                continue;
-            }
-            let state = match () {
-                () if slot == self.running.get().slot() => TaskState::Running,
-                () if entry.scheduled != 0 => TaskState::Ready,
-                () => TaskState::Waiting,
-            };
-            let info = self.info(header, state);
-            let waits = header.joined_by().and_then(|word| self.slot_of_word(word));
-            joins.extend(waits.map(|joiner| (joiner, info.id)));
-            infos.push((slot, info));
-        }
-        infos.insert(0, (ROOT, self.root_info()));
-        for (joiner, task) in joins {
-            self.add_wait(&mut infos, joiner, WaitsFor::Task(task));
-        }
-        infos
+    /// Slots that there are, of tasks or free; the main future's is the first.
+    pub(crate) fn slots(&self) -> u32 {
+        self.inner.borrow().table.len() as u32
     }
 
-    /// Adds what the task in `slot` waits for to its entry in [`infos`](Self::infos), unless it is running.
-    pub(crate) fn add_wait(&self, infos: &mut [(u32, TaskInfo)], slot: u32, wait: WaitsFor) {
-        if let Ok(at) = infos.binary_search_by_key(&slot, |(slot, _)| *slot)
-            && infos[at].1.state != TaskState::Running
-        {
-            infos[at].1.waits_for.push(wait);
+    /// What is known of the task in `slot`, if there is one that has not ended.
+    pub(crate) fn info_at(&self, slot: u32) -> Option<TaskInfo> {
+        if slot == ROOT {
+            return Some(self.root_info());
         }
+        let entry = *self.inner.borrow().table.get(slot as usize)?;
+        // SAFETY: a task in the table is live, and nothing here ends one.
+        let header = unsafe { entry.task?.as_ref() };
+        let state = match () {
+            () if slot == self.running.get().slot() => TaskState::Running,
+            () if entry.scheduled != 0 => TaskState::Ready,
+            () => TaskState::Waiting,
+        };
+        (!header.has(DONE)).then(|| self.info(header, state))
     }
 
-    /// The slot of the task that a waker names, if it is a task of these as it is now.
-    pub(crate) fn slot_of(&self, waker: &Waker) -> Option<u32> {
-        self.slot_of_word(Word::of_waker(waker)?)
+    /// The task in `slot`, if there is one that has not ended, and who waits for its end.
+    pub(crate) fn joined_at(&self, slot: u32) -> Option<(TaskId, Option<Word>)> {
+        let entry = *self.inner.borrow().table.get(slot as usize)?;
+        // SAFETY: as in `info_at`.
+        let header = unsafe { entry.task?.as_ref() };
+        (!header.has(DONE)).then(|| (TaskId::of(header.word), header.joined_by()))
     }
 
     fn slot_of_word(&self, word: Word) -> Option<u32> {
