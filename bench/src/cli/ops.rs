@@ -165,7 +165,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 fn max(text: &str) -> Result<u64, String> {
-    parse::count(text, parse::Range { min: 1, max: 100_000 })
+    parse::count(text, parse::Range { min: 1, max: 1_000_000 })
 }
 
 #[cfg(test)]

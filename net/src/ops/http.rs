@@ -1,7 +1,8 @@
 //! As much HTTP/1.1 as a scraper, a probe and a person with curl need.
 //!
-//! Owns reading the head of a request, and writing a whole answer. Invariants: a head is at most
-//! [`HEAD_MAX`] bytes and [`FIELDS_MAX`] fields, no request has a body, and each answer says how long it is.
+//! Owns reading the head of a request, and writing that of an answer. Invariants: a head is at most
+//! [`HEAD_MAX`] bytes and [`FIELDS_MAX`] fields, no request has a body, and each answer says where it ends, if
+//! only by the end of its connection to who knows no better (HTTP/1.0).
 //! Knows no socket, no clock but the one that it is given, and none of the pages.
 
 use std::fmt::Write as _;
@@ -25,6 +26,8 @@ pub(super) struct Request {
     pub(super) accept: String,
     /// Whether the connection may serve another request.
     pub(super) keep_alive: bool,
+    /// Whether an answer may come in chunks: HTTP/1.1.
+    pub(super) chunks: bool,
 }
 
 /// What the bytes so far make.
@@ -64,7 +67,7 @@ impl Status {
     }
 }
 
-/// An answer: its body is whole before its first byte goes out.
+/// An answer whose body is whole before its first byte goes out.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: Status,
@@ -90,24 +93,46 @@ impl Answer {
 
     /// Its head, up to and with the empty line.
     pub(super) fn head(&self, keep_alive: bool, now: SystemTime) -> String {
-        let mut head = format!(
-            "HTTP/1.1 {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
-            self.status.line(),
-            date(now),
-            self.content_type,
-            self.body.len(),
-        );
-        if self.status == Status::NotAllowed {
-            head.push_str("Allow: GET, HEAD\r\n");
-        }
-        head.push_str(if keep_alive {
-            "Connection: keep-alive\r\n\r\n"
-        } else {
-            "Connection: close\r\n\r\n"
-        });
-        head
+        head(self.status, self.content_type, Length::Bytes(self.body.len()), keep_alive, now)
     }
+}
+
+/// How the end of a body is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Length {
+    Bytes(usize),
+    Chunks,
+    /// The connection ends with it.
+    Connection,
+}
+
+/// The head of an answer, up to and with the empty line.
+pub(super) fn head(
+    status: Status,
+    content_type: &str,
+    length: Length,
+    keep_alive: bool,
+    now: SystemTime,
+) -> String {
+    let mut head = format!(
+        "HTTP/1.1 {}\r\nDate: {}\r\nContent-Type: {content_type}\r\n",
+        status.line(),
+        date(now),
+    );
+    match length {
+        Length::Bytes(bytes) => {
+            write!(head, "Content-Length: {bytes}\r\n").expect("a String takes everything");
+        }
+        Length::Chunks => head.push_str("Transfer-Encoding: chunked\r\n"),
+        Length::Connection => {}
+    }
+    head.push_str("Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+    if status == Status::NotAllowed {
+        head.push_str("Allow: GET, HEAD\r\n");
+    }
+    let ends = if keep_alive { "keep-alive" } else { "close" };
+    write!(head, "Connection: {ends}\r\n\r\n").expect("a String takes everything");
+    head
 }
 
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
@@ -158,7 +183,8 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         .map_or(target, |rest| rest.find('/').map_or("/", |at| &rest[at..]));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let (path, query) = (path.to_owned(), query.to_owned());
-    Parsed::Whole(Request { head_only, path, query, accept, keep_alive: !close }, len)
+    let chunks = request.version == Some(1);
+    Parsed::Whole(Request { head_only, path, query, accept, keep_alive: !close, chunks }, len)
 }
 
 impl Request {
@@ -232,11 +258,13 @@ mod tests {
         );
         assert_eq!(request.accept, "text/html,application/json,");
         assert!(request.keep_alive && !request.head_only && request.wants_json());
+        assert!(request.chunks);
         assert_eq!(request.parameter("core"), Some("1"));
         let text = "HEAD http://127.0.0.1:9100/livez HTTP/1.0\r\n\r\n";
         let request = whole(text);
         assert_eq!(request.path, "/livez");
         assert!(request.head_only && !request.keep_alive && !request.wants_json());
+        assert!(!request.chunks, "HTTP/1.0 knows none");
     }
 
     #[test]
@@ -288,6 +316,9 @@ mod tests {
         );
         assert!(head.contains("Content-Length: 3\r\n"), "{head}");
         assert!(head.ends_with("Connection: keep-alive\r\n\r\n"), "{head}");
+        let chunks = super::head(Status::Ok, JSON, Length::Chunks, true, UNIX_EPOCH);
+        assert!(chunks.contains("\r\nTransfer-Encoding: chunked\r\n"), "{chunks}");
+        assert!(!chunks.contains("Content-Length"), "{chunks}");
         let refused = Answer::of(Status::NotAllowed).head(false, UNIX_EPOCH);
         assert!(refused.contains("Allow: GET, HEAD\r\nConnection: close\r\n\r\n"), "{refused}");
     }

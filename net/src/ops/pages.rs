@@ -10,13 +10,14 @@ use std::time::Duration;
 use coreloop::config::Resolved;
 use coreloop::shutdown::Graceful;
 use coreloop::time::Instant;
-use coreloop::{CoreState, Handle, PostError, Snapshot, TaskList, yield_now};
+use coreloop::{CoreState, Handle, Snapshot, yield_now};
 use serde::Serialize;
 
 use super::doc::{self, SCHEMA_VERSION};
 use super::http::{Answer, JSON, PLAIN, Request, Status};
 use super::openmetrics::Format;
-use super::{metrics, process, tasks};
+use super::tasks::TaskPages;
+use super::{metrics, process};
 
 /// What a document without cores has in their place.
 const NO_CORES: &str = "\"cores\":[]";
@@ -33,13 +34,19 @@ pub(super) struct Pages {
     pub(super) asked: Cell<Option<Instant>>,
 }
 
+/// An answer that is whole, or one that is made while it is taken.
+pub(super) enum Reply {
+    Whole(Answer),
+    Tasks(Box<TaskPages>),
+}
+
 /// A core that has not answered is asked again so much later: what is posted to it waits in its queue.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Tasks of each core that `/tasks` lists, unless asked for another number.
 const TASKS: usize = 1000;
 /// The most that it can be asked for.
-const TASKS_MAX: usize = 100_000;
+const TASKS_MAX: usize = 1_000_000;
 
 const INDEX: &str = "\
 coreloop: what this process does
@@ -55,17 +62,20 @@ coreloop: what this process does
 ";
 
 impl Pages {
-    pub(super) async fn answer(&self, request: &Request) -> Answer {
-        match request.path.as_str() {
+    pub(super) async fn answer(&self, request: &Request) -> Reply {
+        Reply::Whole(match request.path.as_str() {
             "/" => Answer::text(Status::Ok, INDEX),
             "/metrics" => self.metrics(Format::asked(&request.accept)).await,
-            "/tasks" => self.tasks(request).await,
+            "/tasks" => match self.tasks(request).await {
+                Ok(pages) => return Reply::Tasks(Box::new(pages)),
+                Err(answer) => answer,
+            },
             "/config" => self.config(request),
             "/cores" => self.cores_json().await,
             "/livez" => self.live().await,
             "/readyz" => self.readiness(),
             _ => Answer::text(Status::NotFound, format!("there is no such page\n\n{INDEX}")),
-        }
+        })
     }
 
     async fn metrics(&self, format: Format) -> Answer {
@@ -134,10 +144,7 @@ impl Pages {
 
     async fn live(&self) -> Answer {
         let all = self.stats().await;
-        // Where another request asked a moment ago the cores have their time yet.
-        let asked = self.asked.get().filter(|asked| asked.elapsed() >= self.limit);
-        let silent = |core: &&Snapshot| asked.is_some_and(|asked| is_silent(core, asked));
-        let silent: Vec<&Snapshot> = all.iter().filter(silent).collect();
+        let silent: Vec<&Snapshot> = self.silent(&all).collect();
         if silent.is_empty() {
             return Answer::text(Status::Ok, "ok\n");
         }
@@ -166,43 +173,36 @@ impl Pages {
         Answer::text(Status::Unavailable, words)
     }
 
-    async fn tasks(&self, request: &Request) -> Answer {
-        let max = match number(request, "max", TASKS) {
-            Ok(max) => max.min(TASKS_MAX),
-            Err(answer) => return answer,
-        };
-        let only = match number(request, "core", usize::MAX) {
-            Ok(core) => (core != usize::MAX).then_some(core),
-            Err(answer) => return answer,
-        };
-        let cores = self.handle.cores();
-        if only.is_some_and(|core| core >= cores) {
-            let words = format!("no such core: there are {cores}, counted from 0\n");
-            return Answer::text(Status::NotFound, words);
-        }
-        let lists: Vec<(usize, Result<TaskList, PostError>)> = match only {
-            // A core that is known not to answer is not asked for the moment: see `stats`.
-            Some(core) => {
-                let asked = self.handle.tasks(core, max);
-                let answer = coreloop::time::timeout(self.limit, asked).await;
-                let limit = self.limit;
-                vec![(core, answer.unwrap_or(Err(PostError::NoAnswer { limit })))]
+    async fn tasks(&self, request: &Request) -> Result<TaskPages, Answer> {
+        let max = number(request, "max", TASKS)?.min(TASKS_MAX);
+        let only = number(request, "core", usize::MAX)?;
+        let count = self.handle.cores();
+        let cores = match only {
+            usize::MAX => 0..count,
+            core if core < count => core..core + 1,
+            _ => {
+                let words = format!("no such core: there are {count}, counted from 0\n");
+                return Err(Answer::text(Status::NotFound, words));
             }
-            None => self.handle.all_tasks(max, self.limit).await.into_iter().enumerate().collect(),
         };
-        let mut document = doc::Tasks {
-            schema_version: SCHEMA_VERSION,
-            pid: std::process::id(),
-            cores: Vec::with_capacity(lists.len()),
-        };
-        for (core, list) in lists {
-            document.cores.push(tasks::of_core(core, list));
-            yield_now().await;
-        }
-        if request.wants_json() {
-            return json(&document);
-        }
-        Answer::text(Status::Ok, tasks::text(&document))
+        // Of those that don't answer all are waited for together, and not again for each.
+        let all = self.stats().await;
+        let silent = self.silent(&all).filter_map(|core| core.core).collect();
+        Ok(TaskPages::new(
+            self.handle.clone(),
+            cores,
+            silent,
+            max,
+            self.limit,
+            request.wants_json(),
+        ))
+    }
+
+    /// Those of `all` that have had their time to answer, and did not.
+    fn silent<'a>(&self, all: &'a [Snapshot]) -> impl Iterator<Item = &'a Snapshot> {
+        // Where another request asked a moment ago the cores have their time yet.
+        let asked = self.asked.get().filter(|asked| asked.elapsed() >= self.limit);
+        all.iter().filter(move |core| asked.is_some_and(|asked| is_silent(core, asked)))
     }
 
     fn config(&self, request: &Request) -> Answer {

@@ -16,8 +16,9 @@ use coreloop::sync::Event;
 use coreloop::task::JoinHandle;
 use coreloop::time::Instant;
 
-use super::http::{self, Answer, Parsed, Request, Status};
-use super::pages::Pages;
+use super::http::{self, Answer, Length, Parsed, Request, Status};
+use super::pages::{Pages, Reply};
+use super::tasks::TaskPages;
 use crate::{TcpListener, TcpStream};
 
 /// Connections at a time.
@@ -119,9 +120,14 @@ async fn converse(
             }
             Next::End => return Ok(()),
         };
-        let answer = pages.answer(&request).await;
-        write(&mut stream, answer, request.head_only, request.keep_alive).await?;
-        if !request.keep_alive {
+        let keep_alive = match pages.answer(&request).await {
+            Reply::Whole(answer) => {
+                write(&mut stream, answer, request.head_only, request.keep_alive).await?;
+                request.keep_alive
+            }
+            Reply::Tasks(pages) => write_pieces(&mut stream, pages, &request).await?,
+        };
+        if !keep_alive {
             return linger(stream).await;
         }
     }
@@ -168,6 +174,51 @@ async fn write(
     let head = answer.head(keep_alive, SystemTime::now()).into_bytes();
     let body = if head_only { Vec::new() } else { answer.body.into_bytes() };
     stream.write_many(vec![head, body]).until(Instant::now() + WRITE).await?;
+    Ok(())
+}
+
+/// Each piece is made when the one before has been taken: of a page of any length no more than one of them is
+/// in memory. Whether the connection may serve another request.
+async fn write_pieces(
+    stream: &mut TcpStream,
+    mut pages: Box<TaskPages>,
+    request: &Request,
+) -> io::Result<bool> {
+    let keep_alive = request.keep_alive && request.chunks;
+    let length = if request.chunks { Length::Chunks } else { Length::Connection };
+    let head = http::head(Status::Ok, pages.content_type(), length, keep_alive, SystemTime::now());
+    // For all pieces together; what they take to be made is not the peer's fault.
+    let mut patience = WRITE;
+    take(stream, vec![head.into_bytes()], &mut patience).await?;
+    if request.head_only {
+        return Ok(keep_alive);
+    }
+    // Whoever gets no end knows that something is missing.
+    while let Some(piece) = pages.next().await {
+        let piece = piece.into_bytes();
+        let parts = if request.chunks {
+            let head = format!("{:x}\r\n", piece.len());
+            vec![head.into_bytes(), piece, b"\r\n".to_vec()]
+        } else {
+            vec![piece]
+        };
+        take(stream, parts, &mut patience).await?;
+    }
+    if request.chunks {
+        take(stream, vec![b"0\r\n\r\n".to_vec()], &mut patience).await?;
+    }
+    Ok(keep_alive)
+}
+
+/// Writes `parts`, and takes the time off `patience`.
+async fn take(
+    stream: &mut TcpStream,
+    parts: Vec<Vec<u8>>,
+    patience: &mut Duration,
+) -> io::Result<()> {
+    let began = Instant::now();
+    stream.write_many(parts).until(began + *patience).await?;
+    *patience = patience.saturating_sub(began.elapsed());
     Ok(())
 }
 

@@ -123,6 +123,8 @@ impl Look {
                 NOTE
             }
             At::Tasks(_) => {
+                // The main future is in none of the slots that are counted below.
+                self.left_out = usize::from(self.end == 0);
                 self.at = At::Joins(0);
                 1
             }
