@@ -177,7 +177,7 @@ fn says(ratio: &Ratio, less_is_better: bool, threshold: f64) -> Says {
     let large = ratio.low > matters || ratio.high < 1.0 / matters;
     match ratio.verdict(less_is_better) {
         Verdict::Unresolved => Says::Unresolved,
-        _ if !large => Says::BelowThreshold,
+        _ if !large || ratio.is_equal() => Says::BelowThreshold,
         Verdict::Ahead => Says::Better,
         Verdict::Behind => Says::Worse,
     }

@@ -16,6 +16,9 @@ pub const RESAMPLES: usize = 2_000;
 /// of 1, chance does that one time in four.
 pub const BLOCKS_MIN: usize = 5;
 
+/// Ratios that are nearer to 1 are printed as `1.000`.
+const EQUAL: f64 = 0.000_5;
+
 /// What a pair comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,6 +62,13 @@ impl Ratio {
         let at = |share: f64| medians[(share * (RESAMPLES - 1) as f64).round() as usize].exp();
         let (low, high) = (at(0.025), at(0.975));
         Some(Ratio { median: median(&logs).exp(), low, high, blocks: logs.len() })
+    }
+
+    /// Whether the whole interval rounds to 1 in the digits that are printed: whichever side of it that lies on
+    /// is then of no use to anybody.
+    pub fn is_equal(&self) -> bool {
+        let near = |end: f64| (end - 1.0).abs() < EQUAL;
+        self.blocks >= BLOCKS_MIN && near(self.low) && near(self.high)
     }
 
     /// Who is ahead, given what is better. Of fewer than [`BLOCKS_MIN`] blocks nobody can tell.

@@ -165,8 +165,13 @@ fn verdict(row: &RatioRow) -> Option<Verdict> {
     row.ratio.map(|ratio| ratio.verdict(row.less_is_better))
 }
 
+fn is_equal(row: &RatioRow) -> bool {
+    row.ratio.is_some_and(|ratio| ratio.is_equal())
+}
+
 fn word(row: &RatioRow) -> &str {
     match (row.word.as_str(), verdict(row)) {
+        ("", Some(_)) if is_equal(row) => "equal",
         ("", Some(Verdict::Ahead)) => "better",
         ("", Some(Verdict::Behind)) => "worse",
         ("", Some(Verdict::Unresolved)) => "unresolved",
@@ -176,6 +181,7 @@ fn word(row: &RatioRow) -> &str {
 
 fn tone(row: &RatioRow) -> Tone {
     match verdict(row) {
+        _ if is_equal(row) => Tone::Dim,
         Some(Verdict::Ahead) => Tone::Good,
         Some(Verdict::Behind) => Tone::Warn,
         _ => Tone::Dim,
@@ -234,6 +240,26 @@ mod tests {
         assert_eq!(of(1.0, 0.05), "  ├──●──┤  ");
         assert_eq!(of(0.93, 0.02), "├●┤  │     ");
         assert_eq!(of(1.5, 0.1), "     │    ●", "what is beyond is at the edge");
+    }
+
+    #[test]
+    fn what_rounds_to_one_is_called_equal_on_either_side() {
+        for (median, half, said) in [
+            (0.9998, 0.0001, "equal"),
+            (1.0002, 0.0001, "equal"),
+            (1.0, 0.0001, "equal"),
+            (0.9990, 0.0002, "better"),
+            (1.0006, 0.0004, "worse"),
+            (1.0, 0.01, "unresolved"),
+        ] {
+            let row = row("rate", median, half);
+            assert_eq!((word(&row), median), (said, median));
+            let text = ratios(&["", "was"], &[row], Paint { columns: 100, colour: false });
+            assert_eq!(text.contains("1.000–1.000"), said == "equal", "{text}");
+        }
+        let mut few = row("rate", 0.9998, 0.0001);
+        few.ratio.as_mut().unwrap().blocks = 4;
+        assert_eq!(word(&few), "unresolved", "of so few nobody can tell");
     }
 
     #[test]

@@ -291,7 +291,8 @@ impl<R: Runner> Search<'_, R> {
         let judged = self.found.judged.clone();
         for (at, (name, value)) in winner.changes.iter().enumerate() {
             let ratio = contest.ratio(at, &judged, self.plan.seed);
-            let helps = ratio.is_some_and(|r| r.verdict(judged.less_is_better) == Verdict::Behind);
+            let behind = |r: Ratio| r.verdict(judged.less_is_better) == Verdict::Behind;
+            let helps = ratio.is_some_and(|r| behind(r) && !r.is_equal());
             let needed = !judged.holds(contest.entries[at].runs.values());
             self.found.effects.push(Effect {
                 name: name.clone(),
@@ -325,7 +326,11 @@ impl<R: Runner> Search<'_, R> {
             _ if ended == Ended::Interrupted => Outcome::Interrupted,
             Some(ratio) if ratio.blocks < BLOCKS_MIN => Outcome::TooShort,
             None => Outcome::TooShort,
-            Some(ratio) if holds && ratio.verdict(judged.less_is_better) == Verdict::Ahead => {
+            Some(ratio)
+                if holds
+                    && !ratio.is_equal()
+                    && ratio.verdict(judged.less_is_better) == Verdict::Ahead =>
+            {
                 Outcome::Tuned(ratio)
             }
             ratio => Outcome::DefaultsHold(ratio),
