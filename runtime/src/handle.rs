@@ -219,8 +219,8 @@ impl Handle {
         Ok(handle)
     }
 
-    /// As [`ask`](Self::ask), again and again until `f` has an answer: the core looks after its tasks between.
-    /// It is not asked any more once nobody waits for the answer.
+    /// As [`ask`](Self::ask), again and again until `f` has an answer: the core looks after its tasks
+    /// between. It is not asked any more once nobody waits for the answer.
     pub(crate) fn ask_in_slices<T: Send + 'static>(
         &self,
         core: usize,

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use coreloop::task::WaitsFor;
+use coreloop::task::{TaskState, WaitsFor};
 use coreloop::time::sleep;
 use coreloop::{
     CoreState, Cores, EventLoop, Handle, PostError, Runtime, Settings, Snapshot, StatsLevel, spawn,
@@ -177,6 +177,10 @@ fn report_cores_ask_each_other_for_stats_and_tasks() {
                 let names: Vec<_> = list.tasks.iter().map(|t| t.name.as_deref()).collect();
                 assert_eq!(names, [None, Some("parent"), Some("child")]);
                 assert_eq!(list.tasks[0].parent, None);
+                // Nobody runs where a core is asked from elsewhere, its main future neither.
+                assert!(list.tasks.iter().all(|t| t.state == TaskState::Waiting), "{list:?}");
+                let waits = &list.tasks[0].waits_for;
+                assert!(waits.iter().any(|w| matches!(w, WaitsFor::Timer { .. })), "{waits:?}");
                 assert_eq!(list.tasks[1].parent, Some(list.tasks[0].id));
                 assert_eq!(list.tasks[2].parent, Some(list.tasks[1].id));
                 assert_eq!(list.tasks[1].waits_for, [WaitsFor::Task(list.tasks[2].id)]);

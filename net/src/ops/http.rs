@@ -1,8 +1,8 @@
 //! As much HTTP/1.1 as a scraper, a probe and a person with curl need.
 //!
 //! Owns reading the head of a request, and writing that of an answer. Invariants: a head is at most
-//! [`HEAD_MAX`] bytes and [`FIELDS_MAX`] fields, no request has a body, and each answer says where it ends, if
-//! only by the end of its connection to who knows no better (HTTP/1.0).
+//! [`HEAD_MAX`] bytes and [`FIELDS_MAX`] fields, no request has a body, and each answer says where it ends,
+//! if only by the end of its connection to who knows no better (HTTP/1.0).
 //! Knows no socket, no clock but the one that it is given, and none of the pages.
 
 use std::fmt::Write as _;

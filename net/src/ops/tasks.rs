@@ -1,8 +1,8 @@
 //! Tasks as a document, or as text, in pieces.
 //!
-//! Owns the form of a list of tasks, for programs and for a person with curl. Invariants: a list of any length
-//! is made in pieces of [`PIECE`] tasks at most, one a poll, of pages of [`PAGE`] tasks at most, one in memory
-//! at a time. Knows neither connections nor requests.
+//! Owns the form of a list of tasks, for programs and for a person with curl. Invariants: a list of
+//! any length is made in pieces of [`PIECE`] tasks at most, one a poll, of pages of [`PAGE`] tasks at
+//! most, one in memory at a time. Knows neither connections nor requests.
 
 use std::fmt::Write as _;
 use std::ops::Range;

@@ -257,7 +257,8 @@ impl Driver {
         self.slots.places()
     }
 
-    /// The op in `place`, if there is one that somebody waits for: by whom, what it does, on which descriptor.
+    /// The op in `place`, if there is one that somebody waits for: by whom, what it does, on which
+    /// descriptor.
     pub(crate) fn waiting_at(
         &self,
         place: u32,

@@ -42,7 +42,7 @@ pub fn all_tasks() -> Vec<TaskInfo> {
 impl Core {
     /// See [`all_tasks`].
     pub(crate) fn all_tasks(&self) -> Vec<TaskInfo> {
-        let mut look = Look::new(0, usize::MAX);
+        let mut look = Look { one_runs: true, ..Look::new(0, usize::MAX) };
         while !look.slice(self) {}
         look.found
     }
@@ -55,6 +55,8 @@ pub(crate) struct Look {
     pub(crate) found: Vec<TaskInfo>,
     /// Of those in later slots: how many there were.
     pub(crate) left_out: usize,
+    /// Whether it is made within a poll, and not between two.
+    one_runs: bool,
     room: usize,
     first: u32,
     now_ns: u64,
@@ -86,10 +88,19 @@ const JOIN: u32 = 4;
 const SLICE_TASKS_MAX: u32 = SLICE / NOTE;
 
 impl Look {
-    /// One for at most `max` tasks from slot `first` on.
+    /// One for at most `max` tasks from slot `first` on, made between polls.
     pub(crate) fn new(first: u32, max: usize) -> Self {
         let at = At::Tasks(first);
-        Self { found: Vec::new(), left_out: 0, room: max, first, now_ns: 0, end: first, at }
+        Self {
+            found: Vec::new(),
+            left_out: 0,
+            one_runs: false,
+            room: max,
+            first,
+            now_ns: 0,
+            end: first,
+            at,
+        }
     }
 
     /// Where a look at the further tasks begins.
@@ -117,7 +128,7 @@ impl Look {
                 }
                 self.end = slot + 1;
                 self.at = At::Tasks(self.end);
-                let Some(info) = core.tasks.info_at(slot) else { return 1 };
+                let Some(info) = core.tasks.info_at(slot, self.one_runs) else { return 1 };
                 self.room -= 1;
                 self.found.push(info);
                 NOTE

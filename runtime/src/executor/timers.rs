@@ -169,8 +169,8 @@ impl Timers {
         self.wheel.borrow().places()
     }
 
-    /// The timer in `place`, if one is set there: its deadline in ns, rounded up to the wheel's ticks, and whom
-    /// it wakes.
+    /// The timer in `place`, if one is set there: its deadline in ns, rounded up to the wheel's ticks, and
+    /// whom it wakes.
     pub(crate) fn at(&self, place: u32, f: impl FnOnce(u64, &Waker)) {
         if let Some((tick, waker)) = self.wheel.borrow().at(place) {
             f(tick.saturating_mul(self.resolution_ns), waker);

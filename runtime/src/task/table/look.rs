@@ -130,8 +130,12 @@ impl Tasks {
 
     /// What is known of the main future.
     pub(crate) fn root_info(&self) -> TaskInfo {
+        self.root_info_if(true)
+    }
+
+    fn root_info_if(&self, one_runs: bool) -> TaskInfo {
         let inner = self.inner.borrow();
-        let running = self.running.get() == self.root && current::is_running(self);
+        let running = one_runs && self.running.get() == self.root && current::is_running(self);
         let note = self.root_note.get().name().filter(|_| !running);
         TaskInfo {
             id: TaskId::of(self.root),
@@ -154,16 +158,17 @@ impl Tasks {
         self.inner.borrow().table.len() as u32
     }
 
-    /// What is known of the task in `slot`, if there is one that has not ended.
-    pub(crate) fn info_at(&self, slot: u32) -> Option<TaskInfo> {
+    /// What is known of the task in `slot`, if there is one that has not ended. Between polls, where closures
+    /// from elsewhere run in the main future's name, `one_runs` is false: nobody does.
+    pub(crate) fn info_at(&self, slot: u32, one_runs: bool) -> Option<TaskInfo> {
         if slot == ROOT {
-            return Some(self.root_info());
+            return Some(self.root_info_if(one_runs));
         }
         let entry = *self.inner.borrow().table.get(slot as usize)?;
         // SAFETY: a task in the table is live, and nothing here ends one.
         let header = unsafe { entry.task?.as_ref() };
         let state = match () {
-            () if slot == self.running.get().slot() => TaskState::Running,
+            () if one_runs && slot == self.running.get().slot() => TaskState::Running,
             () if entry.scheduled != 0 => TaskState::Ready,
             () => TaskState::Waiting,
         };
