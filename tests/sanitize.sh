@@ -1,26 +1,28 @@
 #!/bin/sh
 # The suite, or some of its test targets, under a sanitizer. See docs/TESTING.md.
-#   tests/sanitize.sh address|thread [test target[:filter]…]
-# A target is `lib` (the runtime's own tests) or the name of a file in tests/tests.
+#   tests/sanitize.sh address|thread [all | test target[:filter]…]
+# A target is `lib` (the runtime's own tests), `net` or `bench` (those of these crates), or the name of a file in
+# tests/tests. `all` is all of them; without targets those run that matter most. Every target runs, whatever failed.
 set -eu
 cd "$(dirname "$0")/.."
 case ${1:-} in
-address) flags="-Zsanitizer=address" ;;
+address) flags="-Zsanitizer=address --cfg asan" ;;
 thread) flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg tsan" ;;
 *)
-    echo "usage: tests/sanitize.sh address|thread [test target[:filter]...]" >&2
+    echo "usage: tests/sanitize.sh address|thread [all | test target[:filter]...]" >&2
     exit 2
     ;;
 esac
 kind=$1
 shift
+[ "${1:-}" != all ] || set -- lib net bench $(cd tests/tests && ls *.rs | sed 's/\.rs$//')
 [ $# -gt 0 ] || set -- lib $(cd tests/tests && ls cross_*.rs blocking_*.rs signal_*.rs shutdown_*.rs regress_*.rs \
     sync_stress.rs cancel_races.rs task_wakes.rs task_panics.rs net_echo.rs resource_*.rs | sed 's/\.rs$//')
 here=$PWD/tests
 target=x86_64-unknown-linux-gnu
 # The compiler's switch for sanitizers is not stable; the language is.
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_PROFILE_DEV_DEBUG=line-tables-only
-export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1"
+export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:malloc_context_size=60"
 export LSAN_OPTIONS="suppressions=$here/lsan.supp:print_suppressions=0"
 export TSAN_OPTIONS="halt_on_error=0:second_deadlock_stack=1:suppressions=$here/tsan.supp"
 # Not under ThreadSanitizer, whose symbolizer is a process of its own with descriptors of its own: a test that
@@ -32,13 +34,14 @@ for one in "$@"; do
     name=${one%%:*}
     filter=
     case $one in *:*) filter=${one#*:} ;; esac
-    if [ "$name" = lib ]; then
-        what="-p coreloop --features sim --lib"
-    else
-        what="-p coreloop-tests --test $name"
-    fi
-    echo "== $kind: $one"
+    case $name in
+    lib) what="-p coreloop --features sim --lib" ;;
+    net) what="-p coreloop-net --all-features --lib" ;;
+    bench) what="-p coreloop-bench --bins --tests" ;;
+    *) what="-p coreloop-tests --test $name" ;;
+    esac
+    echo "== $kind: $one ($(date -u +%H:%M:%S))"
     # shellcheck disable=SC2086 # several words each
-    cargo test -q --target "$target" --target-dir "target/$kind" $what -- $skip $filter || failed="$failed $one"
+    cargo test -q --no-fail-fast --target "$target" --target-dir "target/$kind" $what -- $skip $filter || failed="$failed $one"
 done
 [ -z "$failed" ] || { echo "failed under $kind:$failed"; exit 1; }

@@ -44,6 +44,15 @@ fn slowness() -> u32 {
     std::env::var("CORELOOP_TEST_SLOW").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
 
+/// The options that AddressSanitizer is run with, and these.
+pub(crate) fn asan_options(more: &str) -> String {
+    let options = std::env::var("ASAN_OPTIONS").unwrap_or_default();
+    if options.is_empty() { more.to_owned() } else { format!("{options}:{more}") }
+}
+
+/// Its leak check traces the process, which only one can do at a time.
+pub(crate) const UNTRACED: &str = "detect_leaks=0";
+
 impl Child {
     /// For the test `name`, which is the caller.
     pub fn new(name: &'static str) -> Self {
@@ -77,7 +86,14 @@ impl Child {
     #[must_use]
     pub fn under(mut self, program: &[&str]) -> Self {
         self.under = program.iter().map(|s| (*s).to_owned()).collect();
-        self
+        if program.first() == Some(&"strace") { self.asan(UNTRACED) } else { self }
+    }
+
+    /// Runs it with these options where AddressSanitizer is in the tests (`tests/sanitize.sh`), beside its others:
+    /// `handle_segv=0`.
+    #[must_use]
+    pub fn asan(self, options: &str) -> Self {
+        if cfg!(asan) { self.env("ASAN_OPTIONS", &asan_options(options)) } else { self }
     }
 
     /// Starts it with this soft and hard RLIMIT_NOFILE, instead of the soft one raised to the hard one.

@@ -65,6 +65,9 @@ fn watch(binary: &Path, test: &str, child_of: Option<&str>, env: Env<'_>) -> io:
         Some(name) => command.env(child::VARIABLE, name),
         None => command.env_remove(child::VARIABLE),
     };
+    if cfg!(asan) {
+        command.env("ASAN_OPTIONS", child::asan_options(child::UNTRACED));
+    }
     crate::process::prepare_child(&mut command, None, None, None);
     // SAFETY: the closure makes one system call; it neither allocates nor takes locks.
     unsafe { command.pre_exec(trace_me) };

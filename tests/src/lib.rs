@@ -97,6 +97,21 @@ macro_rules! figure {
     }};
 }
 
+/// Asserts that memory grew by less than `limit` bytes. AddressSanitizer keeps what was freed, to find who still
+/// uses it: under it this says `SKIPPED`, and the test goes on to what else it shows.
+#[macro_export]
+macro_rules! assert_memory_grew_less {
+    ($grown:expr, $limit:expr, $what:literal) => {{
+        fn here() {}
+        if cfg!(asan) {
+            let test = std::any::type_name_of_val(&here);
+            $crate::skipped(test, "the bound of its memory: AddressSanitizer keeps what was freed");
+        } else {
+            assert!($grown < $limit, concat!("memory grew by {} bytes", $what), $grown);
+        }
+    }};
+}
+
 /// Writes the line of [`skip!`], in one piece and past any capture.
 pub fn skipped(path: &str, why: &str) {
     write_past_capture(&format!("SKIPPED {}: {why}\n", name_of(path)));

@@ -162,7 +162,7 @@ fn g7_cancel_on_first_failure(play: &mut Play) {
     async fn request(stage: Stage, name: &'static str, n: u32, answer: u32) -> Result<(), String> {
         let called_off = stage.at_drop("one is called off");
         sleep(units(n)).await;
-        std::mem::forget(called_off);
+        called_off.defuse();
         stage.say(format_args!("{name}: {answer}"));
         if answer == 200 { Ok(()) } else { Err(answer.to_string()) }
     }

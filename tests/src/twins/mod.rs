@@ -126,16 +126,25 @@ impl Stage {
 
     /// Says `event` when it is dropped.
     fn at_drop(&self, event: impl Display) -> AtDrop {
-        AtDrop(self.clone(), event.to_string())
+        AtDrop(self.clone(), Some(event.to_string()))
     }
 }
 
 /// See [`Stage::at_drop`].
-struct AtDrop(Stage, String);
+struct AtDrop(Stage, Option<String>);
+
+impl AtDrop {
+    /// It is not said.
+    fn defuse(mut self) {
+        self.1 = None;
+    }
+}
 
 impl Drop for AtDrop {
     fn drop(&mut self) {
-        self.0.say(&self.1);
+        if let Some(event) = &self.1 {
+            self.0.say(event);
+        }
     }
 }
 
