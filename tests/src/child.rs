@@ -40,7 +40,7 @@ pub fn in_child(name: &'static str, body: impl FnOnce()) {
 
 /// How many times slower than usual this machine is, where somebody knows (`CORELOOP_TEST_SLOW`): an emulated
 /// one by far.
-fn slowness() -> u32 {
+pub fn slowness() -> u32 {
     std::env::var("CORELOOP_TEST_SLOW").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
 

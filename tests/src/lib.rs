@@ -73,7 +73,7 @@ pub mod twins;
 pub mod two_cores;
 
 pub use by_hand::{ByHand, now};
-pub use child::{Child, in_child};
+pub use child::{Child, in_child, slowness};
 pub use drive::{Rng, poll_once, rest, settled, stepped, turns};
 pub use process::{fd_count, fds_settle_at, rss_bytes};
 pub use two_cores::two_cores;

@@ -4,9 +4,12 @@
 //! late by whatever else the machine does, and then says nothing of the code; so the promised figure is
 //! demanded of the median, or of the best, of several trials, and of each single one only a wide limit
 //! that is none of the promise and catches what hangs. A defect that delays every trial is caught; one that
-//! delays a few of them by less than the wide limit is not. Does not know what is measured.
+//! delays a few of them by less than the wide limit is not. On a machine that is said to be
+//! slow ([`slowness`]) both are as many times longer. Does not know what is measured.
 
 use std::time::Duration;
+
+use crate::slowness;
 
 /// Runs `trial` so many times; the median of what it gives must be within `promised`, each single one
 /// within `wide`. Gives them all, in order of size.
@@ -20,6 +23,7 @@ pub fn median_of(
     wide: Duration,
     mut trial: impl FnMut() -> Duration,
 ) -> Vec<Duration> {
+    let (promised, wide) = (promised * slowness(), wide * slowness());
     let mut all: Vec<_> = (0..trials).map(|_| trial()).collect();
     all.sort();
     let median = all[all.len() / 2];
@@ -42,6 +46,7 @@ pub fn best_of(
     wide: Duration,
     mut trial: impl FnMut() -> Duration,
 ) -> Vec<Duration> {
+    let (promised, wide) = (promised * slowness(), wide * slowness());
     let mut all = Vec::new();
     while all.len() < trials {
         let took = trial();

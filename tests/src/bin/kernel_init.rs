@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 use coreloop_tests::{machine, process};
 
+/// What is told to tests.
+const TESTS: &[(&str, &str)] =
+    &[("CORELOOP_OWN_MACHINE", "1"), ("CORELOOP_TEST_SLOW", "20"), ("CORELOOP_PROXY_SEEDS", "1")];
+
 fn main() -> ExitCode {
     if std::process::id() != 1 {
         eprintln!("this is the first process of a virtual machine: see tests/kernels/run");
@@ -36,10 +40,12 @@ fn run(line: &str) {
     let [name, limit, program, args @ ..] = &words[..] else { return };
     let limit = Duration::from_secs(limit.parse().unwrap_or(600));
     let began = Instant::now();
+    // The program would take those of the tests for settings of its own, which it does not know.
+    let told = if *name == "doctor" { &[] } else { TESTS };
     let spawned = Command::new(program)
         .args(args)
-        .envs([("CORELOOP_OWN_MACHINE", "1"), ("CORELOOP_TEST_SLOW", "20"), ("PATH", "/bin")])
-        .env("CORELOOP_PROXY_SEEDS", "1")
+        .env("PATH", "/bin")
+        .envs(told.iter().copied())
         .current_dir("/tmp")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
