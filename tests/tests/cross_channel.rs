@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -162,6 +162,8 @@ fn cross_whoever_waits_is_answered_when_the_other_end_goes() {
 fn cross_whoever_waits_on_a_core_is_answered_when_the_other_core_ends() {
     let (mut tx, mut rx) = cross::channel(2);
     let (mut back_tx, mut back_rx) = cross::channel::<u8>(2);
+    let full = Arc::new(AtomicBool::new(false));
+    let seen = full.clone();
     let other = thread::spawn(move || {
         let mut event_loop = EventLoop::new().unwrap();
         drop(event_loop.spawn(async move {
@@ -170,13 +172,22 @@ fn cross_whoever_waits_on_a_core_is_answered_when_the_other_core_ends() {
             std::future::pending::<()>().await;
             drop((rx, back_tx.try_send(0)));
         }));
-        event_loop.block_on(sleep(20 * MS));
+        event_loop.block_on(async {
+            for _ in 0..60_000 {
+                if seen.load(Ordering::SeqCst) {
+                    break;
+                }
+                sleep(MS).await;
+            }
+            sleep(20 * MS).await;
+        });
     });
     coreloop::run(async move {
         let receives = spawn(async move { back_rx.recv().await });
         let mut sent = 0;
         while tx.send(sent).await.is_ok() {
             sent += 1;
+            full.store(sent >= 3, Ordering::SeqCst);
         }
         assert!(sent >= 3, "room for two, and one was taken: {sent}");
         assert_eq!(receives.await.unwrap(), None);
