@@ -43,6 +43,14 @@ pub fn rss_bytes() -> u64 {
     resident.saturating_sub(of_files) * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
 }
 
+/// How long the calling thread would have run and was not let, because others did; zero where the kernel does not
+/// count that. A time that was measured, less this, does not grow with the machine's load.
+pub fn thread_kept_waiting() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let waited = stat.split(' ').nth(1).and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(waited.unwrap_or(0))
+}
+
 /// CPU time of the calling thread.
 pub fn thread_cpu() -> Duration {
     cpu_of(libc::CLOCK_THREAD_CPUTIME_ID)
