@@ -8,6 +8,7 @@ tree=target/loom-breaks
 # Each break is one build: a quick one, of what has changed.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 CARGO_PROFILE_RELEASE_DEBUG=false
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_INCREMENTAL=true
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
 export RUSTFLAGS="--cfg loom" RUST_BACKTRACE=0
 wanted=${1:-}
 missed=0

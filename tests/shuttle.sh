@@ -6,5 +6,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
 RUSTFLAGS="--cfg loom --cfg shuttle" exec cargo test --release --target-dir target/shuttle -p coreloop --lib \
     "${1:-shuttle_}"

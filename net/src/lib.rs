@@ -15,6 +15,7 @@ pub mod spread;
 pub mod tcp;
 
 mod addr;
+mod locks;
 mod sock;
 
 pub use addr::ToAddr;

@@ -81,6 +81,13 @@ pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
 pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};
 pub use stall::{Backtrace, Stall};
 
+/// The locks that ThreadSanitizer sees, for `coreloop-net`'s own run under it; not for other use.
+#[cfg(tsan)]
+#[doc(hidden)]
+pub mod __tsan {
+    pub use crate::sys::tsan::{Mutex, MutexGuard};
+}
+
 /// What the attributes expand to calls of; not for other use.
 #[doc(hidden)]
 pub mod __macros {

@@ -58,7 +58,8 @@ fn cross_sharded_each_value_is_made_used_and_dropped_on_its_core() {
         let dropped = seen.clone();
         async move {
             if core.index() != 0 {
-                sleep(200 * MS).await;
+                // As long as the first one may need it.
+                settled(SOON, || dropped.lock().unwrap().len() == 3).await;
                 return 0;
             }
             let all = residents(core.handle(), &dropped).await;

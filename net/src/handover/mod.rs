@@ -21,11 +21,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use coreloop::time::{Instant, sleep, timeout};
 
+use crate::locks::{Mutex, MutexGuard};
 use wire::{Attempt, Talk};
 
 /// Time that [`Handover::begin`] gives a predecessor to answer.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use coreloop::Core;
 use coreloop::config::AcceptSpread;
@@ -18,6 +18,7 @@ use super::deal::{Deal, Dealer, Seat, dealer};
 use super::group::{Group, SteeredListener};
 use super::loads::{Counted, Loads};
 use crate::addr::ToAddr;
+use crate::locks::{Mutex, MutexGuard};
 use crate::tcp::{ListenOptions, TcpListener, TcpStream};
 
 /// Connections that wait at the seat of each core, where they are dealt out.

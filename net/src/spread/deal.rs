@@ -18,12 +18,13 @@ use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use coreloop::cross::{self, TrySendError};
 
 use super::loads::{Counted, Loads};
+use crate::locks::{Mutex, MutexGuard};
 use crate::tcp::{DetachedStream, TcpListener, TcpStream};
 
 /// To whom the next connection goes.

@@ -16,11 +16,12 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use coreloop::op::Submitter;
 
 use crate::addr::ToAddr;
+use crate::locks::{Mutex, MutexGuard};
 use crate::tcp::{ListenOptions, TcpListener};
 
 /// Listeners of several cores on one address, each of which gets the connections that arrive on its core's

@@ -8,12 +8,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use coreloop::op::Submitter;
 use coreloop::{Handle, PostError};
 
 use super::stream::TcpStream;
+use crate::locks::Mutex;
 use crate::sock::Sock;
 
 /// A connection without a core. `Send`; [`attach`](Self::attach) puts it on the running loop.

@@ -138,6 +138,9 @@ impl<T> Ring<T> {
         }
         let sent = put.sent.load(Ordering::Relaxed);
         let tail = put.tail.load(Ordering::Acquire);
+        // The lock brought `sent`, and with it the `tail` that it was. An older `tail` would have every
+        // slot stamped, round and round.
+        debug_assert!(tail.wrapping_sub(sent) <= self.room, "sent {sent} of {tail} that were put");
         if sent != tail {
             let mut at = tail.wrapping_sub(1);
             while at != sent {

@@ -23,6 +23,6 @@ pub(crate) mod signals;
 pub(crate) mod steering;
 pub(crate) mod threads;
 #[cfg(tsan)]
-mod tsan;
+pub(crate) mod tsan;
 
 pub(crate) use kernel::{Kernel, RingMemory, WaitArg};

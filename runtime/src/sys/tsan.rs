@@ -4,6 +4,8 @@
 //! lock that somebody else holds and a condition variable are settled in there: what they order would be
 //! reported as races. All else is what it is in any other build.
 
+#![expect(missing_docs, reason = "as std's")]
+
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
 use std::sync::{self, LockResult, PoisonError, WaitTimeoutResult};
@@ -25,27 +27,27 @@ fn release<T: ?Sized>(what: &T) {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(sync::Mutex<T>);
+pub struct Mutex<T>(sync::Mutex<T>);
 
 #[derive(Debug)]
-pub(crate) struct MutexGuard<'a, T> {
+pub struct MutexGuard<'a, T> {
     lock: &'a Mutex<T>,
     /// None while a condition variable has it.
     guard: Option<sync::MutexGuard<'a, T>>,
 }
 
 impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self(sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         acquire(self);
         Ok(MutexGuard { lock: self, guard: Some(guard) })
     }
 
-    pub(crate) fn get_mut(&mut self) -> LockResult<&mut T> {
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
         acquire(self);
         self.0.get_mut()
     }
@@ -81,21 +83,21 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(sync::Condvar);
+pub struct Condvar(sync::Condvar);
 
 impl Condvar {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(sync::Condvar::new())
     }
 
-    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         let (lock, guard) = guard.give();
         let guard = self.0.wait(guard).unwrap_or_else(PoisonError::into_inner);
         acquire(lock);
         Ok(MutexGuard { lock, guard: Some(guard) })
     }
 
-    pub(crate) fn wait_timeout<'a, T>(
+    pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
         limit: Duration,
@@ -107,11 +109,11 @@ impl Condvar {
         Ok((MutexGuard { lock, guard: Some(guard) }, waited))
     }
 
-    pub(crate) fn notify_one(&self) {
+    pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    pub(crate) fn notify_all(&self) {
+    pub fn notify_all(&self) {
         self.0.notify_all();
     }
 }
