@@ -16,7 +16,7 @@ esac
 kind=$1
 shift
 [ "${1:-}" != all ] || set -- lib net bench $(cd tests/tests && ls *.rs | sed 's/\.rs$//')
-[ $# -gt 0 ] || set -- lib $(cd tests/tests && ls cross_*.rs blocking_*.rs signal_*.rs shutdown_*.rs regress_*.rs \
+[ $# -gt 0 ] || set -- lib $(cd tests/tests && ls cross_*.rs blocking_*.rs signal_*.rs shutdown_*.rs spread_*.rs handover_*.rs report_*.rs regress_*.rs \
     sync_stress.rs cancel_races.rs task_wakes.rs task_panics.rs net_echo.rs resource_*.rs | sed 's/\.rs$//')
 here=$PWD/tests
 target=x86_64-unknown-linux-gnu
@@ -26,9 +26,12 @@ export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:malloc_conte
 export LSAN_OPTIONS="suppressions=$here/lsan.supp:print_suppressions=0"
 export TSAN_OPTIONS="halt_on_error=0:second_deadlock_stack=1:suppressions=$here/tsan.supp"
 # Not under ThreadSanitizer, whose symbolizer is a process of its own with descriptors of its own: a test that
-# forbids new processes, and one that counts descriptors.
+# forbids new processes, and one that counts descriptors. Nor three that signal the whole process: the kernel
+# picks its first thread, in which libtest sleeps by a bare system call, and the sanitizer keeps a signal back until
+# that thread next calls a function that it knows. (Those that a thread raises in itself come at once.)
 skip=
-[ "$kind" = address ] || skip="--skip b1_a_thread_that_is_refused --skip b1_threads_and_descriptors"
+[ "$kind" = address ] || skip="--skip b1_a_thread_that_is_refused --skip b1_threads_and_descriptors \
+    --skip shutdown_a_signal_lets --skip shutdown_past_the_limit --skip shutdown_a_second_signal"
 failed=
 for one in "$@"; do
     name=${one%%:*}
