@@ -64,13 +64,15 @@ fn report_a_stall_of_50_ms_names_the_task_while_it_lasts() {
             task.await.unwrap();
             (line, id)
         });
-        let Ok(stall) = told.recv_timeout(Duration::from_secs(10)) else {
+        // A machine that takes the CPU away from the core makes a stall of anybody's poll.
+        let of_task = |stall: &Stall| stall.task == Some(id);
+        let stalls = || told.recv_timeout(Duration::from_secs(10)).ok();
+        let Some(stall) = std::iter::from_fn(stalls).find(of_task) else {
             // A watcher that the machine gave no time within 50 ms; once in a while.
             assert!(attempt < 5, "no stall was found");
             continue;
         };
         assert_eq!(stall.name.as_deref(), Some("guilty"));
-        assert_eq!(stall.task, Some(id));
         let at = stall.spawned_at.unwrap();
         assert!(at.file().ends_with("report_stalls.rs") && at.line() == line, "{at} {line}");
         assert!(stall.stalled >= 25 * MS, "{stall}");

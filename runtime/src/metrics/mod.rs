@@ -5,13 +5,14 @@
 //! histograms; the last one costs clock readings, the other two none. Knows nothing of
 //! what is measured.
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::contain::contained;
 use crate::sys::abi::opcode;
+use crate::sys::locks::{Mutex, MutexGuard};
 
 mod counters;
 mod histogram;

@@ -6,11 +6,12 @@
 //! was first seen, is kept by them since then. Nothing on a core waits for the watcher, except that the end
 //! of a core waits for a look at it that is under way.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Backtrace, Stall, StallHook};
 use crate::metrics::{Kind, Recorder};
+use crate::sys::locks::{Condvar, Mutex, MutexGuard};
 use crate::sys::sample::{Sample, Sampler, Target, spawn_unsignalled};
 use crate::task::table::Names;
 use crate::task::{TaskId, Tasks};

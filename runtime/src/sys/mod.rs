@@ -4,7 +4,7 @@
 //! talks to the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside
 //! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
 //! cross processes ([`descriptors`]), what forked children see of rings ([`forked`]), and what
-//! threads share memory by ([`shared`]). Knows nothing of ops, tasks or cores: everything here
+//! threads share memory by ([`shared`], [`locks`]). Knows nothing of ops, tasks or cores: everything here
 //! could be replaced by a simulated kernel without the layers above noticing.
 
 pub(crate) mod abi;
@@ -12,6 +12,7 @@ pub(crate) mod descriptors;
 mod forked;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+pub(crate) mod locks;
 #[cfg(loom)]
 pub(crate) mod model;
 #[cfg(loom)]

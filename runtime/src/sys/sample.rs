@@ -16,9 +16,10 @@
 
 use std::panic::Location;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use super::locks::Mutex;
 
 /// Bytes of a stack that are copied at most.
 const STACK_MAX: usize = 256 * 1024;

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::panic::{Location, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use super::blocks::{Blocks, Class};
@@ -30,6 +30,7 @@ use super::waker::{GENERATION_MASK, Word, WordCell};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
+use crate::sys::locks::Mutex;
 
 mod ahead;
 mod end;

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::{AGE_UNIT_NS, GENERATION_MASK, Names, Picked, ROOT, Tasks};
+use crate::sys::locks::MutexGuard;
 use crate::sys::sample::{Said, Target};
 use crate::task::cell::{DONE, Failure, Header};
 use crate::task::current;
