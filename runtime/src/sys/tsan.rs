@@ -8,7 +8,7 @@
 
 use std::ffi::c_void;
 use std::ops::{Deref, DerefMut};
-use std::sync::{self, LockResult, PoisonError, WaitTimeoutResult};
+use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult, WaitTimeoutResult};
 use std::time::Duration;
 
 unsafe extern "C" {
@@ -43,6 +43,16 @@ impl<T> Mutex<T> {
 
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        acquire(self);
+        Ok(MutexGuard { lock: self, guard: Some(guard) })
+    }
+
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        let guard = match self.0.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(TryLockError::WouldBlock),
+        };
         acquire(self);
         Ok(MutexGuard { lock: self, guard: Some(guard) })
     }
