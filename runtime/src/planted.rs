@@ -40,11 +40,15 @@ pub enum Fault {
     EarlyTimer,
     /// A loop closes its ring while ops are in flight.
     DrainWithoutWait,
+    /// A signal that came is never told.
+    LostSignal,
+    /// What the second signal of a stop asks for is not done.
+    UnheardHaste,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::CloseBeforeSubmission,
         Self::FreedInFlight,
         Self::LostCancel,
@@ -58,6 +62,8 @@ impl Fault {
         Self::StaleKey,
         Self::EarlyTimer,
         Self::DrainWithoutWait,
+        Self::LostSignal,
+        Self::UnheardHaste,
     ];
 
     /// What it is called on a command line.
@@ -76,6 +82,8 @@ impl Fault {
             Self::StaleKey => "stale-key",
             Self::EarlyTimer => "early-timer",
             Self::DrainWithoutWait => "drain-without-wait",
+            Self::LostSignal => "lost-signal",
+            Self::UnheardHaste => "unheard-haste",
         }
     }
 
@@ -112,6 +120,10 @@ impl Fault {
                 "what is due within a tick counts as due",
             ],
             Self::DrainWithoutWait => &["a loop's close"],
+            Self::LostSignal => {
+                &["of several that came at once", "one that was there when a wait was begun anew"]
+            }
+            Self::UnheardHaste => &["the second signal begins again"],
         }
     }
 }

@@ -46,6 +46,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::planted::{self, Fault};
 use crate::signal::Signals;
 use crate::time::Instant;
 use word::{Changed, Times, Word};
@@ -139,6 +140,10 @@ impl Graceful {
         signals.recv().await;
         self.begin();
         signals.recv().await;
+        if planted::is(Fault::UnheardHaste, 1) {
+            self.begin();
+            return;
+        }
         self.at_once();
     }
 

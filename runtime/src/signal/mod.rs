@@ -24,12 +24,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use signal_hook::SigId;
-use signal_hook::low_level::unregister;
-
 use crate::combine::{Either, race};
+use crate::executor::context;
 use crate::op::{PollOnce, Submit, submit};
-use crate::sys::signals::{Inbox, deliver_to};
+use crate::planted::{self, Fault};
+use crate::sys::Kernel;
+use crate::sys::linux::Linux;
+use crate::sys::signals::{Caught, Inbox};
 use crate::time::{Sleep, sleep};
 
 pub use kind::{Signal, SignalError};
@@ -38,7 +39,8 @@ pub use kind::{Signal, SignalError};
 ///
 /// What comes between two calls is kept, each signal once however often it came, as the system does it with
 /// signals that wait; with several the lowest number is first. That is also how real-time signals are
-/// treated, which the system would count. It costs one descriptor; in a simulation no signal ever comes.
+/// treated, which the system would count. It costs one descriptor. In a simulation a host gets the signals that
+/// `Sim::kill` sends it, and no other; a subscription that is made outside of a loop is the real process's.
 ///
 /// ```
 /// use coreloop::signal::{Signal, Signals};
@@ -55,7 +57,7 @@ pub use kind::{Signal, SignalError};
 /// ```
 pub struct Signals {
     inbox: Arc<Inbox>,
-    ids: Vec<SigId>,
+    _caught: Vec<Caught>,
 }
 
 impl Signals {
@@ -64,11 +66,12 @@ impl Signals {
     /// # Errors
     /// [`SignalError::System`] if no descriptor is left.
     pub fn new(signals: impl IntoIterator<Item = Signal>) -> Result<Self, SignalError> {
-        let mut this = Self { inbox: Inbox::new()?, ids: Vec::new() };
-        for signal in signals {
-            this.ids.push(deliver_to(&this.inbox, signal.as_raw())?);
-        }
-        Ok(this)
+        with_kernel(|kernel| {
+            let inbox = Inbox::new(kernel)?;
+            let caught = signals.into_iter().map(|signal| kernel.catch(signal.as_raw(), &inbox));
+            let caught = caught.collect::<io::Result<_>>()?;
+            Ok(Self { inbox, _caught: caught })
+        })
     }
 
     /// The next signal. May submit; parks until there is one.
@@ -102,7 +105,10 @@ impl Signals {
                     let told = ready!(Pin::new(op).poll(cx));
                     *wait = if told.is_ok() {
                         // Before the look: what comes after it is announced anew.
-                        self.inbox.hush();
+                        with_kernel(|kernel| kernel.hush(self.inbox.as_fd()));
+                        if planted::is(Fault::LostSignal, 2) {
+                            self.inbox.take();
+                        }
                         Wait::Idle
                     } else {
                         Wait::Paused(sleep(RETRY))
@@ -117,17 +123,17 @@ impl Signals {
     }
 }
 
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for id in self.ids.drain(..) {
-            unregister(id);
-        }
-    }
-}
-
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signals").field("inbox", &self.inbox).finish_non_exhaustive()
+    }
+}
+
+/// The kernel of the running loop, or the system's.
+fn with_kernel<R>(f: impl FnOnce(&dyn Kernel) -> R) -> R {
+    match context::driver() {
+        Some(driver) => f(driver.kernel()),
+        None => f(&Linux),
     }
 }
 

@@ -18,9 +18,11 @@ use super::net::HostId;
 use super::panics::Panics;
 use super::report::{Report, SimError};
 use super::run;
+use super::signals::STOPPING;
 use super::world::World;
 use crate::config::Settings;
 use crate::runtime::Core;
+use crate::signal::Signal;
 
 /// A simulation: hosts with cores, a network between them, a clock of their own. A clone is the same one;
 /// it stays on its thread.
@@ -256,6 +258,42 @@ impl Sim {
         assert!(!client, "{name:?} is a client, which runs once; use `host`");
         self.crash(name);
         self.inner.commands.borrow_mut().push_back(Command::Start(at));
+    }
+
+    /// Sends a signal to the process of a host, as `kill(2)` does; whether there is one to get it. It arrives
+    /// a little later, on a core that the seed chooses; those that a process has pending of one number are one,
+    /// but for real-time ones. One that was never subscribed to does what it does by default: SIGTERM and most
+    /// others end the process, whose connections and listeners are closed as a kernel closes them, and whose
+    /// tasks are dropped. [`restart`](Self::restart) starts another.
+    ///
+    /// ```
+    /// use coreloop::signal::{Signal, Signals};
+    /// use coreloop::sim::Sim;
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::builder().seed(1).build();
+    /// sim.host("server", 16, |core| async move {
+    ///     let mut signals = Signals::new([Signal::TERM]).unwrap();
+    ///     assert_eq!(signals.recv().await, Signal::TERM);
+    ///     assert!(core.index() < 16);
+    /// });
+    /// let own = sim.clone();
+    /// sim.client("operator", async move || {
+    ///     coreloop::time::sleep(Duration::from_secs(1)).await;
+    ///     assert!(own.kill("server", Signal::TERM));
+    ///     coreloop::time::sleep(Duration::from_secs(1)).await;
+    /// });
+    /// sim.run().unwrap();
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no host of this name; for SIGTSTP, SIGTTIN and SIGTTOU, since stops are not simulated.
+    #[track_caller]
+    pub fn kill(&self, name: &str, signal: Signal) -> bool {
+        let number = signal.as_raw();
+        assert!(!STOPPING.contains(&number), "{signal} stops a process: that is not simulated");
+        let id = self.inner.hosts.borrow()[self.at(name)].id;
+        self.inner.world.kill(id, number)
     }
 
     /// Lets nothing pass between two hosts. What is sent waits and is sent again, as TCP does, until the

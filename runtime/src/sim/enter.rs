@@ -47,6 +47,8 @@ pub(super) struct SimRing {
     pub(super) groups: BTreeMap<u16, Group>,
     /// Who is told of completions.
     pub(super) notify: Option<OwnedFd>,
+    /// A signal has come to its thread since it began its last enter.
+    pub(super) interrupted: bool,
 }
 
 #[derive(Default)]
@@ -65,6 +67,11 @@ const WORK_MAX: u32 = 20;
 const WORK_MORE_MAX: u32 = 100_000;
 
 impl Rings {
+    /// The rings of a host's cores.
+    pub(super) fn of_host(&self, host: HostId) -> Vec<usize> {
+        self.all.iter().filter(|(_, ring)| ring.host == host).map(|(at, _)| *at).collect()
+    }
+
     pub(super) fn get(&self, ring: usize) -> Option<&SimRing> {
         self.all.get(&ring)
     }
@@ -137,6 +144,7 @@ impl State {
             backlog: VecDeque::new(),
             groups: BTreeMap::new(),
             notify: None,
+            interrupted: false,
         };
         self.rings.all.insert(at, ring);
         at

@@ -97,6 +97,7 @@ impl Host {
             core.begin(self.main(place));
         }
         self.running = started.into_iter().map(|core| Rc::new(RefCell::new(core))).collect();
+        world.new_process(self.id, true);
         Ok(())
     }
 
@@ -122,6 +123,13 @@ impl Host {
     /// which runs destructors of users, by whoever has nothing borrowed.
     pub(super) fn crash(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
         world.crash(self.id);
+        self.end_process(world)
+    }
+
+    /// Its process is at its end, but the machine is there: what was open is closed, as a kernel does that for a
+    /// process. Gives its cores, as [`crash`](Self::crash) does.
+    pub(super) fn end_process(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
+        world.new_process(self.id, false);
         let cores = std::mem::take(&mut self.running);
         self.leaving.extend(cores.iter().cloned());
         cores

@@ -11,9 +11,11 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::Mistake;
+use super::enter::SimRing;
 use super::errnos::Call;
 use super::files::{FileKind, event, eventfd, option, placeholder};
 use super::net::socket::{Phase, Socket};
@@ -24,6 +26,7 @@ use super::state::State;
 use super::world::World;
 use crate::sys::abi::{Params, enter, setup};
 use crate::sys::kernel::{Kernel, Mapping, RingMemory, WaitArg};
+use crate::sys::signals::{Caught, Inbox};
 
 /// Registered rings of one thread, at most.
 pub(super) const REGISTERED_MAX: usize = 16;
@@ -67,7 +70,8 @@ impl SimKernel {
         self.world.with(|state| {
             state.look_at_events(ring);
             let spurious = state.rng.chance(state.faults.spurious_wake);
-            spurious || state.rings.get(ring).is_some_and(|ring| ring.has_news())
+            let wakes = |ring: &SimRing| ring.interrupted || ring.has_news();
+            spurious || state.rings.get(ring).is_some_and(wakes)
         })
     }
 
@@ -99,8 +103,12 @@ impl SimKernel {
         min_complete: u32,
         flags: u32,
         until: Option<u64>,
+        slept: bool,
     ) -> Result<u32, i32> {
         self.world.with(|state| {
+            // A handler that ran before this enter holds nobody up.
+            let sim = state.rings.get_mut(ring);
+            let interrupted = sim.is_some_and(|sim| std::mem::take(&mut sim.interrupted)) && slept;
             state.pass_enter();
             state.sweep();
             state.look_at_buffers(ring);
@@ -112,6 +120,9 @@ impl SimKernel {
             state.bring(ring, min_complete);
             if state.unread(ring) >= min_complete {
                 return Ok(consumed);
+            }
+            if consumed == 0 && interrupted {
+                return Err(libc::EINTR);
             }
             if consumed == 0 && state.rng.chance(state.faults.enter_interrupted) {
                 state.handed_out(Call::Enter, libc::EINTR);
@@ -261,7 +272,8 @@ impl Kernel for SimKernel {
         flags: u32,
         wait: Option<&WaitArg>,
     ) -> io::Result<u32> {
-        self.parked.set(None);
+        // The same enter comes back, if its caller was asleep.
+        let slept = self.parked.take().is_some();
         let fail = io::Error::from_raw_os_error;
         if flags & !self.shape.enter_flags != 0 {
             return Err(fail(libc::EINVAL));
@@ -279,7 +291,7 @@ impl Kernel for SimKernel {
             let ns = wait.timeout.sec as u64 * 1_000_000_000 + wait.timeout.nsec as u64;
             if flags & enter::ABS_TIMER != 0 { ns } else { ns.saturating_add(self.now_ns()) }
         });
-        self.enter_ring(ring, to_submit, min_complete, flags, until).map_err(fail)
+        self.enter_ring(ring, to_submit, min_complete, flags, until, slept).map_err(fail)
     }
 
     unsafe fn register(
@@ -320,6 +332,19 @@ impl Kernel for SimKernel {
         let (fd, twin) = self.world.owned(event())?;
         self.world.with(|state| state.install(&fd, self.host, FileKind::Event, Some(twin)))?;
         Ok(fd)
+    }
+
+    fn hush(&self, event: BorrowedFd<'_>) {
+        self.world.with(|state| {
+            if let Some((file, FileKind::Event)) = state.look_up(event.as_raw_fd()) {
+                state.take_count(file);
+            }
+        });
+    }
+
+    fn catch(&self, signal: i32, inbox: &Arc<Inbox>) -> io::Result<Caught> {
+        self.world.with(|state| state.catch(self.host, signal, inbox));
+        Ok(Caught::as_long_as_the_inbox())
     }
 
     fn release(&self) -> String {

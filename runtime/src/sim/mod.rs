@@ -47,6 +47,7 @@ mod register;
 mod ring;
 pub(crate) mod rng;
 mod shape;
+mod signals;
 mod state;
 pub(crate) mod trace;
 pub(crate) mod world;

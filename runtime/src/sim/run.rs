@@ -174,6 +174,7 @@ impl Run<'_> {
     /// Does what user code asked for meanwhile: a host cannot be taken away from under a core of its own.
     fn obey(&mut self) -> Result<(), Failure> {
         loop {
+            self.end_killed();
             let Some(command) = self.sim.commands.borrow_mut().pop_front() else { return Ok(()) };
             match command {
                 Command::Start(host) => self.start_host(host)?,
@@ -188,6 +189,19 @@ impl Run<'_> {
         let cores = self.sim.hosts.borrow_mut()[at].crash(&self.sim.world);
         cores.iter().for_each(|core| core.borrow_mut().abandon());
         self.sim.world.sweep();
+    }
+
+    /// Ends the processes that signals have ended.
+    fn end_killed(&mut self) {
+        for id in self.sim.world.take_killed() {
+            let mut hosts = self.sim.hosts.borrow_mut();
+            let host = hosts.iter_mut().find(|host| host.id == id);
+            let cores = host.map(|host| host.end_process(&self.sim.world)).unwrap_or_default();
+            drop(hosts);
+            cores.iter().for_each(|core| core.borrow_mut().abandon());
+            self.sim.world.sweep();
+            self.gather();
+        }
     }
 
     fn clients_ended(&self) -> bool {

@@ -14,6 +14,7 @@ use super::files::Files;
 use super::net::{Event, Net};
 use super::quarantine::{self, Found};
 use super::rng::Rng;
+use super::signals::Signals;
 use super::trace::Trace;
 
 pub(super) struct State {
@@ -25,6 +26,7 @@ pub(super) struct State {
     pub(super) files: Files,
     pub(super) net: Net,
     pub(super) rings: Rings,
+    pub(super) signals: Signals,
     /// Errors that were handed out, by call and errno.
     pub(super) drawn: BTreeMap<(Call, i32), u64>,
     /// Until when enters are turned away.
@@ -47,6 +49,7 @@ impl State {
             files: Files::default(),
             net: Net::default(),
             rings: Rings::default(),
+            signals: Signals::default(),
             drawn: BTreeMap::new(),
             pressed_until: 0,
             starved: None,

@@ -100,6 +100,21 @@ impl World {
         self.with(|state| state.crash(host));
     }
 
+    /// A host has a new process, or none.
+    pub(super) fn new_process(&self, host: HostId, begins: bool) {
+        self.with(|state| state.new_process(host, begins));
+    }
+
+    /// Sends a signal to a host's process; whether it has one.
+    pub(super) fn kill(&self, host: HostId, signal: i32) -> bool {
+        self.with(|state| state.kill(host, signal) != libc::ESRCH)
+    }
+
+    /// Hosts whose process a signal has ended.
+    pub(super) fn take_killed(&self) -> Vec<HostId> {
+        self.with(State::take_killed)
+    }
+
     /// A number over everything that has happened: equal for equal seeds and equal programs.
     pub(crate) fn trace_hash(&self) -> u64 {
         self.with(|state| state.trace.hash())

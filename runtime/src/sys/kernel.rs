@@ -1,7 +1,7 @@
 //! The seam between the loop and the system.
 //!
 //! Owns the [`Kernel`] trait: the few calls that a loop makes, about one a tick, so that dispatching them
-//! costs nothing, and those by which sockets are made and asked for their ends. Queue memory lies below the
+//! costs nothing, and those by which sockets are made and asked for their ends, and signals caught. Queue memory lies below the
 //! seam in the kernel's own layout ([`RingMemory`]) and is read and written above it without a call. Plain
 //! options of a socket are not in here: they change nothing that a loop sees, and any descriptor of a socket
 //! takes them. Whatever answers to this trait (Linux, a simulated kernel, a
@@ -13,9 +13,12 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::abi::{Params, Timespec};
+use super::linux;
+use super::signals::{self, Caught, Inbox};
 
 /// How long an enter may wait.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +98,17 @@ pub(crate) trait Kernel {
 
     /// A close-on-exec, non-blocking eventfd with a count of 0.
     fn eventfd(&self) -> io::Result<OwnedFd>;
+
+    /// Makes the count of an eventfd 0.
+    fn hush(&self, event: BorrowedFd<'_>) {
+        linux::read_event(event);
+    }
+
+    /// Has `signal` (1 to 64) delivered to `inbox` too from now on, whatever thread of the process it comes to;
+    /// by default it does nothing any more from now on, for good.
+    fn catch(&self, signal: i32, inbox: &Arc<Inbox>) -> io::Result<Caught> {
+        signals::catch(signal, inbox)
+    }
 
     /// The release string of `uname(2)`.
     fn release(&self) -> String;

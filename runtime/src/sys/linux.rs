@@ -182,6 +182,14 @@ pub(crate) fn write_event(fd: RawFd) {
     unsafe { libc::write(fd, (&raw const one).cast(), 8) };
 }
 
+/// Makes the count of an eventfd 0.
+pub(crate) fn read_event(event: BorrowedFd<'_>) {
+    let mut count = [0u8; 8];
+    // SAFETY: `count` lives and has room for the 8 bytes of a count; the descriptor is borrowed, so it is open.
+    // It does not block, and nothing to read is what is wanted.
+    unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+}
+
 /// CPU time of the calling thread in nanoseconds.
 fn thread_cpu_ns() -> u64 {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -2,32 +2,33 @@
 //!
 //! Owns [`Inbox`]: which signals came since somebody looked, one bit each, and the eventfd that says so. The
 //! handler (signal-hook's, which keeps errno) does two things that may be done there: it sets a bit and
-//! writes to the eventfd. The bit is set first, so whoever is told by the descriptor finds it.
+//! writes to the eventfd. The bit is set first, so whoever is told by the descriptor finds it. Who has which
+//! signal caught, and which descriptor it is, is the [`Kernel`]'s to say.
 //!
 //! A process that forks shares the descriptor with its child but not the bits: a signal that hits the child
 //! before its exec is at worst a look in vain.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use signal_hook::SigId;
+use signal_hook::low_level::unregister;
 
 use super::Kernel;
-use super::linux::{self, Linux};
+use super::linux;
 use super::shared::{AtomicU64, Ordering};
+use crate::planted::{self, Fault};
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
     came: Came,
-    event: File,
+    event: OwnedFd,
 }
 
 impl Inbox {
-    pub(crate) fn new() -> io::Result<Arc<Self>> {
-        let event = File::from(Linux.eventfd()?);
-        Ok(Arc::new(Self { came: Came::default(), event }))
+    pub(crate) fn new(kernel: &dyn Kernel) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { came: Came::default(), event: kernel.eventfd()? }))
     }
 
     /// The lowest signal of those that came, taken out; none if none did.
@@ -35,14 +36,8 @@ impl Inbox {
         self.came.take()
     }
 
-    /// Makes the descriptor unreadable until the next signal. To be followed by a [`take`](Self::take).
-    pub(crate) fn hush(&self) {
-        use std::io::Read;
-        // It does not block; nothing to read is what is wanted.
-        let _ = (&self.event).read(&mut [0; 8]);
-    }
-
-    fn deliver(&self, signal: i32) {
+    /// What a handler does. It may be called in one.
+    pub(crate) fn deliver(&self, signal: i32) {
         self.came.add(signal);
         // A descriptor that `self` keeps open; write(2) may be called in a handler.
         linux::write_event(self.event.as_raw_fd());
@@ -64,7 +59,8 @@ impl Came {
             return None;
         }
         let lowest = came.trailing_zeros();
-        self.0.fetch_and(!(1 << lowest), Ordering::AcqRel);
+        let taken = if planted::is(Fault::LostSignal, 1) { came } else { 1 << lowest };
+        self.0.fetch_and(!taken, Ordering::AcqRel);
         Some(lowest as i32 + 1)
     }
 }
@@ -75,15 +71,36 @@ impl AsFd for Inbox {
     }
 }
 
-/// Has `signal` (1 to 64) delivered to `inbox` too from now on.
+/// A signal that goes to an inbox; dropping this ends that. It stays caught.
+#[derive(Debug)]
+pub(crate) struct Caught(Option<SigId>);
+
+impl Caught {
+    /// For a kernel that goes by the inbox: what holds no inbox any more gets none.
+    #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "for the simulated kernel"))]
+    pub(crate) fn as_long_as_the_inbox() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Caught {
+    fn drop(&mut self) {
+        if let Some(id) = self.0.take() {
+            unregister(id);
+        }
+    }
+}
+
+/// [`Kernel::catch`] of the system.
 ///
 /// # Panics
 /// For a signal that signal-hook forbids.
-pub(crate) fn deliver_to(inbox: &Arc<Inbox>, signal: i32) -> io::Result<SigId> {
+pub(super) fn catch(signal: i32, inbox: &Arc<Inbox>) -> io::Result<Caught> {
     let inbox = inbox.clone();
     // SAFETY: the action takes no lock and allocates nothing: an atomic operation and a write(2). Its own
     // destructor runs outside of the handler.
-    unsafe { signal_hook::low_level::register(signal, move || inbox.deliver(signal)) }
+    let id = unsafe { signal_hook::low_level::register(signal, move || inbox.deliver(signal)) }?;
+    Ok(Caught(Some(id)))
 }
 
 /// The numbers of real-time signals that the C library leaves to programs.

@@ -31,6 +31,8 @@ pub fn findings_of(fault: Fault) -> &'static [&'static str] {
         ],
         Fault::EarlyTimer => &[" was over after "],
         Fault::DrainWithoutWait => &["ClosedInFlight at ", "operations still in the kernel"],
+        Fault::LostSignal => &["a signal of … is lost"],
+        Fault::UnheardHaste => &["from the second signal on"],
     }
 }
 

@@ -4,7 +4,7 @@
 //! frames (`line`); what they do for each other meanwhile is in `chores`, who breaks off and when in
 //! `client` and `server`. All of it is entered into the `ledger`, which knows what must come of it: every
 //! byte in its place, every future, buffer and guard dropped once, no time early, no end missing. The
-//! simulated kernel looks for what a kernel can see. Does not know what is wrong when something is: it
+//! simulated kernel looks for what a kernel can see. Signals have a simulation beside it (`signals`). Does not know what is wrong when something is: it
 //! says which seed.
 
 mod chores;
@@ -16,6 +16,7 @@ mod ops;
 mod server;
 mod shape;
 mod signal;
+pub mod signals;
 #[allow(unsafe_code)]
 mod tracked;
 
@@ -75,6 +76,10 @@ pub fn run(seed: u64) -> Result<Outcome, Failed> {
             wrong.extend(ledger.left_over());
             wrong.extend(miscounted(report));
         }
+    }
+    match signals::run(seed) {
+        Err(e) => wrong.push(e.to_string()),
+        Ok(report) => wrong.extend(miscounted(&report)),
     }
     match ended {
         Ok(report) if wrong.is_empty() => {

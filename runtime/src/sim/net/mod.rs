@@ -47,6 +47,8 @@ pub(super) enum Event {
     Reset { to: SockId },
     /// The news of an op that can go on.
     Late(OpRef),
+    /// A signal is delivered to the process of a host.
+    Signal(HostId),
     /// The end of an op that was running when it was cancelled.
     Interrupt(OpRef),
 }
@@ -89,6 +91,7 @@ impl State {
             Event::Window { to } => self.transmit(to),
             Event::Reset { to } => self.reset(to),
             Event::Late(op) => self.news_arrive(op),
+            Event::Signal(host) => self.deliver_signal(host),
             Event::Interrupt(op) => self.interrupt_worker(op),
         }
     }
