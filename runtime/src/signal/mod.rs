@@ -39,8 +39,9 @@ pub use kind::{Signal, SignalError};
 ///
 /// What comes between two calls is kept, each signal once however often it came, as the system does it with
 /// signals that wait; with several the lowest number is first. That is also how real-time signals are
-/// treated, which the system would count. It costs one descriptor. In a simulation a host gets the signals that
-/// `Sim::kill` sends it, and no other; a subscription that is made outside of a loop is the real process's.
+/// treated, which the system would count. It costs one descriptor. In a simulation a host
+/// gets the signals that `Sim::kill` sends it, and no other; a subscription that is made outside of a loop
+/// is the real process's.
 ///
 /// ```
 /// use coreloop::signal::{Signal, Signals};
@@ -88,7 +89,11 @@ impl Signals {
 
     /// A signal that came already.
     pub fn try_recv(&mut self) -> Option<Signal> {
-        self.inbox.take().map(Signal::known)
+        let signal = self.inbox.take().map(Signal::known);
+        if planted::is(Fault::LostSignal, 1) {
+            while self.inbox.take().is_some() {}
+        }
+        signal
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, wait: &mut Wait) -> Poll<Signal> {

@@ -126,8 +126,8 @@ impl Host {
         self.end_process(world)
     }
 
-    /// Its process is at its end, but the machine is there: what was open is closed, as a kernel does that for a
-    /// process. Gives its cores, as [`crash`](Self::crash) does.
+    /// Its process is at its end, but the machine is there: what was open is closed, as a kernel does that
+    /// for a process. Gives its cores, as [`crash`](Self::crash) does.
     pub(super) fn end_process(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
         world.new_process(self.id, false);
         let cores = std::mem::take(&mut self.running);

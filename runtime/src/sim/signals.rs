@@ -3,9 +3,9 @@
 //! Owns [`Signals`]: for the process of each host what it has caught and what is pending for it. A standard
 //! signal that is pending is not made pending twice; real-time ones are counted. A pending one is delivered
 //! a little later, on a thread that the numbers choose, between two of its steps; which of several standard
-//! ones is first is not said, and drawn here too. A thread that sleeps in an enter comes back with EINTR. What
-//! nobody has caught does what it does by default, but for stops, which are not simulated: it ends the process,
-//! or nothing. A process begins with nothing caught, but SIGPIPE ignored as a Rust program has it.
+//! ones is first is not said, and drawn here too. A thread that sleeps in an enter comes back with EINTR.
+//! What nobody has caught does what it does by default, but for stops, which are not simulated: it ends the
+//! process, or nothing. A process begins with nothing caught, but SIGPIPE ignored as a Rust program has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};

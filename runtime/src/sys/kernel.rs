@@ -1,8 +1,8 @@
 //! The seam between the loop and the system.
 //!
 //! Owns the [`Kernel`] trait: the few calls that a loop makes, about one a tick, so that dispatching them
-//! costs nothing, and those by which sockets are made and asked for their ends, and signals caught. Queue memory lies below the
-//! seam in the kernel's own layout ([`RingMemory`]) and is read and written above it without a call. Plain
+//! costs nothing, and those by which sockets are made and asked for their ends, and signals caught. Queue
+//! memory lies below the seam in the kernel's own layout ([`RingMemory`]) and is read and written above it without a call. Plain
 //! options of a socket are not in here: they change nothing that a loop sees, and any descriptor of a socket
 //! takes them. Whatever answers to this trait (Linux, a simulated kernel, a
 //! fault-injecting wrapper in a test) drives the same loop.
@@ -104,8 +104,8 @@ pub(crate) trait Kernel {
         linux::read_event(event);
     }
 
-    /// Has `signal` (1 to 64) delivered to `inbox` too from now on, whatever thread of the process it comes to;
-    /// by default it does nothing any more from now on, for good.
+    /// Has `signal` (1 to 64) delivered to `inbox` too from now on, whatever thread of the process it comes
+    /// to; what it does by default it does no more, for good.
     fn catch(&self, signal: i32, inbox: &Arc<Inbox>) -> io::Result<Caught> {
         signals::catch(signal, inbox)
     }

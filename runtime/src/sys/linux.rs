@@ -185,8 +185,8 @@ pub(crate) fn write_event(fd: RawFd) {
 /// Makes the count of an eventfd 0.
 pub(crate) fn read_event(event: BorrowedFd<'_>) {
     let mut count = [0u8; 8];
-    // SAFETY: `count` lives and has room for the 8 bytes of a count; the descriptor is borrowed, so it is open.
-    // It does not block, and nothing to read is what is wanted.
+    // SAFETY: `count` lives and has room for the 8 bytes of a count; the descriptor is borrowed, so it is
+    // open. It does not block, and nothing to read is what is wanted.
     unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }
 

@@ -18,7 +18,6 @@ use signal_hook::low_level::unregister;
 use super::Kernel;
 use super::linux;
 use super::shared::{AtomicU64, Ordering};
-use crate::planted::{self, Fault};
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -59,8 +58,7 @@ impl Came {
             return None;
         }
         let lowest = came.trailing_zeros();
-        let taken = if planted::is(Fault::LostSignal, 1) { came } else { 1 << lowest };
-        self.0.fetch_and(!taken, Ordering::AcqRel);
+        self.0.fetch_and(!(1 << lowest), Ordering::AcqRel);
         Some(lowest as i32 + 1)
     }
 }

@@ -4,8 +4,8 @@
 //! frames (`line`); what they do for each other meanwhile is in `chores`, who breaks off and when in
 //! `client` and `server`. All of it is entered into the `ledger`, which knows what must come of it: every
 //! byte in its place, every future, buffer and guard dropped once, no time early, no end missing. The
-//! simulated kernel looks for what a kernel can see. Signals have a simulation beside it (`signals`). Does not know what is wrong when something is: it
-//! says which seed.
+//! simulated kernel looks for what a kernel can see. Does not know what is wrong when something
+//! is: it says which seed. Signals have a simulation of their own beside it (`signals`).
 
 mod chores;
 mod client;

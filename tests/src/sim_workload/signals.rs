@@ -1,9 +1,9 @@
 //! Signals to a process of sixteen cores, and the stop that they begin.
 //!
 //! Owns [`run`], which is one seed: a simulation of its own beside the workload's. An operator sends a few
-//! signals at a time, at moments that the seed draws; every core has a subscription, drops waits half way, and
-//! must hear of each. Then comes SIGTERM, with tasks under way that have a minute to end, and often a second
-//! one, after which everything ends at once. At the end one comes that nobody waits for any more.
+//! signals at a time, at moments that the seed draws; every core has a subscription, drops waits half way,
+//! and must hear of each. Then comes SIGTERM or SIGINT, with tasks under way that have a minute to end, then
+//! signals that nobody waits for any more, and often a second SIGINT, after which everything ends at once.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -83,7 +83,7 @@ pub fn run(seed: u64) -> Result<Report, SimError> {
         round: Cell::new(0),
         there: Cell::new(0),
         hastened: Cell::new(None),
-        hastens: sim.random() % 3 > 0,
+        hastens: !sim.random().is_multiple_of(3),
         sim: sim.clone(),
     });
     let own = book.clone();
@@ -185,5 +185,6 @@ async fn operate(book: Rc<Book>) -> Result<(), String> {
         book.hastened.set(Some(Instant::now()));
     }
     // The process ends by itself: what comes then finds none, or does nothing.
-    Ok(sleep(DRAIN * 2).await)
+    sleep(DRAIN * 2).await;
+    Ok(())
 }
