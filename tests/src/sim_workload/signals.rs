@@ -28,7 +28,10 @@ const DRAIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Until then whoever waits for a signal that was sent has it, unless it is lost.
-const HEARD_WITHIN: Duration = Duration::from_secs(30);
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Waits of a round that are short; who is still waiting after them has lost something.
+const WAITS_SHORT: u32 = 30;
 
 /// What cores and operator know of each other, beside the signals.
 struct Book {
@@ -126,7 +129,7 @@ async fn serve(core: Core, book: Rc<Book>) -> Result<(), String> {
 
 /// Hears all of a round, each at least once and none that was not sent.
 async fn hear(core: &Core, book: &Book, round: u64, signals: &mut Signals) -> Result<(), String> {
-    let mut heard = Vec::new();
+    let (mut heard, mut waits) = (Vec::new(), 0);
     let until = Instant::now() + HEARD_WITHIN;
     loop {
         let is_on = book.round.get() == round;
@@ -134,7 +137,9 @@ async fn hear(core: &Core, book: &Book, round: u64, signals: &mut Signals) -> Re
             return Ok(());
         }
         // A wait that is dropped takes nothing along.
-        let wait = Duration::from_micros(book.below(3_000));
+        waits += 1;
+        let most = if waits < WAITS_SHORT { 3_000 } else { 300_000 };
+        let wait = Duration::from_micros(book.below(most));
         let signal = match timeout(wait, signals.recv()).await {
             Ok(signal) => signal,
             Err(_) if Instant::now() < until => continue,
