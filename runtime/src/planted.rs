@@ -120,9 +120,7 @@ impl Fault {
                 "what is due within a tick counts as due",
             ],
             Self::DrainWithoutWait => &["a loop's close"],
-            Self::LostSignal => {
-                &["of several that came at once", "one that was there when a wait was begun anew"]
-            }
+            Self::LostSignal => &["of several that came at once"],
             Self::UnheardHaste => &["the second signal begins again"],
         }
     }

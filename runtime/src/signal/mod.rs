@@ -111,9 +111,6 @@ impl Signals {
                     *wait = if told.is_ok() {
                         // Before the look: what comes after it is announced anew.
                         with_kernel(|kernel| kernel.hush(self.inbox.as_fd()));
-                        if planted::is(Fault::LostSignal, 2) {
-                            self.inbox.take();
-                        }
                         Wait::Idle
                     } else {
                         Wait::Paused(sleep(RETRY))

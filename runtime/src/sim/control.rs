@@ -262,9 +262,9 @@ impl Sim {
 
     /// Sends a signal to the process of a host, as `kill(2)` does; whether there is one to get it. It
     /// arrives a little later, on a core that the seed chooses; those that a process has pending of one
-    /// number are one, but for real-time ones. One that was never subscribed to does what it does by default: SIGTERM and most
-    /// others end the process, whose connections and listeners are closed as a kernel closes them, and whose
-    /// tasks are dropped. [`restart`](Self::restart) starts another.
+    /// number are one, but for real-time ones. One that was never subscribed to does what it does by
+    /// default: SIGTERM and most others end the process, whose connections and listeners are closed as a
+    /// kernel closes them, and whose tasks are dropped. [`restart`](Self::restart) starts another.
     ///
     /// ```
     /// use coreloop::signal::{Signal, Signals};

@@ -2,10 +2,10 @@
 //!
 //! Owns the [`Kernel`] trait: the few calls that a loop makes, about one a tick, so that dispatching them
 //! costs nothing, and those by which sockets are made and asked for their ends, and signals caught. Queue
-//! memory lies below the seam in the kernel's own layout ([`RingMemory`]) and is read and written above it without a call. Plain
-//! options of a socket are not in here: they change nothing that a loop sees, and any descriptor of a socket
-//! takes them. Whatever answers to this trait (Linux, a simulated kernel, a
-//! fault-injecting wrapper in a test) drives the same loop.
+//! memory lies below the seam in the kernel's own layout ([`RingMemory`]) and is read and written above
+//! it without a call. Plain options of a socket are not in here: they change nothing that a loop sees,
+//! and any descriptor of a socket takes them. Whatever answers to this trait (Linux, a simulated kernel,
+//! a fault-injecting wrapper in a test) drives the same loop.
 //!
 //! Deliberately ignorant of ops, buffers and tasks.
 
