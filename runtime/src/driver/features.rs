@@ -222,6 +222,8 @@ pub enum Missing {
     Excluded(&'static str),
     /// Memory that may be locked was short.
     Memory,
+    /// Kernels of this version have it and do it wrong, in this way.
+    Faulty(&'static str),
 }
 
 impl fmt::Display for Missing {
@@ -235,6 +237,7 @@ impl fmt::Display for Missing {
             }
             Missing::Excluded(setting) => write!(f, "the setting {setting} excludes it"),
             Missing::Memory => f.write_str("memory that may be locked is short"),
+            Missing::Faulty(how) => write!(f, "kernels of this version do it wrong: {how}"),
         }
     }
 }

@@ -160,6 +160,13 @@ pub(crate) fn negotiate(
     drop_dependants(&mut report);
     let (mut ring, params) = loop_until_accepted(kernel, config, &mut report, &release)?;
 
+    if accepts_wrongly(&release)
+        && report.in_force.contains(Feature::DeferTaskrun)
+        && report.in_force.contains(Feature::MultishotAccept)
+    {
+        let how = "connections under load come with descriptors that are none";
+        report.without(Feature::MultishotAccept, Missing::Faulty(how));
+    }
     // Asked only now, so that a sandbox that hides io_uring is reported as such and not as an old kernel.
     if version(&release).is_some_and(|v| v < (6, 1)) {
         return Err(StartError::KernelTooOld { kernel: release });
@@ -361,6 +368,14 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// Whether multishot accept with DEFER_TASKRUN gives wrong descriptors there: it did from 6.6.1 to 6.8-rc3
+/// (liburing's issue 1062). Later ones of 6.6 and 6.7 may be mended; they do without it, too.
+fn accepts_wrongly(release: &str) -> bool {
+    let candidates = ["6.8.0-rc1", "6.8.0-rc2", "6.8.0-rc3"];
+    matches!(version(release), Some((6, 6 | 7)))
+        || candidates.iter().any(|candidate| release.starts_with(candidate))
+}
+
 fn sysctl_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
@@ -382,6 +397,16 @@ mod tests {
         assert_eq!(version("5.15.0"), Some((5, 15)));
         assert_eq!(version("6.1-rc3"), Some((6, 1)));
         assert_eq!(version("weird"), None);
+    }
+
+    #[test]
+    fn kernels_that_accept_wrongly_are_known() {
+        for wrong in ["6.6.1", "6.6.9-generic", "6.7.4", "6.8.0-rc3", "6.8.0-rc1-next"] {
+            assert!(accepts_wrongly(wrong), "{wrong}");
+        }
+        for right in ["6.5.7-060507-generic", "6.8.0-rc4", "6.8.0-31-generic", "6.12.95", "weird"] {
+            assert!(!accepts_wrongly(right), "{right}");
+        }
     }
 
     #[test]
