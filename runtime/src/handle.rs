@@ -219,16 +219,16 @@ impl Handle {
         Ok(handle)
     }
 
-    /// As [`ask`](Self::ask), again and again until `f` has an answer: the core looks after its tasks
-    /// between. It is not asked any more once nobody waits for the answer.
-    pub(crate) fn ask_in_slices<T: Send + 'static>(
+    /// As [`ask`](Self::ask), in slices: one turn of the core after the other, of all that is asked like
+    /// this one slice a turn.
+    pub(crate) fn ask_in_slices<S: Slices>(
         &self,
         core: usize,
-        f: impl FnMut(&executor::Core) -> Option<T> + Send + 'static,
-    ) -> Result<RemoteJoinHandle<T>, PostError> {
+        slices: S,
+    ) -> Result<RemoteJoinHandle<S::Answer>, PostError> {
         let (promise, handle) = promise(Location::caller());
-        let ask = Slices { handle: self.clone(), core, f, promise };
-        self.call_soon_threadsafe(core, move || ask.next())?;
+        let asked = Asked { handle: self.clone(), core, slices, promise };
+        self.call_soon_threadsafe(core, move || asked.next())?;
         Ok(handle)
     }
 
@@ -241,27 +241,43 @@ impl Handle {
 }
 
 /// A question whose answer takes a core several turns.
-struct Slices<T, F> {
-    handle: Handle,
-    core: usize,
-    f: F,
-    promise: Promise<T>,
+pub(crate) trait Slices: Send + 'static {
+    type Answer: Send + 'static;
+
+    /// Goes on for a bounded time; the answer, once it is whole.
+    fn slice(&mut self, core: &executor::Core) -> Option<Self::Answer>;
+
+    /// Nobody waits for the answer any more. Lets go of some of what was gathered, in a bounded time; whether
+    /// that was all.
+    fn let_go(&mut self) -> bool;
 }
 
-impl<T, F> Slices<T, F>
-where
-    T: Send + 'static,
-    F: FnMut(&executor::Core) -> Option<T> + Send + 'static,
-{
+/// One of those under way.
+struct Asked<S: Slices> {
+    handle: Handle,
+    core: usize,
+    slices: S,
+    promise: Promise<S::Answer>,
+}
+
+impl<S: Slices> Asked<S> {
     fn next(mut self) {
-        if Arc::strong_count(&self.promise.shared) == 1 {
-            return;
-        }
-        match context::with_core(&mut self.f) {
-            Some(Some(answer)) => self.promise.keep(Ok(answer)),
-            // One closure for each question that waits: as many as were taken with room.
+        let abandoned = Arc::strong_count(&self.promise.shared) == 1;
+        let answer = context::with_core(|core| {
+            if !core.may_slice() {
+                return None;
+            }
+            if abandoned {
+                // Whatever it says is dropped unheard.
+                return self.slices.let_go().then_some(None);
+            }
+            self.slices.slice(core).map(Some)
+        });
+        match answer {
+            Some(Some(Some(answer))) => self.promise.keep(Ok(answer)),
+            // As many as were taken with room; they move over to the next turn.
             Some(None) => self.handle.clone().post_anyway(self.core, Box::new(move || self.next())),
-            None => {}
+            Some(Some(None)) | None => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 //! loop took and never ended, turns that went on without looking up.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -11,7 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use coreloop::op::{BufferTurn, InFlight, Nop, PollOnce, Submitter};
-use coreloop::{EventLoop, Settings, spawn};
+use coreloop::task::JoinHandle;
+use coreloop::{EventLoop, Settings, spawn, yield_now};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::drive::Drops;
 use coreloop_tests::foreign::{ON_CLONE, ON_WAKE, WAKES, acting, drive, shared, submitter};
@@ -216,4 +218,42 @@ fn regress_a_handle_dropped_with_a_waker_that_ends_the_tasks_loop() {
         assert!(OTHER.take().is_none());
         ARMED.set(false);
     }
+}
+
+thread_local! {
+    /// A task's handle, and a waker that the task let out.
+    static ENDED: RefCell<(Option<JoinHandle<()>>, Option<Waker>)> = const { RefCell::new((None, None)) };
+}
+
+/// Frees the task that has just ended, and gives way in its name.
+struct Frees;
+
+impl Wake for Frees {
+    fn wake(self: Arc<Self>) {
+        let (handle, waker) = ENDED.take();
+        drop(handle);
+        let polled = pin!(yield_now()).poll(&mut Context::from_waker(&waker.unwrap()));
+        assert!(polled.is_pending());
+    }
+}
+
+/// A slot that was given back was put among those that gave way, since its last task was still the running one:
+/// two tasks that were spawned later shared it, and the first was never polled.
+#[test]
+fn foreign_wake_that_frees_a_task_and_gives_way_in_its_name() {
+    coreloop::run(async {
+        let mut task = spawn(poll_fn(|cx| {
+            ENDED.with_borrow_mut(|ended| ended.1 = Some(cx.waker().clone()));
+            Poll::Ready(())
+        }));
+        let frees = Waker::from(Arc::new(Frees));
+        assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&frees)).is_pending());
+        ENDED.with_borrow_mut(|ended| ended.0 = Some(task));
+        turns(3).await;
+        assert!(ENDED.with_borrow(|ended| ended.1.is_none()), "it was woken");
+        let later: Vec<_> = (0..4).map(|i| spawn(async move { i })).collect();
+        turns(3).await;
+        assert!(later.iter().all(JoinHandle::is_finished), "each has a slot of its own");
+    })
+    .unwrap();
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns how long each step may take, and how many connections there may be. Above [`CONNECTIONS_MAX`] the one
 //! that has been idle for longest is closed for the new one; where all are busy the new one waits, and each
-//! of them is busy for a bounded time. Knows none of the pages.
+//! of them is busy for a bounded time: of a list of tasks that is for each of its pages. Knows none of the
+//! pages.
 
 use std::cell::Cell;
 use std::io;

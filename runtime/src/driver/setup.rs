@@ -371,9 +371,16 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// Whether multishot accept with DEFER_TASKRUN gives wrong descriptors there: it did from 6.6.1 to 6.8-rc3
 /// (liburing's issue 1062). Later ones of 6.6 and 6.7 may be mended; they do without it, too.
 fn accepts_wrongly(release: &str) -> bool {
-    let candidates = ["6.8.0-rc1", "6.8.0-rc2", "6.8.0-rc3"];
-    matches!(version(release), Some((6, 6 | 7)))
-        || candidates.iter().any(|candidate| release.starts_with(candidate))
+    // Candidates are named in many ways: 6.8.0-rc3, 6.8.0-0.rc3.20240205git.fc40, 6.8.0-060800rc3-generic.
+    let is_candidate = |number: &str| {
+        number.starts_with(['1', '2', '3'])
+            && !number[1..].starts_with(|c: char| c.is_ascii_digit())
+    };
+    match version(release) {
+        Some((6, 6 | 7)) => true,
+        Some((6, 8)) => release.split("rc").skip(1).any(is_candidate),
+        _ => false,
+    }
 }
 
 fn sysctl_disabled() -> Option<u32> {
@@ -401,10 +408,16 @@ mod tests {
 
     #[test]
     fn kernels_that_accept_wrongly_are_known() {
-        for wrong in ["6.6.1", "6.6.9-generic", "6.7.4", "6.8.0-rc3", "6.8.0-rc1-next"] {
+        let fedora = "6.8.0-0.rc3.20240205git.26.fc40.x86_64";
+        let ubuntu = "6.8.0-060800rc3-generic";
+        for wrong in
+            ["6.6.1", "6.6.9-generic", "6.7.4", "6.8.0-rc3", "6.8.0-rc1-next", fedora, ubuntu]
+        {
             assert!(accepts_wrongly(wrong), "{wrong}");
         }
-        for right in ["6.5.7-060507-generic", "6.8.0-rc4", "6.8.0-31-generic", "6.12.95", "weird"] {
+        for right in
+            ["6.5.7-rc3", "6.8.0-rc4", "6.8.0-rc10", "6.8.0-31-generic", "6.12.95", "weird"]
+        {
             assert!(!accepts_wrongly(right), "{right}");
         }
     }

@@ -175,8 +175,9 @@ impl Driver {
         ring.as_ref().is_some_and(|r| r.unsubmitted() > 0) || self.anything_waits.get()
     }
 
-    /// Whether anything was written since the last enter, or waits to be: what
-    /// [`has_unsubmitted`](Self::has_unsubmitted) says, without a look at the kernel's side of the queue.
+    /// Whether anything was written since the last enter, or waits to be. Without a look at the kernel's
+    /// side of the queue: what an enter left there by itself shows in
+    /// [`has_unsubmitted`](Self::has_unsubmitted) alone.
     #[inline]
     pub(crate) fn has_written(&self) -> bool {
         self.wrote.get() || self.anything_waits.get()

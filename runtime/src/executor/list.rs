@@ -40,6 +40,12 @@ pub fn all_tasks() -> Vec<TaskInfo> {
 }
 
 impl Core {
+    /// Whether a slice of a question that takes several may be answered now: one in a turn, of all of them.
+    pub(crate) fn may_slice(&self) -> bool {
+        let turn = self.turns.get();
+        self.sliced.replace(turn) != turn
+    }
+
     /// See [`all_tasks`].
     pub(crate) fn all_tasks(&self) -> Vec<TaskInfo> {
         let mut look = Look { one_runs: true, ..Look::new(0, usize::MAX) };
@@ -209,6 +215,22 @@ mod tests {
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn of_all_looks_one_slice_is_read_in_a_turn() {
+        crate::run(async {
+            // Each turn is a whole one: a timer is due in it, or something was asked for.
+            let turn = || sleep(Duration::from_nanos(1));
+            turn().await;
+            assert!(now(Core::may_slice));
+            assert!(!now(Core::may_slice) && !now(Core::may_slice));
+            turn().await;
+            turn().await;
+            sleep(Duration::from_millis(2)).await;
+            assert!(now(Core::may_slice));
+        })
+        .unwrap();
+    }
 
     #[test]
     fn a_slice_has_a_bound_and_tasks_that_stay_are_listed_once_while_others_come_and_go() {

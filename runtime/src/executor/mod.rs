@@ -86,6 +86,9 @@ pub(crate) struct Core {
     dial: Dial,
     tick_quota_ns: u64,
     cpu_check: CpuCheck,
+    /// Turns so far, and the one in which the last slice of a long question was answered.
+    turns: Cell<u64>,
+    sliced: Cell<u64>,
     long_polls: LongPolls,
     /// State of the picking of polls that are timed; never 0.
     gap_seed: Cell<u32>,
@@ -137,6 +140,8 @@ impl Core {
             dial: Dial::new(config.spin),
             tick_quota_ns: config.tick_quota.as_nanos() as u64,
             cpu_check: CpuCheck::default(),
+            turns: Cell::new(0),
+            sliced: Cell::new(0),
             long_polls: LongPolls::default(),
             gap_seed: Cell::new(0x9e37_79b9),
             flush_ns: config.flush_interval.map_or(u64::MAX, |d| d.as_nanos() as u64),

@@ -32,7 +32,8 @@ impl Core {
     /// After as many polls as lie between two looks at the clock a whole turn is taken. Who steps a loop,
     /// such as a simulation, takes turns one by one.
     pub(super) fn quiet_turns(&self, root: &mut Root<'_>) {
-        if self.metrics.timing() || self.slow_ns.is_some() {
+        // Nor where the clock is read between polls, for whatever reason.
+        if self.metrics.timing() || self.slow_ns.is_some() || self.flush_ns != u64::MAX {
             return;
         }
         // The first turn comes after a look.

@@ -59,6 +59,7 @@ impl Core {
     #[inline]
     pub(crate) fn work(&self, root: Option<&mut Root<'_>>, wait: Wait) -> Option<u64> {
         self.metrics.count(Kind::Ticks);
+        self.turns.set(self.turns.get() + 1);
         let stepped = root.is_none();
         let began = self.read_clock();
         self.metrics.set_busy(true);

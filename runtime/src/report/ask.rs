@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::executor::context;
 use crate::executor::list::Look;
-use crate::handle::{Handle, PostError, RemoteError, RemoteJoinHandle};
+use crate::executor::{Core, context};
+use crate::handle::{Handle, PostError, RemoteError, RemoteJoinHandle, Slices};
 use crate::metrics::Snapshot;
 use crate::spawn::yield_now;
 use crate::sys::linux::monotonic_ns;
@@ -135,7 +135,8 @@ impl Handle {
 
     /// The tasks of core `core`, at most `max` of them: asks it, and waits for the answer. On any loop, or on
     /// none. The core reads all its tasks, operations and timers for it: for a look by a person. It does so
-    /// in slices of at most some 50 µs between which it runs its tasks, so that these come and go meanwhile:
+    /// in slices of at most some 50 µs, one a turn for all who look, and runs its tasks between them, so that
+    /// these come and go meanwhile:
     /// one that is there all the while is listed once, and a list of several slices may show a wait of a
     /// task that has gone on since.
     ///
@@ -192,7 +193,7 @@ impl Handle {
         from: TaskPlace,
         max: usize,
     ) -> Result<TaskList, PostError> {
-        self.ask_in_slices(core, list(from, max))?.await.map_err(gone)
+        self.ask_in_slices(core, Look::new(from.0, max))?.await.map_err(gone)
     }
 
     /// The tasks of every core, at most `max` of each; waits for the answers for `limit` at most.
@@ -253,7 +254,7 @@ impl Handle {
 
     fn ask_all_for_tasks(&self, max: usize) -> Vec<Result<RemoteJoinHandle<TaskList>, PostError>> {
         let each = 0..self.cores();
-        each.map(|core| self.ask_in_slices(core, list(TaskPlace::default(), max))).collect()
+        each.map(|core| self.ask_in_slices(core, Look::new(0, max))).collect()
     }
 }
 
@@ -262,21 +263,26 @@ fn gone(_: RemoteError) -> PostError {
     PostError::CoreGone
 }
 
-/// The slices of a look at a core's tasks.
-fn list(
-    from: TaskPlace,
-    max: usize,
-) -> impl FnMut(&crate::executor::Core) -> Option<TaskList> + Send + 'static {
-    let mut look = Look::new(from.0, max);
-    move |core| {
-        look.slice(core).then(|| TaskList {
+impl Slices for Look {
+    type Answer = TaskList;
+
+    fn slice(&mut self, core: &Core) -> Option<TaskList> {
+        Look::slice(self, core).then(|| TaskList {
             core: core.index(),
-            rest: look.rest().map(TaskPlace),
-            left_out: look.left_out,
-            tasks: std::mem::take(&mut look.found),
+            rest: self.rest().map(TaskPlace),
+            left_out: self.left_out,
+            tasks: std::mem::take(&mut self.found),
         })
     }
+
+    fn let_go(&mut self) -> bool {
+        self.found.truncate(self.found.len().saturating_sub(LET_GO));
+        self.found.is_empty()
+    }
 }
+
+/// Tasks of a list that are dropped at a time, if nobody waits for it any more.
+const LET_GO: usize = 256;
 
 /// Until when the answers of several cores are waited for.
 struct Deadline {

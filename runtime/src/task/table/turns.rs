@@ -11,14 +11,12 @@ impl Tasks {
     /// Schedules the task that a waker names behind the next turn. `false` if it is none of these.
     #[inline]
     pub(crate) fn give_way(&self, word: Word) -> bool {
-        // Nearly always the one that is running, whose word needs no further look.
-        let running = word == self.running.get();
-        if !running && word.core() != self.lease.id {
+        if word.core() != self.lease.id {
             return false;
         }
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return false };
-        let ours = running || entry.is_live(word);
+        let ours = entry.is_live(word);
         if ours && entry.scheduled == 0 {
             entry.scheduled = self.stamp.get();
             inner.gave_way.push(word.slot());
