@@ -75,7 +75,10 @@ pub(crate) struct Caught(Option<SigId>);
 
 impl Caught {
     /// For a kernel that goes by the inbox: what holds no inbox any more gets none.
-    #[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "for the simulated kernel"))]
+    #[cfg_attr(
+        not(any(test, feature = "sim")),
+        expect(dead_code, reason = "for the simulated kernel")
+    )]
     pub(crate) fn as_long_as_the_inbox() -> Self {
         Self(None)
     }
