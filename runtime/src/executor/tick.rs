@@ -156,10 +156,7 @@ impl Core {
                 if turn.is_look_due() && !self.look(self.kernel.now_ns(), began) {
                     return;
                 }
-                turn.left -= 1;
-                let Some(next) = self.tasks.pick() else { return };
-                if self.run(next, &mut turn.root) {
-                    turn.ended = true;
+                if !self.poll_plainly(turn) {
                     return;
                 }
             }
@@ -167,6 +164,18 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// Polls one without the clock; whether the turn goes on.
+    #[inline(always)]
+    fn poll_plainly(&self, turn: &mut RunTurn<'_, '_>) -> bool {
+        turn.left -= 1;
+        let Some(next) = self.tasks.pick() else { return false };
+        if self.run(next, &mut turn.root) {
+            turn.ended = true;
+            return false;
+        }
+        true
     }
 
     /// Polls one with the clock; whether the turn goes on.
@@ -199,16 +208,10 @@ impl Core {
                 }
                 self.flush_in_time(now, began);
             }
-            if turn.left == clock.next(turn.left) {
-                if !self.poll_timed(turn, clock, began) {
-                    return;
-                }
-                continue;
-            }
-            turn.left -= 1;
-            let Some(next) = self.tasks.pick() else { return };
-            if self.run(next, &mut turn.root) {
-                turn.ended = true;
+            let timed = turn.left == clock.next(turn.left);
+            let goes_on =
+                if timed { self.poll_timed(turn, clock, began) } else { self.poll_plainly(turn) };
+            if !goes_on {
                 return;
             }
         }
