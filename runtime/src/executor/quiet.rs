@@ -10,17 +10,19 @@ use super::tick::{POLLS_PER_LOOK, Root, Wait};
 use crate::metrics::Kind;
 use crate::task::table::{Begun, Next};
 
-/// Polls of quiet turns between two looks at completions, mail and timers, unless a turn has more. A look
-/// costs as much as a poll, and a reading of the clock while any timer is set.
-const QUIET_POLLS_PER_LOOK: usize = 4;
+/// Polls of quiet turns between the first two looks at completions, mail and timers, unless a turn has more.
+/// A look costs as much as a poll, and a reading of the clock while any timer is set: each that finds nothing
+/// makes the way to the next one twice as long, until a whole turn is taken.
+const POLLS_TO_FIRST_LOOK: usize = 4;
 
 /// Quiet turns that follow each other.
 struct Quiet<'a, 'r> {
     root: Option<&'a mut Root<'r>>,
     /// Polls until a whole turn is taken.
     polls: usize,
-    /// Polls until the next look; a turn that has begun is finished first.
+    /// Polls until the next look, and from that to the one after it; a turn that has begun is finished first.
     blind: usize,
+    stretch: usize,
     /// Of the present turn: who is left, and how many had given way when it began.
     left: usize,
     gave_way: usize,
@@ -28,9 +30,9 @@ struct Quiet<'a, 'r> {
 
 impl Core {
     /// Goes on with turns while there is nothing to submit, no completion, no mail, no timer due. What is to
-    /// be submitted is looked for after each turn, everything else after [`QUIET_POLLS_PER_LOOK`] polls.
-    /// After as many polls as lie between two looks at the clock a whole turn is taken. Who steps a loop,
-    /// such as a simulation, takes turns one by one.
+    /// be submitted is looked for after each turn, everything else after [`POLLS_TO_FIRST_LOOK`] polls and
+    /// then ever more. After as many polls as lie between two looks at the clock a whole turn is taken. Who
+    /// steps a loop, such as a simulation, takes turns one by one.
     pub(super) fn quiet_turns(&self, root: &mut Root<'_>) {
         // Nor where the clock is read between polls, for whatever reason.
         if self.metrics.timing() || self.slow_ns.is_some() || self.flush_ns != u64::MAX {
@@ -38,7 +40,8 @@ impl Core {
         }
         // The first turn comes after a look.
         let root = Some(root);
-        let mut quiet = Quiet { root, polls: POLLS_PER_LOOK, blind: 0, left: 0, gave_way: 0 };
+        let (polls, stretch) = (POLLS_PER_LOOK, POLLS_TO_FIRST_LOOK);
+        let mut quiet = Quiet { root, polls, blind: 0, stretch, left: 0, gave_way: 0 };
         self.metrics.set_busy(true);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.poll_quietly(&mut quiet))) {
             self.tasks.end_panicked(payload);
@@ -79,7 +82,8 @@ impl Core {
             }
             // What was submitted before these turns and is not here has to be waited for.
             self.driver.pool().ways().moves_on();
-            quiet.blind = QUIET_POLLS_PER_LOOK;
+            quiet.blind = quiet.stretch;
+            quiet.stretch *= 2;
         }
         let Begun { first, left, gave_way } =
             self.tasks.next_turn(std::mem::take(&mut quiet.gave_way), quiet.polls)?;

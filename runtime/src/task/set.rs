@@ -40,7 +40,7 @@ pub(crate) struct Set {
 impl Set {
     /// An empty one on the loop of `handle`'s task.
     pub(crate) fn on_loop_of<T>(handle: &JoinHandle<T>) -> Self {
-        let tasks = handle.tasks().clone();
+        let tasks = handle.share();
         let (index, generation) = tasks.sets.add();
         Self { tasks, index, generation }
     }
@@ -48,7 +48,7 @@ impl Set {
     /// Gives a task of this loop the place `number`, instead of whoever waited for it before. One that has
     /// ended is not watched.
     pub(crate) fn watch<T>(&self, handle: &JoinHandle<T>, number: usize) {
-        debug_assert!(Rc::ptr_eq(handle.tasks(), &self.tasks), "a set is of one loop");
+        debug_assert!(Rc::ptr_eq(&handle.share(), &self.tasks), "a set is of one loop");
         let place = Place::new(self.index, self.generation, number as u32);
         handle.set_joiner(Joiner::Place(place));
     }

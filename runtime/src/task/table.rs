@@ -34,6 +34,7 @@ use crate::sys::locks::Mutex;
 
 mod ahead;
 mod end;
+pub(super) mod home;
 mod look;
 pub(crate) mod served;
 mod turns;
@@ -155,7 +156,7 @@ impl Tasks {
             serving: DEFAULT,
             queues: None,
         };
-        Rc::new(Self {
+        let tasks = Rc::new(Self {
             lease,
             inner: RefCell::new(inner),
             sets: Sets::default(),
@@ -170,7 +171,9 @@ impl Tasks {
             stamp: Cell::new(UNSTAMPED),
             birth: Cell::new(Mark::new(age_units(now_ns), DEFAULT)),
             default_terms: Cell::default(),
-        })
+        });
+        home::enter(&tasks);
+        tasks
     }
 
     pub(crate) fn core_id(&self) -> u32 {
