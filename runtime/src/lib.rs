@@ -77,7 +77,7 @@ pub use metrics::{QueueStats, Snapshot, StatsLevel, StepDown};
 pub use placement::{Cores, CoresError};
 pub use report::{TaskList, TaskPlace};
 pub use runtime::{BuildError, Builder, Core, RunError, Runtime};
-pub use spawn::{spawn, spawn_fallible, spawn_named, try_spawn, yield_now};
+pub use spawn::{spawn, spawn_eager, spawn_fallible, spawn_named, try_spawn, yield_now};
 pub use spawn_blocking::{spawn_blocking, try_spawn_blocking};
 pub use stall::{Backtrace, Stall};
 

@@ -1,6 +1,7 @@
 //! Making tasks on the running loop.
 //!
-//! Owns [`spawn`] and [`yield_now`]. A task starts at the loop's next turn, not inside `spawn`.
+//! Owns [`spawn`] and [`yield_now`]. A task starts at the loop's next turn, not inside `spawn`; in
+//! [`spawn_eager`] alone it does.
 
 use std::fmt::Display;
 use std::panic::Location;
@@ -49,6 +50,40 @@ pub fn spawn_named<F: Future + 'static>(
     let handle = tasks.spawn_judged::<_, AnyValue>(future, at);
     handle.rename(name);
     handle
+}
+
+/// As [`spawn`], but its first poll takes place in this call: a future that has nothing to wait for has ended
+/// when this returns, and an op that it begins is submitted with those of whoever calls. If it waits, it
+/// goes on at its turns, as any task.
+///
+/// It is a task of its own even so: a panic, a cancel, its name and its locals are its, not the caller's. The
+/// call takes as long as the poll does; reports count that time as the caller's. 16 calls within each other
+/// are polled like this at most, any deeper one in the next turn, and so is what a destructor makes
+/// while the loop closes.
+///
+/// # Panics
+/// Outside a running loop.
+///
+/// ```
+/// coreloop::run(async {
+///     let known = coreloop::spawn_eager(async { 42 });
+///     assert!(known.is_finished());
+///     let waits = coreloop::spawn_eager(async { coreloop::yield_now().await });
+///     assert!(!waits.is_finished());
+///     assert_eq!(known.await.unwrap(), 42);
+///     waits.await.unwrap();
+/// })
+/// .unwrap();
+/// ```
+#[track_caller]
+pub fn spawn_eager<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    let Some(tasks) = context::with_core(|core| core.tasks.clone()) else {
+        context::no_loop("a spawn")
+    };
+    let at = Location::caller();
+    #[cfg(feature = "tracing")]
+    let future = crate::task::traced::traced(future, None, at);
+    tasks.spawn_eager(future, at)
 }
 
 /// As [`spawn`], and gives the future back where no loop is running.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use coreloop::sched::TaskQueue;
 use coreloop::time::sleep;
-use coreloop::{EventLoop, Settings, StatsLevel, spawn, sync, yield_now};
+use coreloop::{EventLoop, Settings, StatsLevel, spawn, spawn_eager, sync, yield_now};
 
 use crate::echo;
 
@@ -73,6 +73,13 @@ pub const WORKLOADS: &[Workload] = &[
         small: 1_000,
         large: 11_000,
         run: spawn_join,
+    },
+    Workload {
+        name: "spawn-eager",
+        what: "as spawn-join, each polled by the call that makes it",
+        small: 1_000,
+        large: 11_000,
+        run: spawn_eager_join,
     },
     Workload {
         name: "yield",
@@ -148,6 +155,14 @@ fn spawn_join(count: u64) {
     drive(async move {
         for i in 0..count {
             assert_eq!(spawn(async move { i }).await.expect("its value"), i);
+        }
+    });
+}
+
+fn spawn_eager_join(count: u64) {
+    drive(async move {
+        for i in 0..count {
+            assert_eq!(spawn_eager(async move { i }).await.expect("its value"), i);
         }
     });
 }

@@ -208,6 +208,12 @@ pub const WORKLOADS: &[Workload] = &[
         figures: NS_PER_TASK,
     },
     Workload {
+        name: "spawn-eager",
+        words: "the same where the call that spawns a task polls it, too",
+        kind: work(300_000),
+        figures: NS_PER_TASK,
+    },
+    Workload {
         name: "yield",
         words: "1,000 tasks that give way in turn",
         kind: work(1_000_000),

@@ -260,7 +260,7 @@ impl<F: Future + 'static> TaskCell<F> {
 
     /// # Safety
     /// `cell` is a live task whose stage is its future, on its own thread, and it is not being polled.
-    unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks) {
+    pub(super) unsafe fn poll(cell: NonNull<Self>, tasks: &Tasks) {
         // SAFETY: live until `finish` frees it.
         let this = unsafe { cell.as_ref() };
         let waker = this.header.word.waker();
@@ -376,7 +376,7 @@ impl<F: Future + 'static> TaskCell<F> {
     ) {
         // SAFETY: live until freed below.
         let this = unsafe { cell.as_ref() };
-        this.header.last_poll.set(current::next_poll());
+        this.header.last_poll.set(current::next_number());
         // SAFETY: the future is gone and the place is large enough for either.
         unsafe { (*this.stage.get()).result = ManuallyDrop::new(result) };
         this.header.set(DONE | how);

@@ -1,5 +1,5 @@
-//! Which loop runs on this thread: the only thread-local of the crate beside the values that tasks carry
-//! (`local`).
+//! Which loop runs on this thread, and which poll: the only thread-locals of the crate beside the values that
+//! tasks carry (`local`).
 //!
 //! Owns the pointer to the running loop's tasks and, for the layers above, to its core. Both are set while
 //! a loop runs or closes and put back afterwards, so loops nest and a simulator can swap them. It has no
@@ -21,8 +21,12 @@ struct Current {
 }
 
 thread_local! {
-    /// Polls of all loops of this thread, so that a poll's number names it also where loops meet.
-    static POLLS: Cell<u64> = const { Cell::new(0) };
+    /// Numbers given to the polls, and the ends, of all tasks of this thread: they tell them apart also where
+    /// loops meet.
+    static NUMBERS: Cell<u64> = const { Cell::new(0) };
+
+    /// The number of the poll that runs, or ran last.
+    static POLL: Cell<u64> = const { Cell::new(0) };
 
     static CURRENT: Cell<Current> =
         const { Cell::new(Current { tasks: ptr::null(), core: ptr::null() }) };
@@ -45,18 +49,31 @@ pub(crate) fn core() -> *const () {
     CURRENT.get().core
 }
 
+/// A number above all that were given so far.
+#[inline]
+pub(crate) fn next_number() -> u64 {
+    let number = NUMBERS.get() + 1;
+    NUMBERS.set(number);
+    number
+}
+
 /// Begins a poll, and numbers it.
 #[inline]
 pub(crate) fn next_poll() -> u64 {
-    let number = POLLS.get() + 1;
-    POLLS.set(number);
+    let number = next_number();
+    POLL.set(number);
     number
 }
 
 /// The number of the poll that runs now or ran last on this thread.
 #[inline]
 pub(crate) fn poll_number() -> u64 {
-    POLLS.get()
+    POLL.get()
+}
+
+/// The poll of this number goes on: others took place within it.
+pub(super) fn resume_poll(number: u64) {
+    POLL.set(number);
 }
 
 /// The task that is being polled says what it will wait for, for lists of tasks.

@@ -296,6 +296,7 @@ impl<T> Future for JoinHandle<T> {
 
     /// # Panics
     /// If the result was taken already, by an earlier await or by [`try_take`](JoinHandle::try_take).
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let Some(result) = this.try_take() {

@@ -9,7 +9,7 @@ use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::panic::{Location, resume_unwind};
+use std::panic::resume_unwind;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::task::Waker;
 
 use super::blocks::{Blocks, Class};
-use super::cell::{self, AnyValue, Birth, CANCEL, DONE, Header, Judge, Mark, NAMED, TaskCell};
+use super::cell::{self, CANCEL, DONE, Header, Mark, NAMED};
 use super::current;
 use super::info::Note;
-use super::join::{JoinError, JoinHandle};
+use super::join::JoinError;
 use super::joiner::Joiner;
 use super::line::Line;
 use super::queues::{DEFAULT, Queues, Terms};
@@ -33,6 +33,7 @@ use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::sys::locks::Mutex;
 
 mod ahead;
+mod birth;
 mod end;
 pub(super) mod home;
 mod look;
@@ -66,6 +67,8 @@ pub(crate) struct Tasks {
     cancelling: Cell<u64>,
     /// Time of the latest wakes in units of [`STAMP_UNIT_NS`], [`UNSTAMPED`] while nobody measures.
     stamp: Cell<u32>,
+    /// Tasks that are being polled within each other's making; see `birth`.
+    depth: Cell<u32>,
     /// What new tasks are marked with: when the tick began, in units of [`AGE_UNIT_NS`], and the queue that
     /// is being served.
     birth: Cell<Mark>,
@@ -169,6 +172,7 @@ impl Tasks {
             polling: AtomicPtr::new(ptr::null_mut()),
             cancelling: Cell::new(0),
             stamp: Cell::new(UNSTAMPED),
+            depth: Cell::new(0),
             birth: Cell::new(Mark::new(age_units(now_ns), DEFAULT)),
             default_terms: Cell::default(),
         });
@@ -196,45 +200,6 @@ impl Tasks {
             || inner.queues.as_ref().is_some_and(|queues| queues.any_ready())
     }
 
-    /// Makes a task; it is polled in the next tick, after those that are ready already.
-    pub(crate) fn spawn<F: Future + 'static>(
-        self: &Rc<Self>,
-        future: F,
-        at: &'static Location<'static>,
-    ) -> JoinHandle<F::Output> {
-        self.clone().spawn_judged::<F, AnyValue>(future, at)
-    }
-
-    /// As [`spawn`](Self::spawn); `J` says what a failure is.
-    #[inline]
-    pub(crate) fn spawn_judged<F: Future + 'static, J: Judge<F::Output>>(
-        self: Rc<Self>,
-        future: F,
-        at: &'static Location<'static>,
-    ) -> JoinHandle<F::Output> {
-        self.metrics.count(Kind::Spawns);
-        let mut borrowed = self.inner.borrow_mut();
-        let inner = &mut *borrowed;
-        let slot = match inner.free {
-            ROOT => inner.add_slot(&self.lease),
-            slot => slot,
-        };
-        let place = inner.blocks.take(TaskCell::<F>::CLASS, TaskCell::<F>::LAYOUT);
-        let entry = &mut inner.table[slot as usize];
-        inner.free = entry.scheduled;
-        let word = Word::new(self.lease.id, slot, entry.generation);
-        let birth = Birth { word, parent: self.running.get(), at, mark: self.birth.get() };
-        // SAFETY: fresh memory of this layout.
-        let task = unsafe { TaskCell::write::<J>(place, &birth, future) };
-        entry.task = Some(task);
-        entry.scheduled = self.stamp.get();
-        inner.ready.push(slot);
-        inner.live += 1;
-        drop(borrowed);
-        self.tell_if_idle();
-        JoinHandle::new(self, task)
-    }
-
     /// Schedules the task that a waker names, unless it is gone.
     #[inline]
     pub(crate) fn wake(&self, word: Word) {
@@ -251,15 +216,6 @@ impl Tasks {
         let mut inner = self.inner.borrow_mut();
         if inner.table.get(slot as usize).is_some_and(|e| e.task.is_some()) || slot == ROOT {
             inner.schedule(slot, self.stamp.get());
-        }
-    }
-
-    /// Takes the slot that was scheduled last out of the run queue, if it is this one.
-    pub(crate) fn unschedule_last(&self, slot: u32) {
-        let mut inner = self.inner.borrow_mut();
-        if inner.ready.last() == Some(slot) {
-            inner.ready.pop_last();
-            inner.table[slot as usize].scheduled = 0;
         }
     }
 

@@ -125,7 +125,7 @@ pub fn works(binary: &str) {
 /// The figures that a workload's rounds have, by the protocol.
 fn figures_of(name: &str) -> &'static [&'static str] {
     match name {
-        "spawn-batch" | "spawn-each" => &["ns_per_task"],
+        "spawn-batch" | "spawn-each" | "spawn-eager" => &["ns_per_task"],
         "yield" => &["ns_per_yield"],
         "timers-ordered" | "timers-random" => &["insert_ns", "cancel_ns"],
         "sleeps" => &["late_p50_us", "late_p99_us", "late_max_us", "cpu_ms", "early"],

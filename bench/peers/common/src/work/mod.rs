@@ -18,9 +18,10 @@ pub use timers::{Sleeper, sleeps, timers};
 pub const SECONDS_MAX: u32 = 30;
 
 /// All workloads in process.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "spawn-batch",
     "spawn-each",
+    "spawn-eager",
     "yield",
     "timers-ordered",
     "timers-random",
@@ -30,10 +31,14 @@ pub const NAMES: [&str; 9] = [
     "cross-one-way",
 ];
 
+/// For the list of what a runtime does not have, where no task is polled before its turn.
+pub const NOT_EAGER: (&str, &str) =
+    ("spawn-eager", "the first poll of a task is the loop's, not that of whoever spawns it");
+
 /// How many operations a workload times unless told otherwise.
 pub fn default_count(name: &str) -> u64 {
     match name {
-        "spawn-each" => 300_000,
+        "spawn-each" | "spawn-eager" => 300_000,
         "sleeps" | "idle-tasks" | "cross-round-trip" => 100_000,
         "cross-one-way" => 5_000_000,
         _ => 1_000_000,

@@ -85,7 +85,7 @@ pub async fn spawn_batch<T: Tally, Y: Future>(
 }
 
 /// `spawn-each`: `spawn(n)` starts a task that returns `n`, and its handle is awaited before the
-/// next is started.
+/// next is started. `spawn-eager` is the same with the call that polls a task as it makes it.
 pub async fn spawn_each<H: Future<Output = u64>>(
     count: u64,
     mut spawn: impl FnMut(u64) -> H,

@@ -8,7 +8,7 @@ mod channel;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use coreloop::{EventLoop, Settings, Spin, spawn, yield_now};
+use coreloop::{EventLoop, Settings, Spin, spawn, spawn_eager, yield_now};
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use peers_common::work::{self, Local};
 use peers_common::{Echo, Failure, Figures, Peer, Work, Workload, process};
@@ -24,6 +24,7 @@ const PEER: Peer = Peer {
     workloads: &[
         Workload { name: "spawn-batch", run: spawn_batch },
         Workload { name: "spawn-each", run: spawn_each },
+        Workload { name: "spawn-eager", run: spawn_eager_each },
         Workload { name: "yield", run: yields },
         Workload { name: "timers-ordered", run: timers_ordered },
         Workload { name: "timers-random", run: timers_random },
@@ -93,6 +94,16 @@ fn spawn_each(work: &Work) -> Result<Figures, Failure> {
         work,
         work::spawn_each(work.count, |number| {
             let handle = spawn(async move { number });
+            async { handle.await.expect("no task panics") }
+        }),
+    )
+}
+
+fn spawn_eager_each(work: &Work) -> Result<Figures, Failure> {
+    run(
+        work,
+        work::spawn_each(work.count, |number| {
+            let handle = spawn_eager(async move { number });
             async { handle.await.expect("no task panics") }
         }),
     )

@@ -29,6 +29,8 @@ const PEER: Peer = Peer {
     workloads: &[
         Workload { name: "spawn-batch", run: spawn_batch },
         Workload { name: "spawn-each", run: spawn_each },
+        // Its `spawn_local` polls the task at once, in both of them.
+        Workload { name: "spawn-eager", run: spawn_each },
         Workload { name: "yield", run: yields },
         Workload { name: "timers-ordered", run: timers_ordered },
         Workload { name: "timers-random", run: timers_random },

@@ -32,10 +32,10 @@ const PEER: Peer = Peer {
         Workload { name: "cross-round-trip", run: cross_round_trip },
         Workload { name: "cross-one-way", run: cross_one_way },
     ],
-    unsupported: &[(
-        "sleeps",
-        "it panics when one of more than 65,535 tasks ends: a task's index has 16 bits",
-    )],
+    unsupported: &[
+        work::NOT_EAGER,
+        ("sleeps", "it panics when one of more than 65,535 tasks ends: a task's index has 16 bits"),
+    ],
 };
 
 const SPIN: Duration = Duration::from_micros(50);

@@ -33,10 +33,13 @@ const PEER: Peer = Peer {
         Workload { name: "cross-round-trip", run: cross_round_trip },
         Workload { name: "cross-one-way", run: cross_one_way },
     ],
-    unsupported: &[(
-        "yield",
-        "there is no yield_now, and a task that wakes itself goes to the front of the queue",
-    )],
+    unsupported: &[
+        work::NOT_EAGER,
+        (
+            "yield",
+            "there is no yield_now, and a task that wakes itself goes to the front of the queue",
+        ),
+    ],
 };
 
 const CHANNEL: &str = "flume::bounded(1024)";

@@ -34,7 +34,12 @@ const PEER: Peer = Peer {
         Workload { name: "cross-round-trip", run: cross_round_trip },
         Workload { name: "cross-one-way", run: cross_one_way },
     ],
-    unsupported: &[("timers-ordered", TIMERS), ("timers-random", TIMERS), ("sleeps", TIMERS)],
+    unsupported: &[
+        work::NOT_EAGER,
+        ("timers-ordered", TIMERS),
+        ("timers-random", TIMERS),
+        ("sleeps", TIMERS),
+    ],
 };
 
 fn main() -> ExitCode {

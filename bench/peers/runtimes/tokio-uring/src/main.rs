@@ -34,7 +34,7 @@ const PEER: Peer = Peer {
         Workload { name: "cross-round-trip", run: cross_round_trip },
         Workload { name: "cross-one-way", run: cross_one_way },
     ],
-    unsupported: &[],
+    unsupported: &[work::NOT_EAGER],
 };
 
 fn main() -> ExitCode {
