@@ -7,7 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use coreloop::time::sleep;
-use coreloop::{EventLoop, Settings, Spin, Stall, StatsLevel, spawn, spawn_named, yield_now};
+use coreloop::{
+    EventLoop, Settings, Spin, Stall, StatsLevel, spawn, spawn_eager, spawn_named, yield_now,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -87,6 +89,26 @@ fn report_a_stall_of_50_ms_names_the_task_while_it_lasts() {
         assert!(text.contains("block_on"), "to the end of the stack: {text}");
         return;
     }
+}
+
+#[test]
+fn report_a_stall_of_a_poll_that_makes_one_eager_task_after_another() {
+    let _alone = alone();
+    let (mut event_loop, told) = watched(Settings::default());
+    // One that the machine took the CPU away from is a stall whatever it does: this one computed.
+    let computed =
+        move |told: &mpsc::Receiver<Stall>| told.try_iter().any(|stall| stall.cpu_time >= 10 * MS);
+    event_loop.block_on(async move {
+        let began = Instant::now();
+        while !computed(&told) {
+            assert!(began.elapsed() < Duration::from_secs(120), "each was taken for progress");
+            let poll = Instant::now();
+            while poll.elapsed() < 200 * MS {
+                drop(spawn_eager(async {}));
+            }
+            yield_now().await;
+        }
+    });
 }
 
 #[test]

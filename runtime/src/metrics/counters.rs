@@ -68,8 +68,10 @@ counters! {
     StrayCompletions => stray_completions,
     /// Enters after which the completion queue had overflowed into the kernel's backlog.
     CqOverflows => cq_overflows,
-    /// Task polls.
+    /// Task polls by the loop.
     Polls => polls,
+    /// Polls of tasks in the call that made them, each within another poll.
+    EagerPolls => eager_polls,
     /// Tasks spawned.
     Spawns => spawns,
     /// Tasks that panicked.
