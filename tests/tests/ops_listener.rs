@@ -145,7 +145,15 @@ fn ops_pages_tell_of_every_core() {
                 let polls = format!("\ncoreloop_poll_duration_seconds_count{{core=\"{core}\"}} ");
                 assert!(metrics.contains(&polls), "{metrics}");
             }
-            assert!(metrics.ends_with("\n# EOF\n"), "{metrics}");
+            // Who asks for no format, as curl, gets what promtool reads.
+            assert!(metrics.contains("\r\nContent-Type: text/plain; version=0.0.4"), "{metrics}");
+            assert!(metrics.contains("\n# TYPE coreloop_polls_total counter\n"), "{metrics}");
+            assert!(!metrics.contains("# EOF"), "{metrics}");
+            let asking = "GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text\r\n\r\n";
+            let open = say(addr, asking.as_bytes());
+            assert!(open.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0"));
+            assert!(open.contains("\n# TYPE coreloop_polls counter\n"), "{open}");
+            assert!(open.ends_with("\n# EOF\n"), "{open}");
             assert!(
                 get(addr, "/").contains("/readyz")
                     && get(addr, "/nothing").contains("404 Not Found")

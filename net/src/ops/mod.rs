@@ -7,7 +7,7 @@
 //!
 //! | path | gives |
 //! |---|---|
-//! | `/metrics` | counters, gauges, histograms of each core: OpenMetrics 1.0, or plain text if asked for |
+//! | `/metrics` | counters, gauges, histograms of each core: Prometheus text, or OpenMetrics for who asks |
 //! | `/tasks` | every task: name, age, where and by whom it was spawned, what it waits for; text or JSON |
 //! | `/config` | every setting, its value and origin, and what the cores do without; text or JSON |
 //! | `/cores` | each core's [`Snapshot`](coreloop::Snapshot), JSON ([`doc::Cores`]) |

@@ -16,11 +16,31 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The one that a field `Accept` asks for. Who asks for nothing in particular gets OpenMetrics.
+    /// The one that a field `Accept`, in lower case, asks for. OpenMetrics goes only to who names it, in the
+    /// version that is written here, and likes the plain format no better. Everybody else (`curl`,
+    /// `promtool`, scrapers that are older than it) takes the plain format for granted.
     pub(super) fn asked(accept: &str) -> Self {
-        let plain =
-            accept.contains("text/plain") && !accept.contains("application/openmetrics-text");
-        if plain { Self::Plain } else { Self::OpenMetrics }
+        let (mut open, mut plain) = (0, 0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let (mut version, mut quality) = (None, QUALITY_ONE);
+            for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+                match name.trim() {
+                    "version" => version = Some(value.trim().trim_matches('"')),
+                    "q" => quality = thousandths(value.trim()),
+                    _ => {}
+                }
+            }
+            match kind {
+                "application/openmetrics-text" if version.is_none_or(|v| v == "1.0.0") => {
+                    open = quality.max(open);
+                }
+                "text/plain" => plain = quality.max(plain),
+                _ => {}
+            }
+        }
+        if open > 0 && open >= plain { Self::OpenMetrics } else { Self::Plain }
     }
 
     pub(super) fn content_type(self) -> &'static str {
@@ -37,6 +57,16 @@ impl Format {
             Self::Plain => "",
         }
     }
+}
+
+/// A quality (`q=`) of 1, which is that of what names none, in thousandths: it has at most three digits.
+const QUALITY_ONE: u32 = 1000;
+
+/// A quality in thousandths; 0, which is a no, for what is none.
+fn thousandths(quality: &str) -> u32 {
+    let quality: f64 = quality.parse().unwrap_or(0.0);
+    // A cast of what is out of bounds, or no number, stops at 0.
+    ((quality * f64::from(QUALITY_ONE)).round() as u32).min(QUALITY_ONE)
 }
 
 /// What the numbers of a family are.
@@ -272,12 +302,43 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_plain_text_alone_gets_it() {
-        assert_eq!(Format::asked(""), Format::OpenMetrics);
-        assert_eq!(Format::asked("*/*,"), Format::OpenMetrics);
-        assert_eq!(Format::asked("text/plain;version=0.0.4;q=0.3,*/*;q=0.1,"), Format::Plain);
-        let prometheus =
-            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,";
-        assert_eq!(Format::asked(prometheus), Format::OpenMetrics);
+    fn openmetrics_goes_to_who_asks_for_it() {
+        for (accept, expected) in [
+            ("", Format::Plain),
+            ("*/*,", Format::Plain),
+            ("text/html,application/xhtml+xml,*/*;q=0.8,", Format::Plain),
+            ("text/plain;version=0.0.4;q=0.3,*/*;q=0.1,", Format::Plain),
+            ("application/openmetrics-text,", Format::OpenMetrics),
+            ("application/openmetrics-text; version=1.0.0; charset=utf-8,", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0,", Format::Plain),
+            ("application/openmetrics-text;q=nonsense,", Format::Plain),
+            ("application/openmetrics-text;q=-1,", Format::Plain),
+            // A version that nobody writes here.
+            ("application/openmetrics-text;version=2.0.0,", Format::Plain),
+            ("application/x-openmetrics-text,", Format::Plain),
+            // Prometheus 2.5, 2.40 and 3, and 3 where it was told to like the plain format better.
+            (
+                "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1,",
+                Format::Plain,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;\
+                 version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1,",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                 application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;\
+                 escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1,",
+                Format::OpenMetrics,
+            ),
+            (
+                "text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,\
+                 application/openmetrics-text;version=0.0.1;q=0.3,*/*;q=0.2,",
+                Format::Plain,
+            ),
+        ] {
+            assert_eq!(Format::asked(accept), expected, "{accept}");
+        }
     }
 }

@@ -51,7 +51,7 @@ const TASKS_MAX: usize = 1_000_000;
 const INDEX: &str = "\
 coreloop: what this process does
 
-/metrics  counters, gauges and histograms of each core (OpenMetrics; plain text if asked for)
+/metrics  counters, gauges and histograms of each core (Prometheus's text; OpenMetrics if asked for)
 /tasks    every task: age, where it was spawned, what it waits for (?max=1000 of each core, ?core=0)
 /config   every setting, its value and where that came from; what the cores do without
 /cores    the cores' numbers since their start, as JSON: for `coreloop-bench top`
