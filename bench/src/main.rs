@@ -33,8 +33,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use coreloop::Settings;
-use coreloop::config::Resolved;
+use coreloop::{Cores, Runtime, Settings};
 
 use crate::cli::plan::{self, LoadPlan, ServePlan};
 use crate::cli::settings::ServerTuning;
@@ -81,7 +80,7 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
     let (serve, load) =
         plan::run(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if args.tuning.print_config {
-        print_config(&serve.settings)?;
+        print_config(&serve)?;
         return Ok(ExitCode::SUCCESS);
     }
     check_files(&load, 2, &machine);
@@ -92,7 +91,11 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Every setting with where it came from, and what this kernel would not give.
-fn print_config(settings: &Resolved) -> Result<(), Failure> {
+fn print_config(plan: &ServePlan) -> Result<(), Failure> {
+    let settings = &plan.settings;
+    // What would be refused at the start is refused here: settings of a core that there is not.
+    let builder = Runtime::builder().configured(settings).cores(Cores::These(plan.cores.clone()));
+    drop(builder.build().map_err(|error| error.to_string())?);
     print(&settings.to_string());
     for (core, stepped) in settings.stepped_down().map_err(|error| error.to_string())? {
         let place = core.map_or_else(String::new, |core| format!("core.{core}."));
@@ -118,8 +121,12 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let congestion = congestion(&args.tcp, &mut machine);
     let plan = plan::serve(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if args.tuning.print_config {
-        print_config(&plan.settings)?;
+        print_config(&plan)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    for (core, name, why) in plan.settings.without_effect() {
+        let place = core.map_or_else(String::new, |core| format!("core.{core}."));
+        eprintln!("warning: {place}{name} does nothing: {why}");
     }
     if let Some(path) = &args.json {
         write::probe(path)?;
@@ -172,7 +179,7 @@ fn refusing(outcome: Result<ExitCode, Refusal>) -> Result<ExitCode, Failure> {
 fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     let tuning = ServerTuning { set: args.set.clone(), ..ServerTuning::default() };
     let settings =
-        tuning.resolve(Settings::default(), std::env::vars()).unwrap_or_else(usage_error);
+        tuning.resolve(Settings::default(), std::env::vars(), &[]).unwrap_or_else(usage_error);
     let ring = probe::ring(settings.settings().clone());
     let input = DoctorInput { machine: MachineFacts::read(), ring };
     let findings = doctor::examine(&input);

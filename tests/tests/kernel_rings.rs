@@ -206,6 +206,14 @@ fn kernel_ring_sqpoll_excludes_deferred_task_work() {
 }
 
 #[test]
+fn kernel_ring_a_completion_queue_below_the_submission_queue_is_refused() {
+    let with = |cq: u32| builder().setup_cqsize(cq).build(64).map(|_| ());
+    assert_eq!(with(32).map_err(|e| e.raw_os_error()), Err(Some(libc::EINVAL)));
+    // It compares what it has made of both: powers of two.
+    with(33).unwrap();
+}
+
+#[test]
 fn kernel_ring_the_17th_registered_ring_of_a_thread_is_refused() {
     in_child("kernel_ring_the_17th_registered_ring_of_a_thread_is_refused", || {
         let mut rings: Vec<_> = (0..20).map(|_| IoUring::new(8).unwrap()).collect();

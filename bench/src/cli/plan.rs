@@ -70,7 +70,12 @@ pub fn run(
 ) -> Result<(ServePlan, LoadPlan), String> {
     let first = *allowed.first().ok_or("this process may run on no core at all")?;
     let second = allowed.get(1).copied().unwrap_or(first);
-    let server = args.server_cores.as_ref().map_or(vec![first], |list| list.0.clone());
+    let said = args.tuning.resolve(Settings::default(), std::env::vars(), &[])?;
+    let (server, by) = match (&args.server_cores, said.origin("cores", None)) {
+        (Some(list), _) => (list.0.clone(), Some("--server-cores")),
+        (None, None | Some(Origin::Default)) => (vec![first], Some("one, as run has it")),
+        (None, Some(origin)) => (resolved_cores(&said, origin)?, None),
+    };
     // The default load core steps aside if the server was asked onto it.
     let free = allowed.iter().copied().find(|core| !server.contains(core));
     let load = match (&args.load_cores, free) {
@@ -83,7 +88,9 @@ pub fn run(
     // Whoever spins on a shared CPU keeps the other side from running.
     let shared = load.iter().any(|core| server.contains(core));
     let spin = if shared { coreloop::Spin::Off } else { coreloop::Spin::Dial };
-    let settings = args.tuning.resolve(Settings::default().spin(spin), std::env::vars())?;
+    let named = by.map(|by| (by, "cores", cores_text(&server)));
+    let base = Settings::default().spin(spin);
+    let settings = args.tuning.resolve(base, std::env::vars(), named.as_slice())?;
     let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let lame_duck = Duration::ZERO;
@@ -98,16 +105,21 @@ pub fn serve(
     allowed: &[usize],
     congestion: Option<String>,
 ) -> Result<ServePlan, String> {
-    let settings = args.tuning.resolve(Settings::default(), std::env::vars())?;
-    let cores = match (&args.cores, settings.origin("cores", None)) {
-        (Some(list), _) => list.0.clone(),
-        (None, None | Some(Origin::Default)) => allowed.to_vec(),
-        (None, Some(origin)) => {
-            settings.cores().resolve().map_err(|error| format!("{origin}: {error}"))?
+    let cores = args.cores.as_ref().map(|list| ("--cores", "cores", cores_text(&list.0)));
+    let ops = args.ops.map(|addr| ("--ops", "ops_addr", addr.to_string()));
+    let named: Vec<_> = cores.into_iter().chain(ops).collect();
+    let settings = args.tuning.resolve(Settings::default(), std::env::vars(), &named)?;
+    let cores = match &args.cores {
+        Some(list) => {
+            check_cores("--cores", &list.0, allowed)?;
+            list.0.clone()
+        }
+        // By default so many as the process may use, and as its quota of CPU time is worth.
+        None => {
+            resolved_cores(&settings, settings.origin("cores", None).unwrap_or(&Origin::Default))?
         }
     };
-    check_cores("--cores", &cores, allowed)?;
-    let ops = args.ops.or(settings.ops_addr());
+    let ops = settings.ops_addr();
     let (addr, lame_duck) = (args.addr, args.lame_duck);
     Ok(ServePlan { addr, cores, settings, congestion, ops, lame_duck })
 }
@@ -125,6 +137,16 @@ pub fn load(
     check_port(args.addr)?;
     let own = allowed.len() > 1 && !cores.iter().any(|core| taken(*core));
     load_plan(Some(args.addr), cores, &args.workload, own, congestion)
+}
+
+/// The CPUs that the settings name; `origin` says where.
+fn resolved_cores(settings: &Resolved, origin: &Origin) -> Result<Vec<usize>, String> {
+    settings.cores().resolve().map_err(|error| format!("{origin}: {error}"))
+}
+
+/// As the setting `cores` has them.
+fn cores_text(cores: &[usize]) -> String {
+    coreloop::Cores::These(cores.to_vec()).to_string()
 }
 
 /// Refuses an address that nobody can be connected to.
@@ -209,10 +231,11 @@ fn check_workload(work: &Workload, depth: u64, cores: usize) -> Result<(), Strin
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use coreloop::Cores;
     use coreloop::config::Field;
 
     use super::*;
-    use crate::cli::{Cli, Command, LoadScenario, RunScenario};
+    use crate::cli::{Cli, Command, LoadScenario, RunScenario, ServeScenario};
 
     fn run_cores(flags: &[&str], allowed: &[usize]) -> Result<(Vec<usize>, Vec<usize>), String> {
         let args = ["coreloop-bench", "run", "echo"].iter().chain(flags);
@@ -264,6 +287,39 @@ mod tests {
             Command::Run(RunScenario::Echo(args)) => run(&args, allowed, None).unwrap(),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn served(flags: &[&str], allowed: &[usize]) -> Result<ServePlan, String> {
+        let args = ["coreloop-bench", "serve", "echo"].iter().chain(flags);
+        match Cli::parse_from(args).command {
+            Command::Serve(ServeScenario::Echo(args)) => serve(&args, allowed, None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn cores_and_ops_are_told_with_their_flags() {
+        let cpu = *Cores::All.resolve().unwrap().first().unwrap();
+        let told = |plan: &ServePlan, name: &str| {
+            let row = plan.settings.rows().into_iter().find(|row| row.1 == name).unwrap();
+            (row.2, row.3.to_string())
+        };
+        let plan = served(&["--cores", &cpu.to_string(), "--ops", "7"], &[cpu]).unwrap();
+        assert_eq!(told(&plan, "cores"), (cpu.to_string(), "--cores".into()));
+        assert_eq!(told(&plan, "ops_addr"), ("127.0.0.1:7".into(), "--ops".into()));
+        assert_eq!((plan.cores, plan.ops), (vec![cpu], Some(([127, 0, 0, 1], 7).into())));
+        let plan = served(&[], &[cpu]).unwrap();
+        assert_eq!(told(&plan, "cores"), ("all".into(), "default".into()));
+        assert_eq!(plan.cores, Cores::All.resolve().unwrap(), "the quota counts");
+        let plan = served(&["--set", "cores=count:1"], &[cpu]).unwrap();
+        assert_eq!((plan.cores.len(), told(&plan, "cores").1), (1, "cores=count:1".into()));
+        // And of `run`, whose default is one core.
+        let (plan, _) = planned(&[], &[3, 4]);
+        assert_eq!(told(&plan, "cores"), ("3".into(), "one, as run has it".into()));
+        let (plan, _) = planned(&["--server-cores", "4"], &[3, 4]);
+        assert_eq!(told(&plan, "cores"), ("4".into(), "--server-cores".into()));
+        let (plan, _) = planned(&["--set", "cores=count:1"], &[cpu, cpu + 1]);
+        assert_eq!((plan.cores.as_slice(), told(&plan, "cores").0), (&[cpu][..], "count:1".into()));
     }
 
     fn spin(plan: &ServePlan) -> String {

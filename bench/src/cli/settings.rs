@@ -35,7 +35,8 @@ pub struct ServerTuning {
 pub struct NamedSettings(pub Vec<(&'static str, String)>);
 
 impl ServerTuning {
-    /// All sources put together. `base` is what the program would choose.
+    /// All sources put together. `base` is what the program would choose; `flags` are further ones, such as
+    /// `("--ops", "ops_addr", "127.0.0.1:9464")`, which count more than everything else.
     ///
     /// # Errors
     /// The first thing that can't be taken, in words.
@@ -43,6 +44,7 @@ impl ServerTuning {
         &self,
         base: Settings,
         environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, &str, String)],
     ) -> Result<Resolved, String> {
         let put_together = || {
             let mut sources = Sources::new().program(base).environment(environment)?;
@@ -57,6 +59,9 @@ impl ServerTuning {
             }
             for flag in &self.set {
                 sources = sources.flag(flag)?;
+            }
+            for (flag, name, value) in flags {
+                sources = sources.flag_called(flag, name, value)?;
             }
             sources.resolve()
         };
@@ -152,7 +157,7 @@ mod tests {
             set: vec!["spin=dial".into()],
             ..ServerTuning::default()
         };
-        let resolved = tuning.resolve(Settings::default(), []).unwrap();
+        let resolved = tuning.resolve(Settings::default(), [], &[]).unwrap();
         let spin = Field::named("spin").unwrap();
         assert_eq!(spin.get(resolved.settings()), "dial");
         assert_eq!(resolved.origin("spin", None).unwrap().to_string(), "spin=dial");
@@ -163,7 +168,8 @@ mod tests {
     #[test]
     fn a_variable_that_is_wrong_is_told_by_its_name() {
         let variables = [("CORELOOP_SPIN".to_owned(), "often".to_owned())];
-        let error = ServerTuning::default().resolve(Settings::default(), variables).unwrap_err();
+        let error =
+            ServerTuning::default().resolve(Settings::default(), variables, &[]).unwrap_err();
         assert!(error.starts_with("CORELOOP_SPIN: spin: \"often\" is not off"), "{error}");
     }
 }

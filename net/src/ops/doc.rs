@@ -146,6 +146,9 @@ pub struct Setting {
     pub value: String,
     /// Where that came from.
     pub origin: String,
+    /// Why it does nothing beside the others, where that is so and somebody gave it.
+    #[serde(default)]
+    pub without_effect: Option<String>,
 }
 
 /// A feature or setting that a core does without.

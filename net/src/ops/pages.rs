@@ -207,11 +207,16 @@ impl Pages {
 
     fn config(&self, request: &Request) -> Answer {
         let rows = self.config.iter().flat_map(Resolved::rows);
+        let idle: Vec<_> = self.config.iter().flat_map(Resolved::without_effect).collect();
         let settings = rows.map(|(core, name, value, origin)| doc::Setting {
             core,
             name: name.to_owned(),
             value,
             origin: origin.to_string(),
+            without_effect: idle
+                .iter()
+                .find(|idle| (idle.0, idle.1) == (core, name))
+                .map(|(.., why)| why.clone()),
         });
         let mut step_downs = Vec::new();
         for snapshot in self.handle.snapshots() {

@@ -12,6 +12,7 @@ mod sources;
 #[cfg(test)]
 mod sources_tests;
 mod table;
+mod together;
 mod value;
 
 use std::time::Duration;
@@ -60,7 +61,8 @@ settings! {
     ring_entries(): u32 = 1024, in 8 => 32_768,
         who "servers with thousands of answers a turn", shows "`enters` in the report";
     /// Entries of the completion queue. More completions than that at a time go to the kernel's backlog:
-    /// nothing is lost, and the counter `cq_overflows` says so.
+    /// nothing is lost, and the counter `cq_overflows` says so. Fewer than `ring_entries` are an error: the
+    /// kernel refuses such a ring.
     ///
     /// Counted: 256 such connections overflowed 16 entries at 255 enters, 4,096 at none.
     cq_entries(): u32 = 4096, in 16 => 65_536,
@@ -332,22 +334,6 @@ impl Settings {
         self.values.spin
     }
 
-    /// Settings that exclude each other.
-    pub(crate) fn clashes(&self) -> impl Iterator<Item = Clash> {
-        let v = &self.values;
-        let thread = v.sqpoll.is_some() && v.task_work != TaskWork::Auto;
-        let thread = thread.then(|| Clash {
-            name: "sqpoll",
-            with: "task_work",
-            why: format!(
-                "it does not go with task_work = {}: Linux refuses a ring with both (EINVAL); use task_work \
-                 = auto, or sqpoll = off",
-                v.task_work
-            ),
-        });
-        thread.into_iter()
-    }
-
     /// The settings as a core takes them, if each is in its range.
     pub(crate) fn checked(&self) -> Result<CoreConfig, StartError> {
         for field in FIELDS {
@@ -396,11 +382,4 @@ impl Settings {
             blocking: Limits { threads: v.blocking_threads, queue: v.blocking_queue },
         })
     }
-}
-
-/// Two settings that exclude each other.
-pub(crate) struct Clash {
-    pub(crate) name: &'static str,
-    pub(crate) with: &'static str,
-    pub(crate) why: String,
 }

@@ -12,6 +12,7 @@ use super::Settings;
 use super::error::SettingError;
 use super::profile::Profile;
 use super::table::Field;
+use super::together::Idle;
 use crate::driver::features::SteppedDown;
 use crate::driver::setup::StartError;
 use crate::placement::Cores;
@@ -166,9 +167,29 @@ impl Sources {
     ///
     /// # Errors
     /// If it names no setting, or the value can't be taken.
-    pub fn named_flag(mut self, name: &str, value: &str) -> Result<Self, SettingError> {
-        let flag = Origin::Flag(format!("--{}", name.replace('_', "-")));
-        self.say(None, name, value, flag)?;
+    pub fn named_flag(self, name: &str, value: &str) -> Result<Self, SettingError> {
+        self.flag_called(&format!("--{}", name.replace('_', "-")), name, value)
+    }
+
+    /// A flag whose name is another than the setting's: `flag` is where the value is said to come from.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    ///
+    /// let resolved = Sources::new().flag_called("--ops", "ops_addr", "9464")?.resolve()?;
+    /// assert_eq!(resolved.origin("ops_addr", None).unwrap().to_string(), "--ops");
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`named_flag`](Self::named_flag).
+    pub fn flag_called(
+        mut self,
+        flag: &str,
+        name: &str,
+        value: &str,
+    ) -> Result<Self, SettingError> {
+        self.say(None, name, value, Origin::Flag(flag.to_owned()))?;
         Ok(self)
     }
 
@@ -276,6 +297,11 @@ fn check(core: Option<usize>, name: &str, text: &str) -> Result<(), SettingError
         "profile" | "cores" | "pin" | "ops_addr" if core.is_some() => {
             Err(SettingError::value(name, "it is of the whole runtime, not of one core"))
         }
+        "accept_spread" if core.is_some_and(|n| n > 0) => {
+            let why =
+                "it is the process's, and the first core's counts: say it of all, or of core 0";
+            Err(SettingError::value(name, why))
+        }
         "profile" => text.parse::<Profile>().map(|_| ()),
         "cores" => match text.parse::<Cores>() {
             Ok(_) => Ok(()),
@@ -318,12 +344,25 @@ impl Layered {
     /// Whether its settings go together.
     fn check(&self) -> Result<(), SettingError> {
         let Some(clash) = self.settings.clashes().next() else { return Ok(()) };
-        let origin = |name: &str| {
-            let at = Field::all().iter().position(|field| field.name == name);
-            at.map_or_else(String::new, |at| self.origins[at].to_string())
+        let (origin, other) = (self.origin(clash.name), self.origin(clash.with));
+        // The default is not where a mistake is looked for.
+        let place = if other.rank() > origin.rank() { other } else { origin };
+        let from = match other {
+            Origin::Default => "the default".to_owned(),
+            other => format!("from {other}"),
         };
-        let why = format!("{} ({} is from {})", clash.why, clash.with, origin(clash.with));
-        Err(SettingError::value(clash.name, why).at(origin(clash.name)))
+        let why = format!("{} ({} is {from})", clash.why, clash.with);
+        Err(SettingError::value(clash.name, why).at(place.to_string()))
+    }
+
+    /// What was said, and does nothing.
+    fn idle(&self) -> Vec<Idle> {
+        self.settings.idle().filter(|idle| *self.origin(idle.name) != Origin::Default).collect()
+    }
+
+    fn origin(&self, name: &str) -> &Origin {
+        let at = Field::all().iter().position(|field| field.name == name);
+        at.map_or(&Origin::Default, |at| &self.origins[at])
     }
 
     fn set(&mut self, said: &Said) -> Result<(), SettingError> {
@@ -422,6 +461,33 @@ impl Resolved {
         Ok(all)
     }
 
+    /// Settings that somebody gave and that do nothing because of another, such as `sqpoll_cpu` where
+    /// `sqpoll` is off: the core that it is of (none: all), name, why. Of a core only what is not so for all.
+    /// They are no errors, since a profile or a flag may switch off what a file has details of; but whoever
+    /// wrote them should hear of it. The text of all (`Display`) says it too.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    ///
+    /// let resolved = Sources::new().flag("sqpoll_cpu=3")?.resolve()?;
+    /// assert_eq!(resolved.without_effect(), [(None, "sqpoll_cpu", "sqpoll is off".to_owned())]);
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
+    pub fn without_effect(&self) -> Vec<(Option<usize>, &'static str, String)> {
+        let mut all = Vec::new();
+        for idle in self.general.idle() {
+            all.push((None, idle.name, idle.why));
+        }
+        for (core, layered) in &self.special {
+            for idle in layered.idle() {
+                if !all.contains(&(None, idle.name, idle.why.clone())) {
+                    all.push((Some(*core), idle.name, idle.why));
+                }
+            }
+        }
+        all
+    }
+
     /// Every setting: the core that it is of (none: all), name, value, origin. Of a core only what differs.
     pub fn rows(&self) -> Vec<(Option<usize>, &'static str, String, Origin)> {
         let mut rows = vec![
@@ -459,8 +525,19 @@ impl fmt::Display for Resolved {
         let names: Vec<String> = rows.iter().map(|(core, n, ..)| name(core, n)).collect();
         let wide = names.iter().map(String::len).max().unwrap_or(0);
         let values = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
-        for (name, (_, _, value, origin)) in names.iter().zip(&rows) {
-            writeln!(f, "{name:<wide$}  {value:<values$}  {origin}")?;
+        let idle = self.without_effect();
+        for (name, (core, field, value, origin)) in names.iter().zip(&rows) {
+            write!(f, "{name:<wide$}  {value:<values$}  {origin}")?;
+            if let Some((.., why)) = idle.iter().find(|idle| (&idle.0, &idle.1) == (core, field)) {
+                write!(f, " (does nothing: {why})")?;
+            }
+            writeln!(f)?;
+        }
+        // A core's that is the same as all the others' has no row: what makes it idle is the core's alone.
+        for (core, field, why) in &idle {
+            if !rows.iter().any(|row| (&row.0, &row.1) == (core, field)) {
+                writeln!(f, "# {} does nothing: {why}", name(core, field))?;
+            }
         }
         Ok(())
     }

@@ -200,3 +200,96 @@ fn the_ops_listener_is_off_unless_said_and_at_loopback_unless_said() {
         assert!(error.contains(words), "{flag}: {error}");
     }
 }
+
+#[test]
+fn a_completion_queue_below_the_submission_queue_is_refused_wherever_it_is_said() {
+    let told = |sources: Sources| sources.resolve().unwrap_err().to_string();
+    let why = "too few for ring_entries";
+    let file = Sources::new().toml("\ncq_entries = 512", "f").unwrap();
+    let error = told(file.clone());
+    assert!(
+        error.starts_with("f:2: cq_entries: 512 are too few for ring_entries = 1024"),
+        "{error}"
+    );
+    assert!(
+        error.ends_with(
+            "use cq_entries = 1024 or more, or smaller ring_entries (ring_entries is \
+                             the default)"
+        ),
+        "{error}"
+    );
+    // Of the two the stronger source is the place: what was said last, most likely.
+    let error = told(Sources::new().named_flag("ring_entries", "8192").unwrap());
+    assert!(error.starts_with("--ring-entries: cq_entries: 4096 are too few"), "{error}");
+    let env = Sources::new().environment([("CORELOOP_CQ_ENTRIES", "16")]).unwrap();
+    assert!(told(env.clone()).starts_with("CORELOOP_CQ_ENTRIES: cq_entries: 16"));
+    let error = told(env.flag("core.1.ring_entries=8").unwrap());
+    assert!(error.starts_with("CORELOOP_CQ_ENTRIES: "), "core 0 is left with it: {error}");
+    let error = told(file.flag("ring_entries=8").unwrap().flag("core.1.ring_entries=1k").unwrap());
+    assert!(error.starts_with("core.1.ring_entries=1k: cq_entries: 512 are too few"), "{error}");
+    let program = Settings::default().cq_entries(16);
+    assert!(told(Sources::new().program(program.clone())).contains(why));
+    let error = crate::EventLoop::with(program.clone()).err().unwrap().to_string();
+    assert!(error.starts_with("setting cq_entries: 16 are too few"), "{error}");
+    let error = crate::Runtime::builder().core(0, program).build().unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+    // What the kernel makes of both decides: 1,024 of 1,000.
+    let even = Sources::new().flag("ring_entries=1024").unwrap().flag("cq_entries=1000").unwrap();
+    assert!(even.resolve().is_ok());
+}
+
+#[test]
+fn what_does_nothing_is_told_if_somebody_said_it() {
+    let idle =
+        |text: &str| Sources::new().toml(text, "f").unwrap().resolve().unwrap().without_effect();
+    assert_eq!(idle(""), []);
+    for (text, name, why) in [
+        ("sqpoll_cpu = 1", "sqpoll_cpu", "sqpoll is off"),
+        ("napi_prefer = true", "napi_prefer", "napi is off"),
+        ("min_wait_completions = 4", "min_wait_completions", "min_wait is off"),
+        (
+            "min_wait = '1ms'\nmin_wait_completions = 1",
+            "min_wait",
+            "with min_wait_completions = 1 the first completion ends each sleep",
+        ),
+        ("slow_poll = '1ms'", "slow_poll", "debug is off"),
+        ("flush_interval = '500us'", "flush_interval", "tick_quota = 500us ends a turn before"),
+    ] {
+        assert_eq!(idle(text), [(None, name, why.to_owned())], "{text}");
+        let resolved = Sources::new().toml(text, "f").unwrap().resolve().unwrap().to_string();
+        let line = resolved.lines().find(|line| line.ends_with(&format!(" (does nothing: {why})")));
+        assert!(line.unwrap().starts_with(&format!("{name} ")), "{resolved}");
+        // For one core, with its place.
+        let of_core = text.lines().fold(Sources::new(), |sources, line| {
+            sources.flag(&format!("core.2.{}", line.replace([' ', '\''], ""))).unwrap()
+        });
+        assert_eq!(of_core.resolve().unwrap().without_effect(), [(Some(2), name, why.to_owned())]);
+    }
+    for text in [
+        "sqpoll = '1ms'\nsqpoll_cpu = 1",
+        "napi = '1us'\nnapi_prefer = true",
+        "min_wait = '1ms'\nmin_wait_completions = 4",
+        "flush_interval = '499us'",
+        "debug = true\nslow_poll = '1ms'",
+        // Said, and what it is anyway.
+        "min_wait_completions = 32",
+    ] {
+        assert_eq!(idle(text), [], "{text}");
+    }
+    // A core that switches off what the details are of.
+    let text = "sqpoll = '1ms'\nsqpoll_cpu = 1\n[core.1]\nsqpoll = 'off'";
+    let resolved = Sources::new().toml(text, "f").unwrap().resolve().unwrap();
+    assert_eq!(resolved.without_effect().len(), 1);
+    let text = resolved.to_string();
+    assert!(text.ends_with("\n# core.1.sqpoll_cpu does nothing: sqpoll is off\n"), "{text}");
+}
+
+#[test]
+fn what_is_the_process_s_is_not_taken_of_one_core() {
+    let error = Sources::new().flag("core.1.accept_spread=cpu").unwrap_err().to_string();
+    assert!(
+        error.starts_with("core.1.accept_spread=cpu: accept_spread: it is the process's"),
+        "{error}"
+    );
+    assert!(Sources::new().flag("core.0.accept_spread=cpu").unwrap().resolve().is_ok());
+}

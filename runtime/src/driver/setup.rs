@@ -241,7 +241,7 @@ fn loop_until_accepted(
     report: &mut RingReport,
     release: &str,
 ) -> Result<(Ring, Params), StartError> {
-    let (mut sq, mut cq) = (config.sq_entries, config.cq_entries.max(config.sq_entries));
+    let (mut sq, mut cq) = (config.sq_entries, config.cq_entries);
     let mut patience = ENOMEM_TRIES;
     let mut thread_cpu = config.asked.sqpoll_cpu;
     loop {
