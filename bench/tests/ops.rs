@@ -69,8 +69,41 @@ fn top_and_ps_show_a_server_as_text_and_json() {
     let row = |name: &str| config.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(row("stats").ends_with("--stats"), "{config}");
     assert!(row("mask").ends_with("mask=msg_ring"), "{config}");
+    assert_eq!(row("ops_addr").split_whitespace().nth(2), Some("--ops"), "{config}");
     assert!(config.contains("core 0: msg_ring (masked by settings)"), "{config}");
     signal(&server, libc::SIGTERM);
+}
+
+#[test]
+fn every_task_that_waits_says_for_what() {
+    if !io_uring_works() {
+        return;
+    }
+    for spread in ["reuseport", "round-robin", "least-connections"] {
+        let (server, port) = serve_with_ops(&["--accept-spread", spread]);
+        // Of those that were just accepted the first poll is over when the list is made, or soon.
+        let _idle: Vec<_> =
+            (0..3).map(|_| TcpStream::connect(format!("127.0.0.1:{port}")).unwrap()).collect();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (status, text) = get(&port, "/tasks?format=json");
+            let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let tasks: Vec<_> = list["cores"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|core| core["tasks"].as_array().unwrap())
+                .filter(|task| task["state"] == "waiting")
+                .collect();
+            let silent = tasks.iter().find(|t| t["waits_for"].as_array().unwrap().is_empty());
+            assert!(status == 200 && silent.is_none(), "{spread}: {silent:#?}");
+            if tasks.len() >= 8 {
+                break;
+            }
+            assert!(Instant::now() < until, "{spread}: {text}");
+        }
+        signal(&server, libc::SIGTERM);
+    }
 }
 
 #[test]

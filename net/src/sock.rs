@@ -96,6 +96,7 @@ impl Sock {
         }
         let old = self.with_late(|late| late.recv_waker.replace(waker));
         drop(old);
+        self.submitter.note_earlier_op();
         Poll::Pending
     }
 
@@ -150,6 +151,7 @@ impl Sock {
         }
         let old = self.with_late(|late| late.send_waker.replace(waker));
         drop(old);
+        self.submitter.note_earlier_op();
         Poll::Pending
     }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 use crate::executor::context;
 use crate::executor::timers::Timers;
 use crate::spawn::spawn;
-use crate::task::Call;
+use crate::task::info::Note;
+use crate::task::{Call, current};
 use crate::time::Instant;
 use crate::wheel::TimerKey;
 
@@ -133,7 +134,10 @@ impl<F: FnOnce()> Future for Timed<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(key) = self.key else { return Poll::Pending };
+        let Some(key) = self.key else {
+            current::note_least(Note::Never);
+            return Poll::Pending;
+        };
         // A stale wake, meant for whoever had the slot before, finds the timer still there.
         if self.timers.rewake(key, cx.waker()) {
             return Poll::Pending;

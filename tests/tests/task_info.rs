@@ -1,16 +1,21 @@
 //! Tasks can be named, asked for and listed, each with what it waits for (T10).
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use coreloop::cancel::Token;
 use coreloop::combine::{self, as_completed, race};
-use coreloop::sync::{self, Event, Mutex, Semaphore};
+use coreloop::op::Submitter;
+use coreloop::shutdown::Graceful;
+use coreloop::sync::{self, Event, Mutex, Queue, Semaphore};
 use coreloop::task::{TaskInfo, TaskState, WaitsFor, current_id, current_name};
-use coreloop::time::sleep;
+use coreloop::time::{sleep, timeout};
 use coreloop::{all_tasks, spawn, spawn_named};
 use coreloop_net::{TcpListener, TcpStream};
-use coreloop_tests::turns;
+use coreloop_tests::net::pair;
+use coreloop_tests::{poll_once, turns};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -118,6 +123,13 @@ fn t10_waits_for_locks_channels_and_sets_are_told_too() {
                 drop(as_completed([never(), never()]).next().await);
             }),
             spawn_named("a cancel", async { Token::new().cancelled().await }),
+            spawn_named("word of the shutdown", async { never_ends().begun().await }),
+            spawn_named("a time that never comes", sleep(Duration::MAX)),
+            spawn_named("an item of a queue or channel", async {
+                // A limit that is none is not worth a word.
+                let queue = Queue::<u8>::bounded(1);
+                drop(timeout(Duration::MAX, queue.get()).await);
+            }),
         ];
         turns(3).await;
         let listed = all_tasks();
@@ -128,11 +140,58 @@ fn t10_waits_for_locks_channels_and_sets_are_told_too() {
             assert_eq!(waits, [name]);
             told += 1;
         }
-        assert_eq!(told, 8);
+        assert_eq!(told, 11);
         // Sets and groups make their tasks where they were called, not in their own code.
         let here = |task: &&TaskInfo| task.spawned_at.is_none_or(|at| at.file() == file!());
         assert!(listed.iter().all(|task| here(&task)), "{listed:#?}");
         drop(sender);
+    })
+    .unwrap();
+}
+
+fn never_ends() -> Graceful {
+    Graceful::new(HOUR)
+}
+
+/// What is waited for below a socket: the core's receive buffers, operations that were let go of.
+#[test]
+fn t10_waits_for_buffers_and_for_earlier_operations_are_told() {
+    coreloop::run(async {
+        let ((reads, _peer), (writes, _other)) = (pair(), pair());
+        // Turns are given at the next look for completions, if there are buffers.
+        let _tries_again = spawn_named("waits for a buffer", async {
+            let mut turn = Submitter::current().wait_for_buffer();
+            poll_fn(|cx| turn.poll(cx)).await;
+        });
+        turns(1).await;
+        let wait = named("waits for a buffer").waits_for;
+        assert_eq!(wait, [WaitsFor::Other("a receive buffer")]);
+        let _tasks = [
+            spawn_named("the end of an earlier operation on its descriptor", async move {
+                let (mut reads, _half) = reads.split();
+                let mut read = reads.read(vec![0; 64]);
+                assert!(poll_once(Pin::new(&mut read)).await.is_pending());
+                // Dropped it would be called off; this one goes on.
+                std::mem::forget(read);
+                drop(reads.read(vec![0; 64]).await);
+            }),
+            spawn_named("send on descriptor", async move {
+                let mut writes = writes;
+                drop(writes.write_all(vec![0; 64 << 20]).await);
+            }),
+        ];
+        turns(5).await;
+        let listed: Vec<_> = all_tasks().into_iter().filter(|task| task.name.is_some()).collect();
+        assert_eq!(listed.len(), 2);
+        for task in &listed {
+            let waits: Vec<_> = task.waits_for.iter().map(WaitsFor::to_string).collect();
+            let name = task.name.as_deref().unwrap();
+            // The forgotten read is its task's still, and told beside.
+            assert!(
+                waits.first().is_some_and(|first| first.starts_with(name)),
+                "{name}: {waits:?}"
+            );
+        }
     })
     .unwrap();
 }

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use super::{Core, context};
+use crate::task::info::Note;
 use crate::task::{TaskId, TaskInfo, TaskState, WaitsFor, Word};
 
 /// Every task of the running loop that has not ended, the main future first, then in the order of their
@@ -199,6 +200,8 @@ impl Look {
             && task.id == id
             && task.state != TaskState::Running
         {
+            // A limit that is none says nothing beside what it limits.
+            task.waits_for.retain(|wait| *wait != WaitsFor::Other(Note::NEVER));
             task.waits_for.push(wait());
         }
         NOTE

@@ -10,14 +10,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 pub use crate::driver::op::{Armed, InFlight, MultishotOp, Op};
-pub use crate::driver::pool::{BufferTurn, Membership};
+pub use crate::driver::pool::Membership;
 pub use crate::driver::series::{Next, Series, SeriesOp};
 pub use crate::driver::sqe::{Cqe, Sqe};
 
 use crate::driver::Driver;
 use crate::driver::features::{Feature, RingReport};
+use crate::driver::pool::BufferTurn as PoolTurn;
 use crate::executor::context;
 use crate::metrics::Kind;
+use crate::task::current;
+use crate::task::info::Note;
 
 mod accept;
 mod connect;
@@ -103,7 +106,13 @@ impl Submitter {
     /// Joins the line for a receive buffer, after a receive ended with ENOBUFS.
     pub fn wait_for_buffer(&self) -> BufferTurn {
         self.driver.count(Kind::BuffersOut);
-        BufferTurn::wait(self.driver.pool())
+        BufferTurn(PoolTurn::wait(self.driver.pool()))
+    }
+
+    /// For lists of tasks: the one that is being polled waits for an operation that somebody else began on
+    /// its descriptor and let go of.
+    pub fn note_earlier_op(&self) {
+        current::note(Note::EarlierOp);
     }
 
     /// Whether others stand in that line already.
@@ -159,6 +168,26 @@ impl Submitter {
     /// Counts a pause of accepting, for the core's counters.
     pub fn count_accept_pause(&self) {
         self.driver.count(Kind::AcceptPauses);
+    }
+}
+
+/// A place in the line for a buffer. Dropping it leaves the line.
+pub struct BufferTurn(PoolTurn);
+
+impl BufferTurn {
+    /// Ready when it is this one's turn to try again.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.0.poll(cx);
+        if polled.is_pending() {
+            current::note(Note::ReceiveBuffer);
+        }
+        polled
+    }
+}
+
+impl fmt::Debug for BufferTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferTurn").finish_non_exhaustive()
     }
 }
 

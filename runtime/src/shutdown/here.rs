@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::word::{Changed, Times, Word};
 use crate::cancel::{Cancelled, Token};
 use crate::combine::race;
-use crate::spawn::{spawn, spawn_at};
+use crate::spawn::{spawn_at, spawn_named};
 use crate::sync::Event;
 use crate::task::JoinHandle;
 use crate::time::{Instant, sleep_until, timeout};
@@ -92,7 +92,7 @@ impl Here {
             keeper: RefCell::default(),
         });
         let (stopping, cancelling) = (inner.stopping.clone(), inner.cancelling.clone());
-        let keeper = spawn(keep_times(word.clone(), stopping, cancelling));
+        let keeper = spawn_named("shutdown", keep_times(word.clone(), stopping, cancelling));
         inner.keeper.replace(Some(keeper));
         Self { inner }
     }

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::contain::contained;
 use crate::sys::shared::{Mutex, MutexGuard};
+use crate::task::current;
+use crate::task::info::Note;
 use crate::time::Instant;
 
 /// When what is to happen.
@@ -112,6 +114,7 @@ impl<F: Fn(Option<Times>) -> bool + Unpin> Future for Changed<F> {
         };
         drop(state);
         drop(old);
+        current::note(Note::Shutdown);
         Poll::Pending
     }
 }

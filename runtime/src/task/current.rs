@@ -82,6 +82,12 @@ pub(crate) fn note(note: Note) {
     with_tasks(|tasks| tasks.note(note));
 }
 
+/// As [`note`], where whatever else the task waits for says more.
+#[cold]
+pub(crate) fn note_least(note: Note) {
+    with_tasks(|tasks| tasks.note_least(note));
+}
+
 /// Awaits `future`; the task that does waits for what `what` says.
 pub(crate) async fn noted<F: Future + Unpin>(what: Note, mut future: F) -> F::Output {
     std::future::poll_fn(|cx| {

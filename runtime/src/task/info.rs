@@ -106,7 +106,7 @@ impl fmt::Display for TaskInfo {
 }
 
 macro_rules! notes {
-    ($($variant:ident => $name:literal,)*) => {
+    ($($variant:ident => $name:expr,)*) => {
         /// What a poll that ended pending waits for.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[repr(u8)]
@@ -125,6 +125,11 @@ macro_rules! notes {
             }
         }
     };
+}
+
+impl Note {
+    /// What a sleep without an end leaves.
+    pub(crate) const NEVER: &str = "a time that never comes";
 }
 
 notes! {
@@ -151,4 +156,8 @@ notes! {
     RemoteTask => "a task on another core",
     CoreRoom => "room in another core's queue",
     Connection => "a connection",
+    ReceiveBuffer => "a receive buffer",
+    EarlierOp => "the end of an earlier operation on its descriptor",
+    Shutdown => "word of the shutdown",
+    Never => Self::NEVER,
 }

@@ -13,6 +13,7 @@ use crate::executor::context;
 use crate::executor::timers::Timers;
 use crate::planted::{self, Fault};
 use crate::task::current;
+use crate::task::info::Note;
 use crate::wheel::TimerKey;
 
 /// Completes after `d`: never before, and at most one timer resolution (1 ms by default) later on an idle
@@ -93,7 +94,7 @@ impl Sleep {
         }
         match self.key {
             DONE => return Poll::Ready(()),
-            NEVER => return Poll::Pending,
+            NEVER => return never(),
             _ => {}
         }
         let timers = context::timers();
@@ -107,10 +108,20 @@ impl Sleep {
         }
         match timers.insert(deadline, cx.waker().clone()) {
             Some(key) => (self.timers, self.key) = (Some(timers), key),
-            None => self.key = NEVER,
+            None => {
+                self.key = NEVER;
+                return never();
+            }
         }
         Poll::Pending
     }
+}
+
+/// The end of a poll of a sleep without an end.
+#[cold]
+fn never() -> Poll<()> {
+    current::note_least(Note::Never);
+    Poll::Pending
 }
 
 impl Future for Sleep {
