@@ -302,28 +302,6 @@ impl Tasks {
         self.begin_poll();
     }
 
-    /// The task that is being polled says what it will wait for.
-    pub(crate) fn note(&self, note: Note) {
-        match NonNull::new(self.polling.load(Ordering::Relaxed)) {
-            // SAFETY: a task is live while it is being polled.
-            Some(task) => unsafe { task.as_ref() }.note.set(note),
-            None => self.root_note.set(note),
-        }
-    }
-
-    /// As [`note`](Self::note), unless this poll has left one: of several waits the others say more.
-    #[cold]
-    pub(crate) fn note_least(&self, note: Note) {
-        let place = match NonNull::new(self.polling.load(Ordering::Relaxed)) {
-            // SAFETY: a task is live while it is being polled.
-            Some(task) => unsafe { &task.as_ref().note },
-            None => &self.root_note,
-        };
-        if place.get() == Note::Nothing {
-            place.set(note);
-        }
-    }
-
     /// Marks what is dropped until the guard goes as cancelled, not merely let go of: handles that were
     /// awaited in poll `number` pass the cancel on.
     pub(crate) fn mark_cancelling(&self, number: u64) -> CancelMark<'_> {

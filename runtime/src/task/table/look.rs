@@ -1,10 +1,11 @@
 //! What the tasks of a core are doing, for whoever asks.
 //!
 //! Owns the look at the table that makes a [`TaskInfo`] of each task, and the report of a failure that nobody
-//! took. It changes nothing, and nothing of it is kept between two looks.
+//! took; and the notes that polls leave for it. A look changes nothing, and nothing of it is kept.
 
 use std::collections::HashMap;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +16,7 @@ use crate::sys::locks::MutexGuard;
 use crate::sys::sample::{Said, Target};
 use crate::task::cell::{DONE, Failure, Header};
 use crate::task::current;
-use crate::task::info::{TaskInfo, TaskState, WaitsFor};
+use crate::task::info::{Note, TaskInfo, TaskState, WaitsFor};
 use crate::task::report::{Report, Reporter};
 use crate::task::waker::{TaskId, Word};
 
@@ -28,6 +29,28 @@ pub(crate) struct Whose {
 }
 
 impl Tasks {
+    /// The task that is being polled says what it will wait for.
+    pub(crate) fn note(&self, note: Note) {
+        match NonNull::new(self.polling.load(Ordering::Relaxed)) {
+            // SAFETY: a task is live while it is being polled.
+            Some(task) => unsafe { task.as_ref() }.note.set(note),
+            None => self.root_note.set(note),
+        }
+    }
+
+    /// As [`note`](Self::note), unless this poll has left one: of several waits the others say more.
+    #[cold]
+    pub(crate) fn note_least(&self, note: Note) {
+        let place = match NonNull::new(self.polling.load(Ordering::Relaxed)) {
+            // SAFETY: a task is live while it is being polled.
+            Some(task) => unsafe { &task.as_ref().note },
+            None => &self.root_note,
+        };
+        if place.get() == Note::Nothing {
+            place.set(note);
+        }
+    }
+
     /// Slots and names of the tasks that have not ended.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn unfinished(&self) -> Vec<(u32, Option<std::sync::Arc<str>>)> {
