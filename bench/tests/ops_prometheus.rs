@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use coreloop_tests::python::{self, with_module};
+
 use common::{Running, io_uring_works, run, scratch, serve_with_ops};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,21 +66,6 @@ fn load(addr: &str) {
     assert!(matches!(ended.code, Some(0 | 3)), "{ended:?}");
 }
 
-/// Runs `command` with `input`; none if it can't be started.
-fn piped(command: &mut Command, input: &str) -> Option<(bool, String)> {
-    let piped = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
-    let [stdin, stdout, stderr] = piped;
-    let mut child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().ok()?;
-    let mut to = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    // One that ended early is told by its status.
-    let writing = std::thread::spawn(move || drop(to.write_all(input.as_bytes())));
-    let output = child.wait_with_output().unwrap();
-    writing.join().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
-}
-
 /// Reads OpenMetrics from standard input with Prometheus's reference parser, and prints what it found.
 const PARSER: &str = r#"
 import json, sys
@@ -90,28 +77,15 @@ for family in text_string_to_metric_families(sys.stdin.read()):
 print(json.dumps(found))
 "#;
 
-/// A Python that has the parser, made once in the build's folder from the package index, if need be.
+/// A Python that has the parser.
 fn python() -> Option<PathBuf> {
-    let has = |python: &Path| {
-        let check = Command::new(python)
-            .args(["-c", "import prometheus_client.openmetrics.parser"])
-            .output();
-        check.is_ok_and(|output| output.status.success())
-    };
-    let system = PathBuf::from("python3");
-    if has(&system) {
-        return Some(system);
-    }
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python-prometheus");
-    let own = folder.join("bin/python");
-    if has(&own) {
-        return Some(own);
-    }
-    let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output().ok()?;
-    let pip = ["-m", "pip", "install", "--quiet", "--timeout", "20", "prometheus-client==0.26.0"];
-    let installed =
-        made.status.success() && Command::new(&own).args(pip).output().ok()?.status.success();
-    (installed && has(&own)).then_some(own)
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    with_module("prometheus_client.openmetrics.parser", "prometheus-client==0.26.0", folder)
+}
+
+/// What `promtool check metrics` says; none if there is no promtool.
+fn promtool(text: &str) -> Option<(bool, String)> {
+    python::run(Path::new("promtool"), &["check", "metrics"], text)
 }
 
 #[test]
@@ -126,7 +100,7 @@ fn metrics_are_read_by_the_reference_parser() {
     load(&addr);
     let (head, body) = get(&ops, "/metrics", "application/openmetrics-text;version=1.0.0");
     assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
-    let (well, text) = piped(Command::new(&python).args(["-c", PARSER]), &body).unwrap();
+    let (well, text) = python::run(&python, &["-c", PARSER], &body).unwrap();
     assert!(well, "{text}");
     let found: BTreeMap<String, (String, String, usize)> = serde_json::from_str(&text).unwrap();
     let of = |name: &str| found.get(name).unwrap_or_else(|| panic!("{name} in {text}")).clone();
@@ -142,7 +116,7 @@ fn metrics_are_read_by_the_reference_parser() {
     assert!(found.len() > 50, "{}", found.len());
     // And the parser refuses what is wrong: this test can fail.
     let broken = body.replace("# EOF\n", "");
-    assert!(!piped(Command::new(&python).args(["-c", PARSER]), &broken).unwrap().0);
+    assert!(!python::run(&python, &["-c", PARSER], &broken).unwrap().0);
 }
 
 #[test]
@@ -155,15 +129,14 @@ fn metrics_please_promtool() {
     // Of who says nothing of formats, as `curl … | promtool check metrics`.
     let (head, body) = get(&ops, "/metrics", "");
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
-    let Some((well, text)) = piped(Command::new("promtool").args(["check", "metrics"]), &body)
-    else {
+    let Some((well, text)) = promtool(&body) else {
         return skipped("no promtool: it comes with Debian's package prometheus");
     };
     assert!(well, "{text}");
     assert_eq!(text.trim(), "", "nothing to complain of");
     let broken =
         body.replace("coreloop_polls_total{core=\"0\"}", "coreloop_polls_total{core=\"0\"");
-    assert!(!piped(Command::new("promtool").args(["check", "metrics"]), &broken).unwrap().0);
+    assert!(!promtool(&broken).unwrap().0);
 }
 
 /// A Prometheus that does not outlive its test.

@@ -3,7 +3,7 @@
 //! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
 //! what a process holds ([`process`]), forks ([`forked`]), what tests leave open ([`leaks`]), mutated inputs
 //! ([`fuzz`](mod@fuzz)), a virtual machine's start ([`machine`]), loopback sockets ([`net`]), a TCP proxy with
-//! faults ([`proxy`]), small futures and numbers ([`drive`]), futures polled by hand ([`by_hand`]), wakers that
+//! faults ([`proxy`]), Python programs that read ([`python`]), small futures and numbers ([`drive`]), futures polled by hand ([`by_hand`]), wakers that
 //! come back ([`foreign`]), random programs against a model ([`model`]), holding times to what is promised
 //! ([`trials`]), programs with a twin in Python ([`twins`]), work on two cores ([`two_cores`](mod@two_cores)),
 //! and the words for tests that can't run here: [`skip!`] writes a line `SKIPPED name: why` past libtest's
@@ -67,6 +67,7 @@ pub mod net;
 #[allow(unsafe_code)]
 pub mod process;
 pub mod proxy;
+pub mod python;
 pub mod sim_workload;
 pub mod trials;
 pub mod twins;
