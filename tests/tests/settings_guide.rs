@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use coreloop::config::{Field, Profile, Sources};
+use coreloop::{Counters, Gauges};
 
 fn page() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/settings.md")
@@ -57,6 +58,25 @@ fn settings_the_page_says_what_the_table_says() {
         "docs/guide/settings.md is not what the table says: CORELOOP_WRITE_GUIDE=1 cargo test -p \
          coreloop-tests --test settings_guide writes it"
     );
+}
+
+/// Whoever is sent to a counter, a gauge or a page finds it.
+#[test]
+fn settings_what_a_row_says_shows_its_effect_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let counters = Counters::DOCS.iter().chain(Gauges::DOCS).map(|(name, _)| *name);
+    let known: Vec<&str> = counters.chain(Field::all().iter().map(|field| field.name)).collect();
+    // Of other programs and of the system: the thread's names, a command.
+    let elsewhere = ["doctor", "taskset -p", "iou-sqp-…", "iou-wrk-…"];
+    for field in Field::all() {
+        assert!(!field.shows.is_empty() && !field.who.is_empty(), "{}", field.name);
+        for word in field.shows.split('`').skip(1).step_by(2) {
+            let there = known.contains(&word)
+                || elsewhere.contains(&word)
+                || word.ends_with(".md") && root.join(word).exists();
+            assert!(there, "{}: nobody finds {word}", field.name);
+        }
+    }
 }
 
 #[test]

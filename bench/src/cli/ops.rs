@@ -131,8 +131,13 @@ impl FromStr for OpsUrl {
         };
         // The page is the command's to choose.
         let rest = rest.split('/').next().unwrap_or_default();
-        if let Ok(port) = rest.trim_start_matches(':').parse() {
-            return Ok(OpsUrl { port, ..OpsUrl::here() });
+        let alone = rest.trim_start_matches(':');
+        if !alone.is_empty() && alone.bytes().all(|b| b.is_ascii_digit()) {
+            // Not a host: names of digits alone are addresses that nobody means.
+            return match alone.parse() {
+                Ok(port @ 1..) => Ok(OpsUrl { port, ..OpsUrl::here() }),
+                _ => Err(format!("{alone} is no port: they are 1 to 65535")),
+            };
         }
         let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, "")) => (host, None),
@@ -190,6 +195,9 @@ mod tests {
         }
         for text in ["", "http://", "host:port", "a b", "host:0", "[::1]9100"] {
             assert!(text.parse::<OpsUrl>().unwrap_err().contains("http://host:9464"), "{text}");
+        }
+        for text in ["99999", ":0", "0", "http://70000/metrics"] {
+            assert!(text.parse::<OpsUrl>().unwrap_err().contains("1 to 65535"), "{text}");
         }
         assert!("https://x".parse::<OpsUrl>().unwrap_err().contains("tunnel"));
     }
