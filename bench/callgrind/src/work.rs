@@ -118,7 +118,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "look",
-        what: "the same, and the core enters what it has now: less a snapshot, that is what holds it up",
+        what: "the same, and the core enters what it has now, which is read as well",
         small: 20,
         large: 220,
         run: |count| looks(count, true),
