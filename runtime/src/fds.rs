@@ -1,14 +1,37 @@
 //! Descriptors from and to other processes, and what they need besides.
 //!
-//! Owns the public face of three things: descriptors that the process was started with (`sd_listen_fds(3)`),
-//! descriptors in messages of Unix sockets, and which of the sockets that share a port takes a connection.
-//! The unsafe half lies in `sys/descriptors.rs`. Nothing here waits or submits; wait for a socket with
+//! Owns the public face of four things: descriptors that the process was started with (`sd_listen_fds(3)`),
+//! conversations between processes of one machine (Unix sockets of whole messages, SOCK_SEQPACKET),
+//! descriptors in such messages, and which of the sockets that share a port takes a connection. The unsafe
+//! half lies in `sys`. Nothing here waits or submits; wait for a socket with
 //! [`PollOnce`](crate::op::PollOnce).
+//!
+//! Within a loop, calls go to the kernel that the loop runs on, which may be a simulated one; on any other
+//! thread to the system's. A simulated one knows no file system: paths of its Unix sockets are names of a
+//! host.
+//!
+//! ```
+//! use coreloop::fds;
+//!
+//! # let path = std::env::temp_dir().join(format!("coreloop-doc-fds-{}", std::process::id()));
+//! let listener = fds::listen_local(&path, 8).unwrap();
+//! let theirs = fds::connect_local(&path).unwrap();
+//! let ours = fds::accept_local(&listener).unwrap();
+//! fds::send(&theirs, b"hello", &[]).unwrap();
+//! let mut bytes = [0; 16];
+//! assert_eq!(fds::recv(&ours, &mut bytes).unwrap().0, 5);
+//! drop(listener);
+//! assert!(fds::connect_local(&path).is_err()); // The path is left, and nobody is there.
+//! fds::unlink_local(&path).unwrap();
+//! ```
 
 use std::env;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
+use crate::executor::context::with_kernel;
 use crate::sys::{descriptors, steering};
 
 /// Descriptors that one [`send`] may carry.
@@ -44,6 +67,58 @@ pub fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
     Ok(names.zip(descriptors::take_inherited(count)?).collect())
 }
 
+/// A second descriptor of the same file, close-on-exec (F_DUPFD_CLOEXEC). The file stays open until both are
+/// closed.
+///
+/// # Errors
+/// As `fcntl(2)`.
+pub fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
+    with_kernel(|kernel| kernel.duplicate(fd.as_fd()))
+}
+
+/// A socket that is connected to the one that listens at `path`. It does not wait: whoever listens may
+/// accept later, and what is sent until then reaches it.
+///
+/// # Errors
+/// As `socket(2)` and `connect(2)`: ENOENT if there is no such path, ECONNREFUSED if whoever listened there
+/// has gone, `WouldBlock` if its queue is full. `InvalidInput` for a path that is too long (108 bytes).
+pub fn connect_local(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    with_kernel(|kernel| kernel.connect_local(path.as_ref()))
+}
+
+/// A socket that listens at `path`, which must not exist; up to `backlog` may wait to be accepted, and one.
+/// The path stays when the socket is closed: [`unlink_local`].
+///
+/// # Errors
+/// As `socket(2)`, `bind(2)` and `listen(2)`: EADDRINUSE if there is such a path.
+pub fn listen_local(path: impl AsRef<Path>, backlog: i32) -> io::Result<OwnedFd> {
+    with_kernel(|kernel| kernel.listen_local(path.as_ref(), backlog))
+}
+
+/// The next that has connected to such a listener.
+///
+/// # Errors
+/// As `accept4(2)`; `WouldBlock` if nobody has.
+pub fn accept_local(listener: impl AsFd) -> io::Result<OwnedFd> {
+    with_kernel(|kernel| kernel.accept_local(listener.as_fd()))
+}
+
+/// Removes the path of a socket, and of nothing else.
+///
+/// # Errors
+/// As `unlink(2)`; `AlreadyExists` for something else than a socket, which stays.
+pub fn unlink_local(path: impl AsRef<Path>) -> io::Result<()> {
+    with_kernel(|kernel| kernel.unlink_local(path.as_ref()))
+}
+
+/// Ends one or both directions of a conversation. What was sent before can be received.
+///
+/// # Errors
+/// As `shutdown(2)`.
+pub fn shut_down(socket: impl AsFd, how: Shutdown) -> io::Result<()> {
+    with_kernel(|kernel| kernel.shutdown(socket.as_fd(), how))
+}
+
 /// Sends one message of at least one byte with so many descriptors, at most [`PER_MESSAGE_MAX`], over a Unix
 /// socket. The far end gets duplicates.
 ///
@@ -62,7 +137,7 @@ pub fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
 /// assert_eq!((&bytes[..n], came.len()), (&b"yours"[..], 1));
 /// ```
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    descriptors::send(socket.as_fd(), bytes, fds)
+    with_kernel(|kernel| kernel.send_message(socket.as_fd(), bytes, fds))
 }
 
 /// Receives one message with its descriptors, which are close-on-exec. No bytes are the end.
@@ -71,7 +146,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 /// As `recvmsg(2)`; `WouldBlock` instead of waiting; `InvalidData` for a message that does not fit, and
 /// EMFILE for one whose descriptors this process may not have (RLIMIT_NOFILE): what came of it is closed.
 pub fn recv(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    descriptors::recv(socket.as_fd(), bytes)
+    with_kernel(|kernel| kernel.recv_message(socket.as_fd(), bytes))
 }
 
 /// The process and the user at the far end of a connected Unix socket, at the time at which it connected.
@@ -79,7 +154,7 @@ pub fn recv(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<Owned
 /// # Errors
 /// As `getsockopt(2)`.
 pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
-    let (pid, uid) = descriptors::peer(socket.as_fd())?;
+    let (pid, uid) = with_kernel(|kernel| kernel.credentials(socket.as_fd()))?;
     Ok(Peer { pid, uid })
 }
 

@@ -17,8 +17,6 @@ const LAYERS: [(&str, u32); 35] = [
     // The system's numbers and calls, and the book that everybody writes into.
     ("sys", 0),
     ("metrics", 1),
-    // Descriptors from and to other processes.
-    ("fds", 1),
     // Three that stand alone: deadlines, the ring, mail.
     ("wheel", 2),
     ("driver", 2),
@@ -37,6 +35,8 @@ const LAYERS: [(&str, u32); 35] = [
     // Shares of a core's time.
     ("sched", 5),
     ("sync", 5),
+    // Descriptors from and to other processes.
+    ("fds", 5),
     // Plain functions as tasks, and tasks for what blocks.
     ("call", 6),
     ("spawn_blocking", 6),

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use coreloop::fds;
 use coreloop::time::{Instant, sleep, timeout};
 
 use crate::locks::{Mutex, MutexGuard};
@@ -213,7 +214,7 @@ impl Handover {
         if name.is_empty() || name.len() > wire::NAME_MAX || name.contains('\n') {
             return invalid("the name of a socket is one line of 1 to 200 bytes");
         }
-        let socket = Arc::new(socket.as_fd().try_clone_to_owned()?);
+        let socket = Arc::new(fds::duplicate(socket)?);
         let mut state = self.lock();
         if state.lent.len() >= wire::LENT_MAX {
             return invalid("4,096 sockets are lent already");

@@ -7,7 +7,6 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,6 @@ use std::time::Duration;
 use coreloop::fds;
 use coreloop::op::{PollOnce, submit};
 use coreloop::time::sleep;
-use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Bytes of a socket's name.
 pub(super) const NAME_MAX: usize = 200;
@@ -65,11 +63,9 @@ pub(super) struct Taken {
 
 /// Connects to whoever waits at `path`, or begins to wait there.
 pub(super) fn connect_or_bind(path: &Path) -> io::Result<Attempt> {
-    let addr = SockAddr::unix(path)?;
-    let socket = new_socket()?;
-    match socket.connect(&addr) {
-        Ok(()) => {
-            let talk = Talk { socket: Arc::new(socket.into()) };
+    match fds::connect_local(path) {
+        Ok(socket) => {
+            let talk = Talk { socket: Arc::new(socket) };
             if !talk.is_trusted()? {
                 let why = format!("{} is another user's", path.display());
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -83,27 +79,18 @@ pub(super) fn connect_or_bind(path: &Path) -> io::Result<Attempt> {
             _ => return Err(e),
         },
     }
-    let control = new_socket()?;
-    match control.bind(&addr) {
-        Ok(()) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => return Ok(Attempt::Busy),
-        Err(e) => return Err(e),
+    match fds::listen_local(path, BACKLOG) {
+        Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => Ok(Attempt::Busy),
+        control => control.map(Attempt::First),
     }
-    control.listen(BACKLOG)?;
-    Ok(Attempt::First(control.into()))
 }
 
 /// Removes the socket of a process that has ended, and nothing else.
 fn remove_left_behind(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => {
-            let why = format!("{} is something else than a socket", path.display());
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
-        }
-        Ok(_) => std::fs::remove_file(path),
+    match fds::unlink_local(path) {
         // Somebody else was faster.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
+        removed => removed,
     }
 }
 
@@ -114,10 +101,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// descriptor for it yet.
 pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
     readable(control).await?;
-    match socket2::SockRef::from(&**control).accept() {
-        Ok((socket, _)) => {
-            socket.set_nonblocking(true)?;
-            let talk = Talk { socket: Arc::new(socket.into()) };
+    match fds::accept_local(control) {
+        Ok(socket) => {
+            let talk = Talk { socket: Arc::new(socket) };
             Ok(talk.is_trusted()?.then_some(talk))
         }
         Err(e)
@@ -201,7 +187,7 @@ impl Talk {
         // Said first: whoever can't send any more finds it. Who has gone does not.
         let _ = fds::send(&self.socket, LATE, &[]);
         // From here on `ready` is refused over there; what was sent before is in the queue.
-        let _ = socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Read);
+        let _ = fds::shut_down(&self.socket, Shutdown::Read);
         let mut bytes = [0; READY.len()];
         matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == READY)
     }
@@ -263,13 +249,6 @@ async fn readable(socket: &Arc<OwnedFd>) -> io::Result<()> {
     submit(PollOnce::new(socket.clone(), libc::POLLIN as u32)).await.map(drop)
 }
 
-/// Close-on-exec and non-blocking.
-fn new_socket() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
 fn given_up() -> io::Error {
     let why = "the predecessor waited too long for this process, and serves on";
     io::Error::new(io::ErrorKind::TimedOut, why)
@@ -282,6 +261,8 @@ fn not_understood(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
 
     fn pair() -> (Talk, Talk) {

@@ -162,7 +162,7 @@ impl TcpListener {
     /// options stay as they are, but for a non-blocking mode, which is turned off, for whoever shares it too.
     ///
     /// # Errors
-    /// `InvalidInput` if it does not listen; as `fcntl(2)`.
+    /// `InvalidInput` if it does not listen; as `getsockopt(2)` and `fcntl(2)`.
     ///
     /// # Panics
     /// Outside a running loop.
@@ -184,11 +184,10 @@ impl TcpListener {
     pub fn from_fd(socket: impl Into<OwnedFd>) -> io::Result<Self> {
         let submitter = Submitter::current();
         let socket = socket.into();
-        let options = socket2::SockRef::from(&socket);
-        if !options.is_listener()? {
+        if !submitter.is_listener(&socket)? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
         }
-        options.set_nonblocking(false)?;
+        socket2::SockRef::from(&socket).set_nonblocking(false)?;
         Ok(Self::of(socket, submitter))
     }
 

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use super::Core;
 use crate::driver::Driver;
 use crate::executor::timers::Timers;
+use crate::sys::Kernel;
+use crate::sys::linux::Linux;
 use crate::task::current;
 
 /// Runs `f` with `core` as the current one.
@@ -34,6 +36,14 @@ pub(crate) fn with_core<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
 /// The driver of the running loop.
 pub(crate) fn driver() -> Option<Rc<Driver>> {
     with_core(|core| core.driver.clone())
+}
+
+/// Calls `f` with the kernel of the running loop, or the system's outside of one.
+pub(crate) fn with_kernel<R>(f: impl FnOnce(&dyn Kernel) -> R) -> R {
+    match driver() {
+        Some(driver) => f(driver.kernel()),
+        None => f(&Linux),
+    }
 }
 
 /// The timers of the running loop.

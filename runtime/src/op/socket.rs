@@ -85,6 +85,14 @@ impl Submitter {
         self.driver.kernel().shutdown(socket.as_fd(), how)
     }
 
+    /// Whether a socket listens: SO_ACCEPTCONN, which a simulated kernel alone knows of its own.
+    ///
+    /// # Errors
+    /// As `getsockopt(2)`.
+    pub fn is_listener(&self, socket: impl AsFd) -> io::Result<bool> {
+        self.driver.kernel().is_listener(socket.as_fd())
+    }
+
     /// SO_LINGER: what a close does with data not yet sent. Zero resets the connection.
     ///
     /// # Errors

@@ -25,11 +25,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::combine::{Either, race};
-use crate::executor::context;
+use crate::executor::context::with_kernel;
 use crate::op::{PollOnce, Submit, submit};
 use crate::planted::{self, Fault};
-use crate::sys::Kernel;
-use crate::sys::linux::Linux;
 use crate::sys::signals::{Caught, Inbox};
 use crate::time::{Sleep, sleep};
 
@@ -128,14 +126,6 @@ impl Signals {
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signals").field("inbox", &self.inbox).finish_non_exhaustive()
-    }
-}
-
-/// The kernel of the running loop, or the system's.
-fn with_kernel<R>(f: impl FnOnce(&dyn Kernel) -> R) -> R {
-    match context::driver() {
-        Some(driver) => f(driver.kernel()),
-        None => f(&Linux),
     }
 }
 

@@ -1,24 +1,28 @@
 //! The seam between the loop and the system.
 //!
 //! Owns the [`Kernel`] trait: the few calls that a loop makes, about one a tick, so that dispatching them
-//! costs nothing, and those by which sockets are made and asked for their ends, and signals caught. Queue
-//! memory lies below the seam in the kernel's own layout ([`RingMemory`]) and is read and written above
-//! it without a call. Plain options of a socket are not in here: they change nothing that a loop sees,
-//! and any descriptor of a socket takes them. Whatever answers to this trait (Linux, a simulated kernel,
-//! a fault-injecting wrapper in a test) drives the same loop.
+//! costs nothing, and those by which sockets are made and asked for their ends, signals caught, and processes
+//! of one machine speak to each other and share descriptors. Queue memory lies below the seam in the
+//! kernel's own layout ([`RingMemory`]) and is read and written above it without a call. Plain options of a
+//! socket are not in here: they change nothing that a loop sees, and any descriptor of a socket takes them.
+//! Whatever answers to this trait (Linux, a simulated kernel, a fault-injecting wrapper in a test) drives
+//! the same loop.
 //!
 //! Deliberately ignorant of ops, buffers and tasks.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::abi::{Params, Timespec};
-use super::linux;
 use super::signals::{self, Caught, Inbox};
+use super::{descriptors, linux, local};
 
 /// How long an enter may wait.
 #[derive(Clone, Copy, Debug)]
@@ -146,4 +150,58 @@ pub(crate) trait Kernel {
 
     /// SO_LINGER: an option that changes what a close does, and so is the kernel's to know.
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()>;
+
+    /// Whether a socket listens, SO_ACCEPTCONN.
+    fn is_listener(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        SockRef::from(&fd).is_listener()
+    }
+
+    /// A second descriptor of a file, close-on-exec.
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        local::duplicate(fd)
+    }
+
+    /// A Unix socket of whole messages, close-on-exec and non-blocking, connected to who listens at `path`.
+    fn connect_local(&self, path: &Path) -> io::Result<OwnedFd> {
+        local::connect(path)
+    }
+
+    /// Such a socket that listens at `path`, which it makes.
+    fn listen_local(&self, path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+        local::listen(path, backlog)
+    }
+
+    /// The next that has connected to such a listener; EAGAIN if none has.
+    fn accept_local(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        local::accept(listener)
+    }
+
+    /// Removes the path of such a listener; `AlreadyExists` for one of something else.
+    fn unlink_local(&self, path: &Path) -> io::Result<()> {
+        local::unlink(path)
+    }
+
+    /// One message with descriptors: see [`fds::send`](crate::fds::send).
+    fn send_message(
+        &self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        descriptors::send(socket, bytes, fds)
+    }
+
+    /// One message with descriptors: see [`fds::recv`](crate::fds::recv).
+    fn recv_message(
+        &self,
+        socket: BorrowedFd<'_>,
+        bytes: &mut [u8],
+    ) -> io::Result<(usize, Vec<OwnedFd>)> {
+        descriptors::recv(socket, bytes)
+    }
+
+    /// The process and the user at the far end of a Unix socket, SO_PEERCRED.
+    fn credentials(&self, socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+        descriptors::peer(socket)
+    }
 }

@@ -3,15 +3,17 @@
 //! Owns the numbers and structures of `io_uring(7)` ([`abi`]), the seam through which the loop
 //! talks to the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside
 //! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
-//! cross processes ([`descriptors`]), what forked children see of rings ([`forked`]), and what
-//! threads share memory by ([`shared`], [`locks`]). Knows nothing of ops, tasks or cores: everything here
-//! could be replaced by a simulated kernel without the layers above noticing.
+//! cross processes ([`descriptors`]) and the sockets that they cross by ([`local`]), what forked
+//! children see of rings ([`forked`]), and what threads share memory by ([`shared`], [`locks`]). Knows
+//! nothing of ops, tasks or cores: everything here could be replaced by a simulated kernel without the
+//! layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
 mod forked;
 pub(crate) mod kernel;
 pub(crate) mod linux;
+pub(crate) mod local;
 pub(crate) mod locks;
 #[cfg(loom)]
 pub(crate) mod model;
