@@ -1,10 +1,13 @@
 //! Descriptors, and who holds what they name.
 //!
-//! Owns [`Files`]: every socket and eventfd of the world that is open, or closed and still held by an op.
-//! Each has a real descriptor as its placeholder, so that numbers are given out, closed and reused by the
-//! system itself: a file is known by its number and its inode, and a close is noticed by the inode having
-//! changed. Invariants: a file ends when its descriptor is closed and no op holds it; numbers decide
-//! nothing. All eventfds of a system share one inode, so one eventfd in another's place is not noticed.
+//! Owns [`Files`]: every socket and eventfd of the world that is open, or closed and still held. Each has real
+//! descriptors as its placeholders, so that numbers are given out, closed and reused by the system itself: a
+//! file is known by its inode, each of its descriptors by its number, and a close is noticed by the inode
+//! under a number having changed. A socket may have several descriptors; those that come by a plain `dup(2)`,
+//! which nobody hears of here, are found when they are first used. Until then they do not keep it open.
+//! Invariants: a file ends when its last descriptor is closed and nobody holds it, neither an op nor a message
+//! on its way; numbers decide nothing. A descriptor is named once: one that has taken the number of another
+//! of the same file is that one still.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,13 +36,12 @@ pub(crate) struct OpenFile {
 }
 
 pub(super) struct File {
-    fd: RawFd,
+    /// Those that have not been closed, in the order in which they came. Few: each is one that a user owns.
+    fds: Vec<RawFd>,
     inode: (u64, u64),
     host: HostId,
     kind: FileKind,
-    /// The descriptor has not been closed.
-    open: bool,
-    /// Ops that hold it.
+    /// Ops and messages that hold it.
     held: u32,
     /// The other end of an eventfd; see [`event`].
     twin: Option<OwnedFd>,
@@ -62,35 +64,48 @@ impl State {
         twin: Option<OwnedFd>,
     ) -> io::Result<FileId> {
         let raw = fd.as_raw_fd();
-        if let Some(&old) = self.files.by_fd.get(&raw) {
-            self.closed(old);
-        }
         let inode = inode_of(raw).ok_or_else(io::Error::last_os_error)?;
         self.files.made += 1;
         let id = FileId(self.files.made);
-        self.files.by_fd.insert(raw, id);
-        self.files.all.insert(id, File { fd: raw, inode, host, kind, open: true, held: 0, twin });
+        self.files.all.insert(id, File { fds: Vec::new(), inode, host, kind, held: 0, twin });
+        self.name(raw, id);
         Ok(id)
+    }
+
+    /// A number that is a descriptor of a file from now on. Whatever had it before is closed.
+    pub(super) fn name(&mut self, fd: RawFd, id: FileId) {
+        if self.files.by_fd.contains_key(&fd) {
+            self.closed(fd);
+        }
+        if let Some(file) = self.files.all.get_mut(&id) {
+            file.fds.push(fd);
+            self.files.by_fd.insert(fd, id);
+        }
     }
 
     /// What a descriptor names, if it is open and of this world.
     pub(super) fn look_up(&mut self, fd: RawFd) -> Option<(FileId, FileKind)> {
-        let Some(&id) = self.files.by_fd.get(&fd) else { return self.duplicated(fd) };
-        let file = self.files.all.get(&id)?;
-        if inode_of(fd) == Some(file.inode) {
-            return Some((id, file.kind));
+        let inode = inode_of(fd)?;
+        if let Some(&id) = self.files.by_fd.get(&fd) {
+            let file = self.files.all.get(&id)?;
+            if inode == file.inode {
+                return Some((id, file.kind));
+            }
+            self.closed(fd);
         }
-        self.closed(id);
-        None
+        self.adopt(fd, inode)
     }
 
-    /// A second descriptor of a socket, as `dup(2)` makes it. It does not keep the socket open.
-    fn duplicated(&self, fd: RawFd) -> Option<(FileId, FileKind)> {
-        let inode = inode_of(fd)?;
+    /// A further descriptor of a socket, as a plain `dup(2)` made it: it is one of the socket's from now on.
+    fn adopt(&mut self, fd: RawFd, inode: (u64, u64)) -> Option<(FileId, FileKind)> {
         let is_it = |file: &File| {
-            file.open && file.inode == inode && matches!(file.kind, FileKind::Socket(_))
+            !file.fds.is_empty() && file.inode == inode && matches!(file.kind, FileKind::Socket(_))
         };
-        self.files.all.iter().find(|(_, file)| is_it(file)).map(|(id, file)| (*id, file.kind))
+        let found = self.files.all.iter().find(|(_, file)| is_it(file));
+        let (id, kind) = found.map(|(id, file)| (*id, file.kind))?;
+        self.note("duplicate", &[i64::from(id.0)]);
+        self.name(fd, id);
+        Some((id, kind))
     }
 
     pub(super) fn hold(&mut self, id: FileId) {
@@ -102,40 +117,38 @@ impl State {
     pub(super) fn let_go(&mut self, id: FileId) {
         if let Some(file) = self.files.all.get_mut(&id) {
             file.held -= 1;
-            if file.held == 0 && !file.open {
+            if file.held == 0 && file.fds.is_empty() {
                 self.end_file(id);
             }
         }
     }
 
     pub(super) fn sweep(&mut self) {
-        let gone: Vec<FileId> = self
-            .files
-            .all
-            .iter()
-            .filter(|(_, file)| file.open && inode_of(file.fd) != Some(file.inode))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            self.closed(id);
+        // In the order of the files, which numbers do not decide.
+        let mut gone = Vec::new();
+        for file in self.files.all.values() {
+            gone.extend(file.fds.iter().filter(|fd| inode_of(**fd) != Some(file.inode)));
+        }
+        for fd in gone {
+            self.closed(fd);
         }
         self.settle();
         self.run_unasked();
     }
 
-    /// The descriptor has been closed.
-    fn closed(&mut self, id: FileId) {
+    /// A descriptor has been closed.
+    fn closed(&mut self, fd: RawFd) {
+        let Some(id) = self.files.by_fd.remove(&fd) else { return };
         let Some(file) = self.files.all.get_mut(&id) else { return };
-        file.open = false;
-        let (fd, held) = (file.fd, file.held);
-        self.files.by_fd.remove(&fd);
-        self.note("close", &[i64::from(id.0), i64::from(held)]);
+        file.fds.retain(|other| *other != fd);
+        let (left, held) = (file.fds.len(), file.held);
+        self.note("close", &[i64::from(id.0), i64::from(held), left as i64]);
         if let Some(opcode) = self.unsubmitted_on(fd) {
             self.blame(Mistake::ClosedBeforeSubmission, || {
                 format!("descriptor {fd} was closed under a queued submission of op {opcode}")
             });
         }
-        if held == 0 {
+        if held == 0 && left == 0 {
             self.end_file(id);
         }
     }
@@ -147,9 +160,9 @@ impl State {
         }
     }
 
-    /// The number of a file's descriptor, while that is open.
+    /// The number of a file's first descriptor that is open.
     pub(super) fn descriptor_of(&self, id: FileId) -> Option<RawFd> {
-        self.files.all.get(&id).filter(|file| file.open).map(|file| file.fd)
+        self.files.all.get(&id)?.fds.first().copied()
     }
 
     /// The count of an eventfd, which is 0 afterwards; none if it was 0.
@@ -187,16 +200,18 @@ impl State {
     /// Real descriptors that this world has open.
     pub(super) fn descriptors(&self) -> usize {
         let files = self.files.all.values();
-        let files: usize = files.map(|f| usize::from(f.open) + usize::from(f.twin.is_some())).sum();
+        let files: usize = files.map(|f| f.fds.len() + usize::from(f.twin.is_some())).sum();
         files + self.open_rings().count()
     }
 
     pub(super) fn open_files(&self) -> Vec<OpenFile> {
-        let files = self.files.all.values().filter(|file| file.open).map(|file| OpenFile {
-            host: file.host,
-            what: if file.kind == FileKind::Event { "eventfd" } else { "socket" },
-        });
-        files.chain(self.open_rings()).collect()
+        let mut open = Vec::new();
+        for file in self.files.all.values() {
+            let what = if file.kind == FileKind::Event { "eventfd" } else { "socket" };
+            open.extend(file.fds.iter().map(|_| OpenFile { host: file.host, what }));
+        }
+        open.extend(self.open_rings());
+        open
     }
 }
 
