@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use coreloop::fds;
 use coreloop::op::{AcceptOne, AcceptQueue, Connect, Cqe, Op, PollOnce, Read, Sqe};
 use coreloop::op::{Submitter, submit};
 use coreloop::sim::{Call, Faults, Sim};
@@ -30,6 +31,20 @@ const MS: Duration = Duration::from_millis(1);
 struct Seen(Rc<RefCell<BTreeSet<(Call, i32)>>>);
 
 impl Seen {
+    /// Of a call that makes a socket first.
+    fn note_made<T>(&self, call: Call, result: io::Result<T>) -> Option<T> {
+        let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
+        match errno.is_some_and(|errno| Call::Socket.errnos().contains(&errno)) {
+            // Either of the two it may have been.
+            true if errno.is_some_and(|errno| is_listed(call, errno)) => {
+                self.0.borrow_mut().extend(errno.map(|errno| (Call::Socket, errno)));
+                self.note(call, result)
+            }
+            true => self.note(Call::Socket, result),
+            false => self.note(call, result),
+        }
+    }
+
     fn note<T>(&self, call: Call, result: io::Result<T>) -> Option<T> {
         result
             .inspect_err(|e| {
@@ -151,6 +166,33 @@ async fn call(seen: Seen, server: IpAddr) {
     }
 }
 
+/// What a process says to another one, as far as it comes; here they are one.
+async fn talk(seen: Seen) {
+    for _ in 0..20 {
+        sleep(MS).await;
+        let listener = seen.note_made(Call::BindLocal, fds::listen_local("talk", 8));
+        let Some(listener) = listener else { continue };
+        if let Some(near) = seen.note_made(Call::ConnectLocal, fds::connect_local("talk")) {
+            assert!(fds::peer(&near).unwrap().is_trusted());
+            let far = seen.note(Call::AcceptLocal, fds::accept_local(&listener));
+            let lent = seen.note(Call::Duplicate, fds::duplicate(&near));
+            for _ in 0..2 {
+                let lent = lent.as_ref().map(|lent| lent.as_fd());
+                let sent = fds::send(&near, b"yours", &Vec::from_iter(lent));
+                if seen.note(Call::SendMessage, sent).is_none() {
+                    continue;
+                }
+                let Some(far) = &far else { continue };
+                let (got, mut bytes) = (lent.is_some() as usize, [0; 5]);
+                let came = seen.note(Call::ReceiveMessage, fds::recv(far, &mut bytes));
+                assert!(came.is_none_or(|(n, fds)| n == 5 && fds.len() <= got));
+            }
+        }
+        drop(listener);
+        while seen.note(Call::Unlink, fds::unlink_local("talk")).is_none() {}
+    }
+}
+
 /// Whether the loop deals with it, so that no user is told.
 fn is_inner(call: Call) -> bool {
     let inner = [Call::ReadEvent, Call::EventFd, Call::Setup, Call::Register, Call::Enter];
@@ -195,6 +237,8 @@ fn sim_errnos_each_is_drawn_and_reaches_its_caller() {
         });
         let own = seen.clone();
         sim.client("client", move || call(own, server));
+        let own = seen.clone();
+        sim.client("talker", move || talk(own));
         let report = sim.run().unwrap();
         drawn.extend(report.errors.keys().copied());
         starts_failed += report.starts_failed;
@@ -213,6 +257,8 @@ fn sim_errnos_none_comes_unless_it_is_asked_for() {
         let server = sim.host("server", 1, move |_core| serve(own.clone()));
         let own = seen.clone();
         sim.client("client", move || call(own, server));
+        let own = seen.clone();
+        sim.client("talker", move || talk(own));
         sim.run().unwrap();
         for (call, errno) in &*seen.0.borrow() {
             // By itself: a server that does not listen yet, or no longer.

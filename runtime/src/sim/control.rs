@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use super::hosts::{Host, MainOf, MakeMain, Role};
-use super::net::HostId;
+use super::net::{HostId, ProcessId};
 use super::panics::Panics;
 use super::report::{Report, SimError};
 use super::run;
@@ -57,14 +57,28 @@ pub(super) struct Inner {
     pub(super) hosts: RefCell<Vec<Host>>,
     /// What waits for the core that runs to give way. Bounded by what one step of it asks for.
     pub(super) commands: RefCell<VecDeque<Command>>,
+    /// Whose core is being stepped.
+    pub(super) here: Cell<Option<ProcessId>>,
     began_ns: u64,
     stage: Cell<Stage>,
 }
 
 /// What is done between steps, to the host of this number.
 pub(super) enum Command {
-    Start(usize),
+    /// This process, or the next one if none runs.
+    Start(usize, Option<ProcessId>),
     Crash(usize),
+}
+
+/// A process of a simulated host, of which each start makes one. See [`Sim::successor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process(ProcessId);
+
+impl Process {
+    /// How many the host had before it.
+    pub fn number(self) -> u32 {
+        self.0.number
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,6 +148,7 @@ impl Sim {
                 limits: (builder.steps_max, builder.time_max),
                 hosts: RefCell::default(),
                 commands: RefCell::default(),
+                here: Cell::new(None),
                 stage: Cell::new(Stage::New),
             }),
         }
@@ -200,7 +215,7 @@ impl Sim {
         let id = inner.world.add_host(vec![addr]);
         hosts.push(Host::new(name.into(), (id, addr), role, cores, make));
         if inner.stage.get() == Stage::Running {
-            inner.commands.borrow_mut().push_back(Command::Start(hosts.len() - 1));
+            inner.commands.borrow_mut().push_back(Command::Start(hosts.len() - 1, None));
         }
         addr
     }
@@ -253,18 +268,80 @@ impl Sim {
     /// If there is no host of this name, or it is a client.
     #[track_caller]
     pub fn restart(&self, name: &str) {
+        let at = self.server(name);
+        self.crash(name);
+        self.inner.commands.borrow_mut().push_back(Command::Start(at, None));
+    }
+
+    /// Starts another process of a host beside the one that runs there, as a restart does that hands over:
+    /// cores of its own, as many, with main futures made anew. The two share the machine's addresses and
+    /// ports and, once it is handed over, what the one before lets this one have (`coreloop_net::handover`).
+    /// Each runs until its main futures have ended or a signal ends it; a [`crash`](Self::crash) ends both.
+    /// It begins when the code that asks for it gives way.
+    ///
+    /// ```
+    /// use coreloop::sim::Sim;
+    /// use coreloop::time::sleep;
+    /// use std::time::Duration;
+    ///
+    /// let sim = Sim::builder().build();
+    /// let own = sim.clone();
+    /// sim.host("server", 2, move |_core| {
+    ///     let number = own.process().unwrap().number();
+    ///     sleep(Duration::from_secs(if number == 0 { 2 } else { 3_600 }))
+    /// });
+    /// let own = sim.clone();
+    /// sim.client("operator", async move || {
+    ///     sleep(Duration::from_secs(1)).await;
+    ///     let new = own.successor("server");
+    ///     sleep(Duration::from_millis(1)).await;
+    ///     assert_eq!(own.processes("server").len(), 2);
+    ///     sleep(Duration::from_secs(2)).await;
+    ///     assert_eq!(own.processes("server"), [new]);
+    /// });
+    /// sim.run().unwrap();
+    /// ```
+    ///
+    /// # Panics
+    /// If there is no host of this name, or it is a client.
+    #[track_caller]
+    pub fn successor(&self, name: &str) -> Process {
+        let at = self.server(name);
+        let process = self.inner.hosts.borrow_mut()[at].next_process();
+        self.inner.commands.borrow_mut().push_back(Command::Start(at, Some(process)));
+        Process(process)
+    }
+
+    /// The place of a host that is no client.
+    #[track_caller]
+    fn server(&self, name: &str) -> usize {
         let at = self.at(name);
         let client = self.inner.hosts.borrow()[at].role == Role::Client;
         assert!(!client, "{name:?} is a client, which runs once; use `host`");
-        self.crash(name);
-        self.inner.commands.borrow_mut().push_back(Command::Start(at));
+        at
     }
 
-    /// Sends a signal to the process of a host, as `kill(2)` does; whether there is one to get it. It
-    /// arrives a little later, on a core that the seed chooses; those that a process has pending of one
-    /// number are one, but for real-time ones. One that was never subscribed to does what it does by
-    /// default: SIGTERM and most others end the process, whose connections and listeners are closed as a
-    /// kernel closes them, and whose tasks are dropped. [`restart`](Self::restart) starts another.
+    /// The processes of a host that run, the oldest first: most often one.
+    ///
+    /// # Panics
+    /// If there is no host of this name.
+    #[track_caller]
+    pub fn processes(&self, name: &str) -> Vec<Process> {
+        let at = self.at(name);
+        self.inner.hosts.borrow()[at].processes().map(Process).collect()
+    }
+
+    /// The process that the code which asks runs in; none outside of simulated cores.
+    pub fn process(&self) -> Option<Process> {
+        self.inner.here.get().map(Process)
+    }
+
+    /// Sends a signal to the process of a host, to the latest if it has several, as `kill(2)` does; whether
+    /// there is one to get it. It arrives a little later, on a core that the seed chooses; those that a
+    /// process has pending of one number are one, but for real-time ones. One that was never subscribed to
+    /// does what it does by default: SIGTERM and most others end the process, whose connections and
+    /// listeners are closed as a kernel closes them, and whose tasks are dropped.
+    /// [`restart`](Self::restart) starts another.
     ///
     /// ```
     /// use coreloop::signal::{Signal, Signals};
@@ -290,10 +367,19 @@ impl Sim {
     /// If there is no host of this name; for SIGTSTP, SIGTTIN and SIGTTOU, since stops are not simulated.
     #[track_caller]
     pub fn kill(&self, name: &str, signal: Signal) -> bool {
-        let number = signal.as_raw();
-        assert!(!STOPPING.contains(&number), "{signal} stops a process: that is not simulated");
-        let id = self.inner.hosts.borrow()[self.at(name)].id;
-        self.inner.world.kill(id, number)
+        let at = self.at(name);
+        let number = number_of(signal);
+        let latest = self.inner.hosts.borrow()[at].processes().last();
+        latest.is_some_and(|latest| self.inner.world.kill(latest, number))
+    }
+
+    /// As [`kill`](Self::kill), to this process.
+    ///
+    /// # Panics
+    /// For SIGTSTP, SIGTTIN and SIGTTOU.
+    #[track_caller]
+    pub fn kill_process(&self, process: Process, signal: Signal) -> bool {
+        self.inner.world.kill(process.0, number_of(signal))
     }
 
     /// Lets nothing pass between two hosts. What is sent waits and is sent again, as TCP does, until the
@@ -415,6 +501,13 @@ impl Sim {
         self.inner.stage.set(Stage::Over);
         ended
     }
+}
+
+#[track_caller]
+fn number_of(signal: Signal) -> i32 {
+    let number = signal.as_raw();
+    assert!(!STOPPING.contains(&number), "{signal} stops a process: that is not simulated");
+    number
 }
 
 impl fmt::Debug for Sim {

@@ -10,7 +10,7 @@
 //! ```
 //! An enter never blocks in here: a core that would sleep is [`Phase::Asleep`], and wakes when its kernel
 //! has something for it or its limit comes. So a wake that is lost is a core that never moves again.
-//! Knows neither hosts nor other cores.
+//! Knows neither hosts nor other cores, but for the name of its process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -19,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::kernel::SimKernel;
+use super::net::ProcessId;
 use super::rng::Rng;
 use crate::config::Settings;
 use crate::contain::contained;
@@ -97,6 +98,11 @@ impl SimCore {
             leaked: 0,
             buffers_out: 0,
         })
+    }
+
+    /// Whose core it is.
+    pub(super) fn process(&self) -> ProcessId {
+        self.kernel.process
     }
 
     pub(super) fn core(&self) -> &Rc<Core> {

@@ -20,7 +20,7 @@ use super::buffers::Group;
 use super::check::Mistake;
 use super::files::OpenFile;
 use super::memory::Fault;
-use super::net::{Event, HostId};
+use super::net::{Event, ProcessId};
 use super::ops::{Attempt, Going, Op, RawSqe};
 use super::ring::Queues;
 use super::state::State;
@@ -34,7 +34,7 @@ pub(super) struct OpRef {
 }
 
 pub(super) struct SimRing {
-    pub(super) host: HostId,
+    process: ProcessId,
     fd: RawFd,
     pub(super) queues: Rc<Queues>,
     flags: u32,
@@ -67,9 +67,9 @@ const WORK_MAX: u32 = 20;
 const WORK_MORE_MAX: u32 = 100_000;
 
 impl Rings {
-    /// The rings of a host's cores.
-    pub(super) fn of_host(&self, host: HostId) -> Vec<usize> {
-        self.all.iter().filter(|(_, ring)| ring.host == host).map(|(at, _)| *at).collect()
+    /// The rings of a process's cores.
+    pub(super) fn of_process(&self, process: ProcessId) -> Vec<usize> {
+        self.all.iter().filter(|(_, ring)| ring.process == process).map(|(at, _)| *at).collect()
     }
 
     pub(super) fn get(&self, ring: usize) -> Option<&SimRing> {
@@ -126,7 +126,7 @@ impl SimRing {
 impl State {
     pub(super) fn add_ring(
         &mut self,
-        host: HostId,
+        process: ProcessId,
         fd: RawFd,
         queues: Rc<Queues>,
         flags: u32,
@@ -134,7 +134,7 @@ impl State {
         let at = self.rings.opened;
         self.rings.opened += 1;
         let ring = SimRing {
-            host,
+            process,
             fd,
             queues,
             flags,
@@ -171,7 +171,7 @@ impl State {
 
     pub(super) fn open_rings(&self) -> impl Iterator<Item = OpenFile> + '_ {
         let rings = self.rings.all.values();
-        rings.map(|ring| OpenFile { host: ring.host, what: "ring" })
+        rings.map(|ring| OpenFile { host: ring.process.host, what: "ring" })
     }
 
     /// A queued submission that names a descriptor: its opcode.

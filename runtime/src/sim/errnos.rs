@@ -5,6 +5,7 @@
 //! [`Call::own_errnos`] come about by what simulated machines do, such as a connection that its peer reset.
 //! Left out is what only a wrong argument brings (EBADF, EFAULT, EINVAL, ENOTSOCK), what a ring never
 //! answers because it waits instead (EINPROGRESS; EAGAIN but of a connect, where it is want of local ports),
+//! EINTR of calls that never wait,
 //! what belongs to other families of sockets, and the one after which no loop can go on: EBADR, completions
 //! that the kernel has lost. Setting SO_LINGER has no error left then, and so is not in the table.
 //!
@@ -49,6 +50,20 @@ pub enum Call {
     LocalAddr,
     /// Asking for the peer's.
     PeerAddr,
+    /// A second descriptor.
+    Duplicate,
+    /// Connecting a Unix socket, once it is made.
+    ConnectLocal,
+    /// Giving one a path.
+    BindLocal,
+    /// Accepting on one, without waiting.
+    AcceptLocal,
+    /// Removing its path.
+    Unlink,
+    /// Sending a message with descriptors, without waiting.
+    SendMessage,
+    /// Receiving one, without waiting.
+    ReceiveMessage,
     /// Making an eventfd, when a loop starts.
     EventFd,
     /// Making a ring, when a loop starts.
@@ -61,7 +76,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 23] = [
         Self::Accept,
         Self::Connect,
         Self::Receive,
@@ -74,6 +89,13 @@ impl Call {
         Self::Listen,
         Self::LocalAddr,
         Self::PeerAddr,
+        Self::Duplicate,
+        Self::ConnectLocal,
+        Self::BindLocal,
+        Self::AcceptLocal,
+        Self::Unlink,
+        Self::SendMessage,
+        Self::ReceiveMessage,
         Self::EventFd,
         Self::Setup,
         Self::Register,
@@ -95,6 +117,13 @@ impl Call {
             Self::Listen => "listen(2)",
             Self::LocalAddr => "getsockname(2)",
             Self::PeerAddr => "getpeername(2)",
+            Self::Duplicate => "fcntl(2)",
+            Self::ConnectLocal => "connect(2), unix(7)",
+            Self::BindLocal => "bind(2)",
+            Self::AcceptLocal => "accept(2)",
+            Self::Unlink => "unlink(2)",
+            Self::SendMessage => "sendmsg(2), unix(7)",
+            Self::ReceiveMessage => "recvmsg(2), unix(7)",
             Self::EventFd => "eventfd(2)",
             Self::Setup => "io_uring_setup(2)",
             Self::Register => "io_uring_register(2)",
@@ -178,6 +207,15 @@ impl Call {
             Self::Listen => &[libc::EADDRINUSE],
             Self::LocalAddr => &[libc::ENOBUFS],
             Self::PeerAddr => &[libc::ENOBUFS, libc::ENOTCONN],
+            Self::Duplicate => &[libc::EMFILE],
+            Self::ConnectLocal => &[libc::EACCES, libc::EPERM, libc::ENOMEM],
+            Self::BindLocal => &[libc::EACCES, libc::ENOMEM, libc::EROFS],
+            Self::AcceptLocal => &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM],
+            Self::Unlink => &[libc::EACCES, libc::EBUSY, libc::EIO, libc::ENOMEM, libc::EROFS],
+            // The last: more descriptors on their way than this process may have open.
+            Self::SendMessage => &[libc::ENOMEM, libc::ENOBUFS, libc::ETOOMANYREFS],
+            // The last: of descriptors that came and could not be had, which is the end of that message.
+            Self::ReceiveMessage => &[libc::ENOMEM, libc::EMFILE],
             Self::EventFd => &[libc::EMFILE, libc::ENFILE, libc::ENODEV, libc::ENOMEM],
             Self::Setup => &[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EPERM],
             Self::Register => &[libc::ENOMEM],
@@ -198,7 +236,12 @@ impl Call {
             Self::Receive => &[libc::ECONNRESET, libc::ETIMEDOUT, libc::ENOTCONN],
             Self::Send => &[libc::ECONNRESET, libc::EPIPE, libc::ETIMEDOUT, libc::ENOTCONN],
             Self::Shutdown | Self::PeerAddr => &[libc::ENOTCONN],
-            Self::Bind | Self::Listen => &[libc::EADDRINUSE],
+            Self::Bind | Self::Listen | Self::BindLocal => &[libc::EADDRINUSE],
+            Self::ConnectLocal => &[libc::EAGAIN, libc::ECONNREFUSED, libc::ENOENT],
+            Self::AcceptLocal => &[libc::EAGAIN],
+            Self::Unlink => &[libc::ENOENT],
+            Self::SendMessage => &[libc::EAGAIN, libc::ECONNRESET, libc::EPIPE],
+            Self::ReceiveMessage => &[libc::EAGAIN, libc::ECONNRESET],
             _ => &[],
         }
     }

@@ -1,13 +1,13 @@
 //! Descriptors, and who holds what they name.
 //!
-//! Owns [`Files`]: every socket and eventfd of the world that is open, or closed and still held. Each has real
-//! descriptors as its placeholders, so that numbers are given out, closed and reused by the system itself: a
-//! file is known by its inode, each of its descriptors by its number, and a close is noticed by the inode
-//! under a number having changed. A socket may have several descriptors; those that come by a plain `dup(2)`,
-//! which nobody hears of here, are found when they are first used. Until then they do not keep it open.
-//! Invariants: a file ends when its last descriptor is closed and nobody holds it, neither an op nor a message
-//! on its way; numbers decide nothing. A descriptor is named once: one that has taken the number of another
-//! of the same file is that one still.
+//! Owns [`Files`]: every socket and eventfd of the world that is open, or closed and still held. Each has
+//! real descriptors as its placeholders, so that numbers are given out, closed and reused by the system
+//! itself: a file is known by its inode, each of its descriptors by its number, and a close is noticed by
+//! the inode under a number having changed. A socket may have several descriptors; those that come by a
+//! plain `dup(2)`, which nobody hears of here, are found when they are first used. Until then they do not
+//! keep it open. Invariants: a file ends when its last descriptor is closed and nobody holds it, neither an
+//! op nor a message on its way; numbers decide nothing. A descriptor is named once: one that has taken the
+//! number of another of the same file is that one still.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use super::check::Mistake;
+use super::net::socket::{Phase, Socket};
 use super::net::{HostId, SockId};
 use super::state::State;
 
@@ -201,7 +202,12 @@ impl State {
     pub(super) fn descriptors(&self) -> usize {
         let files = self.files.all.values();
         let files: usize = files.map(|f| f.fds.len() + usize::from(f.twin.is_some())).sum();
-        files + self.open_rings().count()
+        let on_the_way = |socket: &Socket| match &socket.phase {
+            Phase::Local(local) => local.descriptors(),
+            _ => 0,
+        };
+        let on_the_way: usize = self.net.socks.values().map(on_the_way).sum();
+        files + on_the_way + self.open_rings().count()
     }
 
     pub(super) fn open_files(&self) -> Vec<OpenFile> {

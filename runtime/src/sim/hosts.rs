@@ -1,8 +1,9 @@
-//! Simulated machines: a name, an address, and cores that come and go.
+//! Simulated machines: a name, an address, and processes that come and go.
 //!
-//! Owns [`Host`]: how its cores are started, crashed and started again, and what their ends say. Cores that
-//! were crashed are kept until their kernels are drained; they have no network any more. Of those that were
-//! let go then, the sums stay.
+//! Owns [`Host`]: how its processes are started, each with as many cores, how they are crashed and started
+//! again, and what their ends say. Most have one at a time; a successor runs beside the one before it. A
+//! process is let go when all its loops are closed. Cores that were crashed are kept until their kernels are
+//! drained; they have no network any more. Of all that were let go, the sums stay.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::cores::{Main, MainEnd, SimCore};
-use super::net::HostId;
+use super::net::{HostId, ProcessId};
 use super::world::World;
 use crate::config::Settings;
 use crate::driver::setup::StartError;
@@ -41,10 +42,21 @@ pub(super) struct Host {
     pub(super) role: Role,
     cores: usize,
     make: MakeMain,
-    running: Vec<Rc<RefCell<SimCore>>>,
+    /// The oldest first.
+    running: Vec<Process>,
     /// Crashed; their kernels are drained, if that is not done yet.
     leaving: Vec<Rc<RefCell<SimCore>>>,
     gone: Gone,
+    /// Processes that there have been, or are to be.
+    made: u32,
+    /// Processes are asked to stop as soon as they begin.
+    stopping: bool,
+}
+
+/// One that runs, or whose loops are not all closed.
+struct Process {
+    id: ProcessId,
+    cores: Vec<Rc<RefCell<SimCore>>>,
     stop: Arc<Stop>,
 }
 
@@ -71,76 +83,102 @@ impl Host {
         make: MakeMain,
     ) -> Self {
         let (running, leaving, gone) = (Vec::new(), Vec::new(), Gone::default());
-        Self { name, id, addr, role, cores, make, running, leaving, gone, stop: Arc::default() }
+        let (made, stopping) = (0, false);
+        Self { name, id, addr, role, cores, make, running, leaving, gone, made, stopping }
     }
 
-    /// Starts all cores, unless they run: each on a kernel of its own, all known to each other.
+    /// Names a process that is to be started.
+    pub(super) fn next_process(&mut self) -> ProcessId {
+        let number = self.made;
+        self.made += 1;
+        ProcessId { host: self.id, number }
+    }
+
+    /// Starts a process: each core on a kernel of its own, all known to each other.
     pub(super) fn start(
         &mut self,
+        id: ProcessId,
         world: &Rc<World>,
         settings: &Settings,
     ) -> Result<(), StartError> {
-        if self.is_up() {
-            return Ok(());
-        }
         let started: Result<Vec<_>, _> = (0..self.cores)
-            .map(|index| SimCore::start(world.kernel(self.id), settings, index))
+            .map(|index| SimCore::start(world.kernel(id), settings, index))
             .collect();
         let mut started = started?;
-        self.stop = Arc::default();
+        let stop = Arc::<Stop>::default();
         let queues = started.iter().map(|c| c.core().jobs.clone()).collect();
-        let peers = Peers::new(queues, self.stop.clone());
+        let peers = Peers::new(queues, stop.clone());
         started.iter().for_each(|core| core.core().join_peers(peers.clone()));
         let handle = Handle::of(peers);
         for (index, core) in started.iter_mut().enumerate() {
             let place = runtime::Core::new(index, index, handle.clone());
-            core.begin(self.main(place));
+            core.begin(self.main(place, &stop));
         }
-        self.running = started.into_iter().map(|core| Rc::new(RefCell::new(core))).collect();
-        world.new_process(self.id, true);
+        if self.stopping {
+            stop.ask();
+        }
+        let cores = started.into_iter().map(|core| Rc::new(RefCell::new(core))).collect();
+        self.running.push(Process { id, cores, stop });
+        world.begin_process(id);
         Ok(())
     }
 
     /// The main future of a core. It is made when it is first polled, so that all of it runs in its loop
     /// and by its clock.
-    fn main(&self, place: runtime::Core) -> Main {
-        let (make, stop) = (self.make.clone(), self.stop.clone());
+    fn main(&self, place: runtime::Core, stop: &Arc<Stop>) -> Main {
+        let (make, stop) = (self.make.clone(), stop.clone());
         Box::pin(async move { until_stopped(async { make(place).await }, &stop).await })
     }
 
-    /// Whether its cores run.
+    /// Whether a process of it runs.
     pub(super) fn is_up(&self) -> bool {
         !self.running.is_empty()
     }
 
+    /// The processes that run, the oldest first.
+    pub(super) fn processes(&self) -> impl Iterator<Item = ProcessId> {
+        self.running.iter().map(|process| process.id)
+    }
+
     /// Whether every core's main future has ended, and its loop is closed.
     pub(super) fn is_done(&self) -> bool {
-        let ended = |c: &Rc<RefCell<SimCore>>| c.borrow().is_closed();
-        self.running.iter().all(ended) && self.leaving.iter().all(ended)
+        self.running.iter().all(Process::is_closed)
+            && self.leaving.iter().all(|core| core.borrow().is_closed())
     }
 
     /// Takes the power away: its connections are gone without a word. Gives its cores to be abandoned,
     /// which runs destructors of users, by whoever has nothing borrowed.
     pub(super) fn crash(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
         world.crash(self.id);
-        self.end_process(world)
+        let running: Vec<_> = self.processes().collect();
+        running.into_iter().flat_map(|id| self.end_process(id, world)).collect()
     }
 
-    /// Its process is at its end, but the machine is there: what was open is closed, as a kernel does that
+    /// A process is at its end, but the machine is there: what was open is closed, as a kernel does that
     /// for a process. Gives its cores, as [`crash`](Self::crash) does.
-    pub(super) fn end_process(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
-        world.new_process(self.id, false);
-        let cores = std::mem::take(&mut self.running);
+    pub(super) fn end_process(
+        &mut self,
+        id: ProcessId,
+        world: &World,
+    ) -> Vec<Rc<RefCell<SimCore>>> {
+        world.end_process(id);
+        let ended: Vec<_> = self.running.extract_if(.., |process| process.id == id).collect();
+        let cores: Vec<_> = ended.into_iter().flat_map(|process| process.cores).collect();
         self.leaving.extend(cores.iter().cloned());
         cores
     }
 
-    /// Takes leave of cores that were crashed and are closed by now: each is a loop of this process. They
-    /// are dropped, with what outlives their close, by whoever has nothing borrowed.
+    /// Takes leave of processes that have ended, and of cores that were crashed and are closed by now: each
+    /// is a loop of this process. They are dropped, with what outlives their close, by whoever has nothing
+    /// borrowed.
     #[must_use = "the cores are dropped at once otherwise, with the list of hosts borrowed"]
-    pub(super) fn let_go(&mut self) -> Vec<Rc<RefCell<SimCore>>> {
-        let closed: Vec<_> =
+    pub(super) fn let_go(&mut self, world: &World) -> Vec<Rc<RefCell<SimCore>>> {
+        let mut closed: Vec<_> =
             self.leaving.extract_if(.., |core| core.borrow().is_closed()).collect();
+        for process in self.running.extract_if(.., |process| process.is_closed()) {
+            world.end_process(process.id);
+            closed.extend(process.cores);
+        }
         for core in &closed {
             let core = core.borrow();
             self.gone.leaked += core.leaked();
@@ -150,14 +188,15 @@ impl Host {
         closed
     }
 
-    /// Asks the cores to end in order.
-    pub(super) fn ask_to_stop(&self) {
-        self.stop.ask();
+    /// Asks the cores to end in order, and those of processes that are yet to begin.
+    pub(super) fn ask_to_stop(&mut self) {
+        self.stopping = true;
+        self.running.iter().for_each(|process| process.stop.ask());
     }
 
     /// All cores that are still stepped, with their places.
     pub(super) fn stepped(&self) -> impl Iterator<Item = &Rc<RefCell<SimCore>>> {
-        self.running.iter().chain(&self.leaving)
+        self.running.iter().flat_map(|process| &process.cores).chain(&self.leaving)
     }
 
     /// Ops that kernels did not give back to cores that were closed.
@@ -179,7 +218,7 @@ impl Host {
 
     /// How a main future ended that should not have ended so.
     pub(super) fn failure(&self) -> Option<HostEnd> {
-        self.running.iter().enumerate().find_map(|(core, c)| match c.borrow().main_end() {
+        self.cores().find_map(|(_, core, c)| match c.borrow().main_end() {
             Some(MainEnd::Failed(why)) => Some(HostEnd::Failed(why.clone())),
             Some(MainEnd::Panicked(message)) => {
                 Some(HostEnd::Panicked { core, message: message.clone() })
@@ -190,11 +229,29 @@ impl Host {
 
     /// What has not ended, a line for each core that waits for something.
     pub(super) fn waiting(&self) -> Vec<String> {
-        let cores = self.running.iter().enumerate().filter_map(|(index, core)| {
+        let cores = self.cores().filter_map(|(process, index, core)| {
             let waiting = core.borrow().waiting();
-            let line = || format!("{} core {index}: {}", self.name, waiting.join(", "));
+            let of = match process.number {
+                0 => String::new(),
+                number => format!("'s process {number},"),
+            };
+            let line = || format!("{}{of} core {index}: {}", self.name, waiting.join(", "));
             (!waiting.is_empty()).then(line)
         });
         cores.collect()
+    }
+
+    /// The cores that run, with their process and their place in it.
+    fn cores(&self) -> impl Iterator<Item = (ProcessId, usize, &Rc<RefCell<SimCore>>)> {
+        self.running.iter().flat_map(|process| {
+            let cores = process.cores.iter().enumerate();
+            cores.map(|(index, core)| (process.id, index, core))
+        })
+    }
+}
+
+impl Process {
+    fn is_closed(&self) -> bool {
+        self.cores.iter().all(|core| core.borrow().is_closed())
     }
 }

@@ -1,8 +1,8 @@
 //! The seam, answered by a world.
 //!
-//! Owns [`SimKernel`]: one core's view of its host. An enter never blocks: one that would sleep notes so
-//! ([`SimKernel::parked`]) and returns, and whoever steps the cores lets this one rest until
-//! [`SimKernel::has_pending`] or its limit. For a core that is driven alone,
+//! Owns [`SimKernel`]: one core's view of its host, as its process has it. An enter never blocks: one that
+//! would sleep notes so ([`SimKernel::parked`]) and returns, and whoever steps the cores lets this one rest
+//! until [`SimKernel::has_pending`] or its limit. For a core that is driven alone,
 //! [`SimKernel::sleep_by_advancing`] has it move the world's clock instead.
 
 use std::cell::{Cell, RefCell};
@@ -10,6 +10,7 @@ use std::ffi::c_void;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::enter::SimRing;
 use super::errnos::Call;
 use super::files::{FileKind, event, eventfd, option, placeholder};
 use super::net::socket::{Phase, Socket};
-use super::net::{HostId, SockId, unspecified};
+use super::net::{ProcessId, SockId, unspecified};
 use super::ring::Queues;
 use super::shape::Shape;
 use super::state::State;
@@ -34,7 +35,7 @@ pub(super) const REGISTERED_MAX: usize = 16;
 /// One core's kernel.
 pub(crate) struct SimKernel {
     pub(super) world: Rc<World>,
-    pub(super) host: HostId,
+    pub(super) process: ProcessId,
     pub(super) shape: Shape,
     /// Rings by registered index.
     pub(super) registered: RefCell<[Option<usize>; REGISTERED_MAX]>,
@@ -51,11 +52,11 @@ pub(crate) struct Parked {
 }
 
 impl SimKernel {
-    pub(super) fn new(world: Rc<World>, host: HostId) -> Rc<Self> {
+    pub(super) fn new(world: Rc<World>, process: ProcessId) -> Rc<Self> {
         let shape = world.with(|state| Shape::drawn(&mut state.rng, &state.faults));
         Rc::new(Self {
             world,
-            host,
+            process,
             shape,
             registered: RefCell::default(),
             ring: Cell::new(None),
@@ -141,7 +142,7 @@ impl SimKernel {
         })
     }
 
-    fn sock_of(&self, state: &mut State, fd: BorrowedFd<'_>) -> Result<SockId, i32> {
+    pub(super) fn sock_of(&self, state: &mut State, fd: BorrowedFd<'_>) -> Result<SockId, i32> {
         match state.look_up(fd.as_raw_fd()) {
             Some((_, FileKind::Socket(sock))) => Ok(sock),
             Some(_) => Err(libc::ENOTSOCK),
@@ -150,7 +151,7 @@ impl SimKernel {
     }
 
     /// A plain call fails this time, if it is to.
-    fn may_fail(&self, call: Call) -> io::Result<()> {
+    pub(super) fn may_fail(&self, call: Call) -> io::Result<()> {
         let drawn = self.world.with(|state| state.draw_error(call));
         drawn.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
@@ -166,9 +167,14 @@ impl SimKernel {
             let sock = self.sock_of(state, fd).map_err(io::Error::from_raw_os_error)?;
             let errno = call(state, sock);
             state.settle();
-            if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+            self::errno(errno)
         })
     }
+}
+
+/// What a call answers, as an errno or 0.
+pub(super) fn errno(errno: i32) -> io::Result<()> {
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
 }
 
 impl State {
@@ -255,7 +261,7 @@ impl Kernel for SimKernel {
                 "ring",
                 &[i64::from(sq_entries), i64::from(cq_entries), i64::from(params.flags)],
             );
-            state.add_ring(self.host, raw, queues.clone(), params.flags)
+            state.add_ring(self.process, raw, queues.clone(), params.flags)
         });
         self.ring.set(Some(ring));
         let (rings, sqes) = (queues.rings(), queues.sqes());
@@ -330,7 +336,8 @@ impl Kernel for SimKernel {
         self.may_fail(Call::EventFd)?;
         self.world.sweep();
         let (fd, twin) = self.world.owned(event())?;
-        self.world.with(|state| state.install(&fd, self.host, FileKind::Event, Some(twin)))?;
+        self.world
+            .with(|state| state.install(&fd, self.process.host, FileKind::Event, Some(twin)))?;
         Ok(fd)
     }
 
@@ -343,7 +350,7 @@ impl Kernel for SimKernel {
     }
 
     fn catch(&self, signal: i32, inbox: &Arc<Inbox>) -> io::Result<Caught> {
-        self.world.with(|state| state.catch(self.host, signal, inbox));
+        self.world.with(|state| state.catch(self.process, signal, inbox));
         Ok(Caught::as_long_as_the_inbox())
     }
 
@@ -360,9 +367,9 @@ impl Kernel for SimKernel {
         self.world.sweep();
         let fd = self.world.owned(placeholder(family))?;
         self.world.with(|state| {
-            let sock = state.add_socket(Socket::new(self.host, family));
+            let sock = state.add_socket(Socket::new(self.process.host, family));
             state.note("socket", &[i64::from(sock.0)]);
-            state.install(&fd, self.host, FileKind::Socket(sock), None)
+            state.install(&fd, self.process.host, FileKind::Socket(sock), None)
         })?;
         Ok(fd)
     }
@@ -417,6 +424,55 @@ impl Kernel for SimKernel {
             }
             0
         })
+    }
+
+    fn is_listener(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        self.world.with(|state| {
+            let sock = self.sock_of(state, fd).map_err(io::Error::from_raw_os_error)?;
+            Ok(state.socket(sock).is_some_and(|socket| socket.is_listener()))
+        })
+    }
+
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        self.duplicated(fd)
+    }
+
+    fn connect_local(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.connected_to(path)
+    }
+
+    fn listen_local(&self, path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+        self.listening_at(path, backlog)
+    }
+
+    fn accept_local(&self, listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        self.accepted_by(listener)
+    }
+
+    fn unlink_local(&self, path: &Path) -> io::Result<()> {
+        self.may_fail(Call::Unlink)?;
+        errno(self.world.with(|state| state.unlink_name(self.process, path)))
+    }
+
+    fn send_message(
+        &self,
+        socket: BorrowedFd<'_>,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        self.message_sent(socket, bytes, fds)
+    }
+
+    fn recv_message(
+        &self,
+        socket: BorrowedFd<'_>,
+        bytes: &mut [u8],
+    ) -> io::Result<(usize, Vec<OwnedFd>)> {
+        self.message_received(socket, bytes)
+    }
+
+    fn credentials(&self, socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+        self.peer_of(socket)
     }
 }
 

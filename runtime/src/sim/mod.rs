@@ -39,6 +39,7 @@ mod errnos;
 pub(crate) mod faults;
 pub(crate) mod files;
 pub(crate) mod kernel;
+mod local_calls;
 mod memory;
 pub(crate) mod net;
 mod ops;
@@ -62,7 +63,7 @@ mod run;
 mod seeds;
 
 pub use builder::{Builder, Faults};
-pub use control::{Outcome, Sim};
+pub use control::{Outcome, Process, Sim};
 pub use errnos::Call;
 pub use quarantine::Quarantine;
 pub use report::{Failure, Report, SimError};

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::control::{Command, Inner};
 use super::cores::{Next, SimCore};
 use super::hosts::{Host, HostEnd, Role};
+use super::net::ProcessId;
 use super::report::{Failure, Report, SimError};
 use super::rng::Rng;
 
@@ -27,7 +28,7 @@ pub(super) fn run(sim: &Inner) -> Result<Report, SimError> {
         began_ns: sim.world.now_ns(),
     };
     let ended = run.start().and_then(|()| run.drive(Run::clients_ended)).and_then(|()| {
-        sim.hosts.borrow().iter().for_each(|host| host.ask_to_stop());
+        sim.hosts.borrow_mut().iter_mut().for_each(Host::ask_to_stop);
         run.drive(Run::all_ended)
     });
     let ended = ended.and_then(|()| run.leftovers()).map(|()| run.report());
@@ -65,19 +66,24 @@ enum Choice {
 impl Run<'_> {
     fn start(&mut self) -> Result<(), Failure> {
         let hosts = self.sim.hosts.borrow().len();
-        (0..hosts).try_for_each(|host| self.start_host(host))?;
+        (0..hosts).try_for_each(|host| self.start_host(host, None))?;
         self.gather();
         Ok(())
     }
 
-    fn start_host(&self, at: usize) -> Result<(), Failure> {
-        self.sim.world.note("start", &[at as i64]);
+    /// Starts a process of a host: this one, or the next one if none runs.
+    fn start_host(&self, at: usize, process: Option<ProcessId>) -> Result<(), Failure> {
         let mut hosts = self.sim.hosts.borrow_mut();
         let host = &mut hosts[at];
+        if process.is_none() && host.is_up() {
+            return Ok(());
+        }
+        let id = process.unwrap_or_else(|| host.next_process());
         let world = &self.sim.world;
+        world.note("start", &[at as i64, i64::from(id.number)]);
         for _ in 0..STARTS_MAX {
             let drawn = world.errors_drawn();
-            let started = host.start(world, &self.sim.settings);
+            let started = host.start(id, world, &self.sim.settings);
             // A supervisor tries again where an error was drawn; any other is the settings' own.
             match started {
                 Ok(()) => return Ok(()),
@@ -91,7 +97,7 @@ impl Run<'_> {
             }
         }
         // It has been unlucky too often: this once nothing goes wrong.
-        let started = world.without_errors(|| host.start(world, &self.sim.settings));
+        let started = world.without_errors(|| host.start(id, world, &self.sim.settings));
         started.map_err(|source| Failure::Start { host: host.name.to_string(), source })
     }
 
@@ -102,11 +108,13 @@ impl Run<'_> {
     }
 
     fn gather(&mut self) {
-        let gone: Vec<_> = self.sim.hosts.borrow_mut().iter_mut().map(Host::let_go).collect();
+        let world = &self.sim.world;
+        let let_go = |host: &mut Host| host.let_go(world);
+        let gone: Vec<_> = self.sim.hosts.borrow_mut().iter_mut().map(let_go).collect();
         self.cores.clear();
         if gone.iter().any(|cores| !cores.is_empty()) {
             drop(gone);
-            self.sim.world.sweep();
+            world.sweep();
         }
         let hosts = self.sim.hosts.borrow();
         let cores = hosts.iter().flat_map(|host| host.stepped().cloned());
@@ -154,7 +162,9 @@ impl Run<'_> {
         let core = self.cores[at].clone();
         let mut core = core.borrow_mut();
         let had_ended = core.main_end().is_some();
+        self.sim.here.set(Some(core.process()));
         core.step(&mut self.rng);
+        self.sim.here.set(None);
         self.steps += 1;
         world.advance_to(world.now_ns().saturating_add(self.rng.below(STEP_NS_MAX)));
         let closed = core.is_closed();
@@ -177,7 +187,7 @@ impl Run<'_> {
             self.end_killed();
             let Some(command) = self.sim.commands.borrow_mut().pop_front() else { return Ok(()) };
             match command {
-                Command::Start(host) => self.start_host(host)?,
+                Command::Start(host, process) => self.start_host(host, process)?,
                 Command::Crash(host) => self.crash(host),
             }
             self.gather();
@@ -187,7 +197,7 @@ impl Run<'_> {
     fn crash(&self, at: usize) {
         self.sim.world.note("crash", &[at as i64]);
         let cores = self.sim.hosts.borrow_mut()[at].crash(&self.sim.world);
-        cores.iter().for_each(|core| core.borrow_mut().abandon());
+        cores.iter().for_each(|core| self.abandon(core));
         self.sim.world.sweep();
     }
 
@@ -195,13 +205,20 @@ impl Run<'_> {
     fn end_killed(&mut self) {
         for id in self.sim.world.take_killed() {
             let mut hosts = self.sim.hosts.borrow_mut();
-            let host = hosts.iter_mut().find(|host| host.id == id);
-            let cores = host.map(|host| host.end_process(&self.sim.world)).unwrap_or_default();
+            let host = hosts.iter_mut().find(|host| host.id == id.host);
+            let cores = host.map(|host| host.end_process(id, &self.sim.world)).unwrap_or_default();
             drop(hosts);
-            cores.iter().for_each(|core| core.borrow_mut().abandon());
+            cores.iter().for_each(|core| self.abandon(core));
             self.sim.world.sweep();
             self.gather();
         }
+    }
+
+    fn abandon(&self, core: &RefCell<SimCore>) {
+        let process = core.borrow().process();
+        self.sim.here.set(Some(process));
+        core.borrow_mut().abandon();
+        self.sim.here.set(None);
     }
 
     fn clients_ended(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Signals, as `signal(7)` has them.
 //!
-//! Owns [`Signals`]: for the process of each host what it has caught and what is pending for it. A standard
+//! Owns [`Signals`]: for each process what it has caught and what is pending for it. A standard
 //! signal that is pending is not made pending twice; real-time ones are counted. A pending one is delivered
 //! a little later, on a thread that the numbers choose, between two of its steps; which of several standard
 //! ones is first is not said, and drawn here too. A thread that sleeps in an enter comes back with EINTR.
@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
-use super::net::{Event, HostId};
+use super::net::{Event, ProcessId};
 use super::state::State;
 use crate::sys::signals::Inbox;
 
@@ -32,9 +32,9 @@ pub(super) const STOPPING: [i32; 3] = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTT
 
 #[derive(Default)]
 pub(super) struct Signals {
-    processes: BTreeMap<HostId, Process>,
+    processes: BTreeMap<ProcessId, Process>,
     /// Processes that a signal has ended, until whoever steps their cores asks.
-    killed: BTreeSet<HostId>,
+    killed: BTreeSet<ProcessId>,
 }
 
 #[derive(Default)]
@@ -45,42 +45,47 @@ struct Process {
 }
 
 impl State {
-    /// A host has a new process; or none, when it ends.
-    pub(super) fn new_process(&mut self, host: HostId, begins: bool) {
-        self.signals.killed.remove(&host);
-        self.signals.processes.remove(&host);
-        if begins {
-            self.signals.processes.insert(host, Process::default());
-        }
+    /// A process begins, with nothing caught.
+    pub(super) fn begin_process(&mut self, process: ProcessId) {
+        self.signals.processes.insert(process, Process::default());
     }
 
-    pub(super) fn catch(&mut self, host: HostId, signal: i32, inbox: &Arc<Inbox>) {
-        let Some(process) = self.signals.processes.get_mut(&host) else { return };
+    /// A process has ended: what is pending for it goes nowhere.
+    pub(super) fn end_process(&mut self, process: ProcessId) {
+        self.signals.killed.remove(&process);
+        self.signals.processes.remove(&process);
+    }
+
+    pub(super) fn catch(&mut self, at: ProcessId, signal: i32, inbox: &Arc<Inbox>) {
+        let Some(process) = self.signals.processes.get_mut(&at) else { return };
         let told = process.caught.entry(signal).or_default();
         told.retain(|inbox| inbox.strong_count() > 0);
         told.push(Arc::downgrade(inbox));
     }
 
     /// `kill(2)`: ESRCH without a process, EAGAIN for one signal too many, or 0.
-    pub(super) fn kill(&mut self, host: HostId, signal: i32) -> i32 {
-        let Some(process) = self.signals.processes.get_mut(&host) else { return libc::ESRCH };
+    pub(super) fn kill(&mut self, at: ProcessId, signal: i32) -> i32 {
+        let Some(process) = self.signals.processes.get_mut(&at) else { return libc::ESRCH };
         let pending = process.pending.entry(signal).or_default();
         if *pending >= QUEUED_MAX {
             return libc::EAGAIN;
         }
         let is_merged = signal < REAL_TIME && *pending > 0;
         *pending = if signal < REAL_TIME { 1 } else { *pending + 1 };
-        self.note("kill", &[i64::from(host.0), i64::from(signal), i64::from(is_merged)]);
+        self.note(
+            "kill",
+            &[i64::from(at.host.0), i64::from(at.number), i64::from(signal), i64::from(is_merged)],
+        );
         if !is_merged {
-            let at = self.now_ns() + self.rng.between(0, DELIVERY_NS_MAX);
-            self.clock.at(at, Event::Signal(host));
+            let due = self.now_ns() + self.rng.between(0, DELIVERY_NS_MAX);
+            self.clock.at(due, Event::Signal(at));
         }
         0
     }
 
     /// One of what is pending is delivered.
-    pub(super) fn deliver_signal(&mut self, host: HostId) {
-        let Some(process) = self.signals.processes.get_mut(&host) else { return };
+    pub(super) fn deliver_signal(&mut self, at: ProcessId) {
+        let Some(process) = self.signals.processes.get_mut(&at) else { return };
         let standard: Vec<i32> = process.pending.range(..REAL_TIME).map(|(n, _)| *n).collect();
         let signal = if standard.is_empty() {
             let Some((&lowest, _)) = process.pending.first_key_value() else { return };
@@ -95,8 +100,8 @@ impl State {
             }
         }
         let told = process.caught.get(&signal).cloned();
-        let Some(told) = told else { return self.do_default(host, signal) };
-        let rings = self.rings.of_host(host);
+        let Some(told) = told else { return self.do_default(at, signal) };
+        let rings = self.rings.of_process(at);
         let on = (!rings.is_empty()).then(|| self.rng.pick(&rings));
         self.note("signal", &[i64::from(signal), on.map_or(-1, |ring| ring as i64)]);
         if let Some(ring) = on.and_then(|ring| self.rings.get_mut(ring)) {
@@ -105,16 +110,16 @@ impl State {
         told.iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.deliver(signal));
     }
 
-    fn do_default(&mut self, host: HostId, signal: i32) {
+    fn do_default(&mut self, at: ProcessId, signal: i32) {
         let ends = !HARMLESS.contains(&signal);
         self.note("default", &[i64::from(signal), i64::from(ends)]);
         if ends {
-            self.signals.killed.insert(host);
+            self.signals.killed.insert(at);
         }
     }
 
     /// The processes that signals have ended since this was last asked.
-    pub(super) fn take_killed(&mut self) -> Vec<HostId> {
+    pub(super) fn take_killed(&mut self) -> Vec<ProcessId> {
         std::mem::take(&mut self.signals.killed).into_iter().collect()
     }
 }

@@ -15,7 +15,7 @@ use super::errnos::Call;
 use super::faults::Faults;
 use super::files::OpenFile;
 use super::kernel::SimKernel;
-use super::net::{HostId, Link};
+use super::net::{HostId, Link, ProcessId};
 use super::rng::Rng;
 use super::state::State;
 use super::trace::Line;
@@ -45,9 +45,9 @@ impl World {
         self.with(|state| state.add_host(addrs))
     }
 
-    /// A kernel for one core of `host`.
-    pub(crate) fn kernel(self: &Rc<Self>, host: HostId) -> Rc<SimKernel> {
-        SimKernel::new(self.clone(), host)
+    /// A kernel for one core of a process; of the first one, for a host.
+    pub(crate) fn kernel(self: &Rc<Self>, process: impl Into<ProcessId>) -> Rc<SimKernel> {
+        SimKernel::new(self.clone(), process.into())
     }
 
     /// Virtual CLOCK_MONOTONIC.
@@ -100,18 +100,23 @@ impl World {
         self.with(|state| state.crash(host));
     }
 
-    /// A host has a new process, or none.
-    pub(super) fn new_process(&self, host: HostId, begins: bool) {
-        self.with(|state| state.new_process(host, begins));
+    /// A process begins.
+    pub(super) fn begin_process(&self, process: ProcessId) {
+        self.with(|state| state.begin_process(process));
     }
 
-    /// Sends a signal to a host's process; whether it has one.
-    pub(super) fn kill(&self, host: HostId, signal: i32) -> bool {
-        self.with(|state| state.kill(host, signal) != libc::ESRCH)
+    /// A process has ended.
+    pub(super) fn end_process(&self, process: ProcessId) {
+        self.with(|state| state.end_process(process));
     }
 
-    /// Hosts whose process a signal has ended.
-    pub(super) fn take_killed(&self) -> Vec<HostId> {
+    /// Sends a signal to a process; whether it is there.
+    pub(super) fn kill(&self, process: ProcessId, signal: i32) -> bool {
+        self.with(|state| state.kill(process, signal) != libc::ESRCH)
+    }
+
+    /// Processes that a signal has ended.
+    pub(super) fn take_killed(&self) -> Vec<ProcessId> {
         self.with(State::take_killed)
     }
 

@@ -2,17 +2,19 @@
 //!
 //! Owns the books of it: [`Net`] with its hosts, links and sockets, and the [`Event`]s that are on their
 //! way. Sockets are TCP: [`socket`] has their states, [`listener`] how connections come about, [`stream`]
-//! how bytes travel, [`link`] how long that takes. A socket is known by a number of its own that is never
-//! given out twice.
+//! how bytes travel, [`link`] how long that takes. Or they are Unix sockets between the processes of one
+//! host ([`local`]). A socket is known by a number of its own that is never given out twice.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::enter::OpRef;
 use super::state::State;
 
 pub(super) mod link;
 pub(super) mod listener;
+pub(super) mod local;
 pub(super) mod socket;
 mod steer;
 pub(super) mod stream;
@@ -24,6 +26,20 @@ use steer::Sharing;
 /// A host of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostId(pub(super) u32);
+
+/// A process of a host. The numbers of a host's count up from 0, and none comes twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProcessId {
+    pub(super) host: HostId,
+    pub(super) number: u32,
+}
+
+/// The first one.
+impl From<HostId> for ProcessId {
+    fn from(host: HostId) -> Self {
+        Self { host, number: 0 }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SockId(pub(super) u32);
@@ -47,8 +63,8 @@ pub(super) enum Event {
     Reset { to: SockId },
     /// The news of an op that can go on.
     Late(OpRef),
-    /// A signal is delivered to the process of a host.
-    Signal(HostId),
+    /// A signal is delivered to a process.
+    Signal(ProcessId),
     /// The end of an op that was running when it was cancelled.
     Interrupt(OpRef),
 }
@@ -61,6 +77,8 @@ pub(super) struct Net {
     made: u32,
     /// Sockets by port: those that are bound, listening or connected from it.
     ports: BTreeMap<(HostId, u16), Vec<SockId>>,
+    /// Where Unix sockets listen, or did when they were there.
+    names: BTreeMap<(HostId, PathBuf), SockId>,
     /// Listeners that share an address.
     shared: BTreeMap<(HostId, SocketAddr), Sharing>,
 }
@@ -91,7 +109,7 @@ impl State {
             Event::Window { to } => self.transmit(to),
             Event::Reset { to } => self.reset(to),
             Event::Late(op) => self.news_arrive(op),
-            Event::Signal(host) => self.deliver_signal(host),
+            Event::Signal(process) => self.deliver_signal(process),
             Event::Interrupt(op) => self.interrupt_worker(op),
         }
     }

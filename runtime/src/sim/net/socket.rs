@@ -1,6 +1,7 @@
-//! One TCP socket.
+//! One socket.
 //!
-//! Owns [`Socket`] and its [`Phase`]s, what `poll(2)` says of it, its shutdown and its close:
+//! Owns [`Socket`] and its [`Phase`]s, what `poll(2)` says of it, its shutdown and its close. A Unix socket
+//! is in one phase for ever, and `local` knows it; the others are TCP's:
 //! ```text
 //! Fresh --listen--> Listening --close--> gone
 //! Fresh --connect--> Connecting --answer--> Open      (refused: Fresh again, with an error)
@@ -14,6 +15,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use super::listener::Listener;
+use super::local::Local;
 use super::stream::{Fin, Packet, Posted};
 use super::{Event, HostId, SockId};
 use crate::sim::enter::OpRef;
@@ -67,6 +69,7 @@ pub(in crate::sim) enum Phase {
     Embryo(SockId),
     Open,
     Ended,
+    Local(Box<Local>),
 }
 
 impl Socket {
@@ -104,6 +107,13 @@ impl Socket {
         self.outbox.len() + self.unacked
     }
 
+    pub(in crate::sim) fn is_listener(&self) -> bool {
+        match &self.phase {
+            Phase::Local(local) => local.is_listener(),
+            phase => matches!(phase, Phase::Listening(_)),
+        }
+    }
+
     /// The pending error, once; 0 for none.
     pub(in crate::sim) fn take_error(&mut self) -> i32 {
         std::mem::take(&mut self.error)
@@ -117,6 +127,7 @@ impl Socket {
             Phase::Listening(listener) => {
                 return if listener.ready.is_empty() { 0 } else { input as u32 };
             }
+            Phase::Local(local) => return local.poll_mask(self, send_buffer),
             Phase::Fresh | Phase::Ended => mask |= libc::POLLHUP,
             _ if self.send_shut && self.receive_shut => mask |= libc::POLLHUP,
             _ => {}
@@ -164,6 +175,7 @@ impl State {
                 }
                 return 0;
             }
+            Phase::Local(_) => return self.shut_down_local(id, how),
             Phase::Open | Phase::Embryo(_) => {}
         }
         socket.receive_shut |= receive;
@@ -210,6 +222,7 @@ impl State {
                 self.drop_queued(listener);
             }
             Phase::Fresh | Phase::Connecting => self.forget(id),
+            Phase::Local(local) => self.close_local(id, *local, false),
             Phase::Ended => {
                 socket.phase = Phase::Ended;
                 self.forget_if_done(id);
@@ -310,8 +323,11 @@ impl State {
         let own: Vec<SockId> =
             self.net.socks.iter().filter(|(_, s)| s.host == host).map(|(id, _)| *id).collect();
         for id in own {
-            let Some(socket) = self.net.socks.remove(&id) else { continue };
+            let Some(mut socket) = self.net.socks.remove(&id) else { continue };
             self.leave_port(id, &socket);
+            if let Phase::Local(local) = &mut socket.phase {
+                local.take_inbox().into_iter().for_each(|message| self.drop_message(message));
+            }
             // What is left of it fails whatever its own ops ask for, until they let go of it.
             let mut husk = Socket::new(host, socket.family);
             husk.phase = Phase::Ended;

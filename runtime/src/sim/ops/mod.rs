@@ -205,6 +205,8 @@ impl State {
             }
             Kind::Nop | Kind::Poll(..) => kind,
             _ if sock.is_none() => return Err(libc::ENOTSOCK),
+            // Of Unix sockets a ring is asked for readiness, and for nothing else.
+            _ if sock.is_some_and(|sock| self.is_local(sock)) => return Err(libc::EOPNOTSUPP),
             kind => kind,
         };
         let holds = holds_of(&kind).map_err(|Fault| libc::EFAULT)?;
