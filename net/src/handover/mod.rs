@@ -13,7 +13,8 @@
 //! ```
 //! Until `ready` the predecessor goes on as if nothing were; a successor that dies before is forgotten. The
 //! control socket, on which successors connect, goes over too: its path stays and never points nowhere.
-//! Both ends see to it that the other is the same user, or root. Not for a simulation.
+//! Both ends see to it that the other is the same user, or root. All of it goes by the kernel of the loop that
+//! it runs on, so that a simulation can have it (`coreloop::sim::Sim::successor`).
 
 mod wire;
 
@@ -160,7 +161,8 @@ impl Handover {
         Self { inner: Arc::new(Inner { path, state }) }
     }
 
-    /// How long a successor may take from its connect to its `ready` before it is given up (60 s).
+    /// How long a successor may take from its connect to its `ready` before it is given up (60 s). For those
+    /// that connect from now on.
     pub fn starting_within(&self, limit: Duration) {
         self.lock().starting_within = limit;
     }
@@ -230,7 +232,8 @@ impl Handover {
     /// # Errors
     /// `TimedOut` if the predecessor has given this process up
     /// ([`starting_within`](Self::starting_within)): it serves on and waits for another successor, so this
-    /// one should end. As `sendmsg(2)`; a predecessor that has gone by itself is no error.
+    /// one should end. As `sendmsg(2)`; a predecessor that has gone by itself is no error. After one of want of
+    /// memory (ENOMEM, ENOBUFS, ETOOMANYREFS) that call counts as not made, and can be made again.
     pub fn ready(&self, cores: usize) -> io::Result<bool> {
         let mut state = self.lock();
         state.ready += 1;
@@ -241,8 +244,14 @@ impl Handover {
         let predecessor = state.predecessor.take();
         drop(state);
         drop(left_over);
-        match predecessor.map(|talk| talk.say_ready()) {
-            Some(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
+        match predecessor.as_ref().map(Talk::say_ready) {
+            Some(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
+                if wire::passes(&e) {
+                    let mut state = self.lock();
+                    (state.predecessor, state.ready) = (predecessor, cores - 1);
+                }
+                Err(e)
+            }
             _ => Ok(true),
         }
     }
@@ -263,9 +272,9 @@ impl Handover {
     /// middle of getting them asks anew.
     pub async fn successor(&self) -> io::Result<()> {
         loop {
-            let (control, starting, limit) = {
+            let (control, starting) = {
                 let state = self.lock();
-                (state.control.clone(), state.starting.clone(), state.starting_within)
+                (state.control.clone(), state.starting.clone())
             };
             let Some(control) = control else {
                 let why = "a successor has taken over already";
@@ -273,8 +282,11 @@ impl Handover {
             };
             let Some((talk, until)) = starting else {
                 let Some(talk) = wire::accept(&control).await? else { continue };
+                let (limit, lent) = {
+                    let state = self.lock();
+                    (state.starting_within, state.lent.clone())
+                };
                 let until = Instant::now() + limit;
-                let lent = self.lock().lent.clone();
                 // Whatever goes wrong there is the successor's end, not ours.
                 if let Ok(Ok(())) = timeout(limit, talk.hand_over(&control, &lent)).await {
                     self.lock().starting = Some((talk, until));
@@ -283,8 +295,13 @@ impl Handover {
             };
             let left = until.duration_since(Instant::now());
             let is_ready = match timeout(left, talk.hear_ready()).await {
-                Ok(heard) => matches!(heard, Ok(true)),
-                Err(_) => talk.give_up(),
+                Ok(Ok(is_ready)) => is_ready,
+                // It may be ready all the same, and must not take us for gone.
+                Ok(Err(e)) if wire::passes(&e) && !left.is_zero() => {
+                    sleep(AGAIN).await;
+                    continue;
+                }
+                Ok(Err(_)) | Err(_) => talk.give_up().await,
             };
             let mut state = self.lock();
             state.starting = None;

@@ -97,10 +97,19 @@ fn remove_left_behind(path: &Path) -> io::Result<()> {
 /// Pause after accepting failed for want of descriptors or memory: a successor waits meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Attempts at a call that can't be had for want of memory.
+const ATTEMPTS: u32 = 100;
+
 /// The next that connects; none if it is not to be trusted, or somebody else was faster, or there is no
 /// descriptor for it yet.
 pub(super) async fn accept(control: &Arc<OwnedFd>) -> io::Result<Option<Talk>> {
-    readable(control).await?;
+    match readable(control).await {
+        Err(e) if passes(&e) => {
+            sleep(PAUSE).await;
+            return Ok(None);
+        }
+        looked => looked?,
+    }
     match fds::accept_local(control) {
         Ok(socket) => {
             let talk = Talk { socket: Arc::new(socket) };
@@ -166,30 +175,45 @@ impl Talk {
         Ok(Some(Taken { control, sockets, talk: self }))
     }
 
-    /// Never waits.
+    /// Never waits. An error that passes is for being asked again.
     pub(super) fn say_ready(&self) -> io::Result<()> {
-        match fds::send(&self.socket, READY, &[]) {
-            // It hears nothing any more: has it gone, or given us up?
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe && self.is_late() => Err(given_up()),
-            Err(e) => Err(e),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn is_late(&self) -> bool {
+        let broken = match fds::send(&self.socket, READY, &[]) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => e,
+            said => return said,
+        };
+        // It hears nothing any more: has it gone, or given us up?
         let mut bytes = [0; READY.len()];
-        matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == LATE)
+        match fds::recv(&self.socket, &mut bytes) {
+            Ok((n, _)) if &bytes[..n] == LATE => Err(given_up()),
+            Err(e) if passes(&e) && e.kind() != io::ErrorKind::WouldBlock => Err(e),
+            _ => Err(broken),
+        }
     }
 
     /// Tells a successor that it took too long, unless it is ready after all: whether it is. One of the two
     /// is what both know from here on.
-    pub(super) fn give_up(&self) -> bool {
+    ///
+    /// # Cancel safety
+    /// It can be called again.
+    pub(super) async fn give_up(&self) -> bool {
         // Said first: whoever can't send any more finds it. Who has gone does not.
-        let _ = fds::send(&self.socket, LATE, &[]);
+        for _ in 0..ATTEMPTS {
+            match fds::send(&self.socket, LATE, &[]) {
+                Err(e) if passes(&e) => sleep(PAUSE).await,
+                _ => break,
+            }
+        }
         // From here on `ready` is refused over there; what was sent before is in the queue.
         let _ = fds::shut_down(&self.socket, Shutdown::Read);
         let mut bytes = [0; READY.len()];
-        matches!(fds::recv(&self.socket, &mut bytes), Ok((n, _)) if &bytes[..n] == READY)
+        for _ in 0..ATTEMPTS {
+            match fds::recv(&self.socket, &mut bytes) {
+                Ok((n, _)) => return &bytes[..n] == READY,
+                Err(e) if passes(&e) => sleep(PAUSE).await,
+                Err(_) => break,
+            }
+        }
+        false
     }
 
     /// The predecessor's first part: everything goes over.
@@ -245,6 +269,12 @@ impl Talk {
     }
 }
 
+/// Whether an error says something of the moment, and nothing of the conversation.
+pub(super) fn passes(e: &io::Error) -> bool {
+    let want = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS, libc::ETOOMANYREFS];
+    e.raw_os_error().is_some_and(|errno| want.contains(&errno))
+}
+
 async fn readable(socket: &Arc<OwnedFd>) -> io::Result<()> {
     submit(PollOnce::new(socket.clone(), libc::POLLIN as u32)).await.map(drop)
 }
@@ -271,11 +301,14 @@ mod tests {
         (of(a), of(b))
     }
 
+    fn gives_up(predecessor: Talk) -> bool {
+        coreloop::run(async move { predecessor.give_up().await }).unwrap()
+    }
+
     #[test]
     fn whoever_is_given_up_is_told_when_it_is_ready() {
         let (predecessor, successor) = pair();
-        assert!(!predecessor.give_up());
-        drop(predecessor);
+        assert!(!gives_up(predecessor));
         assert_eq!(successor.say_ready().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
@@ -283,7 +316,7 @@ mod tests {
     fn whoever_was_ready_before_it_was_given_up_has_taken_over() {
         let (predecessor, successor) = pair();
         successor.say_ready().unwrap();
-        assert!(predecessor.give_up(), "both say the same");
+        assert!(gives_up(predecessor), "both say the same");
     }
 
     #[test]

@@ -20,6 +20,7 @@ enum Extent {
     None,
     #[default]
     Hidden,
+    Calls,
     All,
     Errors,
 }
@@ -35,6 +36,13 @@ impl Faults {
     /// the kernel lacks, buffers that run out.
     pub fn hidden() -> Self {
         Self(Extent::Hidden)
+    }
+
+    /// That, and errors of calls that make sockets, name them and wait for them, and of
+    /// what processes say to each other: all but those that break a connection, or refuse one. For tests of
+    /// servers whose clients are to notice nothing.
+    pub fn calls() -> Self {
+        Self(Extent::Calls)
     }
 
     /// That, and every error that the manual pages of its calls allow: see [`Call::errnos`](super::Call). A
@@ -64,16 +72,23 @@ impl Faults {
                 start_fails: 500,
                 ..faults::Faults::none()
             },
-            Extent::Hidden | Extent::All => faults::Faults::default().drawn(&mut rng),
+            Extent::Hidden | Extent::Calls | Extent::All => {
+                faults::Faults::default().drawn(&mut rng)
+            }
         };
         mix.mixed = false;
         match self.0 {
-            Extent::Hidden => (mix.accept_fails, mix.connect_fails, mix.stream_fails) = (0, 0, 0),
-            Extent::All => {
+            Extent::Hidden | Extent::Calls => {
+                (mix.accept_fails, mix.connect_fails, mix.stream_fails) = (0, 0, 0);
+            }
+            Extent::None | Extent::All | Extent::Errors => {}
+        }
+        match self.0 {
+            Extent::Calls | Extent::All => {
                 mix.call_fails = rng.pick(&[0, 0, 20, 100, 300]);
                 mix.start_fails = rng.pick(&[0, 0, 20, 200]);
             }
-            Extent::None | Extent::Errors => {}
+            Extent::None | Extent::Hidden | Extent::Errors => {}
         }
         mix
     }

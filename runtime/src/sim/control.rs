@@ -5,7 +5,7 @@
 //! for it waits until that code has given way.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -321,14 +321,17 @@ impl Sim {
         at
     }
 
-    /// The processes of a host that run, the oldest first: most often one.
+    /// The processes of a host, the oldest first: most often one. One that has ended is among them until all
+    /// that it had open is closed, which takes its kernel a moment.
     ///
     /// # Panics
     /// If there is no host of this name.
     #[track_caller]
     pub fn processes(&self, name: &str) -> Vec<Process> {
         let at = self.at(name);
-        self.inner.hosts.borrow()[at].processes().map(Process).collect()
+        let hosts = self.inner.hosts.borrow();
+        let all: BTreeSet<_> = hosts[at].processes().chain(hosts[at].ending()).collect();
+        all.into_iter().map(Process).collect()
     }
 
     /// The process that the code which asks runs in; none outside of simulated cores.

@@ -6,6 +6,7 @@
 //! drained; they have no network any more. Of all that were let go, the sums stay.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -138,6 +139,11 @@ impl Host {
     /// The processes that run, the oldest first.
     pub(super) fn processes(&self) -> impl Iterator<Item = ProcessId> {
         self.running.iter().map(|process| process.id)
+    }
+
+    /// Those that were ended and have not closed everything yet.
+    pub(super) fn ending(&self) -> BTreeSet<ProcessId> {
+        self.leaving.iter().map(|core| core.borrow().process()).collect()
     }
 
     /// Whether every core's main future has ended, and its loop is closed.

@@ -95,7 +95,8 @@ impl State {
         let chance = match call {
             Call::Accept => f.accept_fails,
             Call::Connect => f.connect_fails,
-            Call::Receive | Call::Send => f.stream_fails,
+            // A shutdown fails on a connection that its peer has just reset.
+            Call::Receive | Call::Send | Call::Shutdown => f.stream_fails,
             Call::EventFd | Call::Setup | Call::Register => f.start_fails,
             Call::Enter => 0,
             _ => f.call_fails,

@@ -17,6 +17,7 @@ mod server;
 mod shape;
 mod signal;
 pub mod signals;
+pub mod succession;
 #[allow(unsafe_code)]
 mod tracked;
 
