@@ -44,11 +44,17 @@ pub enum Fault {
     LostSignal,
     /// What the second signal of a stop asks for is not done.
     UnheardHaste,
+    /// A successor that ends before it is ready is taken for one that is.
+    EndForReady,
+    /// What is lent to a successor is closed before it has it.
+    LentTooShort,
+    /// A successor that was given up is not told so.
+    UntoldLate,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::CloseBeforeSubmission,
         Self::FreedInFlight,
         Self::LostCancel,
@@ -64,6 +70,9 @@ impl Fault {
         Self::DrainWithoutWait,
         Self::LostSignal,
         Self::UnheardHaste,
+        Self::EndForReady,
+        Self::LentTooShort,
+        Self::UntoldLate,
     ];
 
     /// What it is called on a command line.
@@ -84,6 +93,9 @@ impl Fault {
             Self::DrainWithoutWait => "drain-without-wait",
             Self::LostSignal => "lost-signal",
             Self::UnheardHaste => "unheard-haste",
+            Self::EndForReady => "end-for-ready",
+            Self::LentTooShort => "lent-too-short",
+            Self::UntoldLate => "untold-late",
         }
     }
 
@@ -122,6 +134,9 @@ impl Fault {
             Self::DrainWithoutWait => &["a loop's close"],
             Self::LostSignal => &["of several that came at once"],
             Self::UnheardHaste => &["the second signal begins again"],
+            Self::EndForReady => &["the end of the conversation"],
+            Self::LentTooShort => &["when a successor connects"],
+            Self::UntoldLate => &["when the predecessor's patience ends"],
         }
     }
 }

@@ -13,8 +13,8 @@
 //! ```
 //! Until `ready` the predecessor goes on as if nothing were; a successor that dies before is forgotten. The
 //! control socket, on which successors connect, goes over too: its path stays and never points nowhere.
-//! Both ends see to it that the other is the same user, or root. All of it goes by the kernel of the loop that
-//! it runs on, so that a simulation can have it (`coreloop::sim::Sim::successor`).
+//! Both ends see to it that the other is the same user, or root. All of it goes by the kernel of the loop
+//! that it runs on, so that a simulation can have it (`coreloop::sim::Sim::successor`).
 
 mod wire;
 
@@ -26,6 +26,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use coreloop::fds;
+use coreloop::planted::{self, Fault};
 use coreloop::time::{Instant, sleep, timeout};
 
 use crate::locks::{Mutex, MutexGuard};
@@ -232,8 +233,8 @@ impl Handover {
     /// # Errors
     /// `TimedOut` if the predecessor has given this process up
     /// ([`starting_within`](Self::starting_within)): it serves on and waits for another successor, so this
-    /// one should end. As `sendmsg(2)`; a predecessor that has gone by itself is no error. After one of want of
-    /// memory (ENOMEM, ENOBUFS, ETOOMANYREFS) that call counts as not made, and can be made again.
+    /// one should end. As `sendmsg(2)`; a predecessor that has gone by itself is no error. After one of
+    /// want of memory (ENOMEM, ENOBUFS, ETOOMANYREFS) that call counts as not made, and can be made again.
     pub fn ready(&self, cores: usize) -> io::Result<bool> {
         let mut state = self.lock();
         state.ready += 1;
@@ -283,7 +284,10 @@ impl Handover {
             let Some((talk, until)) = starting else {
                 let Some(talk) = wire::accept(&control).await? else { continue };
                 let (limit, lent) = {
-                    let state = self.lock();
+                    let mut state = self.lock();
+                    if planted::is(Fault::LentTooShort, 1) {
+                        state.lent.clear();
+                    }
                     (state.starting_within, state.lent.clone())
                 };
                 let until = Instant::now() + limit;
@@ -295,7 +299,7 @@ impl Handover {
             };
             let left = until.duration_since(Instant::now());
             let is_ready = match timeout(left, talk.hear_ready()).await {
-                Ok(Ok(is_ready)) => is_ready,
+                Ok(Ok(is_ready)) => is_ready || planted::is(Fault::EndForReady, 1),
                 // It may be ready all the same, and must not take us for gone.
                 Ok(Err(e)) if wire::passes(&e) && !left.is_zero() => {
                     sleep(AGAIN).await;

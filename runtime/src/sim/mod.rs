@@ -74,4 +74,6 @@ mod check_tests;
 #[cfg(test)]
 mod differential_tests;
 #[cfg(test)]
+mod local_tests;
+#[cfg(test)]
 mod loop_tests;

@@ -5,7 +5,8 @@
 //! `client` and `server`. All of it is entered into the `ledger`, which knows what must come of it: every
 //! byte in its place, every future, buffer and guard dropped once, no time early, no end missing. The
 //! simulated kernel looks for what a kernel can see. Does not know what is wrong when something
-//! is: it says which seed. Signals have a simulation of their own beside it (`signals`).
+//! is: it says which seed. Signals have a simulation of their own beside it (`signals`), and so have restarts
+//! in place, in one seed of four (`succession`).
 
 mod chores;
 mod client;
@@ -29,6 +30,9 @@ use coreloop::sim::{Report, Sim};
 pub use self::expected::{finding, findings_of};
 use self::ledger::Ledger;
 use self::shape::Shape;
+
+/// Seeds of which one has restarts in place.
+const RESTARTS_EVERY: u64 = 4;
 
 /// What the workload of a seed came to.
 #[derive(Clone, Debug)]
@@ -81,6 +85,12 @@ pub fn run(seed: u64) -> Result<Outcome, Failed> {
     match signals::run(seed) {
         Err(e) => wrong.push(e.to_string()),
         Ok(report) => wrong.extend(miscounted(&report)),
+    }
+    if seed.is_multiple_of(RESTARTS_EVERY) {
+        match succession::run(seed) {
+            Err(e) => wrong.push(e.to_string()),
+            Ok(report) => wrong.extend(miscounted(&report)),
+        }
     }
     match ended {
         Ok(report) if wrong.is_empty() => {

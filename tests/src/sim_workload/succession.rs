@@ -444,7 +444,8 @@ async fn ask(server: IpAddr, book: Rc<Book>) -> Result<(), String> {
 
 async fn converse(server: IpAddr, book: &Book) -> Result<(), String> {
     let (name, port) = book.names()[book.below(book.names().len() as u64) as usize];
-    let told = |what: &str, e: io::Error| format!("{what} of {name}: {e}");
+    let told =
+        |what: &str, e: io::Error| format!("a client of {name} was broken off at {what}: {e}");
     let mut stream = loop {
         match TcpStream::connect((server, port)).await {
             Ok(stream) => break stream,
