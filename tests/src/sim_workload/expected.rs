@@ -33,9 +33,12 @@ pub fn findings_of(fault: Fault) -> &'static [&'static str] {
         Fault::DrainWithoutWait => &["ClosedInFlight at ", "operations still in the kernel"],
         Fault::LostSignal => &["a signal of … is lost"],
         Fault::UnheardHaste => &["from the second signal on"],
-        Fault::EndForReady => {
-            &["was broken off at ", "a killed successor: not within", "one that ends: not within"]
-        }
+        Fault::EndForReady => &[
+            "was broken off at ",
+            " found nobody before it",
+            "a killed successor: not within",
+            "one that ends: not within",
+        ],
         Fault::LentTooShort => &["was broken off at "],
         Fault::UntoldLate => &["one that is late: not within"],
     }
