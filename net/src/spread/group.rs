@@ -113,9 +113,10 @@ impl Group {
     pub fn adopt(sockets: Vec<OwnedFd>, options: ListenOptions) -> io::Result<Self> {
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         let first = sockets.first().ok_or_else(|| invalid("no sockets were handed over"))?;
-        let addr = Submitter::current().local_addr(first)?;
+        let submitter = Submitter::current();
+        let addr = submitter.local_addr(first)?;
         for socket in &sockets {
-            if !socket2::SockRef::from(socket).is_listener()? {
+            if !submitter.is_listener(socket)? {
                 return Err(invalid("a socket does not listen"));
             }
         }

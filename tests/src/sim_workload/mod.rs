@@ -32,7 +32,7 @@ use self::ledger::Ledger;
 use self::shape::Shape;
 
 /// Seeds of which one has restarts in place.
-const RESTARTS_EVERY: u64 = 4;
+const RESTARTS_EVERY: u64 = 5;
 
 /// What the workload of a seed came to.
 #[derive(Clone, Debug)]
