@@ -39,8 +39,13 @@ pub fn rss_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
     let pages: Vec<u64> = statm.split(' ').filter_map(|s| s.parse().ok()).collect();
     let [_, resident, of_files, ..] = pages[..] else { panic!("another form of statm: {statm}") };
+    resident.saturating_sub(of_files) * page_bytes()
+}
+
+/// Bytes of a page.
+pub fn page_bytes() -> u64 {
     // SAFETY: no arguments that could be wrong.
-    resident.saturating_sub(of_files) * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
 
 /// How long the calling thread would have run and was not let, because others did; zero where the kernel does not
@@ -49,6 +54,30 @@ pub fn thread_kept_waiting() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let waited = stat.split(' ').nth(1).and_then(|ns| ns.parse().ok());
     Duration::from_nanos(waited.unwrap_or(0))
+}
+
+/// Pages that the calling thread was the first to touch, or that it touched anew, since it began: its minor page
+/// faults, those of system calls that it made among them.
+///
+/// # Panics
+/// Without `/proc`.
+pub fn thread_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("/proc is mounted");
+    // The name, which may hold anything, is in brackets; after it come state, ppid, pgrp, session, tty,
+    // its group, flags, and then these.
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let faults = after_name.split(' ').nth(7).and_then(|n| n.parse().ok());
+    faults.unwrap_or_else(|| panic!("another form of stat: {stat}"))
+}
+
+/// Gives this process memory by single pages from now on, so that a fault is a page.
+///
+/// # Errors
+/// The system's.
+pub fn no_huge_pages() -> io::Result<()> {
+    let (on, zero): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: integers alone.
+    check(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, zero, zero, zero) })
 }
 
 /// CPU time of the calling thread.

@@ -176,7 +176,8 @@ fn list(cpus: &[usize]) -> String {
 }
 
 /// Where threads beside the loops (the blocking pool's and the kernel's workers) may run: the allowed CPUs
-/// that no loop is pinned to, or all of them where the loops take all.
+/// that no loop is pinned to, or all of them where the loops take all. (Of these, Linux 6.2 and later
+/// narrow a worker's to the one that its loop is pinned to; of the free ones there is nothing to narrow.)
 pub(crate) fn beside(allowed: &[usize], pinned: &[usize]) -> Vec<usize> {
     let free: Vec<usize> = allowed.iter().copied().filter(|cpu| !pinned.contains(cpu)).collect();
     if free.is_empty() { allowed.to_vec() } else { free }

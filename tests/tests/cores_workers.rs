@@ -1,0 +1,148 @@
+//! Threads beside the loops keep off the loops' CPUs where there is room: the blocking pool's, and the kernel's own
+//! workers (`iou-wrk-…`), which carry out what a ring can neither do at once nor wait for. Where these may run is
+//! read from `/proc` while they live.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use coreloop::op::{Nop, Read, submit};
+use coreloop::placement::allowed_cpus;
+use coreloop::{Builder, Cores, Runtime, Settings, Spin, spawn_blocking};
+use coreloop_tests::{Child, in_child, skip, skipped};
+
+/// Where the threads beside one core may run.
+#[derive(Clone, Debug, PartialEq)]
+struct Beside {
+    blocking: Vec<usize>,
+    worker: Vec<usize>,
+}
+
+/// A line of the status of one of this process's threads, if that lives.
+fn status(thread: &str, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// The calling thread's number.
+fn number() -> String {
+    let path = fs::read_link("/proc/thread-self").expect("/proc is mounted");
+    path.file_name().and_then(|name| name.to_str()).expect("a number").to_owned()
+}
+
+/// The threads of this process whose names begin so.
+fn named(prefix: &str) -> Vec<String> {
+    let threads = fs::read_dir("/proc/self/task").expect("/proc is mounted").flatten();
+    let numbers = threads.filter_map(|entry| entry.file_name().into_string().ok());
+    numbers.filter(|t| status(t, "Name").is_some_and(|name| name.starts_with(prefix))).collect()
+}
+
+/// Where a worker of the ring may run whose submissions thread `owner` makes.
+async fn worker_of(owner: &str) -> Vec<usize> {
+    // A file of which a read may block, as far as the kernel knows, and which can't be polled. An idle worker
+    // ends after seconds, so the first look sees it; a thread that was stopped in between reads once more.
+    for _ in 0..20 {
+        let file = File::open("/proc/self/status").unwrap();
+        submit(Read::new(file, Vec::with_capacity(64))).await.unwrap();
+        let workers = named(&format!("iou-wrk-{owner}"));
+        let lists: Vec<_> = workers.iter().filter_map(|t| status(t, "Cpus_allowed_list")).collect();
+        let Some(first) = lists.first() else { continue };
+        assert!(lists.iter().all(|list| list == first), "each where the others may: {lists:?}");
+        let Ok(Cores::These(cpus)) = first.parse() else { panic!("a list of CPUs: {first}") };
+        return cpus;
+    }
+    panic!("a read of a file in /proc was carried out without a worker");
+}
+
+/// What is beside each core.
+fn beside(builder: Builder) -> Vec<Beside> {
+    let spin_off = Settings::default().spin(Spin::Off);
+    let runtime = builder.settings(spin_off).build().unwrap();
+    let seen = runtime.run(|_core| async {
+        let blocking = spawn_blocking(allowed_cpus).await.unwrap();
+        Beside { blocking, worker: worker_of(&number()).await }
+    });
+    seen.unwrap()
+}
+
+fn on(cpus: &[usize]) -> Builder {
+    Runtime::builder().cores(Cores::These(cpus.to_vec()))
+}
+
+/// Beside a core whose CPUs for others are these, none of them its own.
+fn both(cpus: &[usize]) -> Beside {
+    Beside { blocking: cpus.to_vec(), worker: cpus.to_vec() }
+}
+
+/// Where the loops of `all` take every CPU: the threads run on any of them, and so do the kernel's workers up to
+/// Linux 6.1. Later ones narrow what a worker is told to what the thread that it works for is pinned to, if that
+/// leaves anything.
+fn without_room(seen: &[Beside], all: &[usize]) {
+    assert_eq!(seen.len(), all.len());
+    for (beside, own) in seen.iter().zip(all) {
+        assert_eq!(beside.blocking, all);
+        assert!(beside.worker == [*own] || beside.worker == all, "{beside:?} of CPU {own}");
+    }
+}
+
+#[test]
+fn cores_workers_keep_off_the_cpu_of_one_core() {
+    let cpus = allowed_cpus();
+    let [of_core, free @ ..] = &cpus[..] else { unreachable!("at least one CPU") };
+    if free.is_empty() {
+        skip!("one CPU alone");
+    }
+    assert_eq!(beside(on(&[*of_core])), [both(free)]);
+    // It need not be the first one.
+    let (last, before) = cpus.split_last().unwrap();
+    assert_eq!(beside(on(&[*last])), [both(before)]);
+}
+
+/// Two loops of one CPU leave the others free, and none is sent to the CPU of another loop.
+#[test]
+fn cores_workers_keep_off_the_cpus_of_all_cores() {
+    let cpus = allowed_cpus();
+    let [first, others @ ..] = &cpus[..] else { unreachable!("at least one CPU") };
+    if others.is_empty() {
+        skip!("one CPU alone");
+    }
+    assert_eq!(beside(on(&[*first, *first])), [both(others), both(others)]);
+    if let [second, free @ ..] = others
+        && !free.is_empty()
+    {
+        assert_eq!(beside(on(&[*first, *second])), [both(free), both(free)]);
+    }
+}
+
+#[test]
+fn cores_workers_run_anywhere_where_there_is_no_room() {
+    let cpus = allowed_cpus();
+    without_room(&beside(on(&cpus)), &cpus);
+    // Loops that are not pinned leave none out.
+    assert_eq!(beside(on(&cpus[..1]).unpinned()), [both(&cpus)]);
+}
+
+/// A ring whose submissions a thread of the kernel's takes has that thread's workers.
+#[test]
+fn cores_workers_of_a_submitting_thread_keep_off_too() {
+    let name = "cores_workers_of_a_submitting_thread_keep_off_too";
+    let cpus = allowed_cpus();
+    let [of_core, free @ ..] = &cpus[..] else { unreachable!("at least one CPU") };
+    if !Child::is_one() && free.is_empty() {
+        return skipped(name, "one CPU alone");
+    }
+    let (of_core, free) = (*of_core, free.to_vec());
+    // In a process of its own: which thread submits is told by its name alone.
+    in_child(name, move || {
+        let settings = Settings::default().sqpoll(Some(Duration::from_millis(5)));
+        let runtime = on(&[of_core]).settings(settings.spin(Spin::Off)).build().unwrap();
+        let seen = runtime.run(|_core| async {
+            // It has its name when it has done something.
+            submit(Nop).await.unwrap();
+            let submitting = named("iou-sqp-");
+            assert_eq!(submitting.len(), 1, "one thread submits");
+            worker_of(&submitting[0]).await
+        });
+        assert_eq!(seen.unwrap(), [free]);
+    });
+}
