@@ -252,9 +252,14 @@ impl<F: Future + 'static> TaskCell<F> {
             joiner: Cell::new(null()),
             joiner_kind: Cell::new(birth.mark.joiner_kind),
         };
-        let stage = UnsafeCell::new(Stage { future: ManuallyDrop::new(future) });
-        // SAFETY: the caller gives memory of the right size and alignment.
-        unsafe { place.cast::<Self>().write(Self { header, stage }) };
+        let cell = place.cast::<Self>().as_ptr();
+        // Part by part: without optimisations a whole cell is moved several times, and futures are large.
+        // SAFETY: the caller gives memory of the right size and alignment; the stage begins as the future.
+        unsafe {
+            (&raw mut (*cell).header).write(header);
+            let stage = UnsafeCell::raw_get(&raw const (*cell).stage);
+            (&raw mut (*stage).future).cast::<F>().write(future);
+        }
         place.cast()
     }
 
