@@ -99,7 +99,8 @@ fn ops_200_000_tasks_are_listed_in_bounded_pieces_while_others_come_and_go() {
 
         let few = &few.cores[0];
         assert_eq!(few.tasks.len(), 1000);
-        assert!(few.left_out >= TASKS, "{}", few.left_out);
+        // At any time 10 of those that go and come are not there.
+        assert!(few.left_out >= TASKS - 10, "{}", few.left_out);
         let all = &all.cores[0];
         assert_eq!((all.left_out, all.missing.as_deref()), (0, None));
         let listed: HashSet<&str> = all.tasks.iter().map(|task| task.id.as_str()).collect();
