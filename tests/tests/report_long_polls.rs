@@ -97,7 +97,7 @@ fn report_task_queues_are_on_the_pages() {
         let serving = spawn(ops.serve());
         let metrics = get(addr, "/metrics").await;
         for line in [
-            "# TYPE coreloop_queue_polls counter",
+            "# TYPE coreloop_queue_polls_total counter",
             "coreloop_queue_shares{core=\"0\",queue=\"batch \\\"a\\\"\"} 30\n",
             "coreloop_queue_tasks{core=\"0\",queue=\"batch \\\"a\\\"\"} 3\n",
             "coreloop_queue_polls_total{core=\"0\",queue=\"batch \\\"a\\\"\"} 3\n",
