@@ -128,7 +128,7 @@ fn t10_waits_for_locks_channels_and_sets_are_told_too() {
             spawn_named("an item of a queue or channel", async {
                 // A limit that is none is not worth a word.
                 let queue = Queue::<u8>::bounded(1);
-                drop(timeout(Duration::MAX, queue.get()).await);
+                _ = timeout(Duration::MAX, queue.get()).await;
             }),
         ];
         turns(3).await;
