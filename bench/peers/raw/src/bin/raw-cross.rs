@@ -34,6 +34,7 @@ const PEER: Peer = Peer {
         ("echo", "raw-echo and epoll-echo do that"),
         ("spawn-batch", NOT_CROSS),
         ("spawn-each", NOT_CROSS),
+        ("spawn-eager", NOT_CROSS),
         ("yield", NOT_CROSS),
         ("timers-ordered", NOT_CROSS),
         ("timers-random", NOT_CROSS),
