@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use coreloop::task::{JoinHandle, current_id};
+use coreloop::task::{JoinHandle, current_id, inherit};
 use coreloop::{EventLoop, run, spawn, spawn_eager, yield_now};
 use coreloop_tests::{poll_once, stepped, turns};
 
@@ -107,6 +107,33 @@ fn eager_tasks_know_who_they_are() {
         assert_eq!(inner.get(), Some(task.id()));
         assert_eq!(current_id(), outer);
     })
+    .unwrap();
+}
+
+coreloop::task_local! {
+    static REQUEST: u32;
+}
+
+#[test]
+fn eager_tasks_see_no_locals_of_their_caller_unless_they_inherit_them() {
+    run(REQUEST.scope(7, async {
+        let stranger = spawn_eager(async {
+            let first = REQUEST.try_get().ok();
+            yield_now().await;
+            (first, REQUEST.try_get().ok())
+        });
+        assert_eq!(REQUEST.get(), 7, "the caller's are its own");
+        let heir = spawn_eager(inherit(async {
+            let first = REQUEST.get();
+            yield_now().await;
+            (first, REQUEST.get())
+        }));
+        let own = spawn_eager(REQUEST.scope(8, async { REQUEST.get() }));
+        drop(spawn_eager(async { panic!("and after a panic") }));
+        assert_eq!(REQUEST.get(), 7);
+        assert_eq!(stranger.await.unwrap(), (None, None));
+        assert_eq!((heir.await.unwrap(), own.await.unwrap()), ((7, 7), 8));
+    }))
     .unwrap();
 }
 

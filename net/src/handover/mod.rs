@@ -244,12 +244,12 @@ impl Handover {
         let left_over = std::mem::take(&mut state.inherited);
         let predecessor = state.predecessor.take();
         drop(state);
-        drop(left_over);
         match predecessor.as_ref().map(Talk::say_ready) {
             Some(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
                 if wire::passes(&e) {
                     let mut state = self.lock();
                     (state.predecessor, state.ready) = (predecessor, cores - 1);
+                    state.inherited = left_over;
                 }
                 Err(e)
             }
@@ -285,6 +285,10 @@ impl Handover {
                 let Some(talk) = wire::accept(&control).await? else { continue };
                 let (limit, lent) = {
                     let mut state = self.lock();
+                    if state.control.is_none() {
+                        // Somebody else who waited here has handed over: this one is to ask that successor.
+                        continue;
+                    }
                     if planted::is(Fault::LentTooShort, 1) {
                         state.lent.clear();
                     }

@@ -25,9 +25,6 @@ const READY: &[u8] = b"ready";
 /// From a predecessor whose patience has ended.
 const LATE: &[u8] = b"late";
 
-/// Sockets that a predecessor may announce: more than any process has open.
-const SOCKETS_MAX: usize = 1 << 20;
-
 /// Sockets that go in one message.
 const BATCH: usize = 64;
 
@@ -155,9 +152,6 @@ impl Talk {
         let (Some(count), Some(control)) = (count, came.pop()) else {
             return Err(not_understood("no greeting"));
         };
-        if count > SOCKETS_MAX {
-            return Err(not_understood("more sockets than a process has"));
-        }
         let mut sockets = Vec::new();
         while sockets.len() < count {
             let Some((names, came)) = self.hear().await? else { return Ok(None) };
@@ -205,12 +199,20 @@ impl Talk {
                 _ => break,
             }
         }
+        self.hear_last().await
+    }
+
+    /// Whether `ready` was said before it was too late.
+    async fn hear_last(&self) -> bool {
         // From here on `ready` is refused over there; what was sent before is in the queue.
         let _ = fds::shut_down(&self.socket, Shutdown::Read);
         let mut bytes = [0; READY.len()];
         for _ in 0..ATTEMPTS {
             match fds::recv(&self.socket, &mut bytes) {
                 Ok((n, _)) => return &bytes[..n] == READY,
+                // Who was ready has let go of the conversation, with `late` unread. That is said
+                // once, and before what lies in the queue.
+                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => {}
                 Err(e) if passes(&e) => sleep(PAUSE).await,
                 Err(_) => break,
             }
@@ -264,7 +266,8 @@ impl Talk {
                     return Ok(Some((text, came)));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => readable(&self.socket).await?,
-                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
+                // The other end has gone, with something unread. What it said before comes next, or the end.
+                Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -319,6 +322,27 @@ mod tests {
         let (predecessor, successor) = pair();
         successor.say_ready().unwrap();
         assert!(gives_up(predecessor), "both say the same");
+    }
+
+    #[test]
+    fn whoever_was_ready_and_let_go_of_the_conversation_has_taken_over_all_the_same() {
+        let (predecessor, successor) = pair();
+        successor.say_ready().unwrap();
+        fds::send(&predecessor.socket, LATE, &[]).unwrap();
+        drop(successor);
+        assert!(coreloop::run(async move { predecessor.hear_last().await }).unwrap());
+    }
+
+    #[test]
+    fn who_has_gone_with_something_unread_is_heard_to_the_end() {
+        let (predecessor, successor) = pair();
+        successor.say_ready().unwrap();
+        fds::send(&predecessor.socket, LATE, &[]).unwrap();
+        drop(successor);
+        let heard = coreloop::run(async move {
+            (predecessor.hear_ready().await.unwrap(), predecessor.hear_ready().await.unwrap())
+        });
+        assert_eq!(heard.unwrap(), (true, false));
     }
 
     #[test]

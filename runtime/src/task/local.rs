@@ -94,9 +94,14 @@ thread_local! {
 }
 
 /// Puts a chain in the current one's place until it goes; none where the thread is ending.
-struct Within(Chain);
+pub(super) struct Within(Chain);
 
 impl Within {
+    /// Outside of every scope, whoever runs.
+    pub(super) fn nothing() -> Self {
+        Self::new(None)
+    }
+
     fn new(chain: Chain) -> Self {
         Self(swap(chain))
     }

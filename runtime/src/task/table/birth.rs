@@ -14,6 +14,7 @@ use crate::metrics::Kind;
 use crate::task::cell::{AnyValue, Birth, Header, Judge, TaskCell};
 use crate::task::current;
 use crate::task::join::JoinHandle;
+use crate::task::local::Within;
 use crate::task::waker::Word;
 
 /// Tasks that are polled within each other's making, at most: a chain of them is as deep as the stack is.
@@ -103,6 +104,8 @@ impl Tasks {
     /// `task` is a `TaskCell<F>`, live until this returns; it has not been polled, and is in no queue.
     #[inline]
     unsafe fn poll_newborn<F: Future + 'static>(&self, task: NonNull<Header>) {
+        // As in a turn of its own: what is set around the call is the caller's.
+        let _locals = Within::nothing();
         let _outer = Outer {
             tasks: self,
             running: self.running.get(),
