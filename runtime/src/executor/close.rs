@@ -54,6 +54,7 @@ impl Core {
         }
         let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
         context::enter(self, || {
+            self.tasks.poll_no_newborn();
             for job in self.jobs.close() {
                 contained(|| drop(job));
             }

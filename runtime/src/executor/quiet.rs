@@ -10,9 +10,9 @@ use super::tick::{POLLS_PER_LOOK, Root, Wait};
 use crate::metrics::Kind;
 use crate::task::table::{Begun, Next};
 
-/// Polls of quiet turns between the first two looks at completions, mail and timers, unless a turn has more.
-/// A look costs as much as a poll, and a reading of the clock while any timer is set: each that finds nothing
-/// makes the way to the next one twice as long, until a whole turn is taken.
+/// Polls of quiet turns between the first two looks at completions, mail and timers, unless a turn has
+/// more. A look costs as much as a poll, and a reading of the clock while any timer is set. Where none is,
+/// each that finds nothing makes the way to the next one twice as long, until a whole turn is taken.
 const POLLS_TO_FIRST_LOOK: usize = 4;
 
 /// Quiet turns that follow each other.
@@ -83,7 +83,10 @@ impl Core {
             // What was submitted before these turns and is not here has to be waited for.
             self.driver.pool().ways().moves_on();
             quiet.blind = quiet.stretch;
-            quiet.stretch *= 2;
+            // With a timer set the time until it is looked at counts, however long the polls are.
+            if self.timers.len() == 0 {
+                quiet.stretch *= 2;
+            }
         }
         let Begun { first, left, gave_way } =
             self.tasks.next_turn(std::mem::take(&mut quiet.gave_way), quiet.polls)?;

@@ -65,7 +65,7 @@ impl Tasks {
     }
 
     /// From here on each task's first poll is the loop's.
-    pub(super) fn poll_no_newborn(&self) {
+    pub(crate) fn poll_no_newborn(&self) {
         self.depth.set(NO_MORE);
     }
 

@@ -17,7 +17,6 @@ impl Tasks {
     /// Ends every task: futures are dropped, handles say cancelled. Tasks that destructors spawn end too,
     /// one after the other and not within each other.
     pub(crate) fn cancel_all(&self) {
-        self.poll_no_newborn();
         let slots = {
             let mut inner = self.inner.borrow_mut();
             inner.merge();
