@@ -5,6 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 
 use coreloop::task::{JoinHandle, current_id, inherit};
@@ -205,6 +207,31 @@ fn eager_tasks_within_a_cancel_pass_it_on_to_nobody() {
     .unwrap();
 }
 
+#[test]
+fn eager_tasks_of_a_destructor_leave_the_cancel_under_way() {
+    struct Eager;
+    impl Drop for Eager {
+        fn drop(&mut self) {
+            drop(spawn_eager(async {}));
+        }
+    }
+    run(async {
+        let dropped = Rc::new(Cell::new(0));
+        let mut awaited = waits_for_ever(&dropped);
+        let awaiter = spawn(async move {
+            // Dropped in this order: an eager task is made first, the awaited handle goes behind it.
+            let mut both = (Eager, Box::pin(poll_fn(move |cx| Pin::new(&mut awaited).poll(cx))));
+            drop(poll_fn(|cx| both.1.as_mut().poll(cx)).await);
+        });
+        turns(3).await;
+        awaiter.cancel();
+        assert!(awaiter.await.unwrap_err().is_cancelled());
+        turns(4).await;
+        assert_eq!(dropped.get(), 1, "what was awaited is cancelled, too");
+    })
+    .unwrap();
+}
+
 /// Makes a task that makes a task … and says how many were polled in the call.
 fn nested(left: u32, polled: Rc<Cell<u32>>) -> Pin<Box<dyn Future<Output = u32>>> {
     Box::pin(async move {
@@ -280,6 +307,23 @@ fn eager_tasks_of_a_closing_loop_are_not_polled() {
     }));
     drop(event_loop);
     assert_eq!(ran.get(), 0);
+}
+
+#[test]
+fn eager_tasks_of_a_closure_that_a_close_drops_are_not_polled() {
+    struct Late(Arc<AtomicU32>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let polls = self.0.clone();
+            drop(spawn_eager(async move { polls.fetch_add(1, Ordering::Relaxed) }));
+        }
+    }
+    let polls = Arc::new(AtomicU32::new(0));
+    let event_loop = EventLoop::new().unwrap();
+    let late = Late(polls.clone());
+    event_loop.handle().call_soon_threadsafe(0, move || drop(late)).unwrap();
+    drop(event_loop);
+    assert_eq!(polls.load(Ordering::Relaxed), 0);
 }
 
 #[test]

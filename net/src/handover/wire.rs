@@ -306,6 +306,14 @@ mod tests {
         (of(a), of(b))
     }
 
+    /// A predecessor whose successor was ready, and has gone with `late` unread.
+    fn left_by_who_was_ready() -> Talk {
+        let (predecessor, successor) = pair();
+        successor.say_ready().unwrap();
+        fds::send(&predecessor.socket, LATE, &[]).unwrap();
+        predecessor
+    }
+
     fn gives_up(predecessor: Talk) -> bool {
         coreloop::run(async move { predecessor.give_up().await }).unwrap()
     }
@@ -326,19 +334,13 @@ mod tests {
 
     #[test]
     fn whoever_was_ready_and_let_go_of_the_conversation_has_taken_over_all_the_same() {
-        let (predecessor, successor) = pair();
-        successor.say_ready().unwrap();
-        fds::send(&predecessor.socket, LATE, &[]).unwrap();
-        drop(successor);
+        let predecessor = left_by_who_was_ready();
         assert!(coreloop::run(async move { predecessor.hear_last().await }).unwrap());
     }
 
     #[test]
     fn who_has_gone_with_something_unread_is_heard_to_the_end() {
-        let (predecessor, successor) = pair();
-        successor.say_ready().unwrap();
-        fds::send(&predecessor.socket, LATE, &[]).unwrap();
-        drop(successor);
+        let predecessor = left_by_who_was_ready();
         let heard = coreloop::run(async move {
             (predecessor.hear_ready().await.unwrap(), predecessor.hear_ready().await.unwrap())
         });

@@ -158,7 +158,7 @@ pub(crate) trait Kernel {
 
     /// A second descriptor of a file, close-on-exec.
     fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        local::duplicate(fd)
+        fd.try_clone_to_owned()
     }
 
     /// A Unix socket of whole messages, close-on-exec and non-blocking, connected to who listens at `path`.

@@ -1,12 +1,12 @@
 //! Conversations between processes of one machine.
 //!
-//! Owns the making of Unix sockets that keep messages whole (SOCK_SEQPACKET, `unix(7)`): connected to a path,
-//! listening at one, accepted; and the second descriptor of a file. All are close-on-exec, and no socket of
-//! these waits in a call. What is said over them lies in `descriptors`.
+//! Owns the making of Unix sockets that keep messages whole (SOCK_SEQPACKET, `unix(7)`): connected to a
+//! path, listening at one, accepted. All are close-on-exec, and none of these waits in a call. What is said
+//! over them lies in `descriptors`.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -43,17 +43,6 @@ pub(crate) fn unlink(path: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
     fs::remove_file(path)
-}
-
-/// A second descriptor of the same file.
-pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // SAFETY: plain integers; the descriptor is borrowed, so it is open.
-    let fd = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call returned a fresh descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn new_socket() -> io::Result<Socket> {

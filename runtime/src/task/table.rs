@@ -244,15 +244,27 @@ impl Tasks {
         if header.has(DONE | CANCEL) {
             return self.run_marked(&picked);
         }
-        self.running.set(header.word);
-        header.last_poll.set(self.begin_poll());
         header.note.set(Note::Nothing);
-        // Released: a signal handler that finds it finds the header, too.
-        self.polling.store(picked.task.as_ptr(), Ordering::Release);
+        // SAFETY: as above.
+        unsafe { self.polls(picked.task, self.begin_poll()) };
         // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
         // called by the loop alone, which does not run while a poll does.
         unsafe { cell::poll(picked.task, self) };
         self.running.set(self.root);
+    }
+
+    /// A poll of this task begins, of this number.
+    ///
+    /// # Safety
+    /// It is live.
+    #[inline]
+    unsafe fn polls(&self, task: NonNull<Header>, number: u64) {
+        // SAFETY: as the caller promised.
+        let header = unsafe { task.as_ref() };
+        self.running.set(header.word);
+        header.last_poll.set(number);
+        // Released: a signal handler that finds it finds the header, too.
+        self.polling.store(task.as_ptr(), Ordering::Release);
     }
 
     /// The turn of a task that has ended, or is to end.

@@ -114,14 +114,10 @@ impl Tasks {
             poll: current::poll_number(),
         };
         self.depth.set(self.depth.get() + 1);
-        // SAFETY: live, as the caller promised.
-        let header = unsafe { task.as_ref() };
-        self.running.set(header.word);
         // No poll of the loop: who watches for stalls takes it for a part of the one around it.
         self.metrics.count(Kind::EagerPolls);
-        header.last_poll.set(current::next_poll());
-        // Released: a signal handler that finds it finds the header, too.
-        self.polling.store(task.as_ptr(), Ordering::Release);
+        // SAFETY: live, as the caller promised.
+        unsafe { self.polls(task, current::next_poll()) };
         // SAFETY: live, not done, of the loop that runs on this thread, and not being polled: it was made
         // just now.
         let polled = catch_unwind(AssertUnwindSafe(|| unsafe {

@@ -8,6 +8,7 @@ mod channel;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use coreloop::task::JoinHandle;
 use coreloop::{EventLoop, Settings, Spin, spawn, spawn_eager, yield_now};
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use peers_common::work::{self, Local};
@@ -90,20 +91,18 @@ fn spawn_batch(work: &Work) -> Result<Figures, Failure> {
 }
 
 fn spawn_each(work: &Work) -> Result<Figures, Failure> {
-    run(
-        work,
-        work::spawn_each(work.count, |number| {
-            let handle = spawn(async move { number });
-            async { handle.await.expect("no task panics") }
-        }),
-    )
+    each(work, |number| spawn(async move { number }))
 }
 
 fn spawn_eager_each(work: &Work) -> Result<Figures, Failure> {
+    each(work, |number| spawn_eager(async move { number }))
+}
+
+fn each(work: &Work, spawn: impl Fn(u64) -> JoinHandle<u64>) -> Result<Figures, Failure> {
     run(
         work,
         work::spawn_each(work.count, |number| {
-            let handle = spawn_eager(async move { number });
+            let handle = spawn(number);
             async { handle.await.expect("no task panics") }
         }),
     )
