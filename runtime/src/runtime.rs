@@ -416,6 +416,10 @@ impl Seat {
                 "coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned"
             ));
         }
+        let beside = placement::beside(&all_cpus, &all_pinned);
+        let room = pin && !beside.contains(&cpu);
+        let settings =
+            if room { settings.submitting_on(beside[index % beside.len()]) } else { settings };
         let mut event_loop = match EventLoop::with_spin_as_given(settings) {
             Ok(event_loop) => event_loop,
             Err(source) => {
@@ -424,7 +428,6 @@ impl Seat {
             }
         };
         if pin {
-            let beside = placement::beside(&all_cpus, &all_pinned);
             // Without it they are a nuisance to the loops at worst.
             let _ = event_loop.core().driver.workers_on(&beside);
             event_loop.core().blocking.run_on(beside);

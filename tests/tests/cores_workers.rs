@@ -24,6 +24,13 @@ fn status(thread: &str, field: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
+/// The CPUs that one of this process's threads may run on, if that lives.
+fn list(thread: &str) -> Option<Vec<usize>> {
+    let text = status(thread, "Cpus_allowed_list")?;
+    let Ok(Cores::These(cpus)) = text.parse() else { panic!("a list of CPUs: {text}") };
+    Some(cpus)
+}
+
 /// The calling thread's number.
 fn number() -> String {
     let path = fs::read_link("/proc/thread-self").expect("/proc is mounted");
@@ -45,11 +52,10 @@ async fn worker_of(owner: &str) -> Vec<usize> {
         let file = File::open("/proc/self/status").unwrap();
         submit(Read::new(file, Vec::with_capacity(64))).await.unwrap();
         let workers = named(&format!("iou-wrk-{owner}"));
-        let lists: Vec<_> = workers.iter().filter_map(|t| status(t, "Cpus_allowed_list")).collect();
-        let Some(first) = lists.first() else { continue };
-        assert!(lists.iter().all(|list| list == first), "each where the others may: {lists:?}");
-        let Ok(Cores::These(cpus)) = first.parse() else { panic!("a list of CPUs: {first}") };
-        return cpus;
+        let lists: Vec<_> = workers.iter().filter_map(|worker| list(worker)).collect();
+        let Some(cpus) = lists.first() else { continue };
+        assert!(lists.iter().all(|list| list == cpus), "each where the others may: {lists:?}");
+        return cpus.clone();
     }
     panic!("a read of a file in /proc was carried out without a worker");
 }
@@ -122,7 +128,8 @@ fn cores_workers_run_anywhere_where_there_is_no_room() {
     assert_eq!(beside(on(&cpus[..1]).unpinned()), [both(&cpus)]);
 }
 
-/// A ring whose submissions a thread of the kernel's takes has that thread's workers.
+/// A ring whose submissions a thread of the kernel's takes has that thread's workers. It would stay on the core's
+/// own CPU, where both would wait for each other, if it were not sent elsewhere.
 #[test]
 fn cores_workers_of_a_submitting_thread_keep_off_too() {
     let name = "cores_workers_of_a_submitting_thread_keep_off_too";
@@ -141,8 +148,10 @@ fn cores_workers_of_a_submitting_thread_keep_off_too() {
             submit(Nop).await.unwrap();
             let submitting = named("iou-sqp-");
             assert_eq!(submitting.len(), 1, "one thread submits");
-            worker_of(&submitting[0]).await
+            (list(&submitting[0]).unwrap(), worker_of(&submitting[0]).await)
         });
-        assert_eq!(seen.unwrap(), [free]);
+        let [(submits, worker)] = &seen.unwrap()[..] else { unreachable!("one core") };
+        assert_eq!(submits[..], free[..1], "the thread that submits");
+        assert_eq!(*worker, free, "a worker");
     });
 }

@@ -135,7 +135,8 @@ settings! {
     sqpoll(): Option<Duration> = None,
         in None => Some(Duration::from_secs(60)),
         who "those with CPUs to spare", shows "`enters`, latency";
-    /// The CPU that the kernel's submitting thread is to run on. Without `sqpoll` it does nothing.
+    /// The CPU that the kernel's submitting thread is to run on. Without `sqpoll` it does nothing. Unless it
+    /// is named here, that of a pinned core has a CPU that no core is pinned to, where there is one.
     sqpoll_cpu(): Option<u32> = None, in None => Some(8191),
         who "whoever sets `sqpoll`", shows "`taskset -p` of the thread `iou-sqp-…`";
     /// When the kernel does what completes an op: as late as it can (`auto`), when the loop enters it
@@ -332,6 +333,16 @@ impl Settings {
 
     pub(crate) fn spin_setting(&self) -> Spin {
         self.values.spin
+    }
+
+    /// Sends a thread of the kernel's that submits to this CPU, unless the user named one. Left to itself it
+    /// stays where the core's thread is pinned (Linux 6.2 and later), and the two keep each other waiting.
+    pub(crate) fn submitting_on(mut self, cpu: usize) -> Self {
+        if self.values.sqpoll.is_some() {
+            let named = self.values.sqpoll_cpu;
+            self.values.sqpoll_cpu = named.or(u32::try_from(cpu).ok());
+        }
+        self
     }
 
     /// The settings as a core takes them, if each is in its range.
