@@ -5,7 +5,7 @@ use std::env;
 use coreloop_tests::model::{self, Counts};
 
 /// Programs of each of the two tests that run beside each other.
-const PROGRAMS: u64 = 2_000;
+const PROGRAMS: u64 = 3_000;
 
 /// Each of these is begun, comes to its end, and is cancelled while it waits, at least so often in that many.
 const BEGUN_MIN: u64 = 30;
@@ -73,7 +73,7 @@ const AWAITED: [&str; 55] = [
 /// What never waits is done at least so often.
 const DONE_MIN: u64 = 10;
 
-const DONE: [&str; 45] = [
+const DONE: [&str; 47] = [
     "a panic",
     "an error",
     "awaitable.cancel",
@@ -118,6 +118,8 @@ const DONE: [&str; 45] = [
     "semaphore.add_permits",
     "semaphore.try_acquire_many",
     "spawn",
+    "spawn_eager",
+    "spawn_eager in a destructor",
     "watch.send",
 ];
 

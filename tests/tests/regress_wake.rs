@@ -234,3 +234,23 @@ fn wake_of_an_op_that_found_no_room_is_not_lost_by_failed_enters() {
         ended.unwrap();
     });
 }
+
+/// A loop took the lowest free id, and so that of the one that had just ended: whoever still held a waker of
+/// that one woke a task of this one in vain, and before its time. Of two simulations side by side it changed
+/// the course of the other.
+#[test]
+fn wake_of_a_loop_that_has_ended_is_not_one_of_the_next_loop() {
+    for _ in 0..20 {
+        let (ended, stale, _) = with_a_waiting_task(Settings::default());
+        drop(ended);
+        let (mut event_loop, waker, polls) = with_a_waiting_task(Settings::default());
+        let polls_of = |event_loop: &mut EventLoop, waker: &Waker| {
+            let before = polls.load(Ordering::SeqCst);
+            thread::scope(|scope| scope.spawn(|| waker.wake_by_ref()).join()).unwrap();
+            while event_loop.turn(Some(Duration::ZERO)).ready {}
+            polls.load(Ordering::SeqCst) - before
+        };
+        assert_eq!(polls_of(&mut event_loop, &stale), 0, "nobody was meant");
+        assert_eq!(polls_of(&mut event_loop, &waker), 1);
+    }
+}

@@ -24,6 +24,12 @@ use crate::sys::shared::{
 /// Loops that may live in one process at a time.
 pub(crate) const CORES_MAX: usize = if cfg!(loom) { 2 } else { 1024 };
 
+/// Ids that loops have in turn. The others are taken when all of these are.
+const IN_TURN: usize = if cfg!(loom) { CORES_MAX } else { 64 };
+
+/// Leases so far, modulo 2^32, of which the number of ids that take turns is a divisor.
+static TAKEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
 /// Null until it was leased once, and never freed then.
 type Cells = [AtomicPtr<CoreCell>; CORES_MAX];
 
@@ -178,15 +184,23 @@ fn made(place: &AtomicPtr<CoreCell>) -> &'static CoreCell {
 }
 
 impl Lease {
-    /// Takes the lowest free core id; none if all are in use.
+    /// Takes a free core id; none if all are in use. The first few are taken in turn: who still has a waker
+    /// of a loop that has ended would else wake, in vain, a task of the very next one.
     pub(crate) fn take() -> Option<Self> {
-        for (id, place) in CELLS.iter().enumerate() {
-            let cell = made(place);
-            if !cell.leased.swap(true, Ordering::Acquire) {
-                return Some(Self { id: id as u32, cell });
-            }
+        let first = match cfg!(loom) {
+            true => 0,
+            false => TAKEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as usize,
+        };
+        let in_turn = (0..IN_TURN).map(|n| first.wrapping_add(n) % IN_TURN);
+        in_turn.chain(IN_TURN..CORES_MAX).find_map(Self::take_this)
+    }
+
+    fn take_this(id: usize) -> Option<Self> {
+        let cell = made(&CELLS[id]);
+        if cell.leased.swap(true, Ordering::Acquire) {
+            return None;
         }
-        None
+        Some(Self { id: id as u32, cell })
     }
 
     /// Where this lease's task generations begin.

@@ -210,7 +210,13 @@ impl Generator {
     fn spawn(&mut self, place: &mut Place) -> Step {
         self.budget = self.budget.saturating_sub(1);
         let body = self.task(place);
-        if place.in_group && self.chance(70) { Step::Child(body) } else { Step::Spawn(body) }
+        if place.in_group && self.chance(70) {
+            Step::Child(body)
+        } else if self.chance(25) {
+            Step::SpawnEager(body)
+        } else {
+            Step::Spawn(body)
+        }
     }
 
     fn step(&mut self, place: &mut Place) -> Step {
@@ -233,8 +239,9 @@ impl Generator {
             }
             n if n < acts && self.chance(12) => {
                 let id = self.id();
-                let deferred = match self.below(4) {
+                let deferred = match self.below(5) {
                     0 => Deferred::Spawn(self.body(id, &mut place.fresh(), 2)),
+                    4 => Deferred::SpawnEager(self.body(id, &mut place.fresh(), 2)),
                     1 => Deferred::Cancel(self.tasks[self.ids as usize % self.tasks.len()]),
                     _ => Deferred::Do(self.act()),
                 };

@@ -27,6 +27,10 @@ fn body(f: &mut fmt::Formatter<'_>, of: &Body, depth: usize) -> fmt::Result {
                 writeln!(f, "spawn task {}", task.id)?;
                 body(f, task, depth + 1)?;
             }
+            Step::SpawnEager(task) => {
+                writeln!(f, "spawn task {}, polled at once", task.id)?;
+                body(f, task, depth + 1)?;
+            }
             Step::Child(task) => {
                 writeln!(f, "spawn child {}", task.id)?;
                 body(f, task, depth + 1)?;
@@ -37,6 +41,10 @@ fn body(f: &mut fmt::Formatter<'_>, of: &Body, depth: usize) -> fmt::Result {
             Step::Do(id, act) => writeln!(f, "{id}: {act:?}")?,
             Step::Defer(id, Deferred::Spawn(task)) => {
                 writeln!(f, "{id}: in the destructor: spawn task {}", task.id)?;
+                body(f, task, depth + 1)?;
+            }
+            Step::Defer(id, Deferred::SpawnEager(task)) => {
+                writeln!(f, "{id}: in the destructor: spawn task {}, polled at once", task.id)?;
                 body(f, task, depth + 1)?;
             }
             Step::Defer(id, deferred) => writeln!(f, "{id}: in the destructor: {deferred:?}")?,

@@ -46,6 +46,8 @@ pub struct Body {
 pub enum Step {
     /// Starts a task, whose handle the body holds.
     Spawn(Rc<Body>),
+    /// The same, and polls it at once.
+    SpawnEager(Rc<Body>),
     /// Starts a child of the innermost group, or of that which the task was spawned in.
     Child(Rc<Body>),
     /// Cancels a task by its handle.
@@ -73,6 +75,8 @@ pub enum Deferred {
     Cancel(Id),
     /// Starts a task, whose handle it drops.
     Spawn(Rc<Body>),
+    /// The same, and polls it at once.
+    SpawnEager(Rc<Body>),
 }
 
 /// How a body ends itself.

@@ -68,18 +68,27 @@ fn edit_body(body: &Body, at: &mut usize) -> Option<Body> {
             return replaced(Vec::new());
         }
         let edited = match step {
-            Step::Spawn(task) | Step::Child(task) => {
-                if matches!(step, Step::Child(_)) && is_it(at) {
+            Step::Spawn(task) | Step::SpawnEager(task) | Step::Child(task) => {
+                if !matches!(step, Step::Spawn(_)) && is_it(at) {
                     return replaced(vec![Step::Spawn(task.clone())]);
                 }
                 let edited = edit_body(task, at).map(Rc::new);
                 edited.map(|task| match step {
                     Step::Spawn(_) => Step::Spawn(task),
+                    Step::SpawnEager(_) => Step::SpawnEager(task),
                     _ => Step::Child(task),
                 })
             }
             Step::Defer(id, Deferred::Spawn(task)) => {
                 edit_body(task, at).map(|task| Step::Defer(*id, Deferred::Spawn(Rc::new(task))))
+            }
+            Step::Defer(id, Deferred::SpawnEager(task)) => {
+                let lazy = Step::Defer(*id, Deferred::Spawn(task.clone()));
+                if is_it(at) {
+                    return replaced(vec![lazy]);
+                }
+                let eager = |task| Step::Defer(*id, Deferred::SpawnEager(Rc::new(task)));
+                edit_body(task, at).map(eager)
             }
             Step::Await(id, expr) => {
                 // The steps of a body in the place of what held it.
@@ -202,7 +211,9 @@ mod tests {
     fn any_step(body: &Body, is_it: &dyn Fn(&Step) -> bool) -> bool {
         body.steps.iter().any(|step| {
             let inner = match step {
-                Step::Spawn(task) | Step::Child(task) => any_step(task, is_it),
+                Step::Spawn(task) | Step::SpawnEager(task) | Step::Child(task) => {
+                    any_step(task, is_it)
+                }
                 Step::Await(_, expr) => any_in(expr, is_it),
                 _ => false,
             };

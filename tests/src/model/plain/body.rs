@@ -250,7 +250,7 @@ impl Plain {
                 if !over {
                     return Ok(None);
                 }
-                let mark = if *cancels { self.polls } else { 0 };
+                let mark = if *cancels { self.polling } else { 0 };
                 self.dropped(inner, mark);
                 Ok(Some(Out::Elapsed))
             }
@@ -261,11 +261,11 @@ impl Plain {
                     return Ok(Some(Out::First(Box::new(out))));
                 }
                 if let Some(out) = self.poll(me, b)? {
-                    let mark = self.polls;
+                    let mark = self.polling;
                     self.dropped(a, mark);
                     return Ok(Some(Out::Second(Box::new(out))));
                 }
-                *both = self.polls;
+                *both = self.polling;
                 Ok(None)
             }
             Kind::Block(frame) => match self.run_frame(frame) {
@@ -330,7 +330,7 @@ impl Plain {
                 Ok(Some(Out::Unit))
             }
             Kind::Future(at, place, polled_in, shielded) => {
-                let number = self.polls;
+                let number = self.polling;
                 let future = &mut self.shared.futures[*at];
                 if let Some(end) = &future.end {
                     return Ok(Some(end.clone()));
@@ -423,6 +423,13 @@ impl Plain {
                 Step::Spawn(child) => {
                     self.count("spawn", "done");
                     self.spawn(child.id, frame.task, Expr::Block(child.clone()), frame.group, None);
+                    frame.owned.push(child.id);
+                }
+                Step::SpawnEager(child) => {
+                    self.count("spawn_eager", "done");
+                    self.spawn_eager(child, frame.task, frame.group);
+                    // Nobody has the handle before.
+                    self.task(child.id).handle.held = true;
                     frame.owned.push(child.id);
                 }
                 Step::Child(child) => {

@@ -28,6 +28,11 @@ impl Plain {
                 self.task(body.id).handle.held = false;
                 self.drop_handle(body.id);
             }
+            Deferred::SpawnEager(body) => {
+                self.count("spawn_eager in a destructor", "done");
+                self.spawn_eager(&body, frame.task, frame.group);
+                self.drop_handle(body.id);
+            }
         }
     }
 

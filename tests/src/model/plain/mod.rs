@@ -6,6 +6,7 @@
 //! runs, step by step, in `body`, with `acts`, `waits` and `leave`. The rules:
 //! - who is woken, spawned or cancelled goes to the end of the run queue, once; a turn runs what was in the
 //!   queue when it began, after the timers that are due, those of one deadline in the order of their making;
+//! - a task that is polled as it is spawned goes nowhere: the poll around it goes on when it waits or ends;
 //! - who gives way goes to the front of the queue when the next turn is over, or at once if nobody is in it;
 //! - the main future, which awaits the first task, has its place in the queue; its end is the program's;
 //! - time moves when nothing is ready, to the next deadline;
@@ -26,11 +27,12 @@ mod waits;
 pub(super) use self::shared::priority;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use self::body::Node;
 use self::sets::Group;
 use self::shared::Shared;
-use super::program::{Event, Expr, Id, Out, Program};
+use super::program::{Body, Event, Expr, Id, Out, Program};
 
 /// What is predicted, and how often each thing happened on the way.
 #[derive(Debug)]
@@ -50,7 +52,8 @@ pub const LIMIT_MS: u64 = 10_000;
 pub fn predict(program: &Program) -> Predicted {
     let mut plain = Plain {
         now: 0,
-        polls: 0,
+        numbers: 0,
+        polling: 0,
         mark: 0,
         keys: 0,
         ready: VecDeque::new(),
@@ -91,7 +94,9 @@ type Polled = Result<Option<Out>, Panic>;
 struct Plain {
     now: u64,
     /// Polls so far, and ends of tasks, which are numbered with them.
-    polls: u64,
+    numbers: u64,
+    /// The poll that is under way, or was the last.
+    polling: u64,
     /// The poll whose awaits a cancel that is under way passes on to; 0 for none.
     mark: u64,
     keys: u64,
@@ -178,8 +183,12 @@ impl Plain {
             let mark = self.task(id).last_poll;
             return self.end(id, Out::Cancelled, mark);
         }
-        self.polls += 1;
-        let number = self.polls;
+        self.poll_task(id);
+    }
+
+    fn poll_task(&mut self, id: Id) {
+        let number = self.number();
+        self.polling = number;
         self.task(id).last_poll = number;
         let mut future = self.task(id).future.take().expect("a task that runs has a future");
         let polled = self.poll(id, &mut future);
@@ -191,7 +200,12 @@ impl Plain {
                 true => self.end(id, out, number),
                 false => self.end(id, out, 0),
             },
-            Err(Panic) => self.end(id, Out::Panicked, 0),
+            // A child's panic is told to its group, like an error.
+            Err(Panic) => {
+                let task = self.task(id);
+                let mark = if task.child.is_some() && task.cancel { number } else { 0 };
+                self.end(id, Out::Panicked, mark);
+            }
         }
     }
 
@@ -207,8 +221,7 @@ impl Plain {
             None => out,
         };
         let out = if mark == 0 { out } else { Out::Cancelled };
-        self.polls += 1;
-        let number = self.polls;
+        let number = self.number();
         let task = self.task(id);
         task.end = Some((number, out));
         if let Some(joiner) = task.joiner.take().filter(|_| task.handle.exists) {
@@ -234,6 +247,18 @@ impl Plain {
         group: Option<Id>,
         child: Option<(Id, usize, u32)>,
     ) {
+        self.make(id, owner, expr, group, child);
+        self.wake(id);
+    }
+
+    fn make(
+        &mut self,
+        id: Id,
+        owner: Id,
+        expr: Expr,
+        group: Option<Id>,
+        child: Option<(Id, usize, u32)>,
+    ) {
         let task = Task {
             future: Some(Node::new(id, group, expr)),
             scheduled: false,
@@ -245,7 +270,21 @@ impl Plain {
             child,
         };
         self.tasks.insert(id, task);
-        self.wake(id);
+    }
+
+    /// Makes a task and polls it: with nothing of the poll or the cancel around it, which goes on afterwards.
+    fn spawn_eager(&mut self, body: &Rc<Body>, owner: Id, group: Option<Id>) {
+        self.make(body.id, owner, Expr::Block(body.clone()), group, None);
+        self.task(body.id).handle.held = false;
+        let around = (std::mem::take(&mut self.mark), self.polling);
+        self.poll_task(body.id);
+        (self.mark, self.polling) = around;
+    }
+
+    /// What tells polls and ends apart.
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     fn cancel(&mut self, id: Id) -> bool {

@@ -107,7 +107,7 @@ impl Plain {
 
     /// Awaits a handle: its result, which is thereby taken.
     fn poll_handle(&mut self, me: Id, task: Id) -> Option<Out> {
-        let number = self.polls;
+        let number = self.polling;
         let task = self.task(task);
         if let Some((_, out)) = &task.end {
             return Some(task.seen_by_handle(out.clone()));
@@ -199,6 +199,12 @@ impl Plain {
         self.task(task).handle.held = true;
     }
 
+    /// Puts the handle of a task back that a set watched; nothing of the set stays with it.
+    fn watched(&mut self, task: Id) {
+        self.task(task).joiner = None;
+        self.put_back(task);
+    }
+
     pub(super) fn look_at_set(&mut self, me: Id, set: &mut Set) -> Polled {
         match set {
             Set::Join(task, how) => {
@@ -232,7 +238,7 @@ impl Plain {
                 Ok(None)
             }
             Set::Gather(inputs, polled_in) => {
-                *polled_in = self.polls;
+                *polled_in = self.polling;
                 for (task, out) in inputs.iter_mut().filter(|input| input.1.is_none()) {
                     *out = self.poll_handle(me, *task);
                     if out.is_none() {
@@ -244,7 +250,7 @@ impl Plain {
                 Ok(Some(Out::List(outs.collect())))
             }
             Set::TryGather(inputs, polled_in) => {
-                *polled_in = self.polls;
+                *polled_in = self.polling;
                 let mut all = true;
                 for at in 0..inputs.len() {
                     if inputs[at].1.is_some() {
@@ -296,7 +302,7 @@ impl Plain {
                 }
                 let at = 0..tasks.len() as u32;
                 let sets = at.partition(|at| self.task(tasks[*at as usize]).is_done());
-                tasks.iter().for_each(|task| self.put_back(*task));
+                tasks.iter().for_each(|task| self.watched(*task));
                 Ok(Some(Out::Sets(sets.0, sets.1)))
             }
         }
@@ -326,9 +332,10 @@ impl Plain {
             } else {
                 let tasks: Vec<_> = ended.tasks.iter().flatten().copied().collect();
                 tasks.into_iter().for_each(|task| self.watch(me, task));
-                ended.over |= ended.limit.as_mut().is_some_and(|l| self.poll_late_limit(me, l));
+                let over = |l| self.poll_late_limit(me, l);
+                ended.over = ended.over || ended.limit.as_mut().is_some_and(over);
                 if !ended.over {
-                    ended.polled_in = self.polls;
+                    ended.polled_in = self.polling;
                     return Ok(None);
                 }
                 let at = ended.tasks.iter().position(Option::is_some).expect("some are left");
@@ -366,7 +373,7 @@ impl Plain {
                 }
             }
             Set::Wait(tasks, _, limit, _) => {
-                tasks.into_iter().for_each(|task| self.put_back(task));
+                tasks.into_iter().for_each(|task| self.watched(task));
                 if let Some(limit) = &limit {
                     self.drop_sleep(limit);
                 }
@@ -462,7 +469,7 @@ impl Plain {
 
     pub(super) fn look_at_group(&mut self, me: Id, id: Id, stage: &mut Stage) -> Polled {
         if let Stage::Body(body, before) = stage {
-            let number = self.polls;
+            let number = self.polling;
             let value = if !self.group(id).failures.is_empty() {
                 let mark = *before;
                 self.dropped(body, mark);

@@ -110,6 +110,11 @@ impl Env {
         coreloop::spawn(body(env, part.clone()))
     }
 
+    fn spawn_eager(&self, part: &Rc<Body>) -> JoinHandle<Result<u32, u32>> {
+        let env = Env { task: part.id, ..self.clone() };
+        coreloop::spawn_eager(body(env, part.clone()))
+    }
+
     fn cancel(&self, id: Id, task: Id) {
         let cancelled = self.world.slot(task).map(|slot| match &*slot.handle.borrow() {
             Some(Kept::Task(handle)) => handle.cancel(),
@@ -151,6 +156,7 @@ impl Drop for Frame {
                 Deferred::Do(act) => self.env.world.note(id, acts::act(&self.env, id, act)),
                 Deferred::Cancel(task) => self.env.cancel(id, task),
                 Deferred::Spawn(part) => drop(self.env.spawn(&part)),
+                Deferred::SpawnEager(part) => drop(self.env.spawn_eager(&part)),
             }
         }
         for id in &self.owned {
@@ -182,6 +188,11 @@ impl Frame {
         match step {
             Step::Spawn(child) => {
                 let handle = self.env.spawn(child);
+                world.keep(child.id, task, Kept::Task(handle));
+                self.owned.push(child.id);
+            }
+            Step::SpawnEager(child) => {
+                let handle = self.env.spawn_eager(child);
                 world.keep(child.id, task, Kept::Task(handle));
                 self.owned.push(child.id);
             }
