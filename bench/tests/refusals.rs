@@ -28,6 +28,30 @@ fn bad_flags_exit_with_2_and_say_what_would_be_right() {
 }
 
 #[test]
+fn settings_of_a_core_that_is_not_there_are_told_with_their_place() {
+    let file = std::env::temp_dir().join(format!("coreloop-core-5-{}.toml", std::process::id()));
+    std::fs::write(&file, "stats = 'off'\n[core.5]\nspin = 'off'\n").unwrap();
+    let path = file.to_str().unwrap();
+    let serve = ["serve", "echo", "--addr", "127.0.0.1:0", "--set", "cores=count:1"];
+    let config = format!("{path}:3");
+    for (more, place) in [
+        (&["--config", path][..], config.as_str()),
+        (&["--set", "core.5.spin=off"], "core.5.spin=off"),
+        (&["--print-config", "--set", "core.5.spin=off"], "core.5.spin=off"),
+    ] {
+        let ended = run(&[&serve[..], more].concat());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let told = format!("error: {place}: settings for core 5, but there are only 1");
+        assert!(ended.stderr.starts_with(&told), "{told}: {ended:?}");
+    }
+    let mut command = bench(&serve);
+    command.env("CORELOOP_CORE_5_SPIN", "off");
+    let ended = end(command);
+    assert!(ended.stderr.starts_with("error: CORELOOP_CORE_5_SPIN: settings for"), "{ended:?}");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn a_mask_shows_as_steps_down() {
     if !io_uring_works() {
         return;

@@ -4,7 +4,7 @@
 //! together. If one core can't start none runs; if one panics the others are stopped.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 use std::thread;
 
-use crate::config::{Resolved, Settings};
+use crate::config::{Origin, Resolved, Settings};
 use crate::driver::setup::StartError;
 use crate::event_loop::EventLoop;
 use crate::executor::close::ShutdownReport;
@@ -125,6 +125,8 @@ pub struct Builder {
     cores: Cores,
     settings: Settings,
     special: HashMap<usize, Settings>,
+    /// Where those were said, if not by `core`.
+    places: HashMap<usize, Origin>,
     shared_cpus: bool,
     on_stall: Option<Arc<OnStall>>,
     on_start: Option<OnStart>,
@@ -146,6 +148,7 @@ impl Builder {
     /// Settings of one core, by its number from 0, instead of the general ones.
     pub fn core(mut self, index: usize, settings: Settings) -> Self {
         self.special.insert(index, settings);
+        self.places.remove(&index);
         self
     }
 
@@ -154,6 +157,8 @@ impl Builder {
         self.cores = resolved.cores().clone();
         self.settings = resolved.settings().clone();
         self.special = resolved.special().map(|(core, s)| (core, s.clone())).collect();
+        let place = |(core, _)| Some((core, resolved.place_of(core)?.clone()));
+        self.places = resolved.special().filter_map(place).collect();
         self.shared_cpus = !resolved.pinned();
         self
     }
@@ -190,10 +195,13 @@ impl Builder {
         }
         let cpus = self.cores.resolve()?;
         self.settings.checked()?;
-        for (index, settings) in &self.special {
+        // In their order: the same error first each time.
+        for (index, settings) in self.special.iter().collect::<BTreeMap<_, _>>() {
             settings.checked()?;
             if *index >= cpus.len() {
-                return Err(BuildError::NoSuchCore { core: *index, cores: cpus.len() });
+                let place = self.places.get(index).map(Origin::to_string);
+                let place = place.unwrap_or_else(|| format!("Builder::core({index}, …)"));
+                return Err(BuildError::NoSuchCore { core: *index, cores: cpus.len(), place });
             }
         }
         Ok(Runtime {
@@ -223,12 +231,14 @@ pub enum BuildError {
     #[error(transparent)]
     Setting(#[from] StartError),
     /// Settings for a core that there is not.
-    #[error("settings for core {core}, but there are only {cores}, counted from 0")]
+    #[error("{place}: settings for core {core}, but there are only {cores}, counted from 0")]
     NoSuchCore {
         /// Its number.
         core: usize,
         /// How many there are.
         cores: usize,
+        /// Where they were said: a file with its line, a variable, a flag, or the call of the builder.
+        place: String,
     },
 }
 

@@ -265,7 +265,9 @@ impl Sources {
                 }
             }
         }
-        let mut layered = Layered { settings, origins };
+        let of_core = said.iter().filter(|s| core.is_some() && s.core == core);
+        let place = of_core.rev().max_by_key(|s| s.origin.rank()); // the first of equals
+        let mut layered = Layered { settings, origins, place: place.map(|s| s.origin.clone()) };
         for one in said.iter().filter(|s| s.core.is_none() || s.core == core) {
             layered.set(one)?;
         }
@@ -338,6 +340,8 @@ fn ops_addr(text: &str) -> Result<Option<SocketAddr>, String> {
 struct Layered {
     settings: Settings,
     origins: Vec<Origin>,
+    /// Where this core alone was spoken of, by the strongest source that did.
+    place: Option<Origin>,
 }
 
 impl Layered {
@@ -396,6 +400,21 @@ impl Resolved {
     /// Cores with settings of their own.
     pub fn special(&self) -> impl Iterator<Item = (usize, &Settings)> {
         self.special.iter().map(|(core, layered)| (*core, &layered.settings))
+    }
+
+    /// Where something was said of this core alone: the first place in the strongest source that did. None
+    /// for a core without settings of its own.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    ///
+    /// let resolved = Sources::new().toml("[core.1]\nspin = 'off'", "server.toml")?.resolve()?;
+    /// assert_eq!(resolved.place_of(1).unwrap().to_string(), "server.toml:2");
+    /// assert_eq!(resolved.place_of(0), None);
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
+    pub fn place_of(&self, core: usize) -> Option<&Origin> {
+        self.special.get(&core)?.place.as_ref()
     }
 
     /// Which CPUs to use.

@@ -161,7 +161,8 @@ fn a_runtime_takes_them() {
     let file = format!("cores = '{cpu}'\n[core.1]\nspin = 'off'");
     let resolved = Sources::new().toml(&file, "f").unwrap().resolve().unwrap();
     let refused = crate::Runtime::builder().configured(&resolved).build().unwrap_err();
-    assert_eq!(refused.to_string(), "settings for core 1, but there are only 1, counted from 0");
+    let why = "settings for core 1, but there are only 1, counted from 0";
+    assert_eq!(refused.to_string(), format!("f:3: {why}"));
     let file = format!("cores = '{cpu},{cpu}'\npin = false\n[core.1]\nring_entries = 64");
     let resolved = Sources::new().toml(&file, "f").unwrap().resolve().unwrap();
     let runtime = crate::Runtime::builder().configured(&resolved).build().unwrap();
@@ -169,6 +170,39 @@ fn a_runtime_takes_them() {
         crate::executor::context::with_core(|core| core.driver.report().sq_entries).unwrap()
     });
     assert_eq!(entries.unwrap(), [1024, 64]);
+}
+
+#[test]
+fn settings_of_a_core_that_is_not_there_are_refused_with_their_place() {
+    let cpu = crate::placement::allowed_cpus()[0];
+    let of = |builder: crate::runtime::Builder| {
+        let builder = builder.cores(crate::Cores::These(vec![cpu, cpu])).unpinned();
+        builder.build().unwrap_err().to_string()
+    };
+    let why = "settings for core 5, but there are only 2, counted from 0";
+    let told =
+        |sources: Sources| of(crate::Runtime::builder().configured(&sources.resolve().unwrap()));
+    let file = "stats = 'off'\n\n[core.5]\n# of its own\nspin = 'off'\nring_entries = 64";
+    let file = Sources::new().toml(file, "server.toml").unwrap();
+    assert_eq!(told(file.clone()), format!("server.toml:5: {why}"), "its first line");
+    // The stronger source is the place, whatever is said of all and of other cores there.
+    let env = [("CORELOOP_CORE_5_STATS", "off"), ("CORELOOP_CORE_0_SPIN", "off")];
+    let env = file.environment(env).unwrap();
+    assert_eq!(told(env.clone()), format!("CORELOOP_CORE_5_STATS: {why}"));
+    let flag = env.flag("core.5.spin=off").unwrap().flag("core.1.spin=off").unwrap();
+    assert_eq!(told(flag.clone()), format!("core.5.spin=off: {why}"));
+    let builder = || crate::Runtime::builder();
+    let own = Settings::default();
+    assert_eq!(of(builder().core(5, own.clone())), format!("Builder::core(5, …): {why}"));
+    // What the program says last is where it is.
+    let resolved = flag.resolve().unwrap();
+    let last = of(builder().configured(&resolved).core(5, own.clone()));
+    assert_eq!(last, format!("Builder::core(5, …): {why}"));
+    let last = of(builder().core(5, own).configured(&resolved));
+    assert_eq!(last, format!("core.5.spin=off: {why}"));
+    // Of several the first one.
+    let two = Sources::new().flag("core.7.spin=off").unwrap().flag("core.6.spin=off").unwrap();
+    assert!(told(two).starts_with("core.6.spin=off: settings for core 6"));
 }
 
 #[test]
