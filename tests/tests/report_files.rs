@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coreloop::report::HistogramFiles;
+use coreloop::report::{FilesError, HistogramFiles};
 use coreloop::time::sleep;
-use coreloop::{EventLoop, Settings, Snapshot, StatsLevel, spawn};
+use coreloop::{Cores, EventLoop, Runtime, Settings, Snapshot, StatsLevel, spawn};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -131,6 +131,37 @@ fn report_a_log_that_was_detached_ends_with_its_cores() {
         std::thread::sleep(MS);
     }
     assert!(read(&std::fs::read(&log).unwrap()).0["core0.timer_late"].len() == 1);
+}
+
+#[test]
+fn report_files_without_histograms_to_write_are_refused() {
+    let folder = Folder::new("nothing");
+    let log = folder.0.join("run.hlog");
+    std::fs::write(&log, "of an earlier run").unwrap();
+    for level in [StatsLevel::Off, StatsLevel::Counters] {
+        let event_loop = EventLoop::with(Settings::default().stats(level)).unwrap();
+        let refused = HistogramFiles::log_to(&log).begin(event_loop.handle()).unwrap_err();
+        assert!(matches!(refused, FilesError::NoHistograms), "{level:?}: {refused}");
+        assert!(refused.to_string().contains("set stats = histograms"), "{refused}");
+    }
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "of an earlier run", "it is not touched");
+    let histograms = || Settings::default().stats(StatsLevel::Histograms);
+    let event_loop = EventLoop::with(histograms()).unwrap();
+    let nowhere = folder.0.join("no").join("run.hlog");
+    let refused = HistogramFiles::log_to(&nowhere).begin(event_loop.handle()).unwrap_err();
+    assert!(refused.to_string().starts_with(&format!("{}: ", nowhere.display())), "{refused}");
+    // One core of two is enough, and the log is of that one.
+    let cpu = Cores::Count(1).resolve().unwrap()[0];
+    let cores = Runtime::builder().cores(Cores::These(vec![cpu, cpu])).unpinned();
+    let files = HistogramFiles::log_to(&log);
+    let (tell, writing) = std::sync::mpsc::channel();
+    let cores = cores.core(1, histograms()).on_start(move |handle| {
+        tell.send(files.begin(handle).unwrap()).unwrap();
+    });
+    cores.build().unwrap().run(|_| sleep(2 * MS)).unwrap();
+    drop(writing.recv().unwrap());
+    let (by_tag, _) = read(&std::fs::read(&log).unwrap());
+    assert!(!by_tag.is_empty() && by_tag.keys().all(|tag| tag.starts_with("core1.")), "{by_tag:?}");
 }
 
 #[test]

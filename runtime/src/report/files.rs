@@ -1,7 +1,7 @@
 //! Histograms of a runtime's cores, written to files on an interval.
 //!
-//! Owns [`HistogramFiles`], what is to be written where, and [`Writing`], the thread that does it: files
-//! block, and no core is held up for them. Each interval is the difference of two snapshots, which are read
+//! Owns [`HistogramFiles`], what is to be written where, [`FilesError`], why nothing is, and [`Writing`], the
+//! thread that does it: files block, and no core is held up for them. Each interval is the difference of two snapshots, which are read
 //! without a word to the cores.
 
 use std::fs::{self, File};
@@ -17,8 +17,9 @@ use crate::metrics::{CoreState, Snapshot};
 
 /// Files that the histograms of a runtime's cores are written to: HdrHistogram's interval log (`.hlog`), a
 /// line for each interval, core and histogram, and its percentile distributions (`.hgrm`), one file for each
-/// histogram of all cores together. The cores' settings have to ask for histograms
-/// ([`StatsLevel::Histograms`](crate::StatsLevel::Histograms)).
+/// histogram of all cores together. The settings of a core that is to be in them have to ask for histograms
+/// ([`StatsLevel::Histograms`](crate::StatsLevel::Histograms)); where no core's do, [`begin`](Self::begin)
+/// says so.
 ///
 /// A line's tag is `core0.poll`: the core's number and the histogram's name. Values are in ns, in the
 /// distributions in µs. The tools of that project read them, and logs of several machines can be put
@@ -74,24 +75,62 @@ impl HistogramFiles {
     /// too.
     ///
     /// # Errors
-    /// The log can't be created, or the thread not be started. What can't be written later is said on
-    /// standard error, and ends the writing.
-    pub fn begin(self, handle: Handle) -> io::Result<Writing> {
-        let out = BufWriter::new(File::create(&self.log)?);
-        let log = IntervalLog::begin(out, SystemTime::now(), "latencies of coreloop's cores")?;
+    /// [`FilesError`]: no core keeps histograms (no file is touched then), the log can't be created, or the
+    /// thread not be started. What can't be written later is said on standard error, and ends the writing.
+    ///
+    /// ```
+    /// use coreloop::report::{FilesError, HistogramFiles};
+    /// use coreloop::{EventLoop, Settings, StatsLevel};
+    ///
+    /// let event_loop = EventLoop::with(Settings::default().stats(StatsLevel::Counters)).unwrap();
+    /// let refused = HistogramFiles::log_to("run.hlog").begin(event_loop.handle()).unwrap_err();
+    /// assert!(matches!(refused, FilesError::NoHistograms));
+    /// ```
+    pub fn begin(self, handle: Handle) -> Result<Writing, FilesError> {
+        let before = handle.snapshots();
+        if before.iter().all(|core| core.histograms.is_none()) {
+            return Err(FilesError::NoHistograms);
+        }
+        let of_log = |source| FilesError::Log { path: self.log.clone(), source };
+        let out = BufWriter::new(File::create(&self.log).map_err(of_log)?);
+        let log = IntervalLog::begin(out, SystemTime::now(), "latencies of coreloop's cores");
+        let log = log.map_err(of_log)?;
         let (stop, stopped) = mpsc::channel();
         let writer = Writer {
             began: Instant::now(),
             written: Duration::ZERO,
-            before: handle.snapshots(),
+            before,
             handle,
             log,
             files: self,
         };
         let thread = thread::Builder::new().name("coreloop-files".to_owned());
-        let thread = thread.spawn(move || writer.write(&stopped))?;
+        let thread = thread.spawn(move || writer.write(&stopped)).map_err(FilesError::Thread)?;
         Ok(Writing { stop: Some(stop), thread: Some(thread) })
     }
+}
+
+/// Why no histograms are written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilesError {
+    /// No core keeps any, so that the files would stay empty.
+    #[error(
+        "no core keeps histograms, so there is nothing to write: set stats = histograms \
+         (Settings::stats(StatsLevel::Histograms)), for all cores or for some"
+    )]
+    NoHistograms,
+    /// The interval log can't be created or begun.
+    #[error("{}: {source}", path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The thread that writes can't be started.
+    #[error("no thread to write histograms: {0}")]
+    Thread(io::Error),
 }
 
 /// Histograms that are being written. Dropping it writes what there is and ends it.

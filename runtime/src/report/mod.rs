@@ -13,4 +13,4 @@ pub mod format;
 
 pub use ask::{TaskList, TaskPlace};
 #[cfg(feature = "hlog")]
-pub use files::{HistogramFiles, Writing};
+pub use files::{FilesError, HistogramFiles, Writing};
