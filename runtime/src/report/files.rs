@@ -1,8 +1,8 @@
 //! Histograms of a runtime's cores, written to files on an interval.
 //!
 //! Owns [`HistogramFiles`], what is to be written where, [`FilesError`], why nothing is, and [`Writing`], the
-//! thread that does it: files block, and no core is held up for them. Each interval is the difference of two snapshots, which are read
-//! without a word to the cores.
+//! thread that does it: files block, and no core is held up for them. Each interval is the difference of two
+//! snapshots, which are read without a word to the cores.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
