@@ -33,10 +33,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use coreloop::{Cores, Runtime, Settings};
+use coreloop::config::Resolved;
+use coreloop::{Cores, Runtime};
 
 use crate::cli::plan::{self, LoadPlan, ServePlan};
-use crate::cli::settings::ServerTuning;
 use crate::cli::{
     Cli, Command, DoctorArgs, IdleArgs, LoadArgs, LoadScenario, Outputs, RunArgs, RunScenario,
     ServeArgs, ServeScenario, Tcp,
@@ -80,7 +80,7 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
     let (serve, load) =
         plan::run(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if args.tuning.print_config {
-        print_config(&serve)?;
+        print_config(&serve.settings, &serve.cores)?;
         return Ok(ExitCode::SUCCESS);
     }
     check_files(&load, 2, &machine);
@@ -91,10 +91,9 @@ fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Every setting with where it came from, and what this kernel would not give.
-fn print_config(plan: &ServePlan) -> Result<(), Failure> {
-    let settings = &plan.settings;
+fn print_config(settings: &Resolved, cores: &[usize]) -> Result<(), Failure> {
     // What would be refused at the start is refused here: settings of a core that there is not.
-    let builder = Runtime::builder().configured(settings).cores(Cores::These(plan.cores.clone()));
+    let builder = Runtime::builder().configured(settings).cores(Cores::These(cores.to_vec()));
     drop(builder.build().map_err(|error| error.to_string())?);
     print(&settings.to_string());
     for (core, stepped) in settings.stepped_down().map_err(|error| error.to_string())? {
@@ -121,7 +120,7 @@ fn serve_echo(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let congestion = congestion(&args.tcp, &mut machine);
     let plan = plan::serve(args, &machine.cpus_allowed, congestion).unwrap_or_else(usage_error);
     if args.tuning.print_config {
-        print_config(&plan)?;
+        print_config(&plan.settings, &plan.cores)?;
         return Ok(ExitCode::SUCCESS);
     }
     for (core, name, why) in plan.settings.without_effect() {
@@ -177,11 +176,15 @@ fn refusing(outcome: Result<ExitCode, Refusal>) -> Result<ExitCode, Failure> {
 }
 
 fn doctor(args: &DoctorArgs) -> Result<ExitCode, Failure> {
-    let tuning = ServerTuning { set: args.set.clone(), ..ServerTuning::default() };
-    let settings =
-        tuning.resolve(Settings::default(), std::env::vars(), &[]).unwrap_or_else(usage_error);
-    let ring = probe::ring(settings.settings().clone());
-    let input = DoctorInput { machine: MachineFacts::read(), ring };
+    let machine = MachineFacts::read();
+    let (settings, cores) = plan::doctor(args, &machine.cpus_allowed).unwrap_or_else(usage_error);
+    if args.tuning.print_config {
+        print_config(&settings, &cores)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rings = probe::rings(&settings, &cores)?;
+    let idle = settings.without_effect();
+    let input = DoctorInput { machine, rings, idle };
     let findings = doctor::examine(&input);
     if args.json {
         let report = DoctorReport::new(&input, &findings);

@@ -5,15 +5,42 @@
 
 use std::io;
 
-use coreloop::{EventLoop, Missing, RingReport, Settings, StartError, SteppedDown};
+use coreloop::config::{Origin, Resolved};
+use coreloop::op::Submitter;
+use coreloop::{
+    Cores, EventLoop, Missing, RingReport, RunError, Runtime, Settings, StartError, SteppedDown,
+};
 
-use crate::doctor::{RingFacts, RingFailure, RingFailureKind, SettingStep, StepDown};
+use crate::doctor::{CoreRing, RingFacts, RingFailure, RingFailureKind, SettingStep, StepDown};
 
-/// A ring as the runtime sets it up with these settings, or why there is none.
-pub fn ring(settings: Settings) -> Result<RingFacts, RingFailure> {
-    match EventLoop::with(settings) {
-        Ok(event_loop) => Ok(RingFacts::from(event_loop.ring_report())),
-        Err(error) => Err(RingFailure::from(&error)),
+/// The rings of a server with these settings on these CPUs: made by the runtime, each on its core's thread,
+/// all of them there at a time, and closed again. Or why there are none.
+///
+/// # Errors
+/// Settings or cores that no runtime takes, and what else has nothing to do with rings, in words.
+pub fn rings(
+    settings: &Resolved,
+    cpus: &[usize],
+) -> Result<Result<Vec<CoreRing>, RingFailure>, String> {
+    let builder = Runtime::builder().configured(settings).cores(Cores::These(cpus.to_vec()));
+    let runtime = builder.build().map_err(|error| error.to_string())?;
+    let facts = runtime.run(|core| async move {
+        CoreRing { core: core.index(), ring: RingFacts::from(Submitter::current().report()) }
+    });
+    match facts {
+        Ok(mut rings) => {
+            for CoreRing { core, ring } in &mut rings {
+                for step in &mut ring.settings {
+                    let origin = settings.origin(&step.setting, Some(*core));
+                    step.origin = origin.map_or_else(String::new, Origin::to_string);
+                }
+            }
+            Ok(Ok(rings))
+        }
+        Err(RunError::Start { core, source }) => {
+            Ok(Err(RingFailure { core, ..RingFailure::from(&source) }))
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -74,6 +101,7 @@ impl From<&SteppedDown> for SettingStep {
         SettingStep {
             setting: stepped.setting.to_owned(),
             asked: stepped.asked.clone(),
+            origin: String::new(),
             in_force: stepped.in_force.clone(),
             why: stepped.why.to_string(),
             change: match stepped.why {
@@ -100,13 +128,14 @@ impl From<&StartError> for RingFailure {
             }
             _ => RingFailureKind::Other,
         };
-        RingFailure { kind, message: error.to_string() }
+        RingFailure { kind, core: 0, message: error.to_string() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use coreloop::Feature;
+    use coreloop::config::Sources;
 
     use super::*;
 
@@ -135,16 +164,25 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_in_force_are_told() {
-        let settings = Settings::default().min_wait(Some(std::time::Duration::from_micros(50)));
-        let facts = ring(settings.mask(Feature::MinWait)).unwrap();
-        let [step] = facts.settings.as_slice() else { panic!("{:?}", facts.settings) };
+        let cpu = Cores::Count(1).resolve().unwrap()[0];
+        let file =
+            "pin = false\nmask = 'min_wait'\n[core.1]\nmin_wait = '50us'\n[core.2]\nsqpoll = '1ms'";
+        let settings = Sources::new().toml(file, "f").unwrap().resolve().unwrap();
+        let made = rings(&settings, &[cpu; 3]).unwrap().unwrap();
+        assert_eq!(made.iter().map(|ring| ring.core).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(made[0].ring.settings, []);
+        let [step] = made[1].ring.settings.as_slice() else { panic!("{:?}", made[1]) };
         assert_eq!(
             (step.setting.as_str(), step.asked.as_str(), step.in_force.as_str(), step.why.as_str()),
             ("min_wait", "50µs", "off", "masked by settings")
         );
-        let chosen = Settings::default().sqpoll(Some(std::time::Duration::from_millis(1)));
-        let facts = ring(chosen).unwrap();
-        assert!(facts.step_downs.iter().all(|step| !step.what.contains("taskrun")), "{facts:?}");
+        assert_eq!(step.origin, "f:4");
+        // What a setting excludes was chosen.
+        let excluded = made[2].ring.step_downs.iter().find(|step| step.what.contains("taskrun"));
+        assert_eq!(excluded, None);
+        let nowhere = Sources::new().flag("core.3.spin=off").unwrap().resolve().unwrap();
+        let refused = rings(&nowhere, &[cpu; 3]).unwrap_err();
+        assert!(refused.starts_with("core.3.spin=off: settings for core 3"), "{refused}");
     }
 
     #[test]

@@ -67,6 +67,53 @@ fn a_mask_shows_as_steps_down() {
 }
 
 #[test]
+fn the_doctor_tries_the_settings_of_every_core_wherever_they_are_said() {
+    if !io_uring_works() {
+        return;
+    }
+    let file = std::env::temp_dir().join(format!("coreloop-doctor-{}.toml", std::process::id()));
+    let text = "pin = false\nmask = ['min_wait', 'napi', 'sqpoll']\n[core.1]\nmin_wait = '50us'\n";
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let cpu = coreloop::Cores::Count(1).resolve().unwrap()[0].to_string();
+    let twice = format!("cores={cpu},{cpu}");
+    let given = ["doctor", "--config", path, "--napi", "7us", "--set", &twice];
+    let doctor = |more: &[&str]| {
+        let mut command = bench(&[&given[..], more].concat());
+        command.env("CORELOOP_CORE_0_SQPOLL", "1ms").env("CORELOOP_CORE_1_SQPOLL_CPU", "0");
+        end(command)
+    };
+    let ended = doctor(&[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let words = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for told in [
+        "warn napi: asked 7µs (--napi), in force off why: masked by settings change: unmask it"
+            .into(),
+        "warn core 0: sqpoll: asked 1ms (CORELOOP_CORE_0_SQPOLL), in force off why: masked".into(),
+        format!(
+            "warn core 1: min_wait: asked 50µs ({path}:4), in force off why: masked by settings"
+        ),
+        "warn core.1.sqpoll_cpu does nothing: sqpoll is off".into(),
+    ] {
+        assert!(words.contains(&told), "{told}: {}", ended.stdout);
+    }
+    let json: serde_json::Value = serde_json::from_str(&doctor(&["--json"]).stdout).unwrap();
+    assert_eq!(json["rings"][1]["settings"][0]["origin"], format!("{path}:4"), "{json}");
+    let config = doctor(&["--print-config"]).stdout;
+    assert!(config.contains("# core.1.min_wait: asked 50µs, in force off"), "{config}");
+    std::fs::remove_file(file).unwrap();
+    // With so few descriptors that a ring is not there, its core is told.
+    let left = (4..16).any(|limit| {
+        let script = format!("ulimit -n {limit}; exec \"$0\" doctor --set {twice} --set pin=false");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_coreloop-bench")]);
+        let told = shell.output().unwrap();
+        String::from_utf8_lossy(&told.stdout).contains("descriptor left for the ring of core ")
+    });
+    assert!(left, "a program that starts, and has no ring");
+}
+
+#[test]
 fn a_mask_that_names_nothing_is_refused() {
     if !io_uring_works() {
         return;

@@ -46,6 +46,7 @@ Examples:
 pub const EXAMPLES_DOCTOR: &str = "\
 Examples:
   coreloop-bench doctor
+  coreloop-bench doctor --config server.toml --set core.1.sqpoll=1ms
   coreloop-bench doctor --json | jq -r '.findings[].change'";
 
 /// Of the subcommand of that name.

@@ -72,7 +72,8 @@ pub enum Command {
     Search(Box<SearchArgs>),
     /// Say what differs beyond noise between two results
     Compare(CompareArgs),
-    /// Say what this kernel offers, what limits matter, and what to change
+    /// Say what this kernel offers, what it does not give of the settings, what limits matter, and what to
+    /// change
     Doctor(DoctorArgs),
 }
 
@@ -263,9 +264,12 @@ pub struct DoctorArgs {
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
-    /// A setting to ask the kernel for, as for run and serve; the environment is read too
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
+    /// Cores whose rings are made, as 0 or 0,2-5; default: as serve has them
+    #[arg(long, value_name = "CORES", value_parser = parse::cores)]
+    pub cores: Option<CoreList>,
+    /// What the kernel is asked for, as for run and serve.
+    #[command(flatten)]
+    pub tuning: ServerTuning,
 }
 
 /// How the requests of an open loop follow each other.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use coreloop::Settings;
 use coreloop::config::{Origin, Resolved};
 
-use crate::cli::parse::{Spin, bytes};
-use crate::cli::{LoadArgs, RunArgs, ServeArgs, Workload};
+use crate::cli::parse::{CoreList, Spin, bytes};
+use crate::cli::settings::ServerTuning;
+use crate::cli::{DoctorArgs, LoadArgs, RunArgs, ServeArgs, Workload};
 use crate::report::units::{core_ranges, grouped};
 
 /// More payload in flight than this is a memory test, not a latency benchmark.
@@ -105,11 +106,29 @@ pub fn serve(
     allowed: &[usize],
     congestion: Option<String>,
 ) -> Result<ServePlan, String> {
-    let cores = args.cores.as_ref().map(|list| ("--cores", "cores", cores_text(&list.0)));
     let ops = args.ops.map(|addr| ("--ops", "ops_addr", addr.to_string()));
-    let named: Vec<_> = cores.into_iter().chain(ops).collect();
-    let settings = args.tuning.resolve(Settings::default(), std::env::vars(), &named)?;
-    let cores = match &args.cores {
+    let (settings, cores) = serving(&args.tuning, args.cores.as_ref(), ops, allowed)?;
+    let ops = settings.ops_addr();
+    let (addr, lame_duck) = (args.addr, args.lame_duck);
+    Ok(ServePlan { addr, cores, settings, congestion, ops, lame_duck })
+}
+
+/// What `doctor` tries out: what `serve` would run with.
+pub fn doctor(args: &DoctorArgs, allowed: &[usize]) -> Result<(Resolved, Vec<usize>), String> {
+    serving(&args.tuning, args.cores.as_ref(), None, allowed)
+}
+
+/// A server's settings and cores.
+fn serving(
+    tuning: &ServerTuning,
+    cores: Option<&CoreList>,
+    flag: Option<(&str, &str, String)>,
+    allowed: &[usize],
+) -> Result<(Resolved, Vec<usize>), String> {
+    let named = cores.map(|list| ("--cores", "cores", cores_text(&list.0)));
+    let named: Vec<_> = named.into_iter().chain(flag).collect();
+    let settings = tuning.resolve(Settings::default(), std::env::vars(), &named)?;
+    let cores = match cores {
         Some(list) => {
             check_cores("--cores", &list.0, allowed)?;
             list.0.clone()
@@ -119,9 +138,7 @@ pub fn serve(
             resolved_cores(&settings, settings.origin("cores", None).unwrap_or(&Origin::Default))?
         }
     };
-    let ops = settings.ops_addr();
-    let (addr, lame_duck) = (args.addr, args.lame_duck);
-    Ok(ServePlan { addr, cores, settings, congestion, ops, lame_duck })
+    Ok((settings, cores))
 }
 
 /// Fills in `load`. `taken` says whether somebody else holds a CPU: a server, most likely.

@@ -25,8 +25,20 @@ const SOMAXCONN_MIN: u64 = 1_024;
 pub struct DoctorInput {
     /// The machine and process.
     pub machine: MachineFacts,
-    /// A ring as the runtime sets it up, or why there is none.
-    pub ring: Result<RingFacts, RingFailure>,
+    /// The rings as the runtime sets them up, all of them at a time, or why there are none.
+    pub rings: Result<Vec<CoreRing>, RingFailure>,
+    /// Settings that do nothing: the core (none: all), the name, why.
+    pub idle: Vec<(Option<usize>, &'static str, String)>,
+}
+
+/// The ring of one core.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CoreRing {
+    /// The core's number, from 0, as settings name it.
+    pub core: usize,
+    /// What it came to.
+    #[serde(flatten)]
+    pub ring: RingFacts,
 }
 
 /// What a ring came to.
@@ -66,6 +78,8 @@ pub struct SettingStep {
     pub setting: String,
     /// What was asked for.
     pub asked: String,
+    /// Who asked: a file and its line, a variable, a flag; empty where nobody knows.
+    pub origin: String,
     /// What there is instead.
     pub in_force: String,
     /// Why.
@@ -79,6 +93,8 @@ pub struct SettingStep {
 pub struct RingFailure {
     /// What kind of failure it was.
     pub kind: RingFailureKind,
+    /// Whose ring it was.
+    pub core: usize,
     /// The runtime's own words.
     pub message: String,
 }
@@ -131,13 +147,22 @@ pub struct Finding {
 /// All findings, in the order in which one would mend them: the ring, the kernel, limits, CPUs.
 pub fn examine(input: &DoctorInput) -> Vec<Finding> {
     let machine = &input.machine;
-    let mut findings = match &input.ring {
-        Ok(ring) => ring::works(ring),
+    let works = usable(input);
+    let mut findings = match &input.rings {
+        Ok(rings) => ring::work(rings),
         Err(failure) => vec![ring::fails(failure, machine)],
     };
+    findings.extend(input.idle.iter().map(|(core, name, why)| {
+        let place = core.map_or_else(String::new, |core| format!("core.{core}."));
+        Finding::warn(
+            format!("{place}{name} does nothing: {why}"),
+            "somebody set it, and may count on it",
+            "take it out, or give it what it belongs to".into(),
+        )
+    }));
     findings.extend(kernel(machine));
-    findings.extend(sysctl_disabled(machine, input.ring.is_ok()));
-    findings.extend(seccomp(machine, input.ring.is_ok()));
+    findings.extend(sysctl_disabled(machine, works));
+    findings.extend(seccomp(machine, works));
     findings.extend(memlock(machine));
     findings.extend(open_files(machine));
     findings.extend(somaxconn(machine));
@@ -149,7 +174,7 @@ pub fn examine(input: &DoctorInput) -> Vec<Finding> {
 
 /// Whether the runtime can run here at all.
 pub fn usable(input: &DoctorInput) -> bool {
-    input.ring.is_ok()
+    input.rings.is_ok()
 }
 
 impl Finding {

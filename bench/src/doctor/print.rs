@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::doctor::{DoctorInput, Finding, RingFacts, RingFailure, Severity, usable};
+use crate::doctor::{CoreRing, DoctorInput, Finding, RingFacts, RingFailure, Severity, usable};
 use crate::machine::MachineFacts;
 use crate::report::SCHEMA_VERSION;
 use crate::report::paint::{Paint, Tone, wrap};
@@ -21,20 +21,23 @@ pub struct DoctorReport<'a> {
     findings: &'a [Finding],
     machine: &'a MachineFacts,
     ring: Option<&'a RingFacts>,
+    rings: &'a [CoreRing],
     ring_failure: Option<&'a RingFailure>,
 }
 
 impl<'a> DoctorReport<'a> {
     /// The findings beside the facts they rest on.
     pub fn new(input: &'a DoctorInput, findings: &'a [Finding]) -> DoctorReport<'a> {
+        let rings = input.rings.as_deref().unwrap_or_default();
         DoctorReport {
             schema_version: SCHEMA_VERSION,
             version: env!("CARGO_PKG_VERSION"),
             usable: usable(input),
             findings,
             machine: &input.machine,
-            ring: input.ring.as_ref().ok(),
-            ring_failure: input.ring.as_ref().err(),
+            ring: rings.first().map(|first| &first.ring),
+            rings,
+            ring_failure: input.rings.as_ref().err(),
         }
     }
 }
@@ -98,10 +101,12 @@ mod tests {
                 seccomp: Some(Seccomp::Filter),
                 ..MachineFacts::default()
             },
-            ring: Err(RingFailure {
+            rings: Err(RingFailure {
                 kind: RingFailureKind::Forbidden,
+                core: 0,
                 message: "Operation not permitted".into(),
             }),
+            idle: Vec::new(),
         }
     }
 

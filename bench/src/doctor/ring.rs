@@ -3,48 +3,88 @@
 //! Owns the words for what it does without, and for each way in which there can be none.
 
 use crate::cli::parse::bytes;
-use crate::doctor::{Finding, KERNEL_MIN, RingFacts, RingFailure, RingFailureKind, Severity};
+use crate::doctor::{
+    CoreRing, Finding, KERNEL_MIN, RingFacts, RingFailure, RingFailureKind, Severity, StepDown,
+};
 use crate::machine::{MachineFacts, Seccomp};
-use crate::report::units::grouped;
+use crate::report::units::{core_ranges, grouped};
 
-/// Findings about a ring that works, and what it does without.
-pub fn works(ring: &RingFacts) -> Vec<Finding> {
-    let mut findings = vec![
-        Finding::ok(format!("io_uring works: {}", ring.features.join(" "))),
-        Finding::ok(format!(
-            "a ring has {} submission and {} completion entries, and {}",
-            grouped(ring.sq_entries.into()),
-            grouped(ring.cq_entries.into()),
-            match ring.buffers {
-                0 => "no ring of receive buffers".to_owned(),
-                n => format!(
-                    "{} receive buffers of {}",
-                    grouped(n.into()),
-                    bytes(ring.buffer_size_bytes.into())
-                ),
-            }
-        )),
-    ];
-    if ring.step_downs.is_empty() && ring.settings.is_empty() {
+/// Findings about rings that work, and what they do without. What is so of all cores is said once, without
+/// their numbers.
+pub fn work(rings: &[CoreRing]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (cores, features) in alike(rings, |ring| [&ring.features]) {
+        findings.push(Finding::ok(format!("{cores}io_uring works: {}", features.join(" "))));
+    }
+    let sizes = |ring: &RingFacts| {
+        [(ring.sq_entries, ring.cq_entries, ring.buffers, ring.buffer_size_bytes)]
+    };
+    for (cores, (sq, cq, buffers, size)) in alike(rings, sizes) {
+        let buffers = match buffers {
+            0 => "no ring of receive buffers".to_owned(),
+            n => format!("{} receive buffers of {}", grouped(n.into()), bytes(size.into())),
+        };
+        findings.push(Finding::ok(format!(
+            "{cores}a ring has {} submission and {} completion entries, and {buffers}",
+            grouped(sq.into()),
+            grouped(cq.into()),
+        )));
+    }
+    if rings.iter().all(|core| core.ring.step_downs.is_empty() && core.ring.settings.is_empty()) {
         findings
             .push(Finding::ok("nothing was stepped down; the ops that the loop needs are there"));
     }
-    for step in &ring.step_downs {
+    // A feature that a setting asked for is told by that setting, below.
+    let asked = |step: &StepDown| {
+        let mut settings = rings.iter().flat_map(|core| &core.ring.settings);
+        settings.any(|setting| setting.setting == step.what && setting.why == step.why)
+    };
+    let steps = |ring: &'_ RingFacts| {
+        ring.step_downs.iter().filter(|step| !asked(step)).cloned().collect::<Vec<_>>()
+    };
+    for (cores, step) in alike(rings, steps) {
         findings.push(Finding::warn(
-            format!("{} is not in force: {}", step.what, step.why),
+            format!("{cores}{} is not in force: {}", step.what, step.why),
             "the loop works without it, but slower or with more memory",
-            step.change.clone(),
+            step.change,
         ));
     }
-    for step in &ring.settings {
-        let setting = &step.setting;
+    for (cores, step) in alike(rings, |ring| &ring.settings) {
+        let origin = match step.origin.as_str() {
+            "" => String::new(),
+            origin => format!(" ({origin})"),
+        };
+        let (setting, asked, in_force) = (&step.setting, &step.asked, &step.in_force);
         findings.push(Finding::warn(
-            format!("{setting}: asked {}, in force {}", step.asked, step.in_force),
+            format!("{cores}{setting}: asked {asked}{origin}, in force {in_force}"),
             &step.why,
             step.change.clone(),
         ));
     }
     findings
+}
+
+/// What the rings have, each once, in the order in which it is met first, and whose it is: nothing where it
+/// is everybody's, else `core 1: `.
+fn alike<'a, T: PartialEq, I: IntoIterator<Item = T>>(
+    rings: &'a [CoreRing],
+    of: impl Fn(&'a RingFacts) -> I,
+) -> Vec<(String, T)> {
+    let mut found: Vec<(Vec<usize>, T)> = Vec::new();
+    for CoreRing { core, ring } in rings {
+        for one in of(ring) {
+            match found.iter_mut().find(|(_, known)| *known == one) {
+                Some((cores, _)) => cores.push(*core),
+                None => found.push((vec![*core], one)),
+            }
+        }
+    }
+    let named = found.into_iter().map(|(cores, one)| match cores.as_slice() {
+        all if all.len() == rings.len() => (String::new(), one),
+        [core] => (format!("core {core}: "), one),
+        some => (format!("cores {}: ", core_ranges(some)), one),
+    });
+    named.collect()
 }
 
 /// Why there is no ring, and who can change that.
@@ -61,14 +101,17 @@ pub fn fails(failure: &RingFailure, machine: &MachineFacts) -> Finding {
             ),
         ),
         RingFailureKind::Memory => (
-            "there was no memory for a ring (ENOMEM)".to_owned(),
+            format!("there was no memory for the ring of core {} (ENOMEM)", failure.core),
             "raise the limit of locked memory (ulimit -l, LimitMEMLOCK= in systemd, --ulimit \
              memlock=-1 for docker run) and the memory limit of the container (memory.max); use \
              fewer cores or smaller rings until then"
                 .to_owned(),
         ),
         RingFailureKind::Files => (
-            "there was no file descriptor left for a ring (EMFILE)".to_owned(),
+            format!(
+                "there was no file descriptor left for the ring of core {} (EMFILE)",
+                failure.core
+            ),
             "raise the limit of open files: ulimit -n 65536, or LimitNOFILE=65536 in systemd"
                 .to_owned(),
         ),
@@ -80,7 +123,7 @@ pub fn fails(failure: &RingFailure, machine: &MachineFacts) -> Finding {
             (failure.message.clone(), "correct the environment variable, or unset it".to_owned())
         }
         RingFailureKind::Other => (
-            format!("a ring could not be set up: {}", failure.message),
+            format!("the ring of core {} could not be set up: {}", failure.core, failure.message),
             "if the message doesn't say it, ask with the output of this command".to_owned(),
         ),
     };

@@ -17,16 +17,14 @@ fn healthy() -> DoctorInput {
             seccomp: Some(Seccomp::Off),
             ..MachineFacts::default()
         },
-        ring: Ok(RingFacts {
-            features: vec!["SINGLE_ISSUER".into(), "DEFER_TASKRUN".into()],
-            ..RingFacts::default()
-        }),
+        rings: Ok(vec![CoreRing::default()]),
+        idle: Vec::new(),
     }
 }
 
 fn failing(kind: RingFailureKind) -> DoctorInput {
     let message = "the runtime's own words".to_owned();
-    DoctorInput { ring: Err(RingFailure { kind, message }), ..healthy() }
+    DoctorInput { rings: Err(RingFailure { kind, core: 3, message }), ..healthy() }
 }
 
 /// The only finding that is not all right.
@@ -102,7 +100,7 @@ fn a_sysctl_that_only_privilege_passes_is_a_warning() {
 fn other_failures_have_their_own_remedies() {
     for (kind, what, change) in [
         (RingFailureKind::Missing, "ENOSYS", "CONFIG_IO_URING=y"),
-        (RingFailureKind::Memory, "ENOMEM", "LimitMEMLOCK="),
+        (RingFailureKind::Memory, "the ring of core 3 (ENOMEM)", "LimitMEMLOCK="),
         (RingFailureKind::Memory, "ENOMEM", "ulimit -l"),
         (RingFailureKind::Files, "EMFILE", "ulimit -n"),
         (RingFailureKind::TooOld, "lacks what the loop needs: the runtime's own", "6.1 or newer"),
@@ -180,8 +178,53 @@ fn step_downs_are_warnings() {
         change: "run a newer kernel".into(),
     };
     ring.step_downs.push(step);
-    input.ring = Ok(ring);
+    input.rings = Ok(vec![CoreRing { core: 0, ring }]);
     says(&complaint(&input), Severity::Warn, "NO_SQARRAY is not in force: EINVAL", &["newer"]);
+}
+
+#[test]
+fn what_is_of_some_cores_is_told_with_their_numbers_and_once() {
+    let mut input = healthy();
+    let step = |setting: &str, origin: &str| SettingStep {
+        setting: setting.into(),
+        asked: "1ms".into(),
+        origin: origin.into(),
+        in_force: "off".into(),
+        why: "masked by settings".into(),
+        change: "unmask it".into(),
+    };
+    let ring = |core: usize, settings: Vec<SettingStep>| CoreRing {
+        core,
+        ring: RingFacts {
+            settings,
+            sq_entries: 8 << (core / 3),
+            // Told by the setting that asked for it.
+            step_downs: vec![StepDown {
+                what: "sqpoll".into(),
+                why: "masked by settings".into(),
+                change: "unmask it".into(),
+            }],
+            ..RingFacts::default()
+        },
+    };
+    let (of_all, of_some) = (step("sqpoll", "f:1"), step("min_wait", "f:4"));
+    let both = || vec![of_all.clone(), of_some.clone()];
+    input.rings =
+        Ok(vec![ring(0, both()), ring(1, both()), ring(2, both()), ring(3, vec![of_all.clone()])]);
+    input.idle = vec![(Some(1), "sqpoll_cpu", "sqpoll is off".into())];
+    let told: Vec<_> = examine(&input).into_iter().take(6).map(|finding| finding.what).collect();
+    assert_eq!(
+        told,
+        [
+            "io_uring works: ",
+            "cores 0-2: a ring has 8 submission and 0 completion entries, and no ring of receive \
+             buffers",
+            "core 3: a ring has 16 submission and 0 completion entries, and no ring of receive buffers",
+            "sqpoll: asked 1ms (f:1), in force off",
+            "cores 0-2: min_wait: asked 1ms (f:4), in force off",
+            "core.1.sqpoll_cpu does nothing: sqpoll is off",
+        ]
+    );
 }
 
 #[test]
