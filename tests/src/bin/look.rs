@@ -1,18 +1,34 @@
 //! What a look at a core takes of it, in time: `cargo run --release -p coreloop-tests --bin look`.
 //!
-//! A core that has nothing else to do is looked at from another thread, so that each turn of its is a look:
-//! its own histogram of turns is that of looks. How much it is in instructions and bytes is counted
-//! elsewhere (`bench/callgrind`, `report_look`), without a clock.
+//! First, a core that has nothing else to do is looked at from another thread, so that each turn of its is a
+//! look: its own histogram of turns is that of looks. Then two busy cores, at each level: the first takes
+//! snapshots of both and adds them up, and a task on each notes the longest that it was not polled. Other
+//! programs hold a core up too: the least of all runs is what none did. How much it is in instructions and
+//! bytes is counted elsewhere (`bench/callgrind`, `report_look`), without a clock.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use coreloop::sched::TaskQueue;
-use coreloop::{EventLoop, Handle, Settings, StatsLevel, spawn, time::sleep};
+use coreloop::{
+    Core, Cores, EventLoop, Handle, Runtime, Settings, Snapshot, StatsLevel, spawn, time::sleep,
+    yield_now,
+};
 
 const LOOKS: u32 = 2_000;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Of the two cores, at each level.
+const RUNS: usize = 31;
+const LOOKS_A_RUN: usize = 200;
+
 fn main() {
+    turns_of_looks();
+    pauses_of_two_cores();
+}
+
+fn turns_of_looks() {
     println!("  {:>7} {:>7}  {:>9} {:>9} {:>9}", "tasks", "queues", "p50 µs", "p99 µs", "max µs");
     for (tasks, queues) in [(10, 1), (10_000, 1), (10_000, 16)] {
         let settings = Settings::default().stats(StatsLevel::Histograms);
@@ -41,5 +57,104 @@ fn main() {
         let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
         let (p50, p99) = (us(ticks.quantile_ns(0.5)), us(ticks.quantile_ns(0.99)));
         println!("  {tasks:>7} {queues:>7}  {p50:>9} {p99:>9} {:>9}", us(ticks.max_ns()));
+    }
+}
+
+fn pauses_of_two_cores() {
+    println!("\n  two cores, the longest pause of a run of {LOOKS_A_RUN} snapshots, µs");
+    println!("  {:>10}  {:>14}  {:>6} {:>9} {:>9}", "level", "core", "", "least", "median");
+    let cpus = Cores::All.resolve().expect("CPUs");
+    let pair = vec![cpus[0], *cpus.get(1).unwrap_or(&cpus[0])];
+    for (name, level) in [
+        ("off", StatsLevel::Off),
+        ("counters", StatsLevel::Counters),
+        ("histograms", StatsLevel::Histograms),
+    ] {
+        let runtime = Runtime::builder()
+            .cores(Cores::These(pair.clone()))
+            .settings(Settings::default().stats(level))
+            .build()
+            .expect("two cores");
+        let (shared, windows) = (Arc::new(Shared::default()), Arc::new(Mutex::new(Vec::new())));
+        let seen = windows.clone();
+        let main = move |core: Core| windows_of_a_core(core, shared.clone(), seen.clone());
+        runtime.run(main).expect("no panic");
+        let windows = windows.lock().expect("no panic");
+        for (core, what) in [(1, "looked at"), (0, "reads and adds")] {
+            for looks in [false, true] {
+                let of = windows.iter().filter(|window| window.looks == looks);
+                let mut pauses: Vec<u64> = of.map(|window| window.longest_ns[core]).collect();
+                pauses.sort_unstable();
+                let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
+                let (least, median) = (us(pauses[0]), us(pauses[pauses.len() / 2]));
+                let looks = if looks { "looks" } else { "none" };
+                println!("  {name:>10}  {what:>14}  {looks:>6} {least:>9} {median:>9}");
+            }
+        }
+    }
+}
+
+/// What the cores tell each other: the longest pause of each since the window began.
+#[derive(Default)]
+struct Shared {
+    longest_ns: [AtomicU64; 2],
+    done: AtomicBool,
+}
+
+/// A time with looks, or as long a time without.
+struct Window {
+    looks: bool,
+    longest_ns: [u64; 2],
+}
+
+/// The first core looks and notes, the second one only works.
+async fn windows_of_a_core(core: Core, shared: Arc<Shared>, windows: Arc<Mutex<Vec<Window>>>) {
+    let queues: Vec<TaskQueue> = (1..16)
+        .map(|at| TaskQueue::builder(format!("queue {at}")).build().expect("room"))
+        .collect();
+    for _ in 0..1_000 {
+        drop(spawn(sleep(3600 * SECOND)));
+    }
+    drop(spawn(pulse(core.index(), shared.clone())));
+    sleep(SECOND / 10).await;
+    if core.index() == 1 {
+        while !shared.done.load(Ordering::Relaxed) {
+            sleep(SECOND / 100).await;
+        }
+        return;
+    }
+    for _ in 0..RUNS {
+        let mut length = Duration::ZERO;
+        for looks in [true, false] {
+            shared.longest_ns.iter().for_each(|longest| longest.store(0, Ordering::Relaxed));
+            let began = Instant::now();
+            if looks {
+                for _ in 0..LOOKS_A_RUN {
+                    let sum = Snapshot::sum(&core.handle().all_stats(SECOND).await);
+                    assert!(sum.gauges.tasks > 2_000, "it is of both: {:?}", sum.gauges);
+                }
+                length = began.elapsed();
+            } else {
+                sleep(length).await;
+            }
+            // Both have noted the last pause.
+            sleep(SECOND / 1_000).await;
+            let longest_ns = [0, 1].map(|core| shared.longest_ns[core].load(Ordering::Relaxed));
+            windows.lock().expect("no panic").push(Window { looks, longest_ns });
+        }
+    }
+    shared.done.store(true, Ordering::Relaxed);
+    drop(queues);
+}
+
+/// A task that has always something to do, and notes how long it was not polled.
+async fn pulse(core: usize, shared: Arc<Shared>) {
+    let mut last = Instant::now();
+    loop {
+        yield_now().await;
+        let now = Instant::now();
+        let pause = now.duration_since(last).as_nanos() as u64;
+        shared.longest_ns[core].fetch_max(pause, Ordering::Relaxed);
+        last = now;
     }
 }
