@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use coreloop::{EventLoop, spawn, spawn_named, yield_now};
 use tracing::field::{Field, Visit};
@@ -23,6 +24,8 @@ struct Written {
     /// The spans that are entered now, and what was told within which.
     inside: Vec<u64>,
     events: Vec<Option<u64>>,
+    /// What the runtime told of tasks that ended, with the span that it is told of.
+    ends: Vec<(u64, HashMap<String, String>)>,
 }
 
 struct Fields(HashMap<String, String>);
@@ -47,12 +50,22 @@ impl Subscriber for Log {
         Id::from_u64(written.fields.len() as u64)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, span: &Id, later: &Record<'_>) {
+        let mut fields = Fields(HashMap::new());
+        later.record(&mut fields);
+        self.0.lock().unwrap().fields[span.into_u64() as usize - 1].extend(fields.0);
+    }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
-    fn event(&self, _: &Event<'_>) {
+    fn event(&self, event: &Event<'_>) {
         let mut written = self.0.lock().unwrap();
+        if event.metadata().target() == "coreloop::task" {
+            let mut fields = Fields(HashMap::new());
+            event.record(&mut fields);
+            written.ends.push((event.parent().unwrap().into_u64(), fields.0));
+            return;
+        }
         let inside = written.inside.last().copied();
         written.events.push(inside);
     }
@@ -96,4 +109,40 @@ fn tracing_a_task_has_a_span_that_its_polls_enter() {
     let enters = |span: u64| written.enters.iter().filter(|id| **id == span).count();
     assert_eq!((enters(1), enters(2)), (3, 2));
     assert_eq!(written.events, [Some(2), Some(1), None]);
+}
+
+#[test]
+fn tracing_a_task_s_span_has_its_id_and_its_end_what_its_polls_came_to() {
+    let log = Log::default();
+    let written = log.0.clone();
+    let mut ids = Vec::new();
+    tracing::subscriber::with_default(log, || {
+        EventLoop::new().unwrap().block_on(async {
+            let busy = spawn_named("busy", async {
+                std::thread::sleep(Duration::from_millis(5));
+                yield_now().await;
+                yield_now().await;
+            });
+            let fails = spawn(async { panic!("on purpose") });
+            let cancelled = spawn(std::future::pending::<()>());
+            ids.extend([busy.id(), fails.id(), cancelled.id()].map(|id| id.to_string()));
+            busy.await.unwrap();
+            assert!(fails.await.is_err());
+            cancelled.cancel();
+            assert!(cancelled.await.is_err());
+            // Never polled: it has no id to tell, and ends all the same.
+            let unpolled = spawn(async {});
+            unpolled.cancel();
+            let _ = unpolled.await;
+        });
+    });
+    let written = written.lock().unwrap();
+    let told: Vec<_> = written.fields.iter().map(|fields| fields.get("task.id")).collect();
+    assert_eq!(told[..3], [Some(&ids[0]), Some(&ids[1]), Some(&ids[2])]);
+    let mut ends: Vec<_> = written.ends.iter().collect();
+    ends.sort_by_key(|(span, _)| *span);
+    assert_eq!(ends.iter().map(|(span, _)| *span).collect::<Vec<_>>(), [1, 2, 3, 4], "each once");
+    let field = |at: usize, name: &str| ends[at].1[name].parse::<u64>().unwrap();
+    assert_eq!((field(0, "polls"), field(1, "polls"), field(2, "polls")), (3, 1, 1));
+    assert!(field(0, "busy_ns") >= 5_000_000, "it slept in a poll: {ends:?}");
 }
