@@ -98,7 +98,7 @@ pub struct QueueStats {
     pub shares: u32,
     /// Its tasks that have not ended.
     pub tasks: u32,
-    /// Polls of its tasks.
+    /// Polls of its tasks, without those that [`spawn_eager`](crate::spawn_eager) made.
     pub polls: u64,
     /// What these took, by the clock.
     pub cpu_time: Duration,
