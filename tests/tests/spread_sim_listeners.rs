@@ -1,17 +1,18 @@
 //! Sixteen simulated cores that each have a listener: a group that is steered by CPU while others leave it, each
 //! way of `accept_spread`, and an end in good order, whatever the order of their steps.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use coreloop::Core;
+use coreloop::cancel::{Interruptible, Token};
 use coreloop::config::AcceptSpread;
 use coreloop::shutdown::{Drained, Graceful};
 use coreloop::sim::{Faults, Report, Sim};
 use coreloop::time::sleep;
-use coreloop_net::spread::{Acceptors, Group};
+use coreloop_net::spread::{Acceptors, Group, SteeredListener};
 use coreloop_net::{ListenOptions, TcpStream};
 
 const CORES: usize = 16;
@@ -190,5 +191,105 @@ fn shutdown_sim_sixteen_cores_end_together_and_answer_what_they_have() {
         sim.run().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         let (cores, all) = drained.get();
         assert_eq!((cores, all.cancelled, all.left), (CORES, 0, 0), "seed {seed}: {all:?}");
+    }
+}
+
+/// What the cores share while a group's sockets get a new owner.
+#[derive(Default)]
+struct Change {
+    new: OnceCell<Group>,
+    /// Cores that have come to: their old listener, their new one, the end of the old one.
+    steps: [Cell<usize>; 3],
+}
+
+impl Change {
+    /// Says that this core has taken a step, and waits for the others.
+    async fn together(&self, step: usize) {
+        self.steps[step].set(self.steps[step].get() + 1);
+        while self.steps[step].get() < CORES {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Accepts until the end, and what had been accepted by then; each hears these two bytes.
+async fn answers(mut listener: SteeredListener, says: [u8; 2], end: Token) {
+    let answer = |mut stream: TcpStream| {
+        drop(coreloop::spawn(async move { stream.write_all(says.to_vec()).await }));
+    };
+    while let Ok(stream) = listener.accept().cancel_on(&end).await {
+        answer(stream);
+    }
+    for stream in listener.pause().await {
+        answer(stream.attach());
+    }
+}
+
+/// Its old listener, then one of the sockets that came, and then that one alone.
+async fn changes(core: Core, old: Group, change: Rc<Change>, random: Sim) {
+    let (end, cpu) = (Token::new(), core.cpu() as u8);
+    let listener = until_ok(|| old.bind(core.cpu())).await;
+    let serves = coreloop::spawn(answers(listener, [0, cpu], end.clone()));
+    change.together(0).await;
+    sleep(Duration::from_micros(20_000 + random.random() % 3_000)).await;
+    if core.index() == 0 {
+        let adopt = || Group::adopt(old.sockets()?, ListenOptions::default());
+        let new = until_ok(adopt).await;
+        assert!(change.new.set(new).is_ok());
+    }
+    let new = loop {
+        match change.new.get() {
+            Some(new) => break new.clone(),
+            None => sleep(Duration::from_millis(1)).await,
+        }
+    };
+    let listener = until_ok(|| new.bind(core.cpu())).await;
+    let serving = coreloop::spawn(answers(listener, [1, cpu], Token::new()));
+    change.together(1).await;
+    old.give_away();
+    end.cancel();
+    serves.await.unwrap();
+    change.together(2).await;
+    new.own();
+    serving.await.unwrap();
+}
+
+#[test]
+fn spread_sim_a_group_of_sixteen_changes_its_owner_and_refuses_nobody() {
+    for seed in 0..2 {
+        let sim = sim(seed);
+        let group = Group::new(ADDR, ListenOptions::default()).unwrap();
+        let (change, answered) =
+            (Rc::new(Change::default()), Rc::new([Cell::new(0), Cell::new(0)]));
+        let (own, own_change) = (sim.clone(), change.clone());
+        let server = sim.host("server", CORES, move |core| {
+            changes(core, group.clone(), own_change.clone(), own.clone())
+        });
+        for i in 0..CLIENTS {
+            let (change, answered, random) = (change.clone(), answered.clone(), sim.clone());
+            sim.client(&format!("client-{i}"), async move || {
+                while change.steps[0].get() < CORES {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                for round in 0..6 {
+                    sleep(Duration::from_micros(random.random() % 12_000)).await;
+                    // Meanwhile a socket has those of one CPU in its backlog, and gets those of another.
+                    let is_over = round >= 5;
+                    while is_over && change.steps[2].get() < CORES {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                    let mut stream = TcpStream::connect((server, ADDR.port())).await.unwrap();
+                    let cpu = usize::from(stream.local_addr().unwrap().port()) % CORES;
+                    let (_, by) = stream.read_exact(vec![0; 2]).await.unwrap();
+                    assert!(!is_over || by == [1, cpu as u8], "{by:?} answers one of CPU {cpu}");
+                    let n = &answered[usize::from(by[0])];
+                    n.set(n.get() + 1);
+                }
+            });
+        }
+        let report = sim.run().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let [by_old, by_new] = [answered[0].get(), answered[1].get()];
+        assert_eq!((by_old + by_new, report.counters.task_panics), (CLIENTS * 6, 0), "seed {seed}");
+        assert!(by_old > 0 && by_new > 0, "seed {seed}: {by_old} by the old, {by_new} by the new");
     }
 }
