@@ -59,8 +59,8 @@ pub fn spawn_named<F: Future + 'static>(
 /// It is a task of its own even so: a panic, a cancel, its name and its locals are its, not the caller's. The
 /// call takes as long as the poll does; reports count that time as the caller's. 16 calls within each other
 /// are polled like this at most, any deeper one in the next turn, and so is what a destructor makes
-/// while the loop closes. Spans of `tracing` that the caller has entered are around the first poll too, and for
-/// as long as it lasts [`all_tasks`](crate::all_tasks) lists the caller as one that waits.
+/// while the loop closes. Spans of `tracing` that the caller has entered are around the first poll too,
+/// and for as long as it lasts [`all_tasks`](crate::all_tasks) lists the caller as one that waits.
 ///
 /// The future's code runs here, between two lines of the caller: what the caller has borrowed (a `RefCell`,
 /// say) it finds borrowed. With [`spawn`] there is no such moment.
