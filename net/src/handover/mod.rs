@@ -111,7 +111,8 @@ impl Handover {
     /// `PermissionDenied` if another user's process is there; `InvalidData` if it speaks another language;
     /// `AlreadyExists` for a path that is something else than a socket;
     /// EMFILE where this process may not have as many sockets as are lent; `TimedOut`; as `socket(2)`,
-    /// `bind(2)`, `connect(2)`.
+    /// `bind(2)`, `connect(2)`. Want of memory (ENOMEM, ENOBUFS) is one only after those 30 s: until then
+    /// the predecessor is asked again.
     ///
     /// # Cancel safety
     /// A predecessor goes on as if it had not been asked.
@@ -120,26 +121,30 @@ impl Handover {
         let until = Instant::now() + ANSWER_WITHIN;
         loop {
             let left = until.duration_since(Instant::now());
-            let took = match wire::connect_or_bind(&path)? {
-                Attempt::First(control) => return Ok(Self::of(path, control, None, Vec::new())),
-                Attempt::Connected(talk) => timeout(left, talk.take_over()).await,
-                Attempt::Busy => Ok(Ok(None)),
+            let took = match wire::connect_or_bind(&path) {
+                Ok(Attempt::First(control)) => {
+                    return Ok(Self::of(path, control, None, Vec::new()));
+                }
+                Ok(Attempt::Connected(talk)) => {
+                    timeout(left, talk.take_over()).await.unwrap_or(Ok(None))
+                }
+                Ok(Attempt::Busy) => Ok(None),
+                Err(e) => Err(e),
             };
             match took {
-                Ok(Ok(Some(taken))) => {
+                Ok(Some(taken)) => {
                     return Ok(Self::of(path, taken.control, Some(taken.talk), taken.sockets));
                 }
-                // It went away, or has handed over to another: somebody else is there soon, or nobody.
-                Ok(Ok(None)) if left.is_zero() => {}
-                Ok(Ok(None)) => {
-                    sleep(AGAIN).await;
-                    continue;
+                Err(e) if !wire::passes(&e) || until <= Instant::now() => return Err(e),
+                Ok(None) if until <= Instant::now() => {
+                    let why =
+                        format!("the process at {} did not hand over in time", path.display());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
-                Ok(Err(e)) => return Err(e),
-                Err(_) => {}
+                // It went away, or has handed over to another: somebody else is there soon, or nobody.
+                // Or the kernel wanted memory, and who let go of the conversation may begin another.
+                Ok(None) | Err(_) => sleep(AGAIN).await,
             }
-            let why = format!("the process at {} did not hand over in time", path.display());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
     }
 

@@ -320,7 +320,7 @@ async fn begin(own: &Own, book: &Book) -> Result<Handover, String> {
                     false => Err(format!("{:?} found nobody before it", own.process)),
                 };
             }
-            Err(e) if is_drawn(&e) => book.pause(2_000).await,
+            Err(e) if is_drawn(&e) && !is_asked_again(&e) => book.pause(2_000).await,
             Err(e) => return Err(format!("a hand-over's begin: {e}")),
         }
     }
@@ -359,6 +359,11 @@ async fn listen(
 fn is_drawn(e: &io::Error) -> bool {
     let drawn = |errno| Call::ALL.iter().any(|call| call.errnos().contains(&errno));
     e.raw_os_error().is_some_and(drawn)
+}
+
+/// Whether a hand-over's begin should have asked again by itself.
+fn is_asked_again(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS | libc::EINTR))
 }
 
 /// Says that this core is ready; the last one waits for the successor, and begins the end then.
