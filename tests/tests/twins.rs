@@ -2,8 +2,8 @@
 //!
 //! Both sides run in virtual time and must match their transcripts to the letter, the Python side on the
 //! installed interpreter. Those that compute run in real time, too, in units of so many milliseconds: another
-//! order of events fails at once, another time only if it stays when units are longer. Without an interpreter
-//! the transcripts stand in.
+//! time or order of events fails if it stays when units are longer, as what a busy machine holds up does not.
+//! Without an interpreter the transcripts stand in.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use coreloop_tests::twins::python::{Compared, Interpreter, compare, folder};
 use coreloop_tests::twins::{self, Twin};
 
 /// Milliseconds of a unit in real time, at the first try and at those after a time that was missed.
-const UNITS_MS: [u32; 4] = [50, 100, 200, 400];
+const UNITS_MS: [u32; 5] = [50, 100, 200, 400, 1_600];
 /// Python sides that run side by side.
 const AT_ONCE: usize = 2;
 
@@ -87,10 +87,7 @@ fn twins_in_python_take_that_long_in_real_time() {
             last = python.play(name, Some(unit_ms)).unwrap_or_else(|e| panic!("{name}: {e}"));
             match compare(&last, &expected) {
                 Compared::Same => break,
-                Compared::OtherTimes => {
-                    println!("{name}: a time was missed with units of {unit_ms} ms");
-                }
-                Compared::OtherOrder => panic!("{name}, another order:\n{last}\n{expected}"),
+                other => println!("{name}: {other:?} with units of {unit_ms} ms"),
             }
         }
         assert_eq!(last, expected, "{name}, at all of {UNITS_MS:?} ms");
