@@ -301,11 +301,12 @@ impl<R: Runner> Search<'_, R> {
                 kept: helps || needed,
             });
         }
-        // If none can be told apart from nothing, the one that looks best stands for all of them.
+        // If none can be told apart from nothing, the one that looks best stands for all of them. If none was
+        // looked at, the winner stays as it is: without changes it would be the defaults beside themselves.
         if !self.found.effects.iter().any(|effect| effect.kept) {
-            let worst = contest.ranked(&judged).pop();
-            if let Some(at) = worst {
-                self.found.effects[at].kept = true;
+            match contest.ranked(&judged).pop() {
+                Some(at) => self.found.effects[at].kept = true,
+                None => self.found.effects.iter_mut().for_each(|effect| effect.kept = true),
             }
         }
         let kept = self.found.effects.iter().filter(|effect| effect.kept);

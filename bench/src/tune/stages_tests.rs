@@ -165,6 +165,25 @@ fn no_search_takes_longer_than_its_budget_by_more_than_a_run() {
 }
 
 #[test]
+fn a_winner_whose_changes_can_not_be_told_apart_is_confirmed_as_it_is() {
+    let mut runner = Synthetic {
+        effects: |changes| {
+            let chunks = if has(changes, "chunk_quota", "32") { 0.95 } else { 1.0 };
+            two_that_add_up(changes) * chunks
+        },
+        // All three or one alone.
+        fails: |changes| changes.len() == 2,
+        ..Synthetic::noisy(0.0, 3)
+    };
+    let result = search(&mut runner, &plan("cpu", 5 * MINUTE, 3));
+    // And not the defaults, beside themselves.
+    let winner = result.winner.unwrap().label();
+    assert_eq!(winner, "chunk_quota=32 tick_quota=2ms spin=off", "{:?}", result.outcome);
+    assert!(matches!(result.outcome, Outcome::Tuned(_)), "{:?}", result.outcome);
+    assert!(result.effects.iter().all(|effect| effect.kept && effect.ratio.is_none()));
+}
+
+#[test]
 fn runs_that_get_slower_do_not_break_the_budget() {
     let mut runner = Synthetic::noisy(0.03, 9);
     runner.fails = |changes| has(changes, "spin", "off");
