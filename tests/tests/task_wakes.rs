@@ -3,11 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+#[cfg(not(tsan))]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+// A lock that ThreadSanitizer sees: `std`'s is compiled without it.
+#[cfg(tsan)]
+use coreloop::__tsan::Mutex;
 use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, Settings, Spin, spawn};
 use coreloop_tests::{
