@@ -23,7 +23,14 @@ struct Machine<'a> {
     kernel: &'a dyn Kernel,
     path: PathBuf,
     listeners: Vec<OwnedFd>,
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<Socket>,
+}
+
+/// Descriptors are sent by sockets that connected, and only of such ones. So nothing on its way holds itself
+/// open: Linux finds and closes what does, but whenever its collector runs.
+struct Socket {
+    fd: OwnedFd,
+    connected: bool,
 }
 
 /// An answer as both can be compared: no descriptor's number.
@@ -39,7 +46,9 @@ impl Machine<'_> {
     fn call(&mut self, (what, which, how): (u64, u64, u64)) -> String {
         let at = |len: usize| (which as usize) % len.max(1);
         let (i, l) = (at(self.sockets.len()), at(self.listeners.len()));
-        let socket = self.sockets.get(i).map(|fd| fd.as_fd());
+        let socket = self.sockets.get(i).map(|socket| socket.fd.as_fd());
+        let connected = self.sockets.get(i).is_some_and(|socket| socket.connected);
+        let of = |connected| move |fd| Socket { fd, connected };
         let listener = self.listeners.get(l).map(|fd| fd.as_fd());
         match (what, socket, listener) {
             (0, ..) if self.listeners.len() < 2 => {
@@ -47,16 +56,17 @@ impl Machine<'_> {
                 told(made.map(|fd| self.listeners.push(fd)), |()| "listens".into())
             }
             (1..=3, ..) if self.sockets.len() < SOCKETS_MAX => {
-                let made = self.kernel.connect_local(&self.path);
-                told(made.map(|fd| self.sockets.push(fd)), |()| "connected".into())
+                let made = self.kernel.connect_local(&self.path).map(of(true));
+                told(made.map(|socket| self.sockets.push(socket)), |()| "connected".into())
             }
             (4..=6, _, Some(listener)) if self.sockets.len() < SOCKETS_MAX => {
-                let made = self.kernel.accept_local(listener);
-                told(made.map(|fd| self.sockets.push(fd)), |()| "accepted".into())
+                let made = self.kernel.accept_local(listener).map(of(false));
+                told(made.map(|socket| self.sockets.push(socket)), |()| "accepted".into())
             }
             (7..=10, Some(socket), _) => {
+                let sent = self.sockets.iter().filter(|socket| connected && socket.connected);
                 let fds: Vec<BorrowedFd<'_>> =
-                    self.sockets.iter().take(how as usize % 3).map(|fd| fd.as_fd()).collect();
+                    sent.take(how as usize % 3).map(|socket| socket.fd.as_fd()).collect();
                 let sent = self.kernel.send_message(socket, &vec![7; 1 + how as usize], &fds);
                 told(sent, |()| "sent".into())
             }
@@ -67,8 +77,8 @@ impl Machine<'_> {
                     format!("{n} bytes, {} descriptors", fds.len())
                 });
                 let room = SOCKETS_MAX.saturating_sub(self.sockets.len());
-                self.sockets
-                    .extend(got.map(|(_, fds)| fds).unwrap_or_default().into_iter().take(room));
+                let fds = got.map(|(_, fds)| fds).unwrap_or_default();
+                self.sockets.extend(fds.into_iter().take(room).map(of(true)));
                 shown
             }
             (15, Some(socket), _) => {
@@ -85,8 +95,8 @@ impl Machine<'_> {
             }
             (18, ..) if how < 6 => told(self.kernel.unlink_local(&self.path), |()| "gone".into()),
             (19, Some(socket), _) if self.sockets.len() < SOCKETS_MAX => {
-                let made = self.kernel.duplicate(socket);
-                told(made.map(|fd| self.sockets.push(fd)), |()| "two".into())
+                let made = self.kernel.duplicate(socket).map(of(connected));
+                told(made.map(|socket| self.sockets.push(socket)), |()| "two".into())
             }
             (20, _, Some(listener)) => told(self.kernel.is_listener(listener), |is| is.to_string()),
             (21, Some(socket), _) => told(self.kernel.is_listener(socket), |is| is.to_string()),
