@@ -1,7 +1,7 @@
 //! Smaller programs that still fail.
 //!
 //! Owns the edits, each of which makes a program smaller or plainer: a step or a tail of steps goes, a limit or
-//! one side of a race goes, a body takes the place of what held it, a time gets shorter, one of several handles
+//! one side of a race goes, a body takes the place of what held or spawned it, a time gets shorter, one of several handles
 //! goes. They are tried in turn, from the largest on, and each that leaves the failure in place is kept, until
 //! none does: deterministic, and bounded by the size of the program.
 
@@ -69,6 +69,9 @@ fn edit_body(body: &Body, at: &mut usize) -> Option<Body> {
         }
         let edited = match step {
             Step::Spawn(task) | Step::SpawnEager(task) | Step::Child(task) => {
+                if !task.steps.is_empty() && is_it(at) {
+                    return replaced(task.steps.clone());
+                }
                 if !matches!(step, Step::Spawn(_)) && is_it(at) {
                     return replaced(vec![Step::Spawn(task.clone())]);
                 }
