@@ -27,8 +27,8 @@ pub(crate) const CORES_MAX: usize = if cfg!(loom) { 2 } else { 1024 };
 /// Ids that loops have in turn. The others are taken when all of these are.
 const IN_TURN: usize = if cfg!(loom) { CORES_MAX } else { 64 };
 
-/// Leases so far, modulo 2^32, of which the number of ids that take turns is a divisor.
-static TAKEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+/// Ids tried so far, modulo 2^32, of which the number of ids that take turns is a divisor.
+static TRIED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// Null until it was leased once, and never freed then.
 type Cells = [AtomicPtr<CoreCell>; CORES_MAX];
@@ -187,12 +187,13 @@ impl Lease {
     /// Takes a free core id; none if all are in use. The first few are taken in turn: who still has a waker
     /// of a loop that has ended would else wake, in vain, a task of the very next one.
     pub(crate) fn take() -> Option<Self> {
-        let first = match cfg!(loom) {
-            true => 0,
-            false => TAKEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as usize,
+        // Those that are found taken have had their turn, too: else the one behind them would have it twice.
+        let next = |n| match cfg!(loom) {
+            true => n,
+            false => TRIED.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as usize % IN_TURN,
         };
-        let in_turn = (0..IN_TURN).map(|n| first.wrapping_add(n) % IN_TURN);
-        in_turn.chain(IN_TURN..CORES_MAX).find_map(Self::take_this)
+        // Who tries at the same time may have had the turn of the only one that is free: all, at last.
+        (0..IN_TURN).map(next).chain(0..CORES_MAX).find_map(Self::take_this)
     }
 
     fn take_this(id: usize) -> Option<Self> {
@@ -259,5 +260,27 @@ impl Drop for Lease {
         // What was woken belongs to no one any more.
         self.cell.map.drain(|_| ());
         store_bool(&self.cell.leased, false, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_not_taken_twice_running_beside_loops_that_live_on() {
+        let _live: Vec<Lease> = (0..3).map(|_| Lease::take().unwrap()).collect();
+        let mut last = None;
+        for _ in 0..3 * IN_TURN {
+            let id = Lease::take().unwrap().id;
+            assert_ne!(last.replace(id), Some(id));
+        }
+    }
+
+    #[test]
+    fn more_loops_than_take_turns_have_an_id_each() {
+        let live: Vec<Lease> = (0..2 * IN_TURN).map(|_| Lease::take().unwrap()).collect();
+        let ids: std::collections::BTreeSet<u32> = live.iter().map(|lease| lease.id).collect();
+        assert_eq!(ids.len(), live.len());
     }
 }
