@@ -243,7 +243,9 @@ fn loop_until_accepted(
 ) -> Result<(Ring, Params), StartError> {
     let (mut sq, mut cq) = (config.sq_entries, config.cq_entries);
     let mut patience = ENOMEM_TRIES;
-    let mut thread_cpu = config.asked.sqpoll_cpu;
+    let thread_cpu = config.asked.sqpoll_cpu;
+    // This try is without that CPU, to see whether it is what was refused.
+    let mut anywhere = false;
     loop {
         let mut params = Params { cq_entries: cq, ..Params::default() };
         params.flags = setup::CQSIZE | setup::CLAMP;
@@ -255,21 +257,25 @@ fn loop_until_accepted(
         let with_thread = report.in_force.contains(Feature::SqPoll);
         if with_thread {
             params.sq_thread_idle = config.asked.idle_ms();
-            if let Some(cpu) = thread_cpu {
+            if let Some(cpu) = thread_cpu.filter(|_| !anywhere) {
                 params.flags |= setup::SQ_AFF;
                 params.sq_thread_cpu = cpu;
             }
         }
         let error = match kernel.setup(sq, &mut params) {
-            Ok(memory) => return Ok((Ring::new(kernel.clone(), memory, &params), params)),
+            Ok(memory) => {
+                // Most likely a CPU that this process may not use.
+                if let Some(cpu) = thread_cpu.filter(|_| with_thread && anywhere) {
+                    let why = Missing::Failed(libc::EINVAL);
+                    report.step_down("sqpoll_cpu", cpu, "any CPU", why);
+                }
+                return Ok((Ring::new(kernel.clone(), memory, &params), params));
+            }
             Err(e) => e,
         };
         match error.raw_os_error() {
-            // Most likely a CPU that this process may not use.
-            Some(libc::EINVAL) if with_thread && thread_cpu.is_some() => {
-                let cpu = thread_cpu.take().unwrap_or_default();
-                let why = Missing::Failed(libc::EINVAL);
-                report.step_down("sqpoll_cpu", cpu, "any CPU", why);
+            Some(libc::EINVAL) if with_thread && thread_cpu.is_some() && !anywhere => {
+                anywhere = true;
             }
             // A security module forbids the thread, or a limit on threads is reached.
             Some(errno @ (libc::EPERM | libc::EACCES | libc::EAGAIN)) if with_thread => {
@@ -277,6 +283,7 @@ fn loop_until_accepted(
                 drop_dependants(report);
             }
             Some(libc::EINVAL) => {
+                anywhere = false;
                 let Some((newest, _)) = FLAGS.into_iter().find(|f| report.in_force.contains(f.0))
                 else {
                     return Err(StartError::System { step: "io_uring_setup", source: error });

@@ -248,6 +248,34 @@ fn seam_unknown_flags_are_given_up_one_by_one_the_newest_first() {
     }
 }
 
+/// The EINVAL of a flag that Linux before 6.6 does not know was taken for one of the thread's CPU.
+#[test]
+fn seam_a_refused_flag_and_a_refused_cpu_are_told_apart() {
+    let cpu = crate::placement::allowed_cpus()[0] as u32;
+    for (flags, cpus) in [(0, true), (setup::NO_SQARRAY, true), (setup::NO_SQARRAY, false)] {
+        let last = Rc::new(Cell::new(0));
+        let seen = last.clone();
+        let kernel = Faulty::new().on_setup(move |_, p| {
+            seen.set(p.flags);
+            let refused = p.flags & flags != 0 || p.flags & setup::SQ_AFF != 0 && !cpus;
+            refused.then_some(libc::EINVAL)
+        });
+        let settings = Settings::default().sqpoll(Some(Duration::from_millis(1)));
+        let settings = settings.sqpoll_cpu(Some(cpu)).spin(Spin::Off);
+        let event_loop = EventLoop::on_kernel(Rc::new(kernel), &settings).unwrap();
+        let report = event_loop.ring_report();
+        if !report.in_force.contains(Feature::SqPoll) {
+            println!(
+                "SKIPPED seam_a_refused_flag_and_a_refused_cpu_are_told_apart: no SQPOLL here"
+            );
+            return;
+        }
+        assert_eq!(last.get() & setup::SQ_AFF != 0, cpus, "{report:?}");
+        let stepped: Vec<_> = report.stepped.iter().map(|step| step.setting).collect();
+        assert_eq!(stepped, if cpus { vec![] } else { vec!["sqpoll_cpu"] });
+    }
+}
+
 fn small_ring(enter: impl Fn(u64) -> Option<i32> + 'static) -> EventLoop {
     let faulty = Faulty::new().on_enter(enter);
     EventLoop::on_kernel(Rc::new(faulty), &Settings::default().ring_entries(8).spin(Spin::Off))
