@@ -146,3 +146,19 @@ fn tracing_a_task_s_span_has_its_id_and_its_end_what_its_polls_came_to() {
     assert_eq!((field(0, "polls"), field(1, "polls"), field(2, "polls")), (3, 1, 1));
     assert!(field(0, "busy_ns") >= 5_000_000, "it slept in a poll: {ends:?}");
 }
+
+#[test]
+fn tracing_the_end_of_a_task_is_told_to_who_has_its_span() {
+    let (first, second) = (Log::default(), Log::default());
+    let (has_it, other) = (first.0.clone(), second.0.clone());
+    let mut event_loop = EventLoop::new().unwrap();
+    tracing::subscriber::with_default(first, || {
+        drop(event_loop.spawn(std::future::pending::<()>()));
+        event_loop.block_on(yield_now());
+    });
+    tracing::subscriber::with_default(second, || drop(event_loop));
+    let (has_it, other) = (has_it.lock().unwrap(), other.lock().unwrap());
+    let ends: Vec<_> = has_it.ends.iter().map(|(span, told)| (*span, &told["polls"][..])).collect();
+    assert_eq!(ends, [(1, "1")]);
+    assert!(other.ends.is_empty(), "{:?}", other.ends);
+}

@@ -86,12 +86,14 @@ impl Drop for Timed<'_> {
 
 impl Drop for Polls {
     fn drop(&mut self) {
-        if self.span.is_disabled() {
-            return;
-        }
         let busy_ns = u64::try_from(self.busy.as_nanos()).unwrap_or(u64::MAX);
-        tracing::trace!(
-            target: "coreloop::task", parent: &self.span, polls = self.count, busy_ns, "ended"
-        );
+        // To who has the span: another one that collects by now has none, or a stranger's, of its number.
+        self.span.with_subscriber(|(_, collector)| {
+            tracing::dispatcher::with_default(collector, || {
+                tracing::trace!(
+                    target: "coreloop::task", parent: &self.span, polls = self.count, busy_ns, "ended"
+                );
+            });
+        });
     }
 }
