@@ -1,9 +1,9 @@
 //! Smaller programs that still fail.
 //!
 //! Owns the edits, each of which makes a program smaller or plainer: a step or a tail of steps goes, a limit or
-//! one side of a race goes, a body takes the place of what held or spawned it, a time gets shorter, one of several handles
-//! goes. They are tried in turn, from the largest on, and each that leaves the failure in place is kept, until
-//! none does: deterministic, and bounded by the size of the program.
+//! one side of a race goes, a body takes the place of what held or spawned it, a time gets shorter, one of several
+//! handles goes. They are tried in turn, from the largest on, and each that leaves the failure in place is
+//! kept, until none does: deterministic, and bounded by the size of the program.
 
 use std::rc::Rc;
 
