@@ -294,20 +294,20 @@ impl<R: Runner> Search<'_, R> {
             let behind = |r: Ratio| r.verdict(judged.less_is_better) == Verdict::Behind;
             let helps = ratio.is_some_and(|r| behind(r) && !r.is_equal());
             let needed = !judged.holds(contest.entries[at].runs.values());
+            // No run without it, or no time for one: the others were tried with it in place.
+            let unseen = contest.change(at, &judged).is_none();
             self.found.effects.push(Effect {
                 name: name.clone(),
                 value: value.clone(),
                 ratio: ratio.map(inverse),
-                kept: helps || needed,
+                kept: helps || needed || unseen,
             });
         }
-        // If none can be told apart from nothing, the one that looks best stands for all of them. If none was
-        // looked at, the winner stays as it is: without changes it would be the defaults beside themselves.
-        if !self.found.effects.iter().any(|effect| effect.kept) {
-            match contest.ranked(&judged).pop() {
-                Some(at) => self.found.effects[at].kept = true,
-                None => self.found.effects.iter_mut().for_each(|effect| effect.kept = true),
-            }
+        // If none can be told apart from nothing, the one that looks best stands for all of them.
+        if !self.found.effects.iter().any(|effect| effect.kept)
+            && let Some(at) = contest.ranked(&judged).pop()
+        {
+            self.found.effects[at].kept = true;
         }
         let kept = self.found.effects.iter().filter(|effect| effect.kept);
         let kept = Candidate::new(kept.map(|e| (e.name.clone(), e.value.clone())));

@@ -184,6 +184,24 @@ fn a_winner_whose_changes_can_not_be_told_apart_is_confirmed_as_it_is() {
 }
 
 #[test]
+fn a_change_that_can_not_be_left_out_stays_beside_one_that_can() {
+    let mut runner = Synthetic {
+        effects: |changes| {
+            let chunks = if has(changes, "chunk_quota", "32") { 0.95 } else { 1.0 };
+            two_that_add_up(changes) * chunks
+        },
+        // Of two, only those without the third one.
+        fails: |changes| changes.len() == 2 && has(changes, "chunk_quota", "32"),
+        ..Synthetic::noisy(0.0, 3)
+    };
+    let result = search(&mut runner, &plan("cpu", 5 * MINUTE, 3));
+    let winner = result.winner.unwrap().label();
+    assert_eq!(winner, "chunk_quota=32 tick_quota=2ms spin=off", "{:?}", result.effects);
+    let looked_at: Vec<_> = result.effects.iter().map(|effect| effect.ratio.is_some()).collect();
+    assert_eq!(looked_at, [true, false, false], "{:?}", result.effects);
+}
+
+#[test]
 fn runs_that_get_slower_do_not_break_the_budget() {
     let mut runner = Synthetic::noisy(0.03, 9);
     runner.fails = |changes| has(changes, "spin", "off");
