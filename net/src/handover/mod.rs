@@ -111,8 +111,8 @@ impl Handover {
     /// `PermissionDenied` if another user's process is there; `InvalidData` if it speaks another language;
     /// `AlreadyExists` for a path that is something else than a socket;
     /// EMFILE where this process may not have as many sockets as are lent; `TimedOut`; as `socket(2)`,
-    /// `bind(2)`, `connect(2)`. Want of memory (ENOMEM, ENOBUFS) is one only after those 30 s: until then
-    /// the predecessor is asked again.
+    /// `bind(2)`, `connect(2)`. What may pass (ENOMEM, ENOBUFS, EINTR, EAGAIN, ETOOMANYREFS) is one
+    /// only after those 30 s: until then the predecessor is asked again.
     ///
     /// # Cancel safety
     /// A predecessor goes on as if it had not been asked.

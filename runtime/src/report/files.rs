@@ -130,7 +130,7 @@ pub enum FilesError {
     },
     /// The thread that writes can't be started.
     #[error("no thread to write histograms: {0}")]
-    Thread(io::Error),
+    Thread(#[source] io::Error),
 }
 
 /// Histograms that are being written. Dropping it writes what there is and ends it.
