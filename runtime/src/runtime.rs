@@ -124,9 +124,8 @@ impl fmt::Debug for RunError {
 pub struct Builder {
     cores: Cores,
     settings: Settings,
-    special: HashMap<usize, Settings>,
-    /// Where those were said, if not by `core`.
-    places: HashMap<usize, Origin>,
+    /// With where they were said, if not by `core`.
+    special: BTreeMap<usize, (Settings, Option<Origin>)>,
     shared_cpus: bool,
     on_stall: Option<Arc<OnStall>>,
     on_start: Option<OnStart>,
@@ -147,8 +146,7 @@ impl Builder {
 
     /// Settings of one core, by its number from 0, instead of the general ones.
     pub fn core(mut self, index: usize, settings: Settings) -> Self {
-        self.special.insert(index, settings);
-        self.places.remove(&index);
+        self.special.insert(index, (settings, None));
         self
     }
 
@@ -156,9 +154,10 @@ impl Builder {
     pub fn configured(mut self, resolved: &Resolved) -> Self {
         self.cores = resolved.cores().clone();
         self.settings = resolved.settings().clone();
-        self.special = resolved.special().map(|(core, s)| (core, s.clone())).collect();
-        let place = |(core, _)| Some((core, resolved.place_of(core)?.clone()));
-        self.places = resolved.special().filter_map(place).collect();
+        let of_core = |(core, settings): (usize, &Settings)| {
+            (core, (settings.clone(), resolved.place_of(core).cloned()))
+        };
+        self.special = resolved.special().map(of_core).collect();
         self.shared_cpus = !resolved.pinned();
         self
     }
@@ -188,18 +187,19 @@ impl Builder {
     /// Cores that can't be had, settings out of range.
     pub fn build(mut self) -> Result<Runtime, BuildError> {
         if let Some(hook) = self.on_stall.take() {
-            for settings in self.special.values_mut().chain([&mut self.settings]) {
+            for settings in
+                self.special.values_mut().map(|(own, _)| own).chain([&mut self.settings])
+            {
                 let hook = hook.clone();
                 *settings = std::mem::take(settings).on_stall(move |stall| hook(stall));
             }
         }
         let cpus = self.cores.resolve()?;
         self.settings.checked()?;
-        // In their order: the same error first each time.
-        for (index, settings) in self.special.iter().collect::<BTreeMap<_, _>>() {
+        for (index, (settings, place)) in &self.special {
             settings.checked()?;
             if *index >= cpus.len() {
-                let place = self.places.get(index).map(Origin::to_string);
+                let place = place.as_ref().map(Origin::to_string);
                 let place = place.unwrap_or_else(|| format!("Builder::core({index}, …)"));
                 return Err(BuildError::NoSuchCore { core: *index, cores: cpus.len(), place });
             }
@@ -207,7 +207,7 @@ impl Builder {
         Ok(Runtime {
             cpus,
             settings: self.settings,
-            special: self.special,
+            special: self.special.into_iter().map(|(core, (own, _))| (core, own)).collect(),
             pin: !self.shared_cpus,
             on_start: self.on_start,
         })

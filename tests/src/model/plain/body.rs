@@ -422,7 +422,7 @@ impl Plain {
             match step {
                 Step::Spawn(child) => {
                     self.count("spawn", "done");
-                    self.spawn(child.id, frame.task, Expr::Block(child.clone()), frame.group, None);
+                    self.spawn(child, frame.task, frame.group, None);
                     frame.owned.push(child.id);
                 }
                 Step::SpawnEager(child) => {

@@ -6,7 +6,7 @@
 use super::Plain;
 use super::body::{Frame, Grip, Kind, Node, Notice, Then, how};
 use super::shared::{CONDITION, Grant, MUTEX, ONCE, PLACES, Place};
-use crate::model::program::{CHANNEL, Deferred, Expr, Id, Out};
+use crate::model::program::{CHANNEL, Deferred, Id, Out};
 
 impl Plain {
     pub(super) fn cancel_by_handle(&mut self, id: Id, task: Id) {
@@ -24,7 +24,7 @@ impl Plain {
             }
             Deferred::Cancel(task) => self.cancel_by_handle(id, task),
             Deferred::Spawn(body) => {
-                self.spawn(body.id, frame.task, Expr::Block(body.clone()), frame.group, None);
+                self.spawn(&body, frame.task, frame.group, None);
                 self.task(body.id).handle.held = false;
                 self.drop_handle(body.id);
             }

@@ -32,7 +32,7 @@ use std::rc::Rc;
 use self::body::Node;
 use self::sets::Group;
 use self::shared::Shared;
-use super::program::{Body, Event, Expr, Id, Out, Program};
+use super::program::{Body, Event, Id, Out, Program};
 
 /// What is predicted, and how often each thing happened on the way.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ pub fn predict(program: &Program) -> Predicted {
         counts: BTreeMap::new(),
     };
     let top = program.main.id;
-    plain.spawn(top, top, Expr::Block(program.main.clone()), None, None);
+    plain.spawn(&program.main, top, None, None);
     // The main future awaits it.
     plain.task(top).handle.held = false;
     while !plain.over {
@@ -128,8 +128,7 @@ struct Task {
     /// Who is told of the end.
     joiner: Option<Id>,
     handle: Handle,
-    /// Group, place and number in it.
-    child: Option<(Id, usize, u32)>,
+    child: Option<Membership>,
 }
 
 /// The handle of a task.
@@ -145,7 +144,23 @@ struct Handle {
     polled_in: u64,
 }
 
+/// Of a child: its group, its place there, and its number.
+type Membership = (Id, usize, u32);
+
 impl Task {
+    fn new(body: &Rc<Body>, owner: Id, group: Option<Id>, child: Option<Membership>) -> Self {
+        Self {
+            future: Some(Node::block(group, body)),
+            scheduled: false,
+            cancel: false,
+            last_poll: 0,
+            end: None,
+            joiner: None,
+            handle: Handle { owner, held: true, busy: false, exists: true, polled_in: 0 },
+            child,
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.end.is_some()
     }
@@ -239,43 +254,16 @@ impl Plain {
         self.mark = outer;
     }
 
-    fn spawn(
-        &mut self,
-        id: Id,
-        owner: Id,
-        expr: Expr,
-        group: Option<Id>,
-        child: Option<(Id, usize, u32)>,
-    ) {
-        self.make(id, owner, expr, group, child);
-        self.wake(id);
-    }
-
-    fn make(
-        &mut self,
-        id: Id,
-        owner: Id,
-        expr: Expr,
-        group: Option<Id>,
-        child: Option<(Id, usize, u32)>,
-    ) {
-        let task = Task {
-            future: Some(Node::new(id, group, expr)),
-            scheduled: false,
-            cancel: false,
-            last_poll: 0,
-            end: None,
-            joiner: None,
-            handle: Handle { owner, held: true, busy: false, exists: true, polled_in: 0 },
-            child,
-        };
-        self.tasks.insert(id, task);
+    fn spawn(&mut self, body: &Rc<Body>, owner: Id, group: Option<Id>, child: Option<Membership>) {
+        self.tasks.insert(body.id, Task::new(body, owner, group, child));
+        self.wake(body.id);
     }
 
     /// Makes a task and polls it: with nothing of the poll or the cancel around it, which goes on afterwards.
     fn spawn_eager(&mut self, body: &Rc<Body>, owner: Id, group: Option<Id>) {
-        self.make(body.id, owner, Expr::Block(body.clone()), group, None);
-        self.task(body.id).handle.held = false;
+        let mut task = Task::new(body, owner, group, None);
+        task.handle.held = false;
+        self.tasks.insert(body.id, task);
         let around = (std::mem::take(&mut self.mark), self.polling);
         self.poll_task(body.id);
         (self.mark, self.polling) = around;

@@ -172,7 +172,7 @@ impl Plain {
         bodies: &[Rc<Body>],
     ) -> Set {
         for body in bodies {
-            self.spawn(body.id, me, Expr::Block(body.clone()), group, None);
+            self.spawn(body, me, group, None);
             self.task(body.id).handle.held = false;
         }
         let inputs = bodies.iter().map(|body| (body.id, None)).collect();
@@ -419,7 +419,7 @@ impl Plain {
         let number = group.spawned;
         group.spawned += 1;
         let ending = group.phase == Phase::Ending;
-        self.spawn(body.id, owner, Expr::Block(body.clone()), Some(id), Some((id, place, number)));
+        self.spawn(body, owner, Some(id), Some((id, place, number)));
         if ending {
             self.cancel(body.id);
         }
