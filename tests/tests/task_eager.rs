@@ -188,6 +188,14 @@ impl<T> Drop for Elsewhere<T> {
     }
 }
 
+/// Cancels a task that waits, and gives those that it cancels their turns.
+async fn cancelled_while_it_waits(awaiter: JoinHandle<()>) {
+    turns(3).await;
+    awaiter.cancel();
+    assert!(awaiter.await.unwrap_err().is_cancelled());
+    turns(4).await;
+}
+
 #[test]
 fn eager_tasks_within_a_cancel_pass_it_on_to_nobody() {
     run(async {
@@ -198,10 +206,7 @@ fn eager_tasks_within_a_cancel_pass_it_on_to_nobody() {
             let _elsewhere = Elsewhere(Some(awaited));
             pending::<()>().await;
         });
-        turns(3).await;
-        awaiter.cancel();
-        assert!(awaiter.await.unwrap_err().is_cancelled());
-        turns(4).await;
+        cancelled_while_it_waits(awaiter).await;
         assert_eq!(dropped.get(), 0, "what another task drops is let go of");
     })
     .unwrap();
@@ -223,10 +228,7 @@ fn eager_tasks_of_a_destructor_leave_the_cancel_under_way() {
             let mut both = (Eager, Box::pin(poll_fn(move |cx| Pin::new(&mut awaited).poll(cx))));
             drop(poll_fn(|cx| both.1.as_mut().poll(cx)).await);
         });
-        turns(3).await;
-        awaiter.cancel();
-        assert!(awaiter.await.unwrap_err().is_cancelled());
-        turns(4).await;
+        cancelled_while_it_waits(awaiter).await;
         assert_eq!(dropped.get(), 1, "what was awaited is cancelled, too");
     })
     .unwrap();
