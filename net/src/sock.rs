@@ -13,17 +13,20 @@ use std::task::{Context, Poll, Waker, ready};
 
 use coreloop::Feature;
 use coreloop::buf::Chunk;
-use coreloop::op::{BufferTurn, LateBytes, LateSend, Membership, Outlook, Receiver, Submitter};
+use coreloop::op::{
+    BufferTurn, FixedFile, LateBytes, LateSend, Membership, Outlook, Receiver, Submitter,
+};
 
 use crate::tcp::{Pace, Receive, TornWrite};
 
 pub(crate) struct Sock {
+    /// Before the descriptor: it is dropped first.
+    file: FixedFile,
     fd: OwnedFd,
     /// A send is in flight: one per socket, also if its future was dropped or forgotten.
     pub(crate) sending: Cell<bool>,
     /// The same for a receive into a caller's buffer.
     pub(crate) receiving: Cell<bool>,
-    pub(crate) submitter: Submitter,
     pub(crate) membership: Membership,
     /// The one receive that is armed. In here and not in its half, so that a stream is one word: a future
     /// that takes a stream by value holds it twice. Only the reading half looks at it.
@@ -47,15 +50,20 @@ struct Late {
 impl Sock {
     pub(crate) fn new(fd: OwnedFd, submitter: &Submitter) -> Rc<Self> {
         Rc::new(Self {
+            file: submitter.fix_file(&fd),
             fd,
             sending: Cell::new(false),
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
-            submitter: submitter.clone(),
             armed: RefCell::default(),
             pace: Cell::default(),
             late: Cell::new(None),
         })
+    }
+
+    #[inline]
+    pub(crate) fn submitter(&self) -> &Submitter {
+        self.file.submitter()
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
@@ -85,7 +93,7 @@ impl Sock {
 
     /// Ready when no receive into a caller's buffer is under way any more.
     pub(crate) fn poll_recv_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let quiet = || !self.receiving.get() || self.submitter.is_closed();
+        let quiet = || !self.receiving.get() || self.submitter().is_closed();
         if quiet() {
             return Poll::Ready(());
         }
@@ -96,7 +104,7 @@ impl Sock {
         }
         let old = self.with_late(|late| late.recv_waker.replace(waker));
         drop(old);
-        self.submitter.note_earlier_op();
+        self.submitter().note_earlier_op();
         Poll::Pending
     }
 
@@ -107,7 +115,7 @@ impl Sock {
         cx: &mut Context<'_>,
         turn: &mut Option<BufferTurn>,
     ) -> Poll<()> {
-        let waiting = turn.get_or_insert_with(|| self.submitter.wait_for_buffer());
+        let waiting = turn.get_or_insert_with(|| self.submitter().wait_for_buffer());
         ready!(waiting.poll(cx));
         *turn = None;
         Poll::Ready(())
@@ -125,7 +133,7 @@ impl Sock {
             // Its own, and its pace is set. If it was the loop's end, the next one is told.
             Some(libc::ECANCELED) if many => {}
             Some(libc::EINVAL) if many => self.pace.set(self.pace.get().never_many()),
-            Some(libc::ENOBUFS) => *turn = Some(self.submitter.wait_for_buffer()),
+            Some(libc::ENOBUFS) => *turn = Some(self.submitter().wait_for_buffer()),
             Some(libc::EINTR) => {}
             _ => return Some(e),
         }
@@ -135,12 +143,12 @@ impl Sock {
     /// Whether this core's ring does that.
     #[inline]
     pub(crate) fn can_receive_many(&self) -> bool {
-        self.submitter.has(Feature::MultishotRecv)
+        self.submitter().has(Feature::MultishotRecv)
     }
 
     /// Ready when no send is under way any more.
     pub(crate) fn poll_send_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let quiet = || !self.sending.get() || self.submitter.is_closed();
+        let quiet = || !self.sending.get() || self.submitter().is_closed();
         if quiet() {
             return Poll::Ready(());
         }
@@ -151,7 +159,7 @@ impl Sock {
         }
         let old = self.with_late(|late| late.send_waker.replace(waker));
         drop(old);
-        self.submitter.note_earlier_op();
+        self.submitter().note_earlier_op();
         Poll::Pending
     }
 
@@ -258,7 +266,7 @@ impl LateBytes for Held {
     fn recv_ended(&self) {
         self.0.receiving.set(false);
         if let Some(waker) = self.0.if_late(|late| late.recv_waker.take()).flatten() {
-            self.0.submitter.wake_soon(waker);
+            self.0.submitter().wake_soon(waker);
         }
     }
 
@@ -275,7 +283,7 @@ impl LateSend for Held {
     fn send_ended(&self) {
         self.0.sending.set(false);
         if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
-            self.0.submitter.wake_soon(waker);
+            self.0.submitter().wake_soon(waker);
         }
     }
 

@@ -430,6 +430,7 @@ impl Seat {
         let room = pin && !beside.contains(&cpu);
         let settings =
             if room { settings.submitting_on(beside[index % beside.len()]) } else { settings };
+        let workers_beside = settings.workers_beside();
         let mut event_loop = match EventLoop::with_spin_as_given(settings) {
             Ok(event_loop) => event_loop,
             Err(source) => {
@@ -438,8 +439,10 @@ impl Seat {
             }
         };
         if pin {
-            // Without it they are a nuisance to the loops at worst.
-            let _ = event_loop.core().driver.workers_on(&beside);
+            if workers_beside {
+                // Without it they are a nuisance to the loops at worst.
+                let _ = event_loop.core().driver.workers_on(&beside);
+            }
             event_loop.core().blocking.run_on(beside);
         }
         event_loop.core().set_place(index, pin.then_some(cpu));

@@ -5,9 +5,10 @@
 use std::fs::{self, File};
 use std::time::Duration;
 
+use coreloop::config::WorkerCpus;
 use coreloop::op::{Nop, Read, submit};
 use coreloop::placement::allowed_cpus;
-use coreloop::{Builder, Cores, Runtime, Settings, Spin, spawn_blocking};
+use coreloop::{Builder, Cores, EventLoop, Runtime, Settings, Spin, spawn_blocking};
 use coreloop_tests::{Child, in_child, skip, skipped};
 
 /// Where the threads beside one core may run.
@@ -154,4 +155,30 @@ fn cores_workers_of_a_submitting_thread_keep_off_too() {
         assert_eq!(submits[..], free[..1], "the thread that submits");
         assert_eq!(*worker, free, "a worker");
     });
+}
+
+/// Whoever names CPUs for the workers gets them there, the core's own too.
+#[test]
+fn cores_workers_run_where_the_setting_says() {
+    let cpus = allowed_cpus();
+    let (own, last) = (cpus[0], cpus[cpus.len() - 1]);
+    let seen = |workers: WorkerCpus| {
+        let settings = Settings::default().spin(Spin::Off).worker_cpus(workers);
+        let runtime = on(&[own]).settings(settings).build().unwrap();
+        runtime.run(|_core| async { worker_of(&number()).await }).unwrap()
+    };
+    for cpu in [own, last] {
+        assert_eq!(seen(WorkerCpus::These(vec![cpu])), [[cpu]]);
+    }
+    let left = seen(WorkerCpus::Kernel);
+    assert!(left == [[own]] || left == [cpus], "{left:?} is neither the core's own nor any");
+}
+
+#[test]
+fn cores_workers_of_a_cpu_that_there_is_not_are_told() {
+    let settings = Settings::default().worker_cpus(WorkerCpus::These(vec![8191]));
+    let event_loop = EventLoop::with(settings).unwrap();
+    let stepped = event_loop.ring_report().stepped[0].to_string();
+    let told = "worker_cpus: asked 8191, in force kernel, because refused: Invalid argument";
+    assert!(stepped.starts_with(told), "{stepped}");
 }

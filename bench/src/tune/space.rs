@@ -33,7 +33,7 @@ pub struct Space {
 }
 
 /// Rows that are not tried unless somebody names values for them.
-const NOT_TRIED: [(&str, &str); 15] = [
+const NOT_TRIED: [(&str, &str); 16] = [
     ("stats", "what is recorded is chosen for what it tells"),
     ("debug", "it is for developers"),
     ("slow_poll", "it is for developers"),
@@ -44,6 +44,7 @@ const NOT_TRIED: [(&str, &str); 15] = [
     ("blocking_queue", "an echo server does no blocking work"),
     ("bounded_workers", "an echo server reads no files"),
     ("unbounded_workers", "an echo server reads no devices"),
+    ("worker_cpus", "an echo server reads neither"),
     ("sqpoll_cpu", "it does nothing without sqpoll"),
     ("min_wait_completions", "it does nothing without min_wait"),
     ("napi", "it does nothing on loopback"),

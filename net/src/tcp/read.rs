@@ -106,7 +106,7 @@ impl ReadHalf {
     /// # Errors
     /// As `shutdown(2)`.
     pub fn shutdown(&self) -> io::Result<()> {
-        self.sock.submitter.shutdown(&*self.sock, Shutdown::Read)
+        self.sock.submitter().shutdown(&*self.sock, Shutdown::Read)
     }
 
     fn poll_recv(
@@ -123,13 +123,13 @@ impl ReadHalf {
         // Held across the poll of the op: nobody but this half looks at it.
         let mut armed = sock.armed.borrow_mut();
         loop {
-            if turn.is_some() || armed.is_nothing() && sock.submitter.buffers_awaited() {
+            if turn.is_some() || armed.is_nothing() && sock.submitter().buffers_awaited() {
                 ready!(sock.poll_turn(cx, turn));
             }
             let ended = match &mut *armed {
-                Receive::Nothing if sock.pace.get().is_busy() && sock.submitter.many_pay() => {
+                Receive::Nothing if sock.pace.get().is_busy() && sock.submitter().many_pay() => {
                     let held = Held(self.sock.clone());
-                    match sock.submitter.recv_many(held, &sock.membership, SHOTS) {
+                    match sock.submitter().recv_many(held, &sock.membership, SHOTS) {
                         Ok(series) => *armed = Receive::Many(series),
                         Err(e) => return Poll::Ready(Err(e)),
                     }
@@ -138,7 +138,7 @@ impl ReadHalf {
                 Receive::Nothing => {
                     let waker = cx.waker().clone();
                     let held = Held(self.sock.clone());
-                    return match sock.submitter.recv_chunk_for(held, &sock.membership, waker) {
+                    return match sock.submitter().recv_chunk_for(held, &sock.membership, waker) {
                         Ok(op) => {
                             *armed = Receive::One(op);
                             Poll::Pending
@@ -406,7 +406,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                         Step::Chunk(buf, None)
                     } else {
                         let held = Held(sock.clone());
-                        match sock.submitter.start(op::Recv::new(held, buf)) {
+                        match sock.submitter().start(op::Recv::new(held, buf)) {
                             Ok(op) => {
                                 // Until the op's end, also if this future is dropped or forgotten.
                                 sock.receiving.set(true);

@@ -100,7 +100,7 @@ impl TcpStream {
     /// # Errors
     /// As `shutdown(2)`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.read.sock.submitter.shutdown(self, how)
+        self.read.sock.submitter().shutdown(self, how)
     }
 
     /// The two directions apart, each to be used on its own, in tasks of the same core.
@@ -133,7 +133,7 @@ impl TcpStream {
     /// # Errors
     /// As `getsockname(2)`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.read.sock.submitter.local_addr(self)
+        self.read.sock.submitter().local_addr(self)
     }
 
     /// Whether small segments leave at once (TCP_NODELAY). On by default for connections that are accepted
@@ -159,7 +159,7 @@ impl TcpStream {
     /// # Errors
     /// As `setsockopt(2)`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.read.sock.submitter.set_linger(self, linger)
+        self.read.sock.submitter().set_linger(self, linger)
     }
 
     /// Probes an idle connection (SO_KEEPALIVE).
@@ -181,7 +181,7 @@ impl TcpStream {
 }
 
 pub(super) fn peer_addr(sock: &Sock) -> io::Result<SocketAddr> {
-    sock.submitter.peer_addr(sock)
+    sock.submitter().peer_addr(sock)
 }
 
 impl AsFd for TcpStream {

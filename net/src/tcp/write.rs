@@ -96,7 +96,7 @@ impl WriteHalf {
     /// # Errors
     /// As `shutdown(2)`.
     pub fn shutdown(&self) -> io::Result<()> {
-        self.sock.submitter.shutdown(&*self.sock, Shutdown::Write)
+        self.sock.submitter().shutdown(&*self.sock, Shutdown::Write)
     }
 
     pub(super) async fn quiesce(&mut self) {
@@ -283,7 +283,7 @@ impl<'a, F: Form> Writing<'a, F> {
     /// Whether what is left from `offset` on is to go without a copy.
     #[inline]
     fn is_large(&self, offset: usize) -> bool {
-        self.len - offset >= self.half.sock.submitter.zero_copy_from()
+        self.len - offset >= self.half.sock.submitter().zero_copy_from()
     }
 
     /// Starts a send of what is left, from `offset` on. No other is under way.
@@ -300,7 +300,7 @@ impl<'a, F: Form> Writing<'a, F> {
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
         let how = How { flags, zero_copy };
         let op = F::op(Held(self.half.sock.clone()), buf, offset, how);
-        match self.half.sock.submitter.start_for(op, waker) {
+        match self.half.sock.submitter().start_for(op, waker) {
             Ok(op) => {
                 self.op = Some(op);
                 // Until the op's end, also if this future is dropped or forgotten.

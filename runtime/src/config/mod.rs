@@ -14,6 +14,7 @@ mod sources_tests;
 mod table;
 mod together;
 mod value;
+mod workers;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub use error::SettingError;
 pub use profile::Profile;
 pub use sources::{Origin, Resolved, Sources};
 pub use table::Field;
+pub use workers::WorkerCpus;
 
 use table::settings;
 use value::Value;
@@ -153,6 +155,11 @@ settings! {
     /// processes.
     unbounded_workers(): u32 = 0, in 0 => 65_536,
         who "servers that read many devices", shows "threads `iou-wrk-…` of the process";
+    /// The CPUs that these workers may run on: beside the pinned cores where there are others (`auto`), as
+    /// the kernel likes (`kernel`: up to Linux 6.1 any that the process may use, later those of the core's
+    /// thread), or those that are named. (A test reads it back from the workers.)
+    worker_cpus(): WorkerCpus = WorkerCpus::Auto,
+        who "servers that read files, on CPUs set apart", shows "`taskset -p` of the threads `iou-wrk-…`";
     /// For how long a sleep polls the network card's queue itself before it waits for an interrupt (in
     /// whole µs, rounded up). Needs Linux 6.9, a card with NAPI, and connections that it has brought
     /// packets for; on loopback it does nothing. (A test reads it back from the kernel.)
@@ -170,6 +177,14 @@ settings! {
     /// peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
+    /// Places of the ring's table of files. Connections whose descriptor is a smaller number are entered in
+    /// it when they come and taken out when they go, a system call each, and their receives and sends name
+    /// them there, which spares the kernel a look-up and two atomic operations for each. For connections
+    /// that live long. At most RLIMIT_NOFILE; 8 bytes of kernel memory a place. Needs Linux 6.13: before,
+    /// a closed connection stayed open until older operations of its ring had ended. (A test reads the
+    /// table back from the kernel.)
+    fixed_files(): u32 = 0, in 0 => 1 << 20,
+        who "servers whose connections live long", shows "CPU per request";
     /// How the cores of a server come by their connections, where it listens through
     /// `coreloop_net::spread::Acceptors`: a listener for each core and the kernel's hash (`reuseport`),
     /// or the one of the CPU that a connection arrives on (`cpu`), or the first core accepts and deals them
@@ -377,9 +392,11 @@ impl Settings {
                 min_wait: v.min_wait,
                 min_wait_completions: v.min_wait_completions,
                 workers: [v.bounded_workers, v.unbounded_workers],
+                worker_cpus: v.worker_cpus.named().map(<[usize]>::to_vec),
                 napi: v.napi,
                 napi_prefer: v.napi_prefer,
                 zero_copy_threshold: v.zero_copy_threshold,
+                fixed_files: v.fixed_files,
             },
             spin: v.spin,
             stats: match v.stats {

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::accept::AcceptSpread;
+use super::workers::WorkerCpus;
 use crate::driver::asked::TaskWork;
 use crate::driver::features::{Feature, FeatureSet};
 use crate::executor::dial::Spin;
 use crate::metrics::StatsLevel;
+use crate::placement::read_list;
 
 /// A value that can be written as text.
 pub(super) trait Value: Sized + PartialEq {
@@ -147,6 +149,25 @@ impl Value for AcceptSpread {
     }
 }
 
+impl Value for WorkerCpus {
+    const FORM: &'static str = "auto, kernel, or CPUs such as 2-3,6";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kernel" => Ok(Self::Kernel),
+            _ => read_list(text)
+                .filter(|cpus| !cpus.is_empty())
+                .map(Self::These)
+                .ok_or_else(|| format!("{text:?} is not {}", Self::FORM)),
+        }
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// The longest spin before a sleep.
 pub(super) const SPIN_MAX: Duration = Duration::from_secs(1);
 
@@ -228,6 +249,7 @@ mod tests {
         back_and_forth([0, 1, 999, 1_000, 1_500_000, 2_000_000_000].map(Duration::from_nanos));
         back_and_forth([Spin::Off, Spin::Dial, Spin::Fixed(Duration::from_micros(50))]);
         back_and_forth([StatsLevel::Off, StatsLevel::Counters, StatsLevel::Histograms]);
+        back_and_forth([WorkerCpus::Auto, WorkerCpus::Kernel, WorkerCpus::These(vec![3, 0, 5])]);
         back_and_forth([FeatureSet::none(), FeatureSet::read("no_iowait,abs_timer").unwrap()]);
     }
 
@@ -247,6 +269,10 @@ mod tests {
         assert_eq!(Duration::read("3µs"), Ok(Duration::from_micros(3)));
         assert!(Spin::read("maybe").unwrap_err().contains("off, dial"));
         assert!(StatsLevel::read("all").unwrap_err().contains("histograms"));
+        assert_eq!(WorkerCpus::read("2-3,6"), Ok(WorkerCpus::These(vec![2, 3, 6])));
+        for bad in ["", "none", "3-2", "9999", "1,,2"] {
+            assert!(WorkerCpus::read(bad).unwrap_err().contains("auto, kernel"), "{bad}");
+        }
         assert!(FeatureSet::read("no_iowaits").unwrap_err().contains("no_iowait"));
     }
 }

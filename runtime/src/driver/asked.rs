@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::features::{Feature, Missing, RingReport};
 use super::ring::Ring;
+use super::workers::keep_workers_on;
 use crate::sys::abi::{Napi, register};
 
 /// What a ring is to have beyond what every ring has.
@@ -25,11 +26,15 @@ pub(crate) struct Asked {
     pub(crate) min_wait_completions: u32,
     /// Limits on the kernel's workers, for work that ends (files) and for work that may not; 0: its own.
     pub(crate) workers: [u32; 2],
+    /// The CPUs that these may run on; none: the kernel's choice.
+    pub(crate) worker_cpus: Option<Vec<usize>>,
     /// How long a wait polls the network card, and whether it is polled by nobody else meanwhile.
     pub(crate) napi: Option<Duration>,
     pub(crate) napi_prefer: bool,
     /// Sends of at least so many bytes are not copied.
     pub(crate) zero_copy_threshold: Option<u32>,
+    /// Places of the ring's table of files; 0: no table.
+    pub(crate) fixed_files: u32,
 }
 
 /// When the kernel does what completes an op ("task work").
@@ -55,6 +60,7 @@ impl Asked {
             Feature::MaxWorkers => self.workers != [0, 0],
             Feature::Napi => self.napi.is_some(),
             Feature::SendZc => self.zero_copy_threshold.is_some(),
+            Feature::FixedFiles => self.fixed_files > 0,
             _ => true,
         }
     }
@@ -93,6 +99,14 @@ impl Asked {
             && let Err(e) = limit_workers(ring, self.workers)
         {
             report.without(Feature::MaxWorkers, failed(&e));
+        }
+        if let Some(cpus) = &self.worker_cpus
+            && let Err(e) = keep_workers_on(ring, cpus)
+        {
+            // Linux refuses CPUs that the process may not use.
+            let why = Missing::Failed(e.raw_os_error().unwrap_or(0));
+            let asked = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+            report.step_down("worker_cpus", asked, "kernel", why);
         }
         if report.in_force.contains(Feature::Napi)
             && let Err(e) = self.register_napi(ring)

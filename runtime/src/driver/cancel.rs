@@ -5,10 +5,10 @@
 //! the queue is full. The op's own completion says how it ended; the cancel's answer says little: ENOENT
 //! (it has completed, or is about to) and EALREADY (it runs on a worker and will complete) are ordinary.
 
-use super::Driver;
 use super::op_slab::{Key, State};
 use super::own;
 use super::sqe::Cqe;
+use super::{Detours, Driver};
 use crate::planted::{self, Fault};
 
 impl Driver {
@@ -39,7 +39,7 @@ impl Driver {
                 return; // The op stays in the kernel, and whoever waits for its end waits for ever.
             }
             waiting.cancels.push_back(target);
-            self.anything_waits.set(true);
+            self.detours.set(Detours::WAITING, true);
         }
     }
 
@@ -51,7 +51,7 @@ impl Driver {
             return;
         }
         self.waiting.borrow_mut().cancels.push_back(target);
-        self.anything_waits.set(true);
+        self.detours.set(Detours::WAITING, true);
     }
 
     /// Asks again for the end of everything that is in flight, the wake read included.

@@ -7,9 +7,9 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::Driver;
 use super::op_slab::State;
 use super::ring::Entered;
+use super::{Detours, Driver};
 use crate::metrics::wake_contained;
 use crate::planted::{self, Fault};
 
@@ -113,13 +113,14 @@ impl Driver {
         let ring = self.ring.borrow_mut().take();
         if let Some(ring) = &ring {
             self.pool.unregister(ring);
+            self.empty_file_table(ring);
         }
         drop(ring);
         let mut waiting = self.waiting.borrow_mut();
         waiting.cancels.clear();
         waiting.ops.clear();
         waiting.never_sent.clear();
-        self.anything_waits.set(false);
+        self.detours.set(Detours::WAITING, false);
         self.any_never_sent.set(false);
     }
 }

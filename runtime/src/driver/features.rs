@@ -36,6 +36,9 @@ pub enum Feature {
     /// `IORING_REGISTER_SEND_MSG_RING` (6.13): a parked core is woken by a message to its ring; without
     /// it, by an eventfd.
     MsgRing,
+    /// `IORING_REGISTER_FILES2` (5.19, and closes at once since 6.13), only if asked for: sockets that ops
+    /// name without a look-up of their descriptor.
+    FixedFiles,
     /// `IORING_ENTER_NO_IOWAIT` (6.15): a parked core does not count as waiting for a disk.
     NoIowait,
     /// `IORING_SETUP_SQPOLL` (5.11 without privilege), only if asked for: a thread of the kernel submits.
@@ -52,7 +55,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, the oldest first.
-    pub const ALL: [Feature; 18] = [
+    pub const ALL: [Feature; 19] = [
         Feature::SqPoll,
         Feature::MaxWorkers,
         Feature::SubmitAll,
@@ -70,6 +73,7 @@ impl Feature {
         Feature::AbsTimer,
         Feature::MinWait,
         Feature::MsgRing,
+        Feature::FixedFiles,
         Feature::NoIowait,
     ];
 
@@ -88,6 +92,7 @@ impl Feature {
             Feature::MultishotRecv => "multishot_recv",
             Feature::AbsTimer => "abs_timer",
             Feature::MsgRing => "msg_ring",
+            Feature::FixedFiles => "fixed_files",
             Feature::NoIowait => "no_iowait",
             Feature::SqPoll => "sqpoll",
             Feature::MaxWorkers => "max_workers",
@@ -109,7 +114,7 @@ impl Feature {
             Feature::DeferTaskrun => "6.1",
             Feature::NoSqarray => "6.6",
             Feature::AbsTimer | Feature::MinWait => "6.12",
-            Feature::MsgRing => "6.13",
+            Feature::MsgRing | Feature::FixedFiles => "6.13",
             Feature::NoIowait => "6.15",
             Feature::SqPoll => "5.11",
             Feature::MaxWorkers => "5.15",

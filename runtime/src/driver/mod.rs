@@ -21,6 +21,7 @@ pub(crate) mod chunk;
 pub(crate) mod close;
 pub(crate) mod complete;
 pub(crate) mod features;
+pub(crate) mod fixed;
 pub(crate) mod op;
 pub(crate) mod op_slab;
 pub(crate) mod pool;
@@ -33,6 +34,7 @@ pub(crate) mod ways;
 pub(crate) mod workers;
 
 use self::features::{Feature, FeatureSet, Missing, RingReport};
+use self::fixed::FileTable;
 use self::op_slab::{Key, OpSlab};
 use self::pool::{Pool, PoolConfig};
 use self::ring::Ring;
@@ -54,13 +56,13 @@ pub(crate) struct Driver {
     closed: Cell<bool>,
     pub(crate) slots: OpSlab,
     waiting: RefCell<Waiting>,
-    /// Whether cancels or ops are in there.
-    anything_waits: Cell<bool>,
+    detours: Detours,
     /// Something was written to the submission queue since the last enter.
     wrote: Cell<bool>,
     /// Whether ops are in there that the kernel will never see.
     any_never_sent: Cell<bool>,
     pool: Rc<Pool>,
+    files: FileTable,
     report: RingReport,
     metrics: Arc<Recorder>,
     /// Submissions of the driver's own (cancels, the wake read) that have not completed.
@@ -70,8 +72,6 @@ pub(crate) struct Driver {
     notify: RefCell<Option<OwnedFd>>,
     /// Sends of at least so many bytes are not copied.
     zero_copy_from: usize,
-    /// Nobody drives the loop, and somebody may wait on `notify`.
-    watched: Cell<bool>,
     /// The completion that is being handled.
     dispatching: Cell<Option<(Key, Cqe)>>,
     /// Wakers to be called when the completion that is being handled has been dealt with.
@@ -94,6 +94,34 @@ struct Waiting {
     never_sent: VecDeque<Key>,
 }
 
+/// Why a submission may not simply be written to the queue: one look for most.
+#[derive(Default)]
+struct Detours(Cell<u8>);
+
+impl Detours {
+    /// Cancels or ops are in [`Waiting`], which go first.
+    const WAITING: u8 = 1 << 0;
+    /// Nobody drives the loop, and somebody may wait on `notify`.
+    const WATCHED: u8 = 1 << 1;
+    /// There is a table of files, in which its descriptor may be.
+    const TABLE: u8 = 1 << 2;
+
+    #[inline]
+    fn none(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    #[inline]
+    fn has(&self, why: u8) -> bool {
+        self.0.get() & why != 0
+    }
+
+    #[inline]
+    fn set(&self, why: u8, on: bool) {
+        self.0.set(if on { self.0.get() | why } else { self.0.get() & !why });
+    }
+}
+
 /// The eventfd through which other threads wake a parked core, and the 8 bytes that its read goes to.
 struct WakeRead {
     /// None once closed.
@@ -111,6 +139,9 @@ impl Driver {
     ) -> Result<Rc<Self>, StartError> {
         let (ring, mut report) = setup::negotiate(&kernel, &config.ring)?;
         let pool = make_pool(&ring, &config.pool, &metrics, &mut report)?;
+        let files = FileTable::register(&ring, config.ring.asked.fixed_files, &mut report);
+        let detours = Detours::default();
+        detours.set(Detours::TABLE, files.is_there());
         let fd = kernel.eventfd().map_err(|source| match source.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => {
                 StartError::NoDescriptors { what: "the wake-up eventfd", source }
@@ -127,17 +158,17 @@ impl Driver {
             closed: Cell::new(false),
             slots: OpSlab::default(),
             waiting: RefCell::default(),
-            anything_waits: Cell::new(false),
+            detours,
             wrote: Cell::new(false),
             any_never_sent: Cell::new(false),
             pool,
+            files,
             report,
             metrics,
             own_in_flight: Cell::new(0),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
             zero_copy_from: zero_copy_from.map_or(usize::MAX, |bytes| bytes as usize),
             notify: RefCell::new(None),
-            watched: Cell::new(false),
             dispatching: Cell::new(None),
             after: RefCell::default(),
             any_after: Cell::new(false),
@@ -213,12 +244,12 @@ impl Driver {
 
     /// Says whether somebody else than the loop waits for it.
     pub(crate) fn set_watched(&self, watched: bool) {
-        self.watched.set(watched);
+        self.detours.set(Detours::WATCHED, watched);
     }
 
     /// Something was queued: if nobody drives the loop, whoever waits on its descriptor is told.
     fn tell_if_watched(&self) {
-        if self.watched.get() {
+        if self.detours.has(Detours::WATCHED) {
             self.poke_notify();
         }
     }

@@ -193,6 +193,13 @@ pub(crate) fn negotiate(
     {
         report.without(Feature::RegisteredRing, Missing::Failed(e.raw_os_error().unwrap_or(0)));
     }
+    if report.in_force.contains(Feature::FixedFiles)
+        && version(&release).is_some_and(|v| v < (6, 13))
+    {
+        let how =
+            "a socket that is closed stays open until older operations of its ring have ended";
+        report.without(Feature::FixedFiles, Missing::Faulty(how));
+    }
     let probe = check_ops(&ring, &release)?;
     if report.in_force.contains(Feature::SendZc) && !does(&probe, opcode::SEND_ZC) {
         report.without(Feature::SendZc, Missing::Kernel);
@@ -305,7 +312,10 @@ fn loop_until_accepted(
                 cq = sq * 2;
             }
             Some(libc::ENOMEM) => {
-                return Err(StartError::NoMemory { entries: sq, memlock: memlock_limit() });
+                return Err(StartError::NoMemory {
+                    entries: sq,
+                    memlock: soft_limit(libc::RLIMIT_MEMLOCK),
+                });
             }
             Some(libc::EPERM | libc::EACCES) => {
                 return Err(StartError::Blocked { sysctl: sysctl_disabled() });
@@ -394,10 +404,11 @@ fn sysctl_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
-fn memlock_limit() -> Option<u64> {
+/// What `getrlimit(2)` says of this resource; none if it is unlimited.
+pub(super) fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a live rlimit that the call fills.
-    let ok = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) } == 0;
+    let ok = unsafe { libc::getrlimit(resource, &mut limit) } == 0;
     (ok && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 

@@ -198,6 +198,12 @@ impl Sqe {
         }
     }
 
+    /// Names the descriptor by its place in the ring's table of files, which is its number.
+    pub(crate) fn on_fixed_file(mut self) -> Self {
+        self.flags |= abi::sqe_flags::FIXED_FILE;
+        self
+    }
+
     pub(crate) fn op_code(&self) -> u8 {
         self.opcode
     }

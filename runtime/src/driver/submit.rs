@@ -11,7 +11,7 @@ use super::op::drop_unsent;
 use super::op_slab::{Key, Slot, VTable};
 use super::ring::{Entered, Ring};
 use super::sqe::Sqe;
-use super::{Driver, own};
+use super::{Detours, Driver, own};
 use crate::contain::contained;
 use crate::metrics::Kind;
 
@@ -36,8 +36,7 @@ impl Driver {
         let sqe = prepare().with_user_data(key.to_user_data());
         mem::forget(unprepared);
         slot.set_submission(sqe.op_code(), sqe.fd());
-        self.tell_if_watched();
-        if !self.anything_waits.get()
+        if self.detours.none()
             && let Some(ring) = &mut *self.ring.borrow_mut()
             && ring.has_room()
         {
@@ -45,15 +44,21 @@ impl Driver {
             // SAFETY: as in `push`.
             return unsafe { ring.write(&sqe) };
         }
-        self.submit_full(key, slot, sqe);
+        self.submit_otherwise(key, slot, sqe);
     }
 
+    /// Where the queue is full, or there is a reason for a [detour](Detours).
     #[cold]
-    fn submit_full(&self, key: Key, slot: &Slot, sqe: Sqe) {
-        if self.anything_waits.get() || !self.push(sqe) {
+    fn submit_otherwise(&self, key: Key, slot: &Slot, mut sqe: Sqe) {
+        self.tell_if_watched();
+        if self.files.has(sqe.fd()) {
+            // What holds the descriptor for the op holds its place in the table as well.
+            sqe = sqe.on_fixed_file();
+        }
+        if self.detours.has(Detours::WAITING) || !self.push(sqe) {
             slot.unsent.set(true);
             self.waiting.borrow_mut().ops.push_back((key, sqe));
-            self.anything_waits.set(true);
+            self.detours.set(Detours::WAITING, true);
         }
     }
 
@@ -78,7 +83,7 @@ impl Driver {
 
     /// Moves what waited for room into the queue, as far as it fits: cancels first.
     pub(crate) fn queue_waiting(&self) {
-        if !self.anything_waits.get() {
+        if !self.detours.has(Detours::WAITING) {
             return;
         }
         let mut waiting = self.waiting.borrow_mut();
@@ -100,7 +105,7 @@ impl Driver {
             }
             waiting.ops.pop_front();
         }
-        self.anything_waits.set(false);
+        self.detours.set(Detours::WAITING, false);
     }
 
     pub(super) fn push_cancel(&self, target: u64) -> bool {
@@ -151,7 +156,7 @@ impl Driver {
         // Without TASKRUN_FLAG only an enter shows whether completions are pending.
         ring.as_ref().is_some_and(nothing)
             && self.sees_completions()
-            && !self.anything_waits.get()
+            && !self.detours.has(Detours::WAITING)
             && !self.any_never_sent.get()
             && !self.pool.has_waiters()
     }
@@ -166,13 +171,13 @@ impl Driver {
     /// Whether a park would be woken by everything that it should be: wakes can arrive, and all that was
     /// asked for is in the queue.
     pub(crate) fn may_wait(&self) -> bool {
-        self.wake.armed.get() && !self.anything_waits.get()
+        self.wake.armed.get() && !self.detours.has(Detours::WAITING)
     }
 
     /// Whether anything is written or waits to be.
     pub(crate) fn has_unsubmitted(&self) -> bool {
         let ring = self.ring.borrow();
-        ring.as_ref().is_some_and(|r| r.unsubmitted() > 0) || self.anything_waits.get()
+        ring.as_ref().is_some_and(|r| r.unsubmitted() > 0) || self.detours.has(Detours::WAITING)
     }
 
     /// Whether anything was written since the last enter, or waits to be. Without a look at the kernel's
@@ -180,7 +185,7 @@ impl Driver {
     /// [`has_unsubmitted`](Self::has_unsubmitted) alone.
     #[inline]
     pub(crate) fn has_written(&self) -> bool {
-        self.wrote.get() || self.anything_waits.get()
+        self.wrote.get() || self.detours.has(Detours::WAITING)
     }
 
     /// The enter of a tick: submits all, and with `min_complete` above 0 parks until then or `until`.

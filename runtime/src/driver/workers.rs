@@ -1,31 +1,49 @@
 //! Where the kernel's own worker threads for a ring may run.
 
 use std::io;
+use std::path::Path;
 
 use super::Driver;
+use super::ring::Ring;
 use crate::sys::abi::register;
 
 /// Words of a CPU mask that covers every CPU that can be named.
 const WORDS: usize = 8192 / 64;
 
+/// Keeps the kernel's workers, which carry out what would block, to these CPUs. Unless told they run where
+/// the kernel likes: up to Linux 6.1 on any CPU of the process's cpuset, later on those of their thread.
+///
+/// # Errors
+/// The kernel's (Linux 5.14 or newer knows the call); the workers then run where they would have. EINVAL
+/// for a CPU that there is not, which the kernel would pass over.
+pub(super) fn keep_workers_on(ring: &Ring, cpus: &[usize]) -> io::Result<()> {
+    if !cpus.iter().all(|cpu| may_be_there(*cpu)) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut mask = [0_u64; WORDS];
+    for &cpu in cpus {
+        if let Some(word) = mask.get_mut(cpu / 64) {
+            *word |= 1 << (cpu % 64);
+        }
+    }
+    let bytes = size_of_val(&mask) as u32;
+    // SAFETY: the kernel reads `bytes` bytes of the mask during the call.
+    unsafe { ring.register(register::IOWQ_AFF, mask.as_mut_ptr().cast(), bytes) }.map(|_| ())
+}
+
+fn may_be_there(cpu: usize) -> bool {
+    let all = Path::new("/sys/devices/system/cpu");
+    all.join(format!("cpu{cpu}")).exists() || !all.exists()
+}
+
 impl Driver {
-    /// Keeps the kernel's workers, which carry out what would block, to these CPUs. Unless told they run on
-    /// any CPU of the process's cpuset, the pinned ones too.
+    /// As [`keep_workers_on`], later than at the ring's set-up.
     ///
     /// # Errors
-    /// The kernel's (Linux 5.14 or newer knows the call); the workers then run where they would have.
+    /// As there.
     pub(crate) fn workers_on(&self, cpus: &[usize]) -> io::Result<()> {
-        let mut mask = [0_u64; WORDS];
-        for &cpu in cpus {
-            if let Some(word) = mask.get_mut(cpu / 64) {
-                *word |= 1 << (cpu % 64);
-            }
-        }
         let ring = self.ring.borrow();
-        let Some(ring) = &*ring else { return Ok(()) };
-        let bytes = size_of_val(&mask) as u32;
-        // SAFETY: the kernel reads `bytes` bytes of the mask during the call.
-        unsafe { ring.register(register::IOWQ_AFF, mask.as_mut_ptr().cast(), bytes) }.map(|_| ())
+        ring.as_ref().map_or(Ok(()), |ring| keep_workers_on(ring, cpus))
     }
 }
 

@@ -24,6 +24,7 @@ use crate::task::info::Note;
 
 mod accept;
 mod connect;
+mod fixed;
 mod recv;
 mod recv_many;
 mod send;
@@ -32,6 +33,7 @@ mod wait;
 
 pub use accept::{AcceptMany, AcceptOne, AcceptQueue};
 pub use connect::Connect;
+pub use fixed::FixedFile;
 pub use recv::{LateBytes, Outlook, Receiver, Recv, RecvChunk};
 pub use recv_many::{RecvMany, RecvManyEnd};
 pub use send::{LateSend, Send, SendMany};

@@ -14,7 +14,8 @@ use std::str::FromStr;
 
 use crate::executor::dial::Spin;
 
-use machine::{Machine, read_list};
+use machine::Machine;
+pub(crate) use machine::read_list;
 pub use pin::allowed_cpus;
 pub(crate) use pin::pin_to;
 

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use super::buffers::Group;
 use super::check::Mistake;
-use super::files::OpenFile;
+use super::files::{FileId, OpenFile};
 use super::memory::Fault;
 use super::net::{Event, ProcessId};
 use super::ops::{Attempt, Going, Op, RawSqe};
@@ -45,6 +45,8 @@ pub(super) struct SimRing {
     on_events: Vec<u64>,
     backlog: VecDeque<RawCqe>,
     pub(super) groups: BTreeMap<u16, Group>,
+    /// The table of files; empty without one.
+    pub(super) files: Vec<Option<FileId>>,
     /// Who is told of completions.
     pub(super) notify: Option<OwnedFd>,
     /// A signal has come to its thread since it began its last enter.
@@ -143,6 +145,7 @@ impl State {
             on_events: Vec::new(),
             backlog: VecDeque::new(),
             groups: BTreeMap::new(),
+            files: Vec::new(),
             notify: None,
             interrupted: false,
         };
@@ -152,6 +155,7 @@ impl State {
 
     /// The ring's descriptor is closed.
     pub(super) fn close_ring(&mut self, ring: usize) {
+        let _ = self.empty_files(ring);
         let Some(closed) = self.rings.all.remove(&ring) else { return };
         let unread = closed.queues.unread() as usize + closed.backlog.len();
         self.note("ring closed", &[ring as i64, closed.ops.len() as i64, unread as i64]);
@@ -221,7 +225,7 @@ impl State {
             self.post(ring, user_data, result, 0);
             return result != -libc::EINVAL;
         }
-        let mut op = match self.prepare(&sqe) {
+        let mut op = match self.prepare(ring, &sqe) {
             Ok(op) => op,
             Err(errno) => {
                 self.note("refuse", &[at.op as i64, i64::from(sqe.opcode), i64::from(errno)]);

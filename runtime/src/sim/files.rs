@@ -109,6 +109,10 @@ impl State {
         Some((id, kind))
     }
 
+    pub(super) fn kind_of(&self, id: FileId) -> Option<FileKind> {
+        self.files.all.get(&id).map(|file| file.kind)
+    }
+
     pub(super) fn hold(&mut self, id: FileId) {
         if let Some(file) = self.files.all.get_mut(&id) {
             file.held += 1;

@@ -38,6 +38,7 @@ mod enter;
 mod errnos;
 pub(crate) mod faults;
 pub(crate) mod files;
+mod fixed;
 pub(crate) mod kernel;
 mod local_calls;
 mod memory;

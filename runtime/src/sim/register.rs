@@ -1,13 +1,14 @@
 //! `io_uring_register(2)`.
 //!
-//! Owns the few of its calls that a loop makes: the probe, registered rings, an eventfd to be told by, and
-//! provided buffers.
+//! Owns the few of its calls that a loop makes: the probe, registered rings, an eventfd to be told by,
+//! provided buffers, and files (`fixed`).
 
 use std::ffi::c_void;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::buffers::Group;
 use super::errnos::Call;
+use super::fixed::takes_out;
 use super::kernel::SimKernel;
 use super::memory::{Fault, read, write};
 use crate::sys::abi::{BufReg, OP_SUPPORTED, Probe, ProbeOp, RsrcUpdate, opcode, register};
@@ -42,7 +43,12 @@ impl SimKernel {
     ) -> Result<u32, i32> {
         let addr = arg.addr() as u64;
         let ring = self.ring_of(fd, false)?;
-        let undoes = matches!(op, register::UNREGISTER_RING_FDS | register::UNREGISTER_PBUF_RING);
+        let undoes = matches!(
+            op,
+            register::UNREGISTER_RING_FDS
+                | register::UNREGISTER_PBUF_RING
+                | register::UNREGISTER_FILES
+        ) || op == register::FILES_UPDATE && takes_out(addr);
         if !undoes && let Some(errno) = self.world.with(|s| s.draw_error(Call::Register)) {
             return Err(errno);
         }
@@ -51,6 +57,11 @@ impl SimKernel {
             register::RING_FDS if self.shape.ring_fds => self.register_ring(addr, ring),
             register::UNREGISTER_RING_FDS if self.shape.ring_fds => self.unregister_ring(addr),
             register::EVENTFD => self.register_eventfd(addr, ring),
+            register::FILES2 => self.world.with(|state| state.register_files(addr, count, ring)),
+            register::FILES_UPDATE => {
+                self.world.with(|state| state.update_files(addr, count, ring))
+            }
+            register::UNREGISTER_FILES => self.world.with(|state| state.empty_files(ring)),
             register::PBUF_RING if self.shape.buffer_rings => self.register_buffers(addr, ring),
             register::UNREGISTER_PBUF_RING if self.shape.buffer_rings => {
                 self.unregister_buffers(addr, ring)

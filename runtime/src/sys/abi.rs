@@ -47,8 +47,11 @@ pub(crate) mod sq_flags {
 
 pub(crate) mod register {
     //! Opcodes of `io_uring_register(2)`.
+    pub(crate) const UNREGISTER_FILES: u32 = 3;
     pub(crate) const EVENTFD: u32 = 4;
+    pub(crate) const FILES_UPDATE: u32 = 6;
     pub(crate) const PROBE: u32 = 8;
+    pub(crate) const FILES2: u32 = 13;
     pub(crate) const IOWQ_AFF: u32 = 17;
     pub(crate) const IOWQ_MAX_WORKERS: u32 = 19;
     pub(crate) const RING_FDS: u32 = 20;
@@ -100,6 +103,7 @@ pub(crate) mod opcode {
 
 pub(crate) mod sqe_flags {
     //! Flags of a submission.
+    pub(crate) const FIXED_FILE: u8 = 1 << 0;
     pub(crate) const BUFFER_SELECT: u8 = 1 << 5;
 }
 
@@ -215,7 +219,22 @@ pub(crate) struct BufReg {
     pub(crate) resv: [u64; 3],
 }
 
-/// `struct io_uring_rsrc_update`, as `IORING_REGISTER_RING_FDS` takes it.
+/// `struct io_uring_rsrc_register`, as `IORING_REGISTER_FILES2` takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RsrcRegister {
+    pub(crate) nr: u32,
+    pub(crate) flags: u32,
+    pub(crate) resv: u64,
+    pub(crate) data: u64,
+    pub(crate) tags: u64,
+}
+
+/// `IORING_RSRC_REGISTER_SPARSE` (5.19): a table of empty places.
+pub(crate) const RSRC_SPARSE: u32 = 1 << 0;
+
+/// `struct io_uring_rsrc_update`, as `IORING_REGISTER_RING_FDS` takes it, and `struct io_uring_files_update`,
+/// which is laid out alike.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct RsrcUpdate {

@@ -168,10 +168,10 @@ fn live(args: &Args, life: Duration, seed: u64, tally: &Arc<Tally>) {
     let addr = held.local_addr().expect("it is bound").as_socket().expect("it is IPv4");
     let proxy = Proxy::to(addr, Faults::rough(), seed);
     let (rough, connections) = (proxy.addr(), args.connections);
-    let settings = if seed.is_multiple_of(3) {
-        Settings::default().ring_entries(64).cq_entries(128).buffers(4, 1024)
-    } else {
-        Settings::default()
+    let settings = match seed % 3 {
+        0 => Settings::default().ring_entries(64).cq_entries(128).buffers(4, 1024),
+        1 => Settings::default().fixed_files(1 << 14),
+        _ => Settings::default(),
     };
     let runtime = Runtime::builder().cores(Cores::All).settings(settings).build();
     let runtime = runtime.unwrap_or_else(|e| panic!("{e}"));

@@ -44,20 +44,18 @@ impl Shape {
             .timer_resolution(micros(pick(&[20, 100, 1_000, 1_000])))
             .tick_quota(micros(pick(&[1, 50, 500])));
         let servers = (0..pick(&[1, 1, 2])).map(|_| pick(&[1, 2, 2, 3]) as usize).collect();
+        let clients = pick(&[1, 2, 2, 3]) as usize;
+        let conversations = u64::from(pick(&[3, 5, 6]));
+        let chaos = pick(&[0, 0, 0, 0, 1]) == 1;
+        // Some have no table of files, some one that has a place for a part of the descriptors.
+        let settings = settings.fixed_files(pick(&[0, 0, 0, 24, 4096]));
         let builder = Sim::builder()
             .seed(seed)
             .faults(faults)
             .settings(settings)
             .steps_max(500_000)
             .time_max(Duration::from_secs(3600));
-        Self {
-            builder,
-            servers,
-            clients: pick(&[1, 2, 2, 3]) as usize,
-            conversations: u64::from(pick(&[3, 5, 6])),
-            chaos: pick(&[0, 0, 0, 0, 1]) == 1,
-            errors: faults == Faults::all(),
-        }
+        Self { builder, servers, clients, conversations, chaos, errors: faults == Faults::all() }
     }
 }
 

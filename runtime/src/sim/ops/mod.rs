@@ -189,9 +189,9 @@ impl Op {
 
 impl State {
     /// Reads a submission; an errno if it is none that this kernel knows, or names nothing.
-    pub(super) fn prepare(&mut self, sqe: &RawSqe) -> Result<Op, i32> {
+    pub(super) fn prepare(&mut self, ring: usize, sqe: &RawSqe) -> Result<Op, i32> {
         let kind = read_kind(sqe)?;
-        let (file, sock) = self.file_of(sqe, &kind)?;
+        let (file, sock) = self.file_of(ring, sqe, &kind)?;
         // On an eventfd a read brings its count; on a socket it is a receive.
         let kind = match kind {
             Kind::Recv { into: Into::Own(span), .. } if sock.is_none() => {
@@ -216,13 +216,19 @@ impl State {
 
     fn file_of(
         &mut self,
+        ring: usize,
         sqe: &RawSqe,
         kind: &Kind,
     ) -> Result<(Option<FileId>, Option<SockId>), i32> {
         if matches!(kind, Kind::Nop) {
             return Ok((None, None));
         }
-        match self.look_up(sqe.fd) {
+        let found = if sqe.flags & abi::sqe_flags::FIXED_FILE != 0 {
+            self.fixed_file(ring, sqe.fd)
+        } else {
+            self.look_up(sqe.fd)
+        };
+        match found {
             Some((file, FileKind::Socket(sock))) => Ok((Some(file), Some(sock))),
             Some((file, FileKind::Event)) => Ok((Some(file), None)),
             None => {
@@ -295,13 +301,14 @@ impl State {
 }
 
 fn read_kind(sqe: &RawSqe) -> Result<Kind, i32> {
-    let selects = sqe.flags == abi::sqe_flags::BUFFER_SELECT && sqe.opcode == opcode::RECV;
+    let sqe_flags = sqe.flags & !abi::sqe_flags::FIXED_FILE;
+    let selects = sqe_flags == abi::sqe_flags::BUFFER_SELECT && sqe.opcode == opcode::RECV;
     let shots = match sqe.opcode {
         opcode::ACCEPT => sqe.ioprio == abi::ACCEPT_MULTISHOT,
         opcode::RECV => sqe.ioprio == abi::RECV_MULTISHOT && selects && sqe.len == 0,
         _ => false,
     };
-    if (sqe.flags != 0 && !selects) || (sqe.ioprio != 0 && !shots) || sqe.personality != 0 {
+    if (sqe_flags != 0 && !selects) || (sqe.ioprio != 0 && !shots) || sqe.personality != 0 {
         return Err(libc::EINVAL);
     }
     let span = Span { addr: sqe.addr, len: sqe.len as usize };
