@@ -133,6 +133,26 @@ pub enum FilesError {
     Thread(#[source] io::Error),
 }
 
+/// For a `main` that returns an [`io::Error`]: the text is all there, and the kind is the system's.
+///
+/// ```
+/// use coreloop::report::FilesError;
+/// use std::io;
+///
+/// let error = io::Error::from(FilesError::NoHistograms);
+/// assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+/// assert!(error.to_string().contains("stats = histograms"));
+/// ```
+impl From<FilesError> for io::Error {
+    fn from(error: FilesError) -> Self {
+        let kind = match &error {
+            FilesError::NoHistograms => io::ErrorKind::InvalidInput,
+            FilesError::Log { source, .. } | FilesError::Thread(source) => source.kind(),
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// Histograms that are being written. Dropping it writes what there is and ends it.
 #[derive(Debug)]
 #[must_use = "dropping it ends the writing: `detach` lets it go on"]
