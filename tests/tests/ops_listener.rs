@@ -112,6 +112,9 @@ fn ops_pages_tell_of_every_core() {
                 let sleeper =
                     core.tasks.iter().find(|t| t.name.as_deref() == Some("sleeper")).unwrap();
                 assert_eq!(sleeper.parent.as_deref(), Some(main));
+                // It was polled once, and waits since.
+                assert_eq!(sleeper.polls, Some(1), "{sleeper:?}");
+                assert!(core.tasks[0].polls.is_some());
                 assert!(sleeper.spawned_at.as_ref().unwrap().contains("ops_listener.rs:"));
                 let child =
                     core.tasks.iter().find(|t| t.parent.as_ref() == Some(&sleeper.id)).unwrap();
@@ -127,6 +130,7 @@ fn ops_pages_tell_of_every_core() {
             assert_eq!(some.cores[0].left_out, 2);
             let text = get(addr, "/tasks");
             assert!(text.contains("core 1: 3 tasks\n") && text.contains("a timer in"), "{text}");
+            assert!(text.contains("  1 poll  "), "{text}");
             assert!(get(addr, "/tasks?core=2").starts_with("HTTP/1.1 404"), "there are two");
             assert!(get(addr, "/tasks?max=many").contains("\"many\" is not a whole number"));
 

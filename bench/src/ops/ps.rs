@@ -83,13 +83,13 @@ fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
     out
 }
 
-const HEADS: [&str; 6] = ["ID", "AGE", "STATE", "TASK", "WAITS FOR", "SPAWNED AT"];
+const HEADS: [&str; 7] = ["ID", "AGE", "POLLS", "STATE", "TASK", "WAITS FOR", "SPAWNED AT"];
 
 fn table(core: &CoreTasks, paint: Paint) -> String {
     if core.tasks.is_empty() {
         return String::new();
     }
-    let rows: Vec<[String; 6]> = tree(&core.tasks)
+    let rows: Vec<[String; 7]> = tree(&core.tasks)
         .into_iter()
         .map(|(branch, task)| {
             let waits: Vec<&str> = task.waits_for.iter().map(|wait| wait.text.as_str()).collect();
@@ -102,6 +102,7 @@ fn table(core: &CoreTasks, paint: Paint) -> String {
             [
                 task.id.clone(),
                 if main { "-".to_owned() } else { age(task.age_ns) },
+                task.polls.map_or("-".to_owned(), grouped),
                 task.state.clone(),
                 format!("{branch}{name}"),
                 if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
@@ -109,15 +110,15 @@ fn table(core: &CoreTasks, paint: Paint) -> String {
             ]
         })
         .collect();
-    let widths: [usize; 6] = std::array::from_fn(|column| {
+    let widths: [usize; 7] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count().min(WIDE_MAX));
         cells.chain([HEADS[column].len()]).max().unwrap_or(0)
     });
-    let line = |cells: [&str; 6]| {
+    let line = |cells: [&str; 7]| {
         let mut line = String::new();
         for ((cell, width), column) in cells.iter().zip(widths).zip(0..) {
-            // Ages are numbers: their ends stand below each other.
-            if column == 1 {
+            // Numbers: their ends stand below each other.
+            if matches!(column, 1 | 2) {
                 line += &format!("  {cell:>width$}");
             } else {
                 line += &format!("  {cell:<width$}");
@@ -191,7 +192,7 @@ mod tests {
 
     fn task(id: &str, parent: Option<&str>, name: Option<&str>, wait: &str) -> Task {
         let json = serde_json::json!({
-            "id": id, "parent": parent, "name": name, "age_ns": 61_000_000_000u64, "state": "waiting",
+            "id": id, "parent": parent, "name": name, "age_ns": 61_000_000_000u64, "polls": 1234, "state": "waiting",
             "spawned_at": parent.map(|_| "src/main.rs:7:9"), "waits_for": [{ "text": wait }],
         });
         serde_json::from_value(json).unwrap()
@@ -218,12 +219,12 @@ mod tests {
     fn tasks_stand_under_who_spawned_them() {
         let expected = "\
 core 0: 7 tasks
-  ID        AGE  STATE    TASK        WAITS FOR               SPAWNED AT
-  0.0.1       -  waiting  (main)      accept on descriptor 9
-  0.1.1  1m 01s  waiting  ├─ session  task 0.2.1              src/main.rs:7:9
-  0.2.1  1m 01s  waiting  │  └─ ·     recv on descriptor 12   src/main.rs:7:9
-  0.3.1  1m 01s  waiting  └─ ops      accept on descriptor 8  src/main.rs:7:9
-  0.4.9  1m 01s  waiting  orphan      a mutex                 src/main.rs:7:9
+  ID        AGE  POLLS  STATE    TASK        WAITS FOR               SPAWNED AT
+  0.0.1       -  1,234  waiting  (main)      accept on descriptor 9
+  0.1.1  1m 01s  1,234  waiting  ├─ session  task 0.2.1              src/main.rs:7:9
+  0.2.1  1m 01s  1,234  waiting  │  └─ ·     recv on descriptor 12   src/main.rs:7:9
+  0.3.1  1m 01s  1,234  waiting  └─ ops      accept on descriptor 8  src/main.rs:7:9
+  0.4.9  1m 01s  1,234  waiting  orphan      a mutex                 src/main.rs:7:9
   2 more are not listed: --max lists more
 core 1: the core has ended
 ";

@@ -93,6 +93,8 @@ pub struct Task {
     pub spawned_at: Option<String>,
     /// Time since it was spawned, in ns.
     pub age_ns: u64,
+    /// How often it has been polled, a poll under way among them.
+    pub polls: Option<u64>,
     /// `running`, `ready` or `waiting`.
     pub state: String,
     /// What it waits for; several where the first of them will do.

@@ -236,6 +236,7 @@ fn task(info: &TaskInfo) -> doc::Task {
         queue: info.queue.as_ref().map(|queue| queue.to_string()),
         spawned_at: info.spawned_at.map(ToString::to_string),
         age_ns: ns(info.age),
+        polls: info.polls,
         state: match info.state {
             TaskState::Running => "running",
             TaskState::Ready => "ready",
@@ -258,11 +259,11 @@ fn wait(what: &WaitsFor) -> doc::Wait {
     }
 }
 
-/// One line for each task: id, state, age, name, queue (if any task has another than the default one), what
+/// One line for each task: id, state, age, polls, name, queue (if any task has another than the default one), what
 /// it waits for, where it was spawned, by whom.
 #[derive(Default)]
 struct Columns {
-    widths: [usize; 8],
+    widths: [usize; 9],
     queues: bool,
 }
 
@@ -292,9 +293,9 @@ impl Columns {
 const WIDE_MAX: usize = 60;
 
 /// Which column names the queue.
-const QUEUE: usize = 4;
+const QUEUE: usize = 5;
 
-fn row(task: &doc::Task) -> [String; 8] {
+fn row(task: &doc::Task) -> [String; 9] {
     let waits: Vec<&str> = task.waits_for.iter().map(|wait| wait.text.as_str()).collect();
     let age = Duration::from_millis(task.age_ns / 1_000_000);
     [
@@ -305,6 +306,9 @@ fn row(task: &doc::Task) -> [String; 8] {
         } else {
             "-".to_owned()
         },
+        task.polls.map_or("-".to_owned(), |polls| {
+            format!("{polls} poll{}", if polls == 1 { "" } else { "s" })
+        }),
         task.name.clone().unwrap_or_else(|| "-".to_owned()),
         task.queue.as_ref().map_or("-".to_owned(), |queue| format!("queue {queue}")),
         if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
@@ -330,6 +334,7 @@ mod tests {
             spawned_at: Some("src/main.rs:7:9".into()),
             queue: None,
             age_ns: 1_500_000_000,
+            polls: Some(12),
             state: "waiting".into(),
             waits_for: vec![doc::Wait { text: "a timer in 1 s".into(), ..Default::default() }],
         };
@@ -343,12 +348,12 @@ mod tests {
             columns.write(task, &mut out);
             out
         };
-        let expected = "  0.0.1  running  -      -    -               main
-  0.1.1  waiting  1.5 s  nap  a timer in 1 s  src/main.rs:7:9  by 0.0.1
+        let expected = "  0.0.1  running  -      -         -    -               main
+  0.1.1  waiting  1.5 s  12 polls  nap  a timer in 1 s  src/main.rs:7:9  by 0.0.1
 ";
         assert_eq!(text(&sleeper), expected);
-        let expected = "  0.0.1  running  -      -    -            -               main
-  0.1.1  waiting  1.5 s  nap  queue batch  a timer in 1 s  src/main.rs:7:9  by 0.0.1
+        let expected = "  0.0.1  running  -      -         -    -            -               main
+  0.1.1  waiting  1.5 s  12 polls  nap  queue batch  a timer in 1 s  src/main.rs:7:9  by 0.0.1
 ";
         assert_eq!(text(&batch), expected);
     }

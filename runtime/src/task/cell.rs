@@ -68,8 +68,8 @@ pub(crate) struct Header {
     pub(crate) spawned_at: &'static Location<'static>,
     /// Who spawned it: the task that ran then, or the main future.
     pub(crate) parent: Word,
-    /// Number of the last poll of this task; 0 before the first. Once it has ended: a number that tells
-    /// in which order tasks ended.
+    /// Number of the last poll of this task: see [`Word::polls_begin_after`]. Once it has ended: a number
+    /// that tells in which order tasks ended.
     pub(crate) last_poll: Cell<u64>,
     /// Whom to tell of the end: see `super::joiner`.
     pub(super) joiner: Cell<*const ()>,
@@ -171,6 +171,11 @@ union Stage<F: Future> {
 }
 
 impl Header {
+    /// Polls so far, the one under way among them; not known once it has ended.
+    pub(crate) fn polls(&self) -> Option<u64> {
+        (!self.has(DONE)).then(|| self.word.polls_up_to(self.last_poll.get()))
+    }
+
     /// The place of its queue.
     pub(crate) fn queue(&self) -> u8 {
         (self.flags.get() >> QUEUE_SHIFT) as u8 & (QUEUES_MAX - 1) as u8
@@ -248,7 +253,7 @@ impl<F: Future + 'static> TaskCell<F> {
             spawned: birth.mark.spawned,
             spawned_at: birth.at,
             parent: birth.parent,
-            last_poll: Cell::new(0),
+            last_poll: Cell::new(birth.word.polls_begin_after()),
             joiner: Cell::new(null()),
             joiner_kind: Cell::new(birth.mark.joiner_kind),
         };

@@ -21,7 +21,7 @@ struct Current {
 }
 
 thread_local! {
-    /// Numbers given to the polls, and the ends, of all tasks of this thread: they tell them apart also where
+    /// Numbers given to the ends of all tasks of this thread: they tell in which order those were also where
     /// loops meet.
     static NUMBERS: Cell<u64> = const { Cell::new(0) };
 
@@ -57,15 +57,13 @@ pub(crate) fn next_number() -> u64 {
     number
 }
 
-/// Begins a poll, and numbers it.
+/// The poll of this number begins.
 #[inline]
-pub(crate) fn next_poll() -> u64 {
-    let number = next_number();
+pub(super) fn begin_poll(number: u64) {
     POLL.set(number);
-    number
 }
 
-/// The number of the poll that runs now or ran last on this thread.
+/// The number of the poll that runs now or ran last on this thread: see [`Word::polls_begin_after`].
 #[inline]
 pub(crate) fn poll_number() -> u64 {
     POLL.get()

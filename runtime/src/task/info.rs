@@ -30,6 +30,9 @@ pub struct TaskInfo {
     pub spawned_at: Option<&'static Location<'static>>,
     /// Time since it was spawned, to some 17 ms; zero for the main future.
     pub age: Duration,
+    /// How often it has been polled, a poll under way among them; of the main future: all that this loop has
+    /// had. None in a report of a task that has ended.
+    pub polls: Option<u64>,
     /// What it does now.
     pub state: TaskState,
     /// What it waits for, as far as that can be told: a future of somebody else's leaves no trace. Several

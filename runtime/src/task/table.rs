@@ -57,6 +57,8 @@ pub(crate) struct Tasks {
     reporter: Reporter,
     /// What the main future's last poll ended at.
     root_note: Cell<Note>,
+    /// Number of the main future's last poll: see [`Word::polls_begin_after`].
+    root_poll: Cell<u64>,
     /// The main future.
     root: Word,
     /// Who is being polled or ended.
@@ -167,6 +169,7 @@ impl Tasks {
             metrics,
             reporter,
             root_note: Cell::new(Note::Nothing),
+            root_poll: Cell::new(root.polls_begin_after()),
             root,
             running: WordCell::new(root),
             polling: AtomicPtr::new(ptr::null_mut()),
@@ -245,24 +248,25 @@ impl Tasks {
             return self.run_marked(&picked);
         }
         header.note.set(Note::Nothing);
+        self.metrics.count(Kind::Polls);
         // SAFETY: as above.
-        unsafe { self.polls(picked.task, self.begin_poll()) };
+        unsafe { self.polls(picked.task) };
         // SAFETY: live, not done, of this loop and so of this thread, and not being polled: `pick` is
         // called by the loop alone, which does not run while a poll does.
         unsafe { cell::poll(picked.task, self) };
         self.running.set(self.root);
     }
 
-    /// A poll of this task begins, of this number.
+    /// A poll of this task begins. It is numbered, and with that counted.
     ///
     /// # Safety
     /// It is live.
     #[inline]
-    unsafe fn polls(&self, task: NonNull<Header>, number: u64) {
+    unsafe fn polls(&self, task: NonNull<Header>) {
         // SAFETY: as the caller promised.
         let header = unsafe { task.as_ref() };
         self.running.set(header.word);
-        header.last_poll.set(number);
+        current::begin_poll(next_poll(&header.last_poll));
         // Released: a signal handler that finds it finds the header, too.
         self.polling.store(task.as_ptr(), Ordering::Release);
     }
@@ -302,16 +306,11 @@ impl Tasks {
         self.running.set(self.root);
     }
 
-    /// Numbers a poll: a task's, or the main future's.
-    pub(crate) fn begin_poll(&self) -> u64 {
-        self.metrics.count(Kind::Polls);
-        current::next_poll()
-    }
-
-    /// As [`begin_poll`](Self::begin_poll), of the main future.
+    /// A poll of the main future begins.
     pub(crate) fn begin_root_poll(&self) {
         self.root_note.set(Note::Nothing);
-        self.begin_poll();
+        self.metrics.count(Kind::Polls);
+        current::begin_poll(next_poll(&self.root_poll));
     }
 
     /// Marks what is dropped until the guard goes as cancelled, not merely let go of: handles that were
@@ -533,6 +532,14 @@ impl Inner {
         }
         slot
     }
+}
+
+/// The number of the poll after the one that `last` has the number of, which becomes the last.
+#[inline]
+fn next_poll(last: &Cell<u64>) -> u64 {
+    let number = last.get().wrapping_add(1);
+    last.set(number);
+    number
 }
 
 fn age_units(ns: u64) -> u32 {

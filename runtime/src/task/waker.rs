@@ -54,6 +54,21 @@ impl Word {
         self.0 as u32 & GENERATION_MASK
     }
 
+    /// The polls of the task that this names are numbered from behind this number on, one by one: so their
+    /// numbers count them, and tell them apart from those of all others. Where words begin is spread over all
+    /// numbers of 64 bits: two of some 100,000 tasks lie 2^30 polls apart.
+    #[inline]
+    pub(crate) fn polls_begin_after(self) -> u64 {
+        // Odd, so no two words begin alike; short, so that it lies within the instruction; and 2^34 over it is a
+        // whole number beside the golden ratio, so slots lie apart.
+        self.0.wrapping_mul(0x76d2_1313)
+    }
+
+    /// How many polls there were up to the one of this number, that one among them.
+    pub(crate) fn polls_up_to(self, number: u64) -> u64 {
+        number.wrapping_sub(self.polls_begin_after())
+    }
+
     /// A waker that is not dropped; dropping one does nothing anyway.
     pub(crate) fn waker(self) -> ManuallyDrop<Waker> {
         // SAFETY: the functions of VTABLE take any word, from any thread, at any time; there is nothing
@@ -164,6 +179,21 @@ mod tests {
         assert_eq!((w.core(), w.slot(), w.generation()), (1023, (1 << 24) - 1, GENERATION_MASK));
         let w = Word::new(3, 77, GENERATION_MASK + 6);
         assert_eq!((w.core(), w.slot(), w.generation()), (3, 77, 5));
+    }
+
+    #[test]
+    fn polls_of_neighbours_have_numbers_far_apart() {
+        let words = (0..64).flat_map(|slot| (0..64).map(move |g| Word::new(1, slot, g)));
+        let words = words.chain((0..64).map(|core| Word::new(core, 1, 1)));
+        let mut begins: Vec<u64> = words.map(Word::polls_begin_after).collect();
+        begins.sort_unstable();
+        begins.dedup();
+        assert_eq!(begins.len(), 64 * 64 + 63, "(1, 1, 1) twice");
+        let apart = begins.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap();
+        assert!(apart >= 1 << 29, "polls until two meet: {apart}");
+        let w = Word::new(3, 77, 5);
+        assert_eq!(w.polls_up_to(w.polls_begin_after()), 0);
+        assert_eq!(w.polls_up_to(w.polls_begin_after().wrapping_add(7)), 7);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Tasks {
         // No poll of the loop: who watches for stalls takes it for a part of the one around it.
         self.metrics.count(Kind::EagerPolls);
         // SAFETY: live, as the caller promised.
-        unsafe { self.polls(task, current::next_poll()) };
+        unsafe { self.polls(task) };
         // SAFETY: live, not done, of the loop that runs on this thread, and not being polled: it was made
         // just now.
         let polled = catch_unwind(AssertUnwindSafe(|| unsafe {

@@ -168,6 +168,7 @@ impl Tasks {
             queue: None,
             spawned_at: None,
             age: Duration::ZERO,
+            polls: Some(self.root.polls_up_to(self.root_poll.get())),
             state: match (running, inner.table[ROOT as usize].scheduled != 0) {
                 (true, _) => TaskState::Running,
                 (false, true) => TaskState::Ready,
@@ -224,6 +225,7 @@ impl Tasks {
             queue: self.queue_name(header.queue()),
             spawned_at: Some(header.spawned_at),
             age: Duration::from_nanos(u64::from(units) * AGE_UNIT_NS),
+            polls: header.polls(),
             state,
             waits_for: note.map(WaitsFor::Other).into_iter().collect(),
         }
