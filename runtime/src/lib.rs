@@ -46,6 +46,7 @@ pub mod signal;
 #[cfg(any(test, feature = "sim"))]
 #[allow(unsafe_code)]
 pub mod sim;
+mod spans;
 mod spawn;
 mod spawn_blocking;
 mod stall;

@@ -37,8 +37,9 @@ impl Visit for Fields {
 }
 
 impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, of: &Metadata<'_>) -> bool {
+        // Wakes and waits: see `tracing_console.rs`.
+        of.target() != "coreloop::wait" && !of.target().starts_with("runtime::")
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -103,8 +104,10 @@ fn tracing_a_task_has_a_span_that_its_polls_enter() {
     assert_eq!(field(0, "task.name"), Some("\"with a name\""));
     assert_eq!(field(1, "task.name"), None);
     assert_eq!(field(0, "target"), Some("coreloop::task"));
+    assert_eq!(field(0, "kind"), Some("\"local\""));
+    assert!(field(0, "size.bytes").unwrap().parse::<usize>().unwrap() > 0);
     assert!(field(0, "loc.file").unwrap().contains("tracing.rs"));
-    assert_eq!(field(0, "loc.line"), Some((line!() - 17).to_string().as_str()));
+    assert_eq!(field(0, "loc.line"), Some((line!() - 19).to_string().as_str()));
     // Each task's polls, and the drop of its future.
     let enters = |span: u64| written.enters.iter().filter(|id| **id == span).count();
     assert_eq!((enters(1), enters(2)), (3, 2));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 35] = [
+const LAYERS: [(&str, u32); 36] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
@@ -17,6 +17,8 @@ const LAYERS: [(&str, u32); 35] = [
     // The system's numbers and calls, and the book that everybody writes into.
     ("sys", 0),
     ("metrics", 1),
+    // What a subscriber is told of tasks, for all who wake them.
+    ("spans", 1),
     // Three that stand alone: deadlines, the ring, mail.
     ("wheel", 2),
     ("driver", 2),

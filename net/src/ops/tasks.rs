@@ -259,8 +259,8 @@ fn wait(what: &WaitsFor) -> doc::Wait {
     }
 }
 
-/// One line for each task: id, state, age, polls, name, queue (if any task has another than the default one), what
-/// it waits for, where it was spawned, by whom.
+/// One line for each task: id, state, age, polls, name, queue (if any task has another than the default
+/// one), what it waits for, where it was spawned, by whom.
 #[derive(Default)]
 struct Columns {
     widths: [usize; 9],

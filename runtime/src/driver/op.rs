@@ -233,6 +233,7 @@ impl<O: Op> InFlight<O> {
             let same = known.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
             slot.waker.set(known);
             if same {
+                slot.pends();
                 return Poll::Pending;
             }
             let fresh = cx.waker().clone();
@@ -241,6 +242,7 @@ impl<O: Op> InFlight<O> {
                 drop(slot.waker.replace(Some(fresh)));
             }
             if slot.state.get() != State::Done {
+                slot.pends();
                 return Poll::Pending;
             }
         }

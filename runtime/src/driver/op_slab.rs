@@ -25,6 +25,8 @@ use std::task::Waker;
 
 use super::sqe::Cqe;
 use crate::planted::{self, Fault};
+use crate::spans::{self, Wait};
+use crate::sys::abi::opcode;
 use crate::sys::prefetch::prefetch;
 
 /// Names an op: slot index and generation. Its bits are the submission's user data.
@@ -126,6 +128,12 @@ impl Slot {
     /// The descriptor that its submission names, if it names one. Only while it is not Free.
     pub(crate) fn fd(&self) -> Option<RawFd> {
         Some(self.link.get() as i32).filter(|fd| *fd >= 0)
+    }
+
+    /// A poll ends pending for its completion.
+    #[inline(always)]
+    pub(super) fn pends(&self) {
+        spans::pends(|| Wait::Op(opcode::name(self.opcode.get())));
     }
 
     pub(crate) fn set_stamp(&self, now: u64) {

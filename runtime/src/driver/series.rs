@@ -120,6 +120,7 @@ impl<O: SeriesOp> Series<O> {
             let known = slot.waker.take();
             if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
                 slot.waker.set(known);
+                slot.pends();
                 return Poll::Pending;
             }
             drop(known);
@@ -130,6 +131,7 @@ impl<O: SeriesOp> Series<O> {
             }
             if slot.state.get() != State::Done {
                 slot.waker.set(Some(fresh));
+                slot.pends();
                 return Poll::Pending;
             }
         }

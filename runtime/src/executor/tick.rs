@@ -14,6 +14,7 @@ use super::Core;
 use super::poll_clock::PollClock;
 use crate::contain::contained;
 use crate::metrics::Kind;
+use crate::spans;
 use crate::task::report::Report;
 use crate::task::table::Next;
 use crate::task::table::served::SEVERAL;
@@ -90,7 +91,10 @@ impl Core {
         if cell.map.any() {
             cell.map.drain(|slot| self.tasks.wake_slot(slot));
         }
-        self.watches.take_due(|slot| self.tasks.wake_slot(slot));
+        self.watches.take_due(|slot| {
+            spans::woken(self.tasks.core_id(), slot, None);
+            self.tasks.wake_slot(slot);
+        });
         let syscalls = cell.take_remote_wakes();
         if syscalls > 0 {
             self.metrics.add(Kind::RemoteWakes, syscalls);

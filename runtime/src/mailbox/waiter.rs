@@ -10,6 +10,7 @@
 use std::task::Waker;
 
 use super::cell;
+use crate::spans;
 use crate::sys::shared::{AtomicU64, LOOK, Mutex, Ordering, fence, publish_u64};
 
 const NOBODY: u64 = 0;
@@ -75,6 +76,7 @@ impl Waiter {
             NOBODY => {}
             BY_WAKER => self.call_waker(),
             who => {
+                spans::woken(core_of(who), slot_of(who), None);
                 if let Some(cell) = cell::cell(core_of(who)) {
                     cell.wake(slot_of(who));
                 }

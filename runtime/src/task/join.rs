@@ -21,6 +21,7 @@ use super::joiner::Joiner;
 use super::set::Place;
 use super::table::{Tasks, home};
 use super::waker::{TaskId, Word};
+use crate::spans::{self, Wait};
 
 /// The handle of a spawned task: awaits its value, cancels it, asks about it.
 ///
@@ -306,6 +307,7 @@ impl<T> Future for JoinHandle<T> {
         assert!(!header.has(TAKEN), "{TAKEN_BEFORE}");
         this.polled_in.set(current::poll_number());
         this.watch(cx.waker());
+        spans::pends(|| Wait::Task);
         Poll::Pending
     }
 }

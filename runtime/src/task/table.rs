@@ -30,6 +30,7 @@ use super::waker::{GENERATION_MASK, Word, WordCell};
 use crate::mailbox::cell::Lease;
 use crate::mailbox::wake_map::SLOTS_MAX;
 use crate::metrics::{Kind, Recorder, wake_contained};
+use crate::spans;
 use crate::sys::locks::Mutex;
 
 mod ahead;
@@ -206,6 +207,7 @@ impl Tasks {
     /// Schedules the task that a waker names, unless it is gone.
     #[inline]
     pub(crate) fn wake(&self, word: Word) {
+        spans::woken(word.core(), word.slot(), Some(word.generation()));
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return };
         if entry.is_live(word) && entry.scheduled == 0 {

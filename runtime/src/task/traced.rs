@@ -1,32 +1,41 @@
 //! A span for each task, for whoever collects them with `tracing` (feature `tracing`).
 //!
-//! Owns what the span says: target `coreloop::task`, level TRACE, the task's name, where it was spawned, and
-//! from its first poll on its id, which `/tasks` shows too. Each poll enters it, and so does the drop of the
-//! future. The span that is current at the spawn is its parent. When the future has gone an event within the
-//! span, of the same target and level, says how often it was polled and for how long. Where nobody collects
-//! the span no clock is read. Without the feature a task is what it was before, and nothing of this is
-//! compiled.
+//! Owns what the span says: `runtime.spawn` of the target `coreloop::task`, level TRACE, with the task's
+//! name, its kind (`local`, as tokio calls those that stay on their thread), its future's size, where it
+//! was spawned, and from its first poll on its id, which `/tasks` shows too. Each poll enters it, and so
+//! does the drop of the future. The span that is current at the spawn is its parent. When the future has
+//! gone an event within the span, of the same target and level, says how often it was polled and for how
+//! long. Wakes and waits are told by `spans`; all of it in the words that `console-subscriber` understands.
+//! Where nobody collects the span no clock is read. Without the feature a task is what it was before, and
+//! nothing of this is compiled.
 
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tracing::Instrument;
 use tracing::instrument::Instrumented;
+use tracing::{Instrument, Span, dispatcher};
 
-/// A task's future with its span.
+use super::Tasks;
+use super::current;
+use crate::spans::{Entry, Gathered, Open, Wait};
+
+/// A task's future with what is told of its polls. It is polled and dropped within its span.
 pub(crate) struct Traced<F> {
     // Dropped first: what the end says is said when the future has gone.
-    future: Instrumented<F>,
+    future: F,
     polls: Polls,
 }
 
 /// What its polls came to.
 struct Polls {
-    span: tracing::Span,
+    span: Span,
     count: u64,
     busy: Duration,
+    waits: Open,
+    /// For those who wake it.
+    entry: Option<Entry>,
 }
 
 /// Gives a task's future its span.
@@ -35,18 +44,26 @@ pub(crate) fn traced<F: Future>(
     future: F,
     name: Option<&str>,
     at: &'static Location<'static>,
-) -> Traced<F> {
+) -> Instrumented<Traced<F>> {
     let span = tracing::trace_span!(
         target: "coreloop::task",
-        "task",
+        "runtime.spawn",
+        kind = "local",
         task.name = name,
         task.id = tracing::field::Empty,
+        size.bytes = size_of::<F>(),
         loc.file = at.file(),
         loc.line = at.line(),
         loc.col = at.column(),
     );
-    let polls = Polls { span: span.clone(), count: 0, busy: Duration::ZERO };
-    Traced { future: future.instrument(span), polls }
+    let polls = Polls {
+        span: span.clone(),
+        count: 0,
+        busy: Duration::ZERO,
+        waits: Open::default(),
+        entry: None,
+    };
+    Traced { future, polls }.instrument(span)
 }
 
 impl<F: Future> Future for Traced<F> {
@@ -61,14 +78,40 @@ impl<F: Future> Future for Traced<F> {
         if this.polls.span.is_disabled() {
             return future.poll(context);
         }
-        if this.polls.count == 0
+        this.polls.begin();
+        let gathered = Gathered::begin();
+        let polled = {
+            let _timed = Timed { began: Instant::now(), busy: &mut this.polls.busy };
+            future.poll(context)
+        };
+        if polled.is_pending()
+            && let Some(note) = current::with_tasks(Tasks::noted).flatten()
+        {
+            crate::spans::pends(|| Wait::Other(note));
+        }
+        this.polls.end(polled.is_pending(), gathered);
+        polled
+    }
+}
+
+impl Polls {
+    fn begin(&mut self) {
+        if self.count == 0
             && let Some(id) = super::current_id()
         {
-            this.polls.span.record("task.id", tracing::field::display(id));
+            self.span.record("task.id", tracing::field::display(id));
+            let [core, slot, generation] = id.parts();
+            self.entry = Entry::new(core, slot, generation, &self.span);
         }
-        this.polls.count += 1;
-        let _timed = Timed { began: Instant::now(), busy: &mut this.polls.busy };
-        future.poll(context)
+        self.count += 1;
+    }
+
+    fn end(&mut self, pending: bool, gathered: Gathered) {
+        let Self { span, waits, .. } = self;
+        // To who has the span: another one that collects by now has none, or a stranger's, of its number.
+        span.with_subscriber(|(_, collector)| {
+            dispatcher::with_default(collector, || waits.polled(pending, gathered));
+        });
     }
 }
 
@@ -87,9 +130,9 @@ impl Drop for Timed<'_> {
 impl Drop for Polls {
     fn drop(&mut self) {
         let busy_ns = u64::try_from(self.busy.as_nanos()).unwrap_or(u64::MAX);
-        // To who has the span: another one that collects by now has none, or a stranger's, of its number.
+        drop(self.entry.take());
         self.span.with_subscriber(|(_, collector)| {
-            tracing::dispatcher::with_default(collector, || {
+            dispatcher::with_default(collector, || {
                 tracing::trace!(
                     target: "coreloop::task", parent: &self.span, polls = self.count, busy_ns, "ended"
                 );

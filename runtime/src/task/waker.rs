@@ -12,6 +12,7 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::current;
 use crate::mailbox::cell;
+use crate::spans;
 
 const CORE_BITS: u32 = 10;
 const SLOT_BITS: u32 = 24;
@@ -59,8 +60,8 @@ impl Word {
     /// numbers of 64 bits: two of some 100,000 tasks lie 2^30 polls apart.
     #[inline]
     pub(crate) fn polls_begin_after(self) -> u64 {
-        // Odd, so no two words begin alike; short, so that it lies within the instruction; and 2^34 over it is a
-        // whole number beside the golden ratio, so slots lie apart.
+        // Odd, so no two words begin alike; short, so that it lies within the instruction; and 2^34 over it
+        // is a whole number beside the golden ratio, so slots lie apart.
         self.0.wrapping_mul(0x76d2_1313)
     }
 
@@ -98,9 +99,11 @@ impl Word {
     }
 
     pub(super) fn wake(self) {
-        if !current::wake_if_ours(self)
-            && let Some(cell) = cell::cell(self.core())
-        {
+        if current::wake_if_ours(self) {
+            return;
+        }
+        spans::woken(self.core(), self.slot(), Some(self.generation()));
+        if let Some(cell) = cell::cell(self.core()) {
             cell.wake(self.slot());
         }
     }

@@ -12,6 +12,7 @@ use super::Instant;
 use crate::executor::context;
 use crate::executor::timers::Timers;
 use crate::planted::{self, Fault};
+use crate::spans::{self, Wait};
 use crate::task::current;
 use crate::task::info::Note;
 use crate::wheel::TimerKey;
@@ -80,6 +81,7 @@ impl Sleep {
     pub(crate) fn poll_sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(timers) = &self.timers {
             if timers.rewake(self.key, cx.waker()) {
+                spans::pends(|| Wait::Timer);
                 return Poll::Pending;
             }
             let believed = planted::is(Fault::EarlyTimer, 1) || planted::is(Fault::EarlyTimer, 2);
@@ -113,6 +115,7 @@ impl Sleep {
                 return never();
             }
         }
+        spans::pends(|| Wait::Timer);
         Poll::Pending
     }
 }

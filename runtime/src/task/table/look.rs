@@ -38,6 +38,14 @@ impl Tasks {
         }
     }
 
+    /// What the poll under way has noted.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn noted(&self) -> Option<&'static str> {
+        let polling = NonNull::new(self.polling.load(Ordering::Relaxed))?;
+        // SAFETY: a task is live while it is being polled.
+        unsafe { polling.as_ref() }.note.get().name()
+    }
+
     /// As [`note`](Self::note), unless this poll has left one: of several waits the others say more.
     #[cold]
     pub(crate) fn note_least(&self, note: Note) {

@@ -5,6 +5,7 @@
 
 use super::served::SEVERAL;
 use super::{Inner, Next, Tasks};
+use crate::spans;
 use crate::task::waker::Word;
 
 impl Tasks {
@@ -14,6 +15,7 @@ impl Tasks {
         if word.core() != self.lease.id {
             return false;
         }
+        spans::woken(word.core(), word.slot(), Some(word.generation()));
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return false };
         let ours = entry.is_live(word);
