@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use coreloop::op::{PollOnce, Submitter};
 use coreloop::sync::{Mutex as Lock, mpsc};
 use coreloop::time::sleep;
 use coreloop::{EventLoop, Handle, spawn, spawn_eager, spawn_named, yield_now};
@@ -233,8 +234,9 @@ async fn opened(gate: Arc<AtomicBool>) {
 fn console_what_another_core_sends_or_answers_is_a_wake() {
     let console = Console::default();
     let (mut send, mut receive) = coreloop::cross::channel::<u8>(4);
+    let (never_sends, mut ends) = coreloop::cross::channel::<u8>(4);
     let (tell, told) = std::sync::mpsc::channel::<Handle>();
-    // Set when both of them wait.
+    // Set when all three of them wait.
     let gate = Arc::new(AtomicBool::new(false));
     let (sends, answers) = (gate.clone(), gate.clone());
     let other = std::thread::spawn(move || {
@@ -242,27 +244,43 @@ fn console_what_another_core_sends_or_answers_is_a_wake() {
         tell.send(event_loop.handle()).unwrap();
         event_loop.block_on(async {
             opened(sends).await;
-            for n in 0..3 {
-                send.send(n).await.unwrap();
-                sleep(Duration::from_millis(5)).await;
-            }
-            drop(send);
+            send.send(7).await.unwrap();
+            drop(never_sends);
             sleep(Duration::from_millis(50)).await;
         });
     });
     let handle = told.recv().unwrap();
     watched(&console, async move {
-        let asks = handle.spawn_on(0, || opened(answers)).unwrap();
-        let asks = spawn_named("asks", asks);
-        let receives =
-            spawn_named("receives", async move { while receive.recv().await.is_some() {} });
+        let asks = spawn_named("asks", handle.spawn_on(0, || opened(answers)).unwrap());
+        let receives = spawn_named("receives", async move { receive.recv().await });
+        let ends = spawn_named("ends", async move { ends.recv().await });
         turns(3).await;
         gate.store(true, Ordering::Relaxed);
         asks.await.unwrap().unwrap();
-        receives.await.unwrap();
+        assert_eq!((receives.await.unwrap(), ends.await.unwrap()), (Some(7), None));
     });
     other.join().unwrap();
-    assert_eq!(console.task("asks").wakes, 1);
-    let receives = console.task("receives");
-    assert!((1..=4).contains(&receives.wakes), "one for each that it waited for: {receives:?}");
+    for name in ["asks", "receives", "ends"] {
+        let task = console.task(name);
+        assert_eq!((task.wakes, task.self_wakes), (1, 0), "{task:?}");
+    }
+}
+
+#[test]
+fn console_operations_that_the_kernel_has_are_waits_by_their_name() {
+    let console = Console::default();
+    watched(&console, async {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let polls = spawn_named("polls", async move {
+            let readable = PollOnce::new(ours, libc::POLLIN as u32);
+            let mut op = Submitter::current().start(readable).unwrap();
+            std::future::poll_fn(|cx| op.poll(cx)).await.unwrap()
+        });
+        turns(3).await;
+        assert_eq!(console.waits("polls"), [("io poll".into(), Some(false), false)]);
+        drop(theirs);
+        polls.await.unwrap();
+    });
+    assert_eq!(console.waits("polls"), [("io poll".into(), Some(true), true)]);
+    assert_eq!(console.task("polls").wakes, 1);
 }
