@@ -33,6 +33,7 @@ use crate::task::{TaskId, TaskInfo, TaskState, WaitsFor, Word};
 ///     }
 ///     let nap = all_tasks().into_iter().find(|task| task.name.as_deref() == Some("nap")).unwrap();
 ///     assert!(nap.waits_for[0].to_string().starts_with("a timer in 3600"));
+///     assert_eq!(nap.polls, Some(1));
 /// })
 /// .unwrap();
 /// ```
