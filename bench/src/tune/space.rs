@@ -53,11 +53,14 @@ const NOT_TRIED: [(&str, &str); 16] = [
 ];
 
 /// Values of rows for which those made from the form would be several of one effect, or none.
-const VALUES: [(&str, &[&str]); 4] = [
+const VALUES: [(&str, &[&str]); 6] = [
     ("flush_interval", &["50us", "200us"]),
     ("min_wait", &["50us", "200us"]),
     // The kernel takes whole milliseconds.
     ("sqpoll", &["2ms", "50ms"]),
+    ("worker_cpus", &["kernel"]),
+    // A place for every connection, or no table.
+    ("fixed_files", &["16384"]),
     // By itself it is deferred already, where the kernel does that.
     ("task_work", &["cooperative"]),
 ];
