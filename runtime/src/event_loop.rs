@@ -200,6 +200,9 @@ impl EventLoop {
     }
 
     /// Makes a task of this loop; it runs when the loop is driven.
+    ///
+    /// # Cancel safety
+    /// Dropping the handle lets the task run on; if whoever awaits it is cancelled, the task is too.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> crate::task::JoinHandle<F::Output> {
         let at = Location::caller();

@@ -155,6 +155,10 @@ impl Handle {
     ///
     /// # Errors
     /// As for [`call_soon_threadsafe`](Self::call_soon_threadsafe).
+    ///
+    /// # Cancel safety
+    /// The closure has been sent when this returns. A drop of the handle changes nothing, also as part of a
+    /// cancel: the task runs on, and its value is dropped where the last of the two sides goes.
     #[track_caller]
     pub fn spawn_on<F, Fut, T>(&self, core: usize, f: F) -> Result<RemoteJoinHandle<T>, PostError>
     where

@@ -149,6 +149,9 @@ impl TaskQueue {
     ///
     /// # Panics
     /// If the queue's loop is not the one that runs on this thread; see [`try_spawn`](Self::try_spawn).
+    ///
+    /// # Cancel safety
+    /// Dropping the handle lets the task run on; if whoever awaits it is cancelled, the task is too.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         match self.try_spawn(future) {
@@ -161,6 +164,9 @@ impl TaskQueue {
     ///
     /// # Panics
     /// As [`spawn`](Self::spawn).
+    ///
+    /// # Cancel safety
+    /// As for [`spawn`](Self::spawn).
     #[track_caller]
     pub fn spawn_named<F: Future + 'static>(
         &self,
@@ -181,6 +187,9 @@ impl TaskQueue {
     ///
     /// # Errors
     /// The future, if the queue's loop is not the one that runs on this thread.
+    ///
+    /// # Cancel safety
+    /// As for [`spawn`](Self::spawn).
     #[track_caller]
     pub fn try_spawn<F: Future + 'static>(&self, future: F) -> Result<JoinHandle<F::Output>, F> {
         self.spawn_at(future, None, Location::caller())

@@ -19,6 +19,9 @@ use crate::task::current;
 /// # Panics
 /// Outside a running loop; see [`try_spawn`].
 ///
+/// # Cancel safety
+/// Dropping the handle lets the task run on; if whoever awaits it is cancelled, the task is too.
+///
 /// ```
 /// coreloop::run(async {
 ///     let a = coreloop::spawn(async { 20 });
@@ -36,6 +39,9 @@ pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
 ///
 /// # Panics
 /// Outside a running loop.
+///
+/// # Cancel safety
+/// As for [`spawn`].
 #[track_caller]
 pub fn spawn_named<F: Future + 'static>(
     name: impl Into<Arc<str>>,
@@ -68,6 +74,9 @@ pub fn spawn_named<F: Future + 'static>(
 /// # Panics
 /// Outside a running loop.
 ///
+/// # Cancel safety
+/// As for [`spawn`]; the first poll is over when there is a handle to drop.
+///
 /// ```
 /// coreloop::run(async {
 ///     let known = coreloop::spawn_eager(async { 42 });
@@ -94,6 +103,9 @@ pub fn spawn_eager<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
 ///
 /// # Errors
 /// The future, outside a running loop.
+///
+/// # Cancel safety
+/// As for [`spawn`].
 #[track_caller]
 pub fn try_spawn<F: Future + 'static>(future: F) -> Result<JoinHandle<F::Output>, F> {
     try_spawn_at(future, Location::caller())
@@ -133,6 +145,9 @@ pub(crate) fn try_spawn_at<F: Future + 'static>(
 /// # Panics
 /// Outside a running loop.
 ///
+/// # Cancel safety
+/// As for [`spawn`]; an `Err` that comes after the handle went is reported.
+///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
 /// use coreloop::{EventLoop, Settings, spawn_fallible, yield_now};
@@ -167,6 +182,9 @@ where
 
 /// Gives way for one turn of the loop: whoever is ready is polled, and what they ask for in it is in the
 /// kernel when this goes on.
+///
+/// # Cancel safety
+/// There is nothing to lose. Dropped after its first poll, its task has a turn all the same.
 ///
 /// ```
 /// coreloop::run(coreloop::yield_now()).unwrap();

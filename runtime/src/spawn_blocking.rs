@@ -72,6 +72,9 @@ where
 /// # Errors
 /// The closure, outside a running loop.
 ///
+/// # Cancel safety
+/// As for [`spawn_blocking`]: a drop of the handle lets the work run, a cancel keeps it from beginning.
+///
 /// ```
 /// let refused = coreloop::try_spawn_blocking(|| 7).unwrap_err();
 /// assert_eq!(refused(), 7);

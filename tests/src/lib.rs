@@ -1,6 +1,6 @@
 //! What the behaviour tests share.
 //!
-//! Owns which tests there are ([`catalog`]), running a test in a process of its own ([`child`]), counting
+//! Owns which tests there are ([`catalog`]), which functions owe a word about drops ([`promises`]), running a test in a process of its own ([`child`]), counting
 //! what a process holds ([`process`]), forks ([`forked`]), what tests leave open ([`leaks`]), mutated inputs
 //! ([`fuzz`](mod@fuzz)), a virtual machine's start ([`machine`]), loopback sockets ([`net`]), a TCP proxy with
 //! faults ([`proxy`]), Python programs that read ([`python`]), small futures and numbers ([`drive`]), futures polled by hand ([`by_hand`]), wakers that
@@ -66,6 +66,7 @@ pub mod model;
 pub mod net;
 #[allow(unsafe_code)]
 pub mod process;
+pub mod promises;
 pub mod proxy;
 pub mod python;
 pub mod sim_workload;

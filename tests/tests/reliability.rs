@@ -1,12 +1,13 @@
-//! The guide's table of what must survive names tests that exist, and all that inject faults are in it.
+//! The guide's table of what must survive names tests that exist, and all that inject faults are in it; what a drop
+//! does is said of every function that gives a future.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use coreloop_tests::catalog;
+use coreloop_tests::promises::{Promise, promises};
 
 const PAGE: &str = include_str!("../../docs/guide/reliability.md");
+const SAFETY: &str = include_str!("../../docs/guide/safety.md");
 
 /// Tests that the page names and that stand beside what they test.
 const BESIDE: [&str; 3] = [
@@ -46,39 +47,50 @@ fn reliability_table_has_every_injected_fault() {
     assert!(missing.is_empty(), "not in the table: {missing:?}");
 }
 
-/// Files below a folder of the repository, the simulation's own aside.
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("sim") {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push(path);
-        }
-    }
+#[test]
+fn reliability_every_function_that_gives_a_future_says_what_a_drop_does() {
+    let all = promises();
+    let silent: Vec<_> = all.iter().filter(|p| !p.is_said).collect();
+    assert!(silent.is_empty(), "no word of cancel safety: {silent:#?}");
+    assert!(all.len() > 110, "only {} functions were found", all.len());
+}
+
+/// Whether a cell names the function: with its type, or the module that this stands for, where another has one
+/// of the same name.
+fn names(cell: &[&str], promise: &Promise, alone: bool) -> bool {
+    let module = promise.file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    cell.iter().any(|text| {
+        let (path, name) = text.rsplit_once("::").unwrap_or(("", text));
+        let free = path.is_empty() || path.starts_with(char::is_lowercase);
+        let heads = |by: &str| {
+            let of_it = |quoted: &&str| quoted.split("::").next() == Some(by);
+            let in_path = path.rsplit("::").next() == Some(by);
+            in_path || path.is_empty() && cell.iter().any(of_it)
+        };
+        name == promise.name
+            && match &*promise.of {
+                "" => free,
+                of => alone || heads(of) || path == module,
+            }
+    })
 }
 
 #[test]
-fn reliability_every_async_function_says_what_a_drop_does() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut files = Vec::new();
-    sources(&root.join("runtime/src"), &mut files);
-    sources(&root.join("net/src"), &mut files);
-    let (mut said, mut silent) = (0, Vec::new());
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let mut docs = String::new();
-        for line in text.lines().map(str::trim_start) {
-            if line.starts_with("///") {
-                docs.push_str(line);
-            } else if line.starts_with("pub async fn ") && !docs.contains("# Cancel safety") {
-                silent.push(format!("{}: {line}", file.display()));
-            } else if !line.starts_with("#[") {
-                said += usize::from(line.starts_with("pub async fn "));
-                docs.clear();
-            }
-        }
-    }
-    assert!(silent.is_empty(), "no word of cancel safety: {silent:#?}");
-    assert!(said > 35, "only {said} functions were found");
+fn reliability_safety_page_names_every_function_that_gives_a_future() {
+    let rows = SAFETY.lines().filter(|line| line.starts_with("| "));
+    let calls = rows.filter_map(|row| row.split(" | ").next());
+    let quoted: Vec<Vec<&str>> = calls
+        .map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(|quotes| quotes.map(|q| q.split(['(', '.', '<']).next().unwrap_or(q)).collect())
+        .collect();
+    let all = promises();
+    let missing: Vec<_> = all
+        .iter()
+        .filter(|promise| {
+            let alone = all.iter().filter(|p| p.name == promise.name).count() == 1;
+            !quoted.iter().any(|cell| names(cell, promise, alone))
+        })
+        .map(|p| format!("{}::{} of {}", p.of, p.name, p.file.display()))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/guide/safety.md: {missing:#?}");
 }

@@ -61,31 +61,51 @@ impl TcpStream {
     }
 
     /// See [`ReadHalf::recv`].
+    ///
+    /// # Cancel safety
+    /// No byte is lost by a drop: what arrives is the next receive's, as for [`ReadHalf::recv`].
     pub fn recv(&mut self) -> Recv<'_> {
         self.read.recv()
     }
 
     /// See [`ReadHalf::read`].
+    ///
+    /// # Cancel safety
+    /// A drop loses the buffer and no byte of the stream, as for [`ReadHalf::read`].
     pub fn read<B: IoBufMut>(&mut self, buf: B) -> Read<'_, B> {
         self.read.read(buf)
     }
 
     /// See [`ReadHalf::read_exact`].
+    ///
+    /// # Cancel safety
+    /// A drop loses the buffer with what had been read into it, as for [`ReadHalf::read_exact`].
     pub fn read_exact(&mut self, buf: Vec<u8>) -> ReadExact<'_> {
         self.read.read_exact(buf)
     }
 
     /// See [`WriteHalf::write`].
+    ///
+    /// # Cancel safety
+    /// A drop cancels the send: the peer sees an exact prefix, and if that is neither nothing nor all, writes
+    /// fail until [`take_torn_write`](Self::take_torn_write) was called; as for [`WriteHalf::write_all`].
     pub fn write<B: IoBuf>(&mut self, buf: B) -> Write<'_, B> {
         self.write.write(buf)
     }
 
     /// See [`WriteHalf::write_all`].
+    ///
+    /// # Cancel safety
+    /// A drop cancels the send: the peer sees an exact prefix, and if that is neither nothing nor all, writes
+    /// fail until [`take_torn_write`](Self::take_torn_write) was called; as for [`WriteHalf::write_all`].
     pub fn write_all<B: IoBuf>(&mut self, buf: B) -> WriteAll<'_, B> {
         self.write.write_all(buf)
     }
 
     /// See [`WriteHalf::write_many`].
+    ///
+    /// # Cancel safety
+    /// As [`write_all`](Self::write_all), of all the buffers together.
     pub fn write_many<B: IoBuf>(&mut self, bufs: Vec<B>) -> WriteMany<'_, B> {
         self.write.write_many(bufs)
     }

@@ -51,6 +51,10 @@ pub trait Interruptible: Future + Unpin {
     -> Poll<Self::Output>;
 
     /// Calls the operation off when `token` is cancelled.
+    ///
+    /// # Cancel safety
+    /// That of the operation, whose future this holds: also after the token was cancelled, while the
+    /// operation ends. Dropped then, what it would have given back is dropped with it.
     fn cancel_on(self, token: &Token) -> CancelOn<Self>
     where
         Self: Sized,
@@ -59,6 +63,9 @@ pub trait Interruptible: Future + Unpin {
     }
 
     /// Calls the operation off at `deadline`.
+    ///
+    /// # Cancel safety
+    /// As for [`cancel_on`](Self::cancel_on).
     fn until(self, deadline: Instant) -> Until<Self>
     where
         Self: Sized,

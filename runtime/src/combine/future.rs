@@ -17,6 +17,10 @@ use crate::task::info::Note;
 ///
 /// The value may be a `Result`, where completing with an error is wanted. Both ends stay on their core.
 ///
+/// # Cancel safety
+/// A clone of the [`Awaitable`] that is dropped waits no longer; the value stays for the others, and for
+/// those that are cloned later. If whoever awaits one is cancelled, the future is cancelled, for all.
+///
 /// ```
 /// use coreloop::combine::future;
 ///

@@ -55,6 +55,10 @@ where
 /// # Panics
 /// The future panics if the result of one was taken already.
 ///
+/// # Cancel safety
+/// As for [`gather`]: a cancel of whoever awaits this cancels the tasks that still run, a drop lets them run
+/// on. What had been given by those that have ended is dropped.
+///
 /// ```
 /// use coreloop::combine::gather_handles;
 ///

@@ -96,6 +96,9 @@ impl<E: 'static> TaskGroup<E> {
     ///
     /// # Panics
     /// If the group has ended, or outside a running loop; see [`try_spawn`](Self::try_spawn).
+    ///
+    /// # Cancel safety
+    /// A drop of the [`Child`] leaves it to its group. If whoever awaits it is cancelled, so is it.
     #[track_caller]
     pub fn spawn<T, F>(&self, future: F) -> Child<T>
     where
@@ -113,6 +116,9 @@ impl<E: 'static> TaskGroup<E> {
     ///
     /// # Errors
     /// The future, if the group has ended or no loop runs.
+    ///
+    /// # Cancel safety
+    /// As for [`spawn`](Self::spawn).
     #[track_caller]
     pub fn try_spawn<T, F>(&self, future: F) -> Result<Child<T>, F>
     where

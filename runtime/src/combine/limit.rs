@@ -49,6 +49,9 @@ impl<T> JoinHandle<T> {
     }
 
     /// Gives the task until `deadline`; see [`timeout`](Self::timeout).
+    ///
+    /// # Cancel safety
+    /// As for [`timeout`](Self::timeout): a drop leaves the task alone, unless the limit was over already.
     pub fn timeout_at(&mut self, deadline: Instant) -> JoinTimeout<'_, T> {
         JoinTimeout { handle: self, limit: Limit::new(deadline), over: false }
     }

@@ -59,6 +59,10 @@ where
 ///
 /// # Panics
 /// The future panics if the result of one was taken already.
+///
+/// # Cancel safety
+/// As for [`try_gather`]: a cancel of whoever awaits this cancels the tasks that still run, a drop lets them
+/// run on. What had been given by those that have ended is dropped.
 pub fn try_gather_handles<T, E>(
     handles: impl IntoIterator<Item = JoinHandle<Result<T, E>>>,
 ) -> TryGather<T, E> {

@@ -127,6 +127,10 @@ impl Here {
     ///
     /// # Panics
     /// Outside a running loop.
+    ///
+    /// # Cancel safety
+    /// Dropping the handle lets the task run on; if whoever awaits it is cancelled, the task is too. It is
+    /// counted until it has ended.
     #[track_caller]
     pub fn spawn<F: Future + 'static>(
         &self,

@@ -153,6 +153,11 @@ const RETRY: Duration = Duration::from_millis(50);
 /// # Panics
 /// If no descriptors are left; see [`try_terminate`].
 ///
+/// # Cancel safety
+/// Dropping it ends its subscription: a signal that comes later wakes nobody, and still does not end the
+/// process. One that came before the drop and was not given is lost with it: where it is awaited in pieces,
+/// make it once and await `&mut` of it.
+///
 /// ```no_run
 /// coreloop::run(async {
 ///     coreloop::signal::terminate().await;
@@ -171,6 +176,9 @@ pub fn terminate() -> impl Future<Output = ()> + Unpin {
 ///
 /// # Errors
 /// If no descriptors are left.
+///
+/// # Cancel safety
+/// As for [`terminate`].
 pub fn try_terminate() -> io::Result<impl Future<Output = ()> + Unpin> {
     let mut signals = Signals::new([Signal::INT, Signal::TERM])?;
     Ok(Box::pin(async move {

@@ -16,6 +16,10 @@ use crate::task::info::Note;
 
 /// A channel for one value, between tasks of one core. Making it is its only allocation.
 ///
+/// # Cancel safety
+/// `&mut receiver` may be awaited in pieces, a wait that is dropped loses nothing. The receiver's own drop
+/// closes the channel: the sender is told, and a value that was sent is dropped.
+///
 /// ```
 /// use coreloop::sync::oneshot;
 ///

@@ -37,6 +37,9 @@ pub fn sleep(d: Duration) -> Sleep {
 }
 
 /// Completes at `deadline`, as [`sleep`] does.
+///
+/// # Cancel safety
+/// Dropping it takes the timer out; there is nothing to lose.
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, timers: None, key: NEW }
 }

@@ -50,6 +50,9 @@ pub fn timed<S: TimingSink, F: IntoFuture>(sink: S, future: F) -> Timed<S, F::In
 
 /// As [`timed`], of a future that returns a `Result`: an `Err` is [`Ended::Failed`].
 ///
+/// # Cancel safety
+/// Dropping it drops the future, and the sink is told [`Ended::Cancelled`]: nothing, if it was never polled.
+///
 /// ```
 /// use coreloop::time::{Ended, Timing, try_timed};
 ///

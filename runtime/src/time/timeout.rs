@@ -40,6 +40,9 @@ pub fn timeout<F: IntoFuture>(d: Duration, future: F) -> Timeout<F::IntoFuture> 
 }
 
 /// Gives `future` until `deadline`; see [`timeout`].
+///
+/// # Cancel safety
+/// Dropping it drops the future, as for [`timeout`].
 pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::IntoFuture> {
     Timeout { future: Some(future.into_future()), limit: sleep_until(deadline), begun: false }
 }
