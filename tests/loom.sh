@@ -1,5 +1,5 @@
 #!/bin/sh
-# loom's models of all that threads share: about a minute, after the build. See docs/TESTING.md.
+# loom's models of what threads share: about a minute, after the build. See docs/TESTING.md.
 #   tests/loom.sh [name of a model, or a part of one]
 set -eu
 cd "$(dirname "$0")/.."

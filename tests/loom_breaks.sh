@@ -134,6 +134,18 @@ break_it shutdown-begin-is-not-told shutdown/word.rs \
     's/(state\.times = Some\(times\);)\s+wake_all\(state\);/$1/' loom_shutdown
 break_it shutdown-haste-is-not-told shutdown/word.rs \
     's/(map_or\(times, earlier\)\);)\s+wake_all\(state\);/$1/' loom_shutdown
+break_it sample-filled-relaxed sys/sample.rs \
+    's/(number << 2 \| FILLED, Ordering::)Release/$1Relaxed/' loom_sample
+break_it sample-withdraws-what-is-begun sys/sample.rs \
+    's/self\.state\.compare_exchange\(asked, idle, Ordering::Relaxed, Ordering::Relaxed\)\.is_ok\(\)/self.state.swap(idle, Ordering::AcqRel) == asked/' loom_sample
+break_it sample-answers-what-is-not-asked sys/sample.rs \
+    's/(fn begin\(&self, number: u64\) -> Option<[^\n]+\{\n)/$1 let number = if self.state.load(Ordering::Relaxed) & 3 == ASKED { self.state.load(Ordering::Relaxed) >> 2 } else { number };\n/' loom_sample
+break_it sample-asks-relaxed sys/sample.rs \
+    's/(number << 2 \| ASKED, Ordering::)Release/$1Relaxed/' loom_sample
+break_it metrics-park-looked-at-first metrics/mod.rs \
+    's/( +let mut counters = Counters::read\(&self\.cells\);\n)(.*?)( +let parked_at = self\.parked_at\.load\(Ordering::)Relaxed(\);\n)/$3Acquire$4$1/s' loom_metrics
+break_it metrics-park-counts-relaxed metrics/mod.rs \
+    's/(before\.wrapping_add\(took\), Ordering::)Release/$1Relaxed/' loom_metrics
 
 rm -rf "$tree"
 [ "$missed" = 0 ] || { echo "$missed not found"; exit 1; }

@@ -3,7 +3,7 @@
 //! Owns the list of counters: each is a kind for the core that counts and a field of [`Counters`] for who
 //! reads. Knows nothing of what is counted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::shared::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $variant:ident => $field:ident,)*) => {

@@ -5,8 +5,8 @@
 //! asks for its thread's number, and copies bytes of its own stack. It unwinds nothing, takes no lock and
 //! allocates nothing: whoever asked does that later, with the copy.
 //!
-//! One [`Sampler`] exists in a process, so one thread is asked at a time. Protocol of `STATE`, a number of
-//! the asking above two bits:
+//! One [`Sampler`] exists in a process, so one thread is asked at a time. Protocol of [`Exchange`], whose
+//! state is a number of the asking above two bits:
 //! ```text
 //! Idle --sampler--> Asked --handler--> Filling --handler--> Filled --sampler--> Idle
 //!                     +-----sampler, after a limit-----------------------------> Idle
@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize
 use std::time::{Duration, Instant};
 
 use super::locks::Mutex;
+use super::shared;
 
 /// Bytes of a stack that are copied at most.
 const STACK_MAX: usize = 256 * 1024;
@@ -55,8 +56,24 @@ pub(crate) struct Sampler {
     signal: i32,
 }
 
-static STATE: AtomicU64 = AtomicU64::new(IDLE);
-static ASKED_ONE: AtomicPtr<Target> = AtomicPtr::new(ptr::null_mut());
+/// Whose turn it is with the answer, between the one who asks and handlers. What the answer consists of is
+/// used by nobody else meanwhile: by the handler from [`begin`](Self::begin) to [`finish`](Self::finish), by
+/// the one who asks from [`is_filled`](Self::is_filled) to [`done`](Self::done).
+struct Exchange<T> {
+    state: shared::AtomicU64,
+    asked_one: shared::AtomicPtr<T>,
+}
+
+#[cfg(not(loom))]
+static EXCHANGE: Exchange<Target> = Exchange {
+    state: shared::AtomicU64::new(IDLE),
+    asked_one: shared::AtomicPtr::new(ptr::null_mut()),
+};
+#[cfg(loom)]
+super::model::lazy_static! {
+    static ref EXCHANGE: Exchange<Target> = Exchange::modelled();
+}
+
 static SAID: AtomicU64 = AtomicU64::new(0);
 /// Null, or from a `&'static`.
 static SAID_AT: AtomicPtr<Location<'static>> = AtomicPtr::new(ptr::null_mut());
@@ -69,6 +86,57 @@ const IDLE: u64 = 0;
 const ASKED: u64 = 1;
 const FILLING: u64 = 2;
 const FILLED: u64 = 3;
+
+impl<T> Exchange<T> {
+    #[cfg(loom)]
+    fn modelled() -> Self {
+        Self {
+            state: shared::AtomicU64::new(IDLE),
+            asked_one: shared::AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Asks `target`; gives the number of this asking. Only while nothing is asked.
+    fn ask(&self, target: &'static T) -> u64 {
+        let number = (self.state.load(Ordering::Relaxed) >> 2) + 1;
+        self.asked_one.store(ptr::from_ref(target).cast_mut(), Ordering::Relaxed);
+        // Released: the one asked, and that the last answer has been read.
+        shared::store_u64(&self.state, number << 2 | ASKED, Ordering::Release);
+        number
+    }
+
+    /// Whether the answer is there.
+    fn is_filled(&self, number: u64) -> bool {
+        self.state.load(Ordering::Acquire) == number << 2 | FILLED
+    }
+
+    /// Asks no more, if no handler has begun with it.
+    fn withdraw(&self, number: u64) -> bool {
+        let (asked, idle) = (number << 2 | ASKED, number << 2 | IDLE);
+        // Nothing comes with it: a handler that has not begun has written nothing.
+        self.state.compare_exchange(asked, idle, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The answer has been read.
+    fn done(&self, number: u64) {
+        shared::store_u64(&self.state, number << 2 | IDLE, Ordering::Release);
+    }
+
+    /// In the handler: whom to describe, if that number is asked and no handler has begun with it.
+    fn begin(&self, number: u64) -> Option<&'static T> {
+        let (asked, filling) = (number << 2 | ASKED, number << 2 | FILLING);
+        self.state
+            .compare_exchange(asked, filling, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            // SAFETY: stored before the state became Asked, from a reference that lives for ever.
+            .then(|| unsafe { &*self.asked_one.load(Ordering::Relaxed) })
+    }
+
+    /// In the handler: the answer is complete.
+    fn finish(&self, number: u64) {
+        shared::store_u64(&self.state, number << 2 | FILLED, Ordering::Release);
+    }
+}
 
 /// Targets that took leave, for the next thread: as many exist as ever were watched at a time.
 static FREE: Mutex<Vec<&'static Target>> = Mutex::new(Vec::new());
@@ -130,25 +198,13 @@ impl Sampler {
     /// Asks a thread, and waits for its answer for at most `limit`: it gives none while it blocks the signal
     /// or can't be interrupted.
     pub(crate) fn sample(&mut self, target: &'static Target, limit: Duration) -> Option<Sample> {
-        let number = (STATE.load(Ordering::Relaxed) >> 2) + 1;
-        let asked = number << 2 | ASKED;
-        ASKED_ONE.store(ptr::from_ref(target).cast_mut(), Ordering::Relaxed);
-        STATE.store(asked, Ordering::Release);
+        let number = EXCHANGE.ask(target);
         let sent = queue_signal(target.thread.load(Ordering::Acquire), self.signal, number);
         let began = Instant::now();
-        loop {
-            let state = STATE.load(Ordering::Acquire);
-            if state == number << 2 | FILLED {
-                break;
-            }
+        while !EXCHANGE.is_filled(number) {
             // One that is filling it will be done soon: it is interrupted by nothing but the scheduler.
-            if state == asked && (!sent || began.elapsed() >= limit) {
-                let idle = number << 2 | IDLE;
-                let withdrawn =
-                    STATE.compare_exchange(asked, idle, Ordering::AcqRel, Ordering::Acquire);
-                if withdrawn.is_ok() {
-                    return None;
-                }
+            if (!sent || began.elapsed() >= limit) && EXCHANGE.withdraw(number) {
+                return None;
             }
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -162,7 +218,7 @@ impl Sampler {
             registers: [0, 1, 2, 3].map(|i| REGISTERS[i].load(Ordering::Relaxed)),
             stack: stack.to_vec(),
         };
-        STATE.store(number << 2 | IDLE, Ordering::Release);
+        EXCHANGE.done(number);
         Some(sample)
     }
 }
@@ -246,15 +302,10 @@ extern "C" fn on_signal(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
     // SAFETY: the kernel hands a handler with SA_SIGINFO both, live while it runs; they are only read. A
     // signal that somebody else sent has some other value in its place, or none.
     let (code, value) = unsafe { ((*info).si_code, (*info.cast::<Queued>()).value) };
-    let (asked, filling) = (value << 2 | ASKED, value << 2 | FILLING);
-    if code != libc::SI_QUEUE
-        || STATE.compare_exchange(asked, filling, Ordering::AcqRel, Ordering::Relaxed).is_err()
-    {
+    if code != libc::SI_QUEUE {
         return;
     }
-    let target = ASKED_ONE.load(Ordering::Acquire);
-    // SAFETY: set before the state became Asked; targets are never freed.
-    let target = unsafe { &*target };
+    let Some(target) = EXCHANGE.begin(value) else { return };
     COPIED.store(0, Ordering::Relaxed);
     SAID.store(0, Ordering::Relaxed);
     SAID_AT.store(ptr::null_mut(), Ordering::Relaxed);
@@ -280,7 +331,7 @@ extern "C" fn on_signal(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
             );
         }
     }
-    STATE.store(value << 2 | FILLED, Ordering::Release);
+    EXCHANGE.finish(value);
 }
 
 /// Copies the stack from `from` on, if that lies in a stack that ends at `top`: a thread may run on another
@@ -342,6 +393,63 @@ unsafe fn registers_of(context: *mut libc::c_void) -> [usize; 4] {
         [0; 4]
     };
     registers
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use super::Exchange;
+    use crate::sys::model::{cell::UnsafeCell, check, thread};
+
+    struct Shared {
+        exchange: Exchange<u64>,
+        /// The answer.
+        filled_by: UnsafeCell<u64>,
+    }
+
+    // SAFETY: loom reports two that use the cell at a time.
+    unsafe impl Sync for Shared {}
+
+    static TARGETS: [u64; 3] = [0, 1, 2];
+
+    /// What [`on_signal`](super::on_signal) does for the signal of one asking.
+    fn handle(shared: &Shared, number: u64) {
+        if let Some(target) = shared.exchange.begin(number) {
+            assert_eq!(*target, number, "another one was described");
+            // SAFETY: this handler alone has the answer; loom looks.
+            shared.filled_by.with_mut(|at| unsafe { *at = number });
+            shared.exchange.finish(number);
+        }
+    }
+
+    /// Two are asked, one after the other; each handler comes when it likes, also late. What is given as an
+    /// answer is that of the one who was asked, and whole.
+    #[test]
+    fn loom_sample_an_answer_is_the_asked_ones_and_whole() {
+        check(3, || {
+            let exchange = Exchange::modelled();
+            let shared = Arc::new(Shared { exchange, filled_by: UnsafeCell::new(0) });
+            let handler = |number| {
+                let shared = shared.clone();
+                thread::spawn(move || handle(&shared, number))
+            };
+            // There before they are asked: what they see is the exchange's doing alone.
+            for (number, handler) in [1, 2].map(|number| (number, handler(number))) {
+                let exchange = &shared.exchange;
+                assert_eq!(exchange.ask(&TARGETS[number as usize]), number);
+                if exchange.is_filled(number) || !exchange.withdraw(number) {
+                    if !exchange.is_filled(number) {
+                        handler.join().unwrap();
+                    }
+                    assert!(exchange.is_filled(number), "a handler that has begun ends it");
+                    // SAFETY: filled, so no handler has it; loom looks.
+                    shared.filled_by.with(|at| assert_eq!(unsafe { *at }, number));
+                    exchange.done(number);
+                }
+            }
+        });
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! each [`publish`] is a store and a fence there: the protocols are checked, each of which is a store and a
 //! look on either side. That the cheaper store is enough for them here is an argument made where it is used.
 //! Nor does loom put a store behind the read-modify-writes of other threads that it comes after: to
-//! words that have both, stores go by [`store_bool`] and [`store_u32`], which are swaps there.
+//! words that have both, stores go by [`store_bool`], [`store_u32`] and [`store_u64`], which are swaps there.
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{
@@ -79,6 +79,15 @@ pub(crate) fn store_bool(at: &AtomicBool, value: bool, order: Ordering) {
 /// Stores to a word that other threads swap.
 #[inline]
 pub(crate) fn store_u32(at: &AtomicU32, value: u32, order: Ordering) {
+    #[cfg(not(loom))]
+    at.store(value, order);
+    #[cfg(loom)]
+    at.swap(value, order);
+}
+
+/// Stores to a word that other threads swap.
+#[inline]
+pub(crate) fn store_u64(at: &AtomicU64, value: u64, order: Ordering) {
     #[cfg(not(loom))]
     at.store(value, order);
     #[cfg(loom)]
