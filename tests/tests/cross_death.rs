@@ -1,5 +1,5 @@
 //! Messages while cores die: each is delivered, comes back, or is dropped with the queue that it was in, and
-//! each call is answered. `CORELOOP_CROSS_MESSAGES` sets how many (200,000).
+//! each call is answered. `CORELOOP_CROSS_MESSAGES` sets how many of either (200,000 messages, 10,000 calls).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use coreloop::cross::{self, SendError};
 use coreloop::{EventLoop, Handle, PostError, RemoteError, Settings, Spin, yield_now};
-use coreloop_tests::{Rng, figure, in_child};
+use coreloop_tests::{Child, Rng, figure, in_child};
 
 fn messages() -> usize {
+    asked().unwrap_or(200_000)
+}
+
+fn asked() -> Option<usize> {
     let asked = std::env::var("CORELOOP_CROSS_MESSAGES").ok();
-    asked.map_or(200_000, |n| n.parse().expect("a number of messages"))
+    asked.map(|n| n.parse().expect("a number of messages"))
 }
 
 /// Counts where it ends: taken by a receiver, or dropped by whoever had it then.
@@ -158,8 +162,10 @@ fn cross_death_of_senders_loses_no_message() {
 
 #[test]
 fn cross_death_answers_every_call() {
-    in_child("cross_death_answers_every_call", || {
-        let total = messages() / 20;
+    // 10,000,000 take a minute and a half.
+    let child = Child::new("cross_death_answers_every_call").limit(Duration::from_secs(900));
+    child.run(|| {
+        let total = asked().unwrap_or(10_000);
         let mut rng = Rng::new(9);
         let (mut answered, mut refused, mut gone) = (0, 0, 0);
         while answered + refused + gone < total {
