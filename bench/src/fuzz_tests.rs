@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use coreloop_tests::fuzz::{Fuzzed, fuzz, message_signature, signature};
 
+use crate::cli::ops::OpsUrl;
 use crate::compare;
+use crate::ops::{client, ps};
 use crate::peers;
+use crate::report::paint::Paint;
 use crate::trial::goal::{Goal, bounded};
 
 fn corpus(name: &str) -> PathBuf {
@@ -98,6 +101,70 @@ fn fuzz_results_of_peers() {
             Err(why) => {
                 assert!(!why.is_empty());
                 message_signature(&why)
+            }
+        }
+    }));
+}
+
+/// What another process answers to `ps`: shown or refused, and nothing in it that a terminal acts on.
+#[test]
+fn fuzz_answers_of_ops() {
+    let words = [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 404 \u{1b}[31m\r\n\r\n\u{1b}]0;a\u{7}",
+        "Content-Length: 7\r\n",
+        "\r\n\r\n",
+        "\"cores\":[",
+        "{\"core\":0,\"tasks\":[",
+        "{\"id\":\"0.1.1\",\"parent\":\"0.1.1\"},",
+        "\"name\":\"\\u001b[2J\"",
+        "\"spawned_at\":\"\\u009b31m\\u202e/registry/src/\"",
+        "\"waits_for\":[{\"text\":\"\\r\\n\"}]",
+        "\"missing\":\"\u{9b}1m\"",
+        "\"left_out\":18446744073709551615",
+        "\"age_ns\":18446744073709551615",
+        "null",
+    ];
+    let acted_on =
+        |c: char| c != '\n' && (c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c));
+    shown(fuzz(&corpus("ops_answers"), &words, |input| {
+        let text = String::from_utf8_lossy(input);
+        match client::shown::<coreloop_net::ops::doc::Tasks>(&text) {
+            Ok(tasks) => {
+                let shown = ps::text(&tasks, None, Paint::plain());
+                assert!(!shown.contains(acted_on), "{shown:?}");
+                let json = client::json(&tasks).unwrap();
+                assert!(!json.contains(acted_on), "{json:?}");
+                signature((tasks.cores.len(), shown.lines().count(), shown.contains("\\u{")))
+            }
+            Err(why) => {
+                assert!(!why.contains(char::is_control), "{why:?}");
+                message_signature(&why)
+            }
+        }
+    }));
+}
+
+/// What is taken as a listener's address is the same when it is written and read again.
+#[test]
+fn fuzz_urls_of_ops() {
+    let words =
+        ["http://", "https://", ":9464", "[::1]", "127.0.0.1", "/metrics", "::", "65536", "]:"];
+    shown(fuzz(&corpus("ops_urls"), &words, |input| {
+        match String::from_utf8_lossy(input).parse::<OpsUrl>() {
+            Ok(url) => {
+                assert!(url.port > 0 && !url.host.is_empty());
+                // It stands in a line of a request.
+                assert!(
+                    !url.host.contains(|c: char| c.is_whitespace() || c.is_control()),
+                    "{url:?}"
+                );
+                assert_eq!(url.to_string().parse::<OpsUrl>().as_ref(), Ok(&url));
+                signature((url.host.contains(':'), url.host == OpsUrl::here().host, url.port == 80))
+            }
+            Err(why) => {
+                assert!(!why.is_empty());
+                signature(why.split_whitespace().last().map(str::len))
             }
         }
     }));

@@ -162,7 +162,7 @@ fn cross_death_of_senders_loses_no_message() {
 
 #[test]
 fn cross_death_answers_every_call() {
-    // 10,000,000 take a minute and a half.
+    // 10,000,000 take a minute in a debug build.
     let child = Child::new("cross_death_answers_every_call").limit(Duration::from_secs(900));
     child.run(|| {
         let total = asked().unwrap_or(10_000);

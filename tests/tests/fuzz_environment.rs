@@ -3,13 +3,16 @@
 //! As `fuzz_settings`, each in a process of its own, since variables are the process's.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coreloop::fds;
 use coreloop::systemd::{State, notify, watchdog_interval};
+use coreloop_tests::forked::{Ended, fork};
 use coreloop_tests::fuzz::{Fuzzed, fuzz, signature};
-use coreloop_tests::process::set_variable;
+use coreloop_tests::process::{close_number, set_variable, take_number};
 use coreloop_tests::{fd_count, figure, in_child};
 
 fn corpus(name: &str) -> PathBuf {
@@ -54,37 +57,62 @@ fn fuzz_notify_socket() {
     });
 }
 
-/// Three lines: LISTEN_PID (`PID` is this process), LISTEN_FDS, LISTEN_FDNAMES.
+/// Three lines: LISTEN_PID (`PID` is this process), LISTEN_FDS, LISTEN_FDNAMES. A process takes them once, so
+/// each input has one of its own: a fork, to which two sockets were given, and nothing behind them.
 #[test]
 fn fuzz_listen_fds() {
     in_child("fuzz_listen_fds", || {
-        let pid = std::process::id().to_string();
-        // They are taken once: what was taken then is nobody's afterwards.
-        set_variable("LISTEN_PID", Some(OsStr::new(&pid)));
-        set_variable("LISTEN_FDS", Some(OsStr::new("0")));
-        assert!(fds::inherited().unwrap().is_empty());
-        let before = fd_count();
-        let words = ["PID", ":", "::", "-1", "+2", "4294967296", "\n"];
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (before, mut taken) = (fd_count(), 0);
+        let words = ["PID", ":", "::", "-1", "+2", "1", "4294967296", "\n"];
         shown(fuzz(&corpus("listen_fds"), &words, |input| {
             let lines = lines(input, 3);
-            let mine = String::from_utf8_lossy(&lines[0]).replace("PID", &pid);
-            set_variable("LISTEN_PID", Some(OsStr::new(&mine)));
-            set_variable("LISTEN_FDS", Some(OsStr::from_bytes(&lines[1])));
-            set_variable("LISTEN_FDNAMES", Some(OsStr::from_bytes(&lines[2])));
-            let came = fds::inherited();
+            let ended = fork(|| {
+                // Above all that a child of a test has open.
+                take_number(socket.as_raw_fd(), 200);
+                (3..200).for_each(close_number);
+                (3..5).for_each(|number| take_number(200, number));
+                let mine = std::process::id().to_string();
+                let mine = String::from_utf8_lossy(&lines[0]).replace("PID", &mine);
+                set_variable("LISTEN_PID", Some(OsStr::new(&mine)));
+                set_variable("LISTEN_FDS", Some(OsStr::from_bytes(&lines[1])));
+                set_variable("LISTEN_FDNAMES", Some(OsStr::from_bytes(&lines[2])));
+                given(&lines[1], &lines[2])
+            })
+            .wait();
             assert_eq!(fd_count(), before);
-            match came {
-                Ok(came) => {
-                    assert!(came.is_empty(), "taken twice");
-                    u64::from(mine.trim() == pid)
-                }
-                Err(e) => {
-                    assert_eq!(e.kind(), std::io::ErrorKind::InvalidData);
-                    signature(e.to_string().len().min(30))
-                }
-            }
+            let Ended::Exit(status) = ended else { panic!("{ended:?}") };
+            assert_ne!(status, WRONG);
+            taken += usize::from((1..=2).contains(&status));
+            status as u64
         }));
+        figure!("{taken} times sockets were taken");
+        assert!(taken > 0, "none was ever taken");
     });
+}
+
+/// Exit status of a fork that got what it was not given.
+const WRONG: i32 = 99;
+
+/// How many sockets were taken, or which error it was.
+fn given(count: &[u8], names: &[u8]) -> i32 {
+    match fds::inherited() {
+        Ok(came) if came.is_empty() => 0,
+        Ok(came) => {
+            let count = String::from_utf8_lossy(count).trim().parse::<usize>();
+            let names = String::from_utf8(names.to_vec()).unwrap_or_default();
+            let names = names.split(':').chain(std::iter::repeat(""));
+            let right =
+                came.iter().zip(names).zip(3..).all(|(((name, fd), wanted), number)| {
+                    name == wanted && fd.as_raw_fd() == number
+                });
+            let all = count == Ok(came.len()) && came.len() <= 2;
+            if right && all { came.len() as i32 } else { WRONG }
+        }
+        Err(e) if e.raw_os_error() == Some(libc::EBADF) => 3,
+        Err(e) if e.kind() == ErrorKind::InvalidData => 4 + (e.to_string().len().min(30) as i32),
+        Err(_) => WRONG,
+    }
 }
 
 /// A count beyond what is open is an error, and closes nothing of anybody's.

@@ -148,7 +148,9 @@ impl FromStr for OpsUrl {
             },
         };
         let port = port.map_or(Ok(default), |port| port.parse().map_err(|_| help()))?;
-        if host.is_empty() || host.contains(char::is_whitespace) || port == 0 {
+        // It stands in a line of the request, and in what is told.
+        let is_bad = |c: char| c.is_whitespace() || c.is_control() || c == '[' || c == ']';
+        if host.is_empty() || host.contains(is_bad) || port == 0 {
             return Err(help());
         }
         Ok(OpsUrl { host: host.to_owned(), port })

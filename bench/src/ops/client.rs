@@ -1,13 +1,15 @@
 //! Fetching a page of an ops listener.
 //!
 //! Owns one request per connection, with an end to every wait and a bound on what is read. It speaks
-//! HTTP/1.0, so that no server answers in chunks.
+//! HTTP/1.0, so that no server answers in chunks. What answers is another process: its words reach a terminal
+//! without anything that a terminal acts on ([`printable`]).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::cli::ops::OpsUrl;
 
@@ -16,15 +18,84 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A page that is larger is none of an ops listener.
 const BYTES_MAX: u64 = 512 << 20;
 
-/// The document at `path`.
+/// The document at `path`, to be shown: every text in it is [`printable`].
 ///
 /// # Errors
 /// In words: nobody there, no ops listener, or not in time.
 pub fn fetch<T: DeserializeOwned>(url: &OpsUrl, path: &str) -> Result<T, String> {
-    let answer = get(url, path)?;
-    let body = body_of(&answer).map_err(|why| format!("{url}{path}: {why}"))?;
-    serde_json::from_str(body)
-        .map_err(|error| format!("{url}{path} gives something else than expected: {error}"))
+    shown(&get(url, path)?).map_err(|why| format!("{url}{path} {why}"))
+}
+
+/// What [`fetch`] makes of an answer.
+///
+/// # Errors
+/// In words.
+pub fn shown<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
+    let mut document = document(answer)?;
+    make_printable(&mut document);
+    serde_json::from_value(document).map_err(|error| unexpected(&error))
+}
+
+/// The document at `path` as it is, to be written as JSON ([`json`]).
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_as_it_is<T: DeserializeOwned>(url: &OpsUrl, path: &str) -> Result<T, String> {
+    document(&get(url, path)?).map_err(|why| format!("{url}{path} {why}"))
+}
+
+/// `text` without what a terminal acts on: control characters, and those that turn the direction of writing,
+/// are written as their numbers.
+pub fn printable(text: &str) -> String {
+    let escaped = |c: char| match is_acted_on(c) {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+/// JSON without what a terminal acts on, which is the same JSON.
+///
+/// # Errors
+/// If the value has no JSON.
+pub fn json(value: &impl serde::Serialize) -> Result<String, String> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| error.to_string())?;
+    let escaped = |c: char| match c != '\n' && is_acted_on(c) {
+        // Within a text, and of the first 65,536 characters: JSON has no other place for it.
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    Ok(text.chars().map(escaped).collect())
+}
+
+fn is_acted_on(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn document<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
+    let body = body_of(answer).map_err(|why| format!("answers: {}", printable(&why)))?;
+    serde_json::from_str(body).map_err(|error| unexpected(&error))
+}
+
+fn unexpected(error: &serde_json::Error) -> String {
+    format!("gives something else than expected: {}", printable(&error.to_string()))
+}
+
+/// No recursion beyond what the reader of JSON allows: 128 levels.
+fn make_printable(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains(is_acted_on) => *text = printable(text),
+        Value::Array(values) => values.iter_mut().for_each(make_printable),
+        Value::Object(fields) => {
+            let named = std::mem::take(fields).into_iter();
+            fields.extend(named.map(|(name, mut value)| {
+                make_printable(&mut value);
+                (printable(&name), value)
+            }));
+        }
+        _ => {}
+    }
 }
 
 fn get(url: &OpsUrl, path: &str) -> Result<String, String> {

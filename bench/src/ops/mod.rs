@@ -2,6 +2,6 @@
 //!
 //! Owns both commands, and how a page is fetched. Nothing here touches the server but by reading.
 
-mod client;
+pub mod client;
 pub mod ps;
 pub mod top;

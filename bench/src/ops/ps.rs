@@ -15,19 +15,24 @@ use crate::report::units::grouped;
 
 /// One cell that is wider moves its own line only.
 const WIDE_MAX: usize = 48;
+/// Tasks that descend from others for longer stand no further to the right.
+const DEPTH_MAX: usize = 64;
 
 /// Asks, filters and prints.
 ///
 /// # Errors
 /// In words, if the server can't be asked.
 pub fn main(args: &PsArgs) -> Result<ExitCode, String> {
-    let mut tasks: Tasks = client::fetch(&args.url, &format!("/tasks?max={}", args.max))?;
+    let path = format!("/tasks?max={}", args.max);
+    let mut tasks: Tasks = match args.json {
+        true => client::fetch_as_it_is(&args.url, &path)?,
+        false => client::fetch(&args.url, &path)?,
+    };
     if let Some(text) = &args.filter {
         tasks.cores.iter_mut().for_each(|core| retain(core, text));
     }
     if args.json {
-        let json = serde_json::to_string_pretty(&tasks).map_err(|error| error.to_string())?;
-        crate::print(&format!("{json}\n"));
+        crate::print(&format!("{}\n", client::json(&tasks)?));
     } else {
         crate::print(&text(&tasks, args.filter.as_deref(), Paint::of_stdout()));
     }
@@ -57,7 +62,7 @@ fn retain(core: &mut CoreTasks, text: &str) {
 }
 
 /// All cores, each as a tree.
-fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
+pub fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
     let mut out = String::new();
     for core in &tasks.cores {
         let listed = grouped(core.tasks.len() as u64);
@@ -67,7 +72,7 @@ fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
                 format!("core {}: {listed} tasks with {filter:?} or above", core.core)
             }
             (None, None) => {
-                let all = grouped((core.tasks.len() + core.left_out) as u64);
+                let all = grouped(core.tasks.len().saturating_add(core.left_out) as u64);
                 format!("core {}: {all} tasks", core.core)
             }
         };
@@ -160,7 +165,8 @@ fn tree(tasks: &[Task]) -> Vec<(String, &Task)> {
         let last = children[at].len().saturating_sub(1);
         for (nth, child) in children[at].iter().enumerate().rev() {
             let (here, under) = if nth == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-            next.push((*child, format!("{below}{here}"), format!("{below}{under}")));
+            let deeper = if below.chars().count() < 3 * DEPTH_MAX { under } else { "" };
+            next.push((*child, format!("{below}{here}"), format!("{below}{deeper}")));
         }
     }
     rows

@@ -146,7 +146,11 @@ impl State {
         let slow = self.view.as_ref().map_or(&[][..], |view| &view.long_polls);
         let rows = task_rows(tasks, slow, self.grouped, self.order);
         let count = |tasks: &Tasks| {
-            tasks.cores.iter().map(|core| (core.tasks.len() + core.left_out) as u64).sum()
+            let listed = tasks
+                .cores
+                .iter()
+                .map(|core| core.tasks.len().saturating_add(core.left_out) as u64);
+            listed.fold(0, u64::saturating_add)
         };
         let is_known = tasks.is_some() || !rows.is_empty();
         self.tasks = is_known.then(|| TaskTable { rows, total: tasks.map(count) });
