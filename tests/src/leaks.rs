@@ -38,15 +38,26 @@ pub struct Watched {
 /// # Errors
 /// If the binary can't be started, or may not be traced.
 pub fn run(binary: &Path, test: &str, env: Env<'_>) -> io::Result<Watched> {
-    let watched = watch(binary, test, Some(test), env)?;
+    run_in(Path::new(env!("CARGO_MANIFEST_DIR")), binary, test, env)
+}
+
+/// As [`run`], in the folder of another package.
+fn run_in(folder: &Path, binary: &Path, test: &str, env: Env<'_>) -> io::Result<Watched> {
+    let watched = watch(folder, binary, test, Some(test), env)?;
     // It may need what its own child is started with.
-    if watched.status.success() { Ok(watched) } else { watch(binary, test, None, env) }
+    if watched.status.success() { Ok(watched) } else { watch(folder, binary, test, None, env) }
 }
 
 /// Variables to set or, without a value, to leave out.
 pub type Env<'a> = &'a [(&'a str, Option<&'a Path>)];
 
-fn watch(binary: &Path, test: &str, child_of: Option<&str>, env: Env<'_>) -> io::Result<Watched> {
+fn watch(
+    folder: &Path,
+    binary: &Path,
+    test: &str,
+    child_of: Option<&str>,
+    env: Env<'_>,
+) -> io::Result<Watched> {
     let mut command = Command::new(binary);
     for (name, value) in env {
         match value {
@@ -57,7 +68,8 @@ fn watch(binary: &Path, test: &str, child_of: Option<&str>, env: Env<'_>) -> io:
     command
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         // As cargo runs them: some read files beside their sources.
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(folder)
+        .env("CARGO_MANIFEST_DIR", folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -153,22 +165,27 @@ fn ptrace(request: libc::c_uint, pid: libc::pid_t, data: usize) -> io::Result<()
 /// A test binary, by what cargo calls it, and the names of its tests.
 #[derive(Debug)]
 pub struct Binary {
-    /// Of its file: `cancel_recv`.
+    /// Of its file, `cancel_recv`, or of what the tests stand in, `coreloop_net`.
     pub name: String,
+    /// Its package's.
+    pub folder: PathBuf,
     /// Where it is.
     pub path: PathBuf,
     /// Its tests.
     pub tests: Vec<String>,
 }
 
-/// The test binaries of this crate, built if need be.
+/// The test binaries of the workspace, built if need be: those of `tests/tests`, and of each library and
+/// program those that stand beside what they test. Doctests are not among them.
 ///
 /// # Errors
 /// If they can't be built or asked.
 pub fn binaries() -> io::Result<Vec<Binary>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
-        .args(["test", "-p", "coreloop-tests", "--tests", "--no-run", "--message-format=json"])
+        .args(["test", "--workspace", "--lib", "--bins", "--tests"])
+        .args(["--no-run", "--message-format=json"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()?;
     if !built.status.success() {
@@ -176,15 +193,24 @@ pub fn binaries() -> io::Result<Vec<Binary>> {
     }
     let text = String::from_utf8_lossy(&built.stdout).into_owned();
     let mut all = Vec::new();
-    for line in text.lines().filter(|l| l.contains("\"kind\":[\"test\"]")) {
-        let (Some(name), Some(path)) = (field(line, "name"), field(line, "executable")) else {
+    for line in text.lines() {
+        // Of a target it also says whether that can be tested; of the profile, whether this is its test.
+        let Some((_, profile)) = line.split_once("\"profile\":{") else { continue };
+        let is_test = profile.split('}').next().is_some_and(|p| p.contains("\"test\":true"));
+        let (true, Some(name), Some(path), Some(manifest)) =
+            (is_test, field(line, "name"), field(line, "executable"), field(line, "manifest_path"))
+        else {
             continue;
         };
-        let listed = Command::new(&path).args(["--list", "--format", "terse"]).output()?;
+        let folder = Path::new(&manifest).parent().unwrap_or(Path::new("/")).to_owned();
+        let listed = Command::new(&path)
+            .args(["--list", "--format", "terse"])
+            .current_dir(&folder)
+            .output()?;
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
         let tests = listed.lines().filter_map(|l| l.strip_suffix(": test"));
         let tests = tests.map(str::to_owned).collect();
-        all.push(Binary { name, path: path.into(), tests });
+        all.push(Binary { name, folder, path: path.into(), tests });
     }
     Ok(all)
 }
@@ -245,7 +271,7 @@ pub fn sweep(filter: &str, at_a_time: usize) -> io::Result<Swept> {
         for _ in 0..at_a_time.max(1) {
             scope.spawn(|| {
                 while let Some((binary, test)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = judge(run(&binary.path, test, &[]), test);
+                    let found = judge(run_in(&binary.folder, &binary.path, test, &[]), test);
                     let mut swept = swept.lock().expect("nobody panics with it");
                     swept.run += 1;
                     if let Err(why) = found {

@@ -1,4 +1,4 @@
-//! Runs every test of `tests/tests` in a process of its own and tells what it leaves open.
+//! Runs every test of the workspace, but for doctests, in a process of its own and tells what it leaves open.
 //!
 //! `cargo run -p coreloop-tests --bin leaks [FILTER]`; the exit status is 1 if anything failed or leaked.
 
