@@ -6,7 +6,7 @@
 //! byte in its place, every future, buffer and guard dropped once, no time early, no end missing. The
 //! simulated kernel looks for what a kernel can see. Does not know what is wrong when something
 //! is: it says which seed. Signals have a simulation of their own beside it (`signals`), and so have restarts
-//! in place, in one seed of four (`succession`).
+//! in place, in one seed of five (`succession`).
 
 mod chores;
 mod client;
