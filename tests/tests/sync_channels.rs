@@ -121,6 +121,20 @@ fn mpsc_a_permit_had_before_the_close_still_sends() {
     assert_eq!(drops.count(), 1);
 }
 
+/// A place that is promised and not yet taken up is no permit: the receiver, once it has been told that nothing
+/// more comes, would never get what is sent into it.
+#[test]
+fn mpsc_a_place_promised_before_the_close_is_no_permit_after_it() {
+    let (tx, mut rx) = mpsc::channel(1);
+    tx.try_send(1).unwrap();
+    let reserving = ByHand::pending(tx.reserve());
+    assert_eq!(now(rx.recv()), Some(1));
+    // The place is promised; whoever waits for it has not run yet.
+    rx.close();
+    assert_eq!(now(rx.recv()), None);
+    assert!(reserving.finish().is_err());
+}
+
 #[test]
 fn mpsc_a_cancelled_sender_task_drops_its_value() {
     coreloop::run(async {

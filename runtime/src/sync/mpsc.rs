@@ -107,11 +107,12 @@ impl<T> Sender<T> {
     /// A dropped future leaves the line; room that it had been handed goes to the next one.
     pub async fn reserve(&self) -> Result<Permit<'_, T>, SendError<()>> {
         match self.channel.queue.places().acquire(1).await {
-            Ok(held) => {
+            // It may have been closed after the place was promised, and its receiver told so.
+            Ok(held) if !self.is_closed() => {
                 self.channel.queue.reserve(held);
                 Ok(Permit { queue: Some(&self.channel.queue) })
             }
-            Err(_) => Err(SendError(())),
+            _ => Err(SendError(())),
         }
     }
 
