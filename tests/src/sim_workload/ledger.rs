@@ -15,7 +15,6 @@ use coreloop::combine::{Either, race};
 use coreloop::sim::Call;
 use coreloop::time::{Instant, sleep, timeout};
 
-use super::shape::Shape;
 use crate::drive::Rng;
 
 /// One of a line's directions.
@@ -63,7 +62,7 @@ struct Sent {
 const FINDINGS_MAX: usize = 20;
 
 impl Ledger {
-    pub(super) fn new(seed: u64, shape: &Shape) -> Arc<Self> {
+    pub(super) fn new(seed: u64, errors: bool, chaos: bool) -> Arc<Self> {
         let state = State {
             rng: Rng::new(seed ^ 0xB00C),
             findings: Vec::new(),
@@ -73,7 +72,6 @@ impl Ledger {
             servers: Vec::new(),
             frames: 0,
         };
-        let (errors, chaos) = (shape.errors, shape.chaos);
         Arc::new(Self { state: Mutex::new(state), errors, chaos })
     }
 

@@ -5,8 +5,9 @@
 //! `client` and `server`. All of it is entered into the `ledger`, which knows what must come of it: every
 //! byte in its place, every future, buffer and guard dropped once, no time early, no end missing. The
 //! simulated kernel looks for what a kernel can see. Does not know what is wrong when something
-//! is: it says which seed. Signals have a simulation of their own beside it (`signals`), and so have restarts
-//! in place, in one seed of five (`succession`).
+//! is: it says which seed. Beside it, in simulations of their own: signals (`signals`); in one seed of five
+//! restarts in place (`succession`); in two of five tasks and cores that work with each other, by sets,
+//! locks, queues and channels (`together`).
 
 mod chores;
 mod client;
@@ -19,6 +20,7 @@ mod shape;
 mod signal;
 pub mod signals;
 pub mod succession;
+pub mod together;
 #[allow(unsafe_code)]
 mod tracked;
 
@@ -33,6 +35,11 @@ use self::shape::Shape;
 
 /// Seeds of which one has restarts in place.
 const RESTARTS_EVERY: u64 = 5;
+
+/// Whether a seed has what cores and tasks do with each other; restarts are in others.
+fn is_together(seed: u64) -> bool {
+    matches!(seed % RESTARTS_EVERY, 1 | 3)
+}
 
 /// What the workload of a seed came to.
 #[derive(Clone, Debug)]
@@ -69,7 +76,7 @@ impl std::error::Error for Failed {}
 pub fn run(seed: u64) -> Result<Outcome, Failed> {
     let shape = Shape::drawn(seed);
     let sim = shape.builder.build();
-    let ledger = Ledger::new(seed, &shape);
+    let ledger = Ledger::new(seed, shape.errors, shape.chaos);
     add_hosts(&sim, &shape, &ledger);
     let ended = sim.run();
     ops::let_go_of_kept();
@@ -89,6 +96,12 @@ pub fn run(seed: u64) -> Result<Outcome, Failed> {
     if seed.is_multiple_of(RESTARTS_EVERY) {
         match succession::run(seed) {
             Err(e) => wrong.push(e.to_string()),
+            Ok(report) => wrong.extend(miscounted(&report)),
+        }
+    }
+    if is_together(seed) {
+        match together::run(seed) {
+            Err(e) => wrong.push(e),
             Ok(report) => wrong.extend(miscounted(&report)),
         }
     }
