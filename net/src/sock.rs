@@ -20,9 +20,7 @@ use coreloop::op::{
 use crate::tcp::{Pace, Receive, TornWrite};
 
 pub(crate) struct Sock {
-    /// Before the descriptor: it is dropped first.
     file: FixedFile,
-    fd: OwnedFd,
     /// A send is in flight: one per socket, also if its future was dropped or forgotten.
     pub(crate) sending: Cell<bool>,
     /// The same for a receive into a caller's buffer.
@@ -50,8 +48,7 @@ struct Late {
 impl Sock {
     pub(crate) fn new(fd: OwnedFd, submitter: &Submitter) -> Rc<Self> {
         Rc::new(Self {
-            file: submitter.fix_file(&fd),
-            fd,
+            file: submitter.fix_file(fd),
             sending: Cell::new(false),
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
@@ -67,7 +64,7 @@ impl Sock {
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
-        self.fd
+        self.file.into_fd()
     }
 
     /// Whether what an earlier receive left, or one that is under way into a caller's buffer, comes before
@@ -223,13 +220,13 @@ impl Sock {
 
 impl fmt::Debug for Sock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sock").field("fd", &self.fd).finish_non_exhaustive()
+        f.debug_struct("Sock").field("fd", &self.file.as_fd()).finish_non_exhaustive()
     }
 }
 
 impl AsFd for Sock {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.file.as_fd()
     }
 }
 

@@ -182,3 +182,27 @@ fn cores_workers_of_a_cpu_that_there_is_not_are_told() {
     let told = "worker_cpus: asked 8191, in force kernel, because refused: Invalid argument";
     assert!(stepped.starts_with(told), "{stepped}");
 }
+
+/// The workers are the thread's, and so is where they may run. A later loop of it that leaves them to the kernel does
+/// so.
+#[test]
+fn cores_workers_are_left_to_the_kernel_by_a_later_loop_of_the_thread() {
+    let cpus = allowed_cpus();
+    let last = cpus[cpus.len() - 1];
+    let with = |cpus| EventLoop::with(Settings::default().worker_cpus(cpus)).unwrap();
+    drop(with(WorkerCpus::These(vec![last])));
+    let kept = EventLoop::new().unwrap().block_on(async { worker_of(&number()).await });
+    assert_eq!(kept, [last], "a loop that says nothing");
+    let handle = std::thread::spawn(move || {
+        drop(with(WorkerCpus::These(vec![last])));
+        with(WorkerCpus::Kernel).block_on(async { worker_of(&number()).await })
+    });
+    assert_eq!(handle.join().unwrap(), cpus);
+}
+
+#[test]
+fn cores_workers_on_no_cpu_are_refused() {
+    let settings = Settings::default().worker_cpus(WorkerCpus::These(Vec::new()));
+    let told = EventLoop::with(settings).err().unwrap().to_string();
+    assert_eq!(told, "setting worker_cpus: no CPU is named: use auto or kernel");
+}

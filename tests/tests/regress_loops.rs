@@ -3,11 +3,12 @@
 use std::future::{pending, poll_fn};
 use std::io::Read;
 use std::mem::forget;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use coreloop::op::Submitter;
+use coreloop::op::{PollOnce, Submitter};
 use coreloop::{EventLoop, Settings, Spin, StartError};
 use coreloop_net::TcpStream;
 use coreloop_tests::{in_child, net, poll_once, rest, stepped};
@@ -133,4 +134,25 @@ fn loops_whose_handles_are_kept_use_up_the_places_and_say_so() {
         drop(event_loop);
         assert!(start().is_ok(), "a loop without handles gives its place back");
     });
+}
+
+/// Between turns nobody drives the loop: whoever waits on its descriptor is told of an op, and of its cancel.
+#[test]
+fn loops_tell_whoever_waits_on_their_descriptor_of_an_op_between_turns() {
+    for places in [0, 1024] {
+        let mut event_loop = EventLoop::with(Settings::default().fixed_files(places)).unwrap();
+        let submitter = event_loop.block_on(async { Submitter::current() });
+        let fd = event_loop.poll_fd().unwrap();
+        let mut settle = || {
+            while event_loop.turn(Some(Duration::ZERO)).ready || readable(fd, 20) {}
+        };
+        settle();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let op = submitter.start(PollOnce::new(near, libc::POLLIN as u32)).unwrap();
+        assert!(readable(fd, 2_000), "of the op, with {places} places");
+        settle();
+        op.cancel();
+        assert!(readable(fd, 2_000), "of the cancel, with {places} places");
+        settle();
+    }
 }

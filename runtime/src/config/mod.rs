@@ -14,7 +14,6 @@ mod sources_tests;
 mod table;
 mod together;
 mod value;
-mod workers;
 
 use std::time::Duration;
 
@@ -29,12 +28,12 @@ use crate::stall::{Stall, StallHook};
 use crate::task::Report;
 use crate::task::report::Reporter;
 
+pub use crate::driver::workers::WorkerCpus;
 pub use accept::AcceptSpread;
 pub use error::SettingError;
 pub use profile::Profile;
 pub use sources::{Origin, Resolved, Sources};
 pub use table::Field;
-pub use workers::WorkerCpus;
 
 use table::settings;
 use value::Value;
@@ -157,7 +156,9 @@ settings! {
         who "servers that read many devices", shows "threads `iou-wrk-…` of the process";
     /// The CPUs that these workers may run on: beside the pinned cores where there are others (`auto`), as
     /// the kernel likes (`kernel`: up to Linux 6.1 any that the process may use, later those of the core's
-    /// thread), or those that are named. (A test reads it back from the workers.)
+    /// thread), or those that are named. After 6.1 Linux narrows these to those of the core's thread, if it
+    /// has one of them: name the core's own CPU alone, or not at all. What is set stays with the thread, for
+    /// its later loops too, unless they say otherwise. (A test reads it back from the workers.)
     worker_cpus(): WorkerCpus = WorkerCpus::Auto,
         who "servers that read files, on CPUs set apart", shows "`taskset -p` of the threads `iou-wrk-…`";
     /// For how long a sleep polls the network card's queue itself before it waits for an interrupt (in
@@ -173,7 +174,8 @@ settings! {
     /// Writes of one buffer of at least so many bytes are sent from that buffer itself, without a copy;
     /// they end when the peer has acknowledged them, a round trip later. Meant for large writes through a
     /// network card; on loopback the kernel copies all the same. Needs Linux 6.0. (Counted: 100 writes of
-    /// 64 KiB are 100 sends without copy at 16k, and none at 1M.) When a loop closes, connections whose
+    /// 64 KiB are 100 sends without copy at 16k, and none at 1M.) A connection that is dropped before stays
+    /// open until then. When a loop closes, connections whose
     /// peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
@@ -346,6 +348,11 @@ impl Settings {
         self.values.grace
     }
 
+    /// Whether the kernel's workers are to run beside the pinned cores.
+    pub(crate) fn workers_beside(&self) -> bool {
+        self.values.worker_cpus == WorkerCpus::Auto
+    }
+
     pub(crate) fn spin_setting(&self) -> Spin {
         self.values.spin
     }
@@ -372,6 +379,10 @@ impl Settings {
             let why = format!("a spin of {d:?} is longer than 1 s");
             return Err(StartError::BadSetting { name: "spin", why });
         }
+        if v.worker_cpus == WorkerCpus::These(Vec::new()) {
+            let why = "no CPU is named: use auto or kernel".to_owned();
+            return Err(StartError::BadSetting { name: "worker_cpus", why });
+        }
         if let Some(clash) = self.clashes().next() {
             return Err(StartError::BadSetting { name: clash.name, why: clash.why });
         }
@@ -392,7 +403,7 @@ impl Settings {
                 min_wait: v.min_wait,
                 min_wait_completions: v.min_wait_completions,
                 workers: [v.bounded_workers, v.unbounded_workers],
-                worker_cpus: v.worker_cpus.named().map(<[usize]>::to_vec),
+                worker_cpus: v.worker_cpus.clone(),
                 napi: v.napi,
                 napi_prefer: v.napi_prefer,
                 zero_copy_threshold: v.zero_copy_threshold,

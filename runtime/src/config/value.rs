@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::accept::AcceptSpread;
-use super::workers::WorkerCpus;
 use crate::driver::asked::TaskWork;
 use crate::driver::features::{Feature, FeatureSet};
+use crate::driver::workers::WorkerCpus;
 use crate::executor::dial::Spin;
 use crate::metrics::StatsLevel;
 use crate::placement::read_list;

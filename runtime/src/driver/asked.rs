@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::features::{Feature, Missing, RingReport};
 use super::ring::Ring;
-use super::workers::keep_workers_on;
+use super::workers::WorkerCpus;
 use crate::sys::abi::{Napi, register};
 
 /// What a ring is to have beyond what every ring has.
@@ -26,8 +26,8 @@ pub(crate) struct Asked {
     pub(crate) min_wait_completions: u32,
     /// Limits on the kernel's workers, for work that ends (files) and for work that may not; 0: its own.
     pub(crate) workers: [u32; 2],
-    /// The CPUs that these may run on; none: the kernel's choice.
-    pub(crate) worker_cpus: Option<Vec<usize>>,
+    /// The CPUs that these may run on.
+    pub(crate) worker_cpus: WorkerCpus,
     /// How long a wait polls the network card, and whether it is polled by nobody else meanwhile.
     pub(crate) napi: Option<Duration>,
     pub(crate) napi_prefer: bool,
@@ -100,14 +100,7 @@ impl Asked {
         {
             report.without(Feature::MaxWorkers, failed(&e));
         }
-        if let Some(cpus) = &self.worker_cpus
-            && let Err(e) = keep_workers_on(ring, cpus)
-        {
-            // Linux refuses CPUs that the process may not use.
-            let why = Missing::Failed(e.raw_os_error().unwrap_or(0));
-            let asked = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-            report.step_down("worker_cpus", asked, "kernel", why);
-        }
+        self.worker_cpus.register(ring, report);
         if report.in_force.contains(Feature::Napi)
             && let Err(e) = self.register_napi(ring)
         {

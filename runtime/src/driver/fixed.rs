@@ -2,7 +2,8 @@
 //!
 //! Owns [`FileTable`], which sockets are in it, and the calls that put them there. A socket's place is the
 //! number of its descriptor, so an op is built as ever, shows as ever, and takes the short way by a flag.
-//! Invariant: a number is marked only while its socket is in the table and has that descriptor.
+//! Invariant: a number is marked only while its socket is in the table and has that descriptor; who enters
+//! one answers for that (`op::FixedFile`, which has the descriptor).
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -81,9 +82,10 @@ impl Driver {
     /// Enters a socket into the table, if there is one with a place for it. Whether it is in it now.
     pub(crate) fn fix_file(&self, fd: BorrowedFd<'_>) -> bool {
         let number = fd.as_raw_fd();
-        let fixed = (number as u32) < self.files.places && self.put_file(number, number);
-        if fixed {
-            self.files.mark(number as u32, true);
+        let has_place = (number as u32) < self.files.places;
+        let fixed = has_place && self.put_file(number, number);
+        if has_place {
+            self.files.mark(number as u32, fixed);
         }
         fixed
     }
@@ -125,9 +127,9 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::event_loop::EventLoop;
-    use crate::op::{LateSend, Send, Submitter, submit};
+    use crate::op::{FixedFile, LateSend, Send, Submitter, submit};
 
-    struct Sender(TcpStream);
+    struct Sender(FixedFile);
 
     impl AsFd for Sender {
         fn as_fd(&self) -> BorrowedFd<'_> {
@@ -151,17 +153,16 @@ mod tests {
         let (mut far, _) = listener.accept().unwrap();
         let other = std::fs::File::open("/dev/null").unwrap();
         let fd = near.as_raw_fd();
-        let (file, sent) = event_loop.block_on(async {
-            let file = Submitter::current().fix_file(&near);
+        let sent = event_loop.block_on(async {
+            let file = Submitter::current().fix_file(near.into());
             assert_eq!(file.is_in_table(), has_table);
             if has_table {
-                // SAFETY: both are open, and the number stays the stream's.
+                // SAFETY: both are open, and the number stays the file's.
                 assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), fd) }, fd);
             }
-            (file, submit(Send::new(Sender(near), b"by the table".to_vec(), 0, 0)).await)
+            submit(Send::new(Sender(file), b"by the table".to_vec(), 0, 0)).await
         });
         assert_eq!(sent.unwrap().0, 12);
-        drop(file);
         let mut bytes = [0; 12];
         far.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"by the table");

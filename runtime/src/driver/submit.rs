@@ -48,7 +48,7 @@ impl Driver {
     }
 
     /// Where the queue is full, or there is a reason for a [detour](Detours).
-    #[cold]
+    #[inline(never)]
     fn submit_otherwise(&self, key: Key, slot: &Slot, mut sqe: Sqe) {
         self.tell_if_watched();
         if self.files.has(sqe.fd()) {

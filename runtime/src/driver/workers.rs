@@ -1,11 +1,64 @@
 //! Where the kernel's own worker threads for a ring may run.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
+use std::ptr;
 
 use super::Driver;
+use super::features::{Missing, RingReport};
 use super::ring::Ring;
 use crate::sys::abi::register;
+
+/// The CPUs that the kernel's workers for a core's ring may run on: what the setting `worker_cpus` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerCpus {
+    /// Beside the cores that are pinned, where there are other CPUs; else as the kernel likes.
+    #[default]
+    Auto,
+    /// As the kernel likes: up to Linux 6.1 any that the process may use, later those of the core's thread.
+    Kernel,
+    /// These. There is at least one.
+    These(Vec<usize>),
+}
+
+impl fmt::Display for WorkerCpus {
+    /// As files and flags write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Kernel => f.write_str("kernel"),
+            Self::These(cpus) => {
+                let cpus: Vec<_> = cpus.iter().map(usize::to_string).collect();
+                f.write_str(&cpus.join(","))
+            }
+        }
+    }
+}
+
+impl WorkerCpus {
+    /// Has the kernel do as this says; the pinned cores' part of `Auto` comes later, by
+    /// [`Driver::workers_on`].
+    pub(super) fn register(&self, ring: &Ring, report: &mut RingReport) {
+        let refused = match self {
+            Self::Auto => return,
+            Self::Kernel => {
+                // What an earlier loop of this thread has set stays with the thread. Without workers yet there
+                // is nothing to undo, and the kernel says so.
+                // SAFETY: takes no argument.
+                let _ = unsafe { ring.register(register::UNREGISTER_IOWQ_AFF, ptr::null_mut(), 0) };
+                return;
+            }
+            Self::These(cpus) => keep_workers_on(ring, cpus).err(),
+        };
+        if let Some(e) = refused {
+            // Linux refuses CPUs that the process may not use.
+            let why = Missing::Failed(e.raw_os_error().unwrap_or(0));
+            report.step_down("worker_cpus", self, "kernel", why);
+        }
+    }
+}
 
 /// Words of a CPU mask that covers every CPU that can be named.
 const WORDS: usize = 8192 / 64;
@@ -16,7 +69,7 @@ const WORDS: usize = 8192 / 64;
 /// # Errors
 /// The kernel's (Linux 5.14 or newer knows the call); the workers then run where they would have. EINVAL
 /// for a CPU that there is not, which the kernel would pass over.
-pub(super) fn keep_workers_on(ring: &Ring, cpus: &[usize]) -> io::Result<()> {
+fn keep_workers_on(ring: &Ring, cpus: &[usize]) -> io::Result<()> {
     if !cpus.iter().all(|cpu| may_be_there(*cpu)) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }

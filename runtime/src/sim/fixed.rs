@@ -3,6 +3,7 @@
 //! Owns putting files in and out, and finding one by its place. What is in a table stays open, whoever
 //! closes its descriptors: who forgets to take a socket out is found by a peer that waits for its end.
 
+use super::check::Mistake;
 use super::files::{FileId, FileKind};
 use super::memory::{Fault, read};
 use super::state::State;
@@ -85,10 +86,15 @@ impl State {
         Ok(0)
     }
 
-    /// What is in a place.
-    pub(super) fn fixed_file(&self, ring: usize, place: i32) -> Option<(FileId, FileKind)> {
-        let place = usize::try_from(place).ok()?;
-        let id = (*self.rings.get(ring)?.files.get(place)?)?;
-        Some((id, self.kind_of(id)?))
+    /// What is in a place. A loop's places are the numbers of its descriptors: it is a mistake if that one
+    /// names something else.
+    pub(super) fn fixed_file(&mut self, ring: usize, place: i32) -> Option<(FileId, FileKind)> {
+        let at = usize::try_from(place).ok()?;
+        let id = (*self.rings.get(ring)?.files.get(at)?)?;
+        let found = Some((id, self.kind_of(id)?));
+        if self.look_up(place) != found {
+            self.blame(Mistake::BadDescriptor, || format!("place {place} has another's file"));
+        }
+        found
     }
 }

@@ -53,6 +53,7 @@ pub(crate) mod register {
     pub(crate) const PROBE: u32 = 8;
     pub(crate) const FILES2: u32 = 13;
     pub(crate) const IOWQ_AFF: u32 = 17;
+    pub(crate) const UNREGISTER_IOWQ_AFF: u32 = 18;
     pub(crate) const IOWQ_MAX_WORKERS: u32 = 19;
     pub(crate) const RING_FDS: u32 = 20;
     pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
