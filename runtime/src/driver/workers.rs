@@ -44,8 +44,8 @@ impl WorkerCpus {
         let refused = match self {
             Self::Auto => return,
             Self::Kernel => {
-                // What an earlier loop of this thread has set stays with the thread. Without workers yet there
-                // is nothing to undo, and the kernel says so.
+                // What an earlier loop of this thread has set stays with the thread. Without workers yet
+                // there is nothing to undo, and the kernel says so.
                 // SAFETY: takes no argument.
                 let _ = unsafe { ring.register(register::UNREGISTER_IOWQ_AFF, ptr::null_mut(), 0) };
                 return;
