@@ -29,6 +29,8 @@ mod event_loop;
 #[allow(unsafe_code)]
 mod executor;
 pub mod fds;
+#[cfg(test)]
+mod fuzz_tests;
 mod handle;
 #[allow(unsafe_code)]
 mod mailbox;

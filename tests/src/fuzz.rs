@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::drive::Rng;
+use super::rng::Rng;
 
 /// Longest input that is made.
 const LEN_MAX: usize = 16 << 10;

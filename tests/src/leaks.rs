@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use crate::child;
 
-/// A test that takes longer is killed.
-const LIMIT: Duration = Duration::from_secs(300);
+/// A test that takes longer is killed: some take minutes in a debug build on a machine with other work.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What became of one test.
 #[derive(Debug)]

@@ -69,6 +69,7 @@ pub mod process;
 pub mod promises;
 pub mod proxy;
 pub mod python;
+pub mod rng;
 pub mod sim_workload;
 pub mod trials;
 pub mod twins;

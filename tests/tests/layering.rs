@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module of `coreloop` with its height. A module may use lower ones only; two of the
 /// same height know nothing of each other.
-const LAYERS: [(&str, u32); 36] = [
+const LAYERS: [(&str, u32); 37] = [
     ("contain", 0),
     // Mistakes that tests plant anywhere.
     ("planted", 0),
+    // Mutated input for tests.
+    ("fuzz_tests", 0),
     // Times in words.
     ("words", 0),
     // The system's numbers and calls, and the book that everybody writes into.

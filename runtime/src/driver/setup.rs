@@ -415,6 +415,7 @@ pub(super) fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz_tests::{corpus, fuzz, signature};
 
     #[test]
     fn release_strings_are_understood() {
@@ -449,5 +450,18 @@ mod tests {
         drop_dependants(&mut r);
         assert!(!r.in_force.contains(Feature::DeferTaskrun));
         assert!(!r.in_force.contains(Feature::TaskrunFlag));
+    }
+    #[test]
+    fn fuzz_releases_of_kernels() {
+        let words = ["6.8", "6.6.1", "-rc", "rc3", "rc", ".", "4294967295", "\u{e9}", "-generic"];
+        let fuzzed = fuzz(&corpus("machine_releases"), &words, |input| {
+            let text = String::from_utf8_lossy(input);
+            let (read, wrong) = (version(&text), accepts_wrongly(&text));
+            // None of a kernel that is not known to do so.
+            assert!(!wrong || matches!(read, Some((6, 6..=8))), "{text:?}");
+            signature((read.map(|(major, minor)| (major.min(7), minor.min(9))), wrong))
+        });
+        println!("{fuzzed:?}");
+        assert!(fuzzed.signatures >= 6, "{fuzzed:?}");
     }
 }

@@ -150,6 +150,7 @@ fn quota_v1(group: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz_tests::{corpus, fuzz, signature};
 
     #[test]
     fn this_machine_is_read_as_the_standard_library_reads_it() {
@@ -168,5 +169,33 @@ mod tests {
         assert_eq!(read_list("0-99999999999"), None);
         assert_eq!(read_list("0-8191").map(|list| list.len()), Some(8192));
         assert_eq!(read_list("0-8191,0"), None, "more entries than there are CPUs anywhere");
+    }
+    /// Three parts, with empty lines between them: the process's groups, `cpu.max` of version 2, and quota
+    /// and period of version 1.
+    #[test]
+    fn fuzz_quotas_of_cgroups() {
+        let root = std::env::temp_dir().join(format!("coreloop-quota-{}", std::process::id()));
+        let v1 = root.join("sys/fs/cgroup/cpu");
+        fs::create_dir_all(root.join("proc/self")).unwrap();
+        fs::create_dir_all(&v1).unwrap();
+        let words = ["0::/", "4:cpu,cpuacct:/", "max 100000", "\n\n", "-1", "100000", "/..", "/a"];
+        let fuzzed = fuzz(&corpus("machine_quotas"), &words, |input| {
+            let text = String::from_utf8_lossy(input);
+            let mut parts = text.splitn(3, "\n\n");
+            let mut part = || parts.next().unwrap_or_default();
+            fs::write(root.join("proc/self/cgroup"), part()).unwrap();
+            fs::write(root.join("sys/fs/cgroup/cpu.max"), part()).unwrap();
+            let (quota_us, period_us) = part().split_once('\n').unwrap_or_default();
+            fs::write(v1.join("cpu.cfs_quota_us"), quota_us).unwrap();
+            fs::write(v1.join("cpu.cfs_period_us"), period_us).unwrap();
+            let cpus = quota(&root);
+            assert_ne!(cpus, Some(0), "there is always one");
+            let usable = Machine::below(&root, vec![0, 1, 2]).usable();
+            assert!((1..=3).contains(&usable), "{usable} of 3");
+            signature((cpus.map(|cpus| cpus.min(5)), usable))
+        });
+        fs::remove_dir_all(&root).unwrap();
+        println!("{fuzzed:?}");
+        assert!(fuzzed.signatures >= 4, "{fuzzed:?}");
     }
 }

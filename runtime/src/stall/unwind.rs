@@ -133,6 +133,7 @@ pub(super) fn write_frame(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz_tests::{corpus, fuzz, signature};
 
     #[test]
     fn files_with_code_are_found_in_the_maps() {
@@ -149,5 +150,21 @@ mod tests {
         let expected =
             [loaded("/usr/bin/a b", 0x555000, 0x557000), loaded("/lib/c.so", 0x7f2000, 0x7f4000)];
         assert_eq!(Loaded::all(maps), expected);
+    }
+    #[test]
+    fn fuzz_maps_of_a_process() {
+        let words =
+            ["r-xp ", "00000000", "-", "/lib/c.so", "[vdso]", "\n", "ffffffffffffffff", " 0 "];
+        let fuzzed = fuzz(&corpus("machine_maps"), &words, |input| {
+            let text = String::from_utf8_lossy(input);
+            let all = Loaded::all(&text);
+            assert!(all.len() <= text.lines().count());
+            for loaded in &all {
+                assert!(loaded.path.starts_with('/') && text.contains(&loaded.path));
+            }
+            signature((all.len(), all.iter().filter(|loaded| loaded.begin < loaded.end).count()))
+        });
+        println!("{fuzzed:?}");
+        assert!(fuzzed.signatures >= 4, "{fuzzed:?}");
     }
 }
