@@ -368,6 +368,12 @@ impl Plain {
                 Ok(Some(Out::Closed))
             }
             Then::Hold(..) if closed => Ok(Some(Out::Closed)),
+            // A place that was promised before the close, and is taken up after it, is no room.
+            Then::Hold(Grip::Room(_), _) if self.shared.queues[CHANNEL].is_shutdown => {
+                self.release(gate, need);
+                self.drop_sender();
+                Ok(Some(Out::Closed))
+            }
             Then::Hold(grip, body) => {
                 if gate == MUTEX {
                     self.shared.value += 1;
