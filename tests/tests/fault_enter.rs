@@ -14,15 +14,24 @@ use coreloop_tests::{Child, fd_count, fds_settle_at, figure, net, turns};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Runs `body` with `inject` in force; in the parent, starts it.
-fn with_faults(name: &'static str, inject: &str, body: impl FnOnce()) {
+/// Runs `body` with `inject` in force, more than `least` times; in the parent, starts it.
+fn with_faults(name: &'static str, inject: &str, least: usize, body: impl FnOnce()) {
     if !Child::is_one() && !strace_works() {
         return coreloop_tests::skipped(name, "strace is not here, or may not trace");
     }
     let inject = format!("inject={inject}");
-    let strace =
-        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_enter", "-e", &inject];
+    let log = std::env::temp_dir().join(format!("coreloop-{name}-{}", std::process::id()));
+    let said = log.to_str().expect("a name of letters");
+    let strace = ["strace", "-f", "-qq", "-o", said, "-e", "trace=io_uring_enter", "-e", &inject];
     Child::new(name).under(&strace).limit(Duration::from_secs(180)).run(body);
+    // In the parent: the child had them, whatever its own counters say.
+    if !Child::is_one() {
+        let said = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        let injected = said.lines().filter(|line| line.contains("(INJECTED)")).count();
+        figure!("{injected} enters were answered by strace");
+        assert!(injected > least, "{injected} faults were injected: nothing is shown");
+    }
 }
 
 /// 1,000 echoes, a timer, a cancelled read and an orderly end, with faults all the while.
@@ -49,6 +58,7 @@ fn fault_enter_answers_eintr_every_third_time() {
     with_faults(
         "fault_enter_answers_eintr_every_third_time",
         "io_uring_enter:error=EINTR:when=3+3",
+        10,
         || {
             works(Settings::default());
         },
@@ -60,6 +70,7 @@ fn fault_enter_answers_eagain_every_third_time() {
     with_faults(
         "fault_enter_answers_eagain_every_third_time",
         "io_uring_enter:error=EAGAIN:when=3+3",
+        10,
         || {
             let pressed = works(Settings::default());
             figure!("{pressed} enters turned away");
@@ -73,6 +84,7 @@ fn fault_enter_answers_ebusy_every_third_time() {
     with_faults(
         "fault_enter_answers_ebusy_every_third_time",
         "io_uring_enter:error=EBUSY:when=3+3",
+        10,
         || assert!(works(Settings::default()) > 10),
     );
 }
@@ -82,13 +94,14 @@ fn fault_enter_answers_enomem_every_third_time() {
     with_faults(
         "fault_enter_answers_enomem_every_third_time",
         "io_uring_enter:error=ENOMEM:when=3+3",
+        10,
         || assert!(works(Settings::default()) > 10),
     );
 }
 
 #[test]
 fn fault_enter_answers_enomem_once() {
-    with_faults("fault_enter_answers_enomem_once", "io_uring_enter:error=ENOMEM:when=2", || {
+    with_faults("fault_enter_answers_enomem_once", "io_uring_enter:error=ENOMEM:when=2", 0, || {
         assert!(works(Settings::default()) >= 1);
     });
 }
@@ -98,6 +111,7 @@ fn fault_enter_answers_eagain_on_a_small_ring() {
     with_faults(
         "fault_enter_answers_eagain_on_a_small_ring",
         "io_uring_enter:error=EAGAIN:when=2+2",
+        10,
         || assert!(works(Settings::default().ring_entries(8).cq_entries(16).buffers(4, 256)) > 10),
     );
 }
@@ -107,6 +121,7 @@ fn fault_enter_answers_ebusy_without_features() {
     with_faults(
         "fault_enter_answers_ebusy_without_features",
         "io_uring_enter:error=EBUSY:when=3+3",
+        10,
         || {
             let bare = Feature::ALL.into_iter().fold(Settings::default(), Settings::mask);
             assert!(works(bare) > 10);
@@ -119,6 +134,7 @@ fn fault_enter_that_never_works_again_does_not_hang_the_close() {
     with_faults(
         "fault_enter_that_never_works_again_does_not_hang_the_close",
         "io_uring_enter:error=EAGAIN:when=50+",
+        10,
         || {
             let mut event_loop =
                 EventLoop::with(Settings::default().grace(Duration::from_millis(300))).unwrap();
