@@ -14,6 +14,14 @@ fn start_error() -> StartError {
     EventLoop::new().map(drop).expect_err("the loop can't start")
 }
 
+/// Why, and the call that is to be allowed.
+#[track_caller]
+fn says_what_to_allow(e: &StartError, call: &str) {
+    let advice = e.to_string();
+    assert!(advice.contains("EPERM") && advice.contains("seccomp"), "{advice}");
+    assert!(advice.contains(call), "it does not say to allow {call}: {advice}");
+}
+
 #[test]
 fn fault_setup_blocked_by_seccomp() {
     in_child("fault_setup_blocked_by_seccomp", || {
@@ -23,13 +31,11 @@ fn fault_setup_blocked_by_seccomp() {
         let before = fd_count();
         let e = start_error();
         assert!(matches!(e, StartError::Blocked { .. }), "{e:?}");
-        let advice = e.to_string();
-        assert!(advice.contains("EPERM") && advice.contains("seccomp"), "{advice}");
-        assert!(advice.contains("io_uring_setup"), "it says what to allow: {advice}");
+        says_what_to_allow(&e, "io_uring_setup");
         assert_eq!(fd_count(), before);
         // `run` and `Runtime` say the same.
         assert!(matches!(coreloop::run(async {}), Err(StartError::Blocked { .. })));
-        figure!("{advice}");
+        figure!("{e}");
     });
 }
 
@@ -55,6 +61,7 @@ fn fault_register_blocked_by_seccomp() {
         let before = fd_count();
         let e = start_error();
         assert!(matches!(e, StartError::Blocked { .. }), "{e:?}");
+        says_what_to_allow(&e, "io_uring_register");
         assert_eq!(fd_count(), before, "the ring that was made is closed again");
     });
 }
@@ -70,7 +77,11 @@ fn fault_enter_blocked_by_seccomp_is_said_when_the_loop_starts() {
             coreloop::run(async { coreloop::time::sleep(Duration::from_millis(5)).await })
         });
         match caught {
-            Ok(Err(e)) => figure!("typed: {e}"),
+            Ok(Err(e)) => {
+                assert!(matches!(e, StartError::Blocked { .. }), "{e:?}");
+                says_what_to_allow(&e, "io_uring_enter");
+                figure!("typed: {e}");
+            }
             Ok(Ok(())) => panic!("a loop ran without io_uring_enter"),
             Err(_) => {
                 panic!("io_uring_enter is blocked and that came as a panic, not as a StartError")
