@@ -57,9 +57,9 @@ pub async fn settled(limit: Duration, mut condition: impl FnMut() -> bool) -> bo
     }
 }
 
-/// Counts how many of the guards that it made were dropped.
+/// Counts the guards that it made, and how many of them were dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Drops(Arc<AtomicUsize>);
+pub struct Drops(Arc<AtomicUsize>, Arc<AtomicUsize>);
 
 impl Drops {
     /// None yet.
@@ -69,7 +69,13 @@ impl Drops {
 
     /// A value whose drop is counted.
     pub fn guard(&self) -> DropGuard {
+        self.1.fetch_add(1, Ordering::SeqCst);
         DropGuard(self.0.clone())
+    }
+
+    /// How many guards were made.
+    pub fn made(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
     }
 
     /// How many were dropped.
