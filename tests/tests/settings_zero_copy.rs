@@ -1,9 +1,14 @@
 //! Writes without a copy: what they send, when they end, and what a close does with those that nobody
 //! acknowledges.
 
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use coreloop::time::timeout;
+use coreloop::buf::IoBuf;
+use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, Feature, Settings, spawn};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::drive::pattern;
@@ -75,6 +80,62 @@ fn settings_zero_copy_masked_is_stepped_down() {
     assert_eq!(told, as_asked);
     assert_eq!(event_loop.block_on(sent(&[100_000])).len(), 100_000);
     assert_eq!(event_loop.stats().counters.zero_copies, 0);
+}
+
+/// A buffer that is spoilt as it is dropped, and tells.
+struct Told(Vec<u8>, Rc<Cell<bool>>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.fill(0xEE);
+        self.1.set(true);
+    }
+}
+
+// SAFETY: a Vec's heap memory stays put when it moves.
+unsafe impl IoBuf for Told {
+    fn as_ptr(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The kernel has the memory of a dropped write until it says that it has let go: for as long as the peer reads
+/// nothing, and a while longer.
+#[test]
+fn settings_zero_copy_keeps_a_dropped_writes_buffer_for_the_kernel() {
+    let Some(mut event_loop) = zero_copying() else { skip!("no send without copy") };
+    event_loop.block_on(async {
+        let (near, far) = pair().await;
+        let (mut reader, _far_writer) = far.split();
+        let (_near_reader, mut writer) = near.split();
+        let gone = Rc::new(Cell::new(false));
+        let write = writer.write_all(Told(pattern(0, 32 << 20), gone.clone()));
+        assert!(timeout(Duration::from_millis(50), write).await.is_err());
+        for _ in 0..20 {
+            sleep(Duration::from_millis(5)).await;
+            assert!(!gone.get(), "its memory is gone while the kernel has it");
+        }
+        let (mut read, mut sent) = (0, None);
+        while sent.is_none_or(|sent| read < sent) {
+            sent = sent.or_else(|| writer.take_torn_write().map(|torn| torn.sent));
+            if sent == Some(read) {
+                break;
+            }
+            let chunk = timeout(SOON, reader.recv()).await.unwrap().unwrap().expect("no end");
+            assert!(chunk[..] == pattern(read, chunk.len()), "wrong bytes at {read}");
+            read += chunk.len();
+        }
+        let until = Instant::now() + SOON;
+        while !gone.get() {
+            assert!(Instant::now() < until, "it has all been read, and its memory is kept");
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert_eq!(event_loop.stats().counters.stray_completions, 0);
 }
 
 /// A dropped write's buffer lives on until the kernel has let go of it, and the stream is torn as ever.
