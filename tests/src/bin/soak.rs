@@ -33,6 +33,8 @@ const HANGS: Duration = Duration::from_secs(10);
 const GROWTH_PER_HOUR: f64 = 8e6;
 /// And by so much in any run: allocators keep what they once had.
 const GROWTH_SLACK: f64 = 6e6;
+/// What it is told from: lives with all settings in turn, twice.
+const LIVES_MIN: usize = 6;
 
 /// Mixed load for so long.
 #[derive(Parser)]
@@ -294,7 +296,9 @@ fn main() -> ExitCode {
         }
     }
     let (slope, hours) = (slope(&samples), began.elapsed().as_secs_f64() / 3600.0);
-    if slope * hours > GROWTH_PER_HOUR * hours + GROWTH_SLACK {
+    if samples.len() < LIVES_MIN {
+        println!("soak: too short to say whether memory grows");
+    } else if slope * hours > GROWTH_PER_HOUR * hours + GROWTH_SLACK {
         bad.push(format!("resident memory grows by {:.1} MB an hour", slope / 1e6));
     }
     let n = |of: &AtomicU64| of.load(Ordering::Relaxed);
