@@ -162,6 +162,27 @@ fn console_waits_of_an_eager_task_are_not_its_maker_s() {
 }
 
 #[test]
+fn console_waits_of_an_eager_task_that_nobody_collects_are_nobody_s() {
+    let console = Console::default();
+    watched(&console, async {
+        let maker = spawn_named("maker", async {
+            let nobody = tracing::subscriber::NoSubscriber::new();
+            let unseen = tracing::subscriber::with_default(nobody, || {
+                spawn_eager(sleep(Duration::from_millis(1)))
+            });
+            yield_now().await;
+            sleep(Duration::from_millis(2)).await;
+            drop(unseen);
+        });
+        turns(1).await;
+        assert!(console.waits("maker").is_empty(), "{:?}", console.waits("maker"));
+        maker.await.unwrap();
+    });
+    assert_eq!(console.waits("maker"), [("timer timer".into(), Some(true), true)]);
+    assert!(console.waits("").is_empty());
+}
+
+#[test]
 fn console_a_subscriber_may_spawn_wake_and_panic_when_it_hears_of_a_wake() {
     let (ran, other) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<Waker>)));
     let (runs, wakes) = (ran.clone(), other.clone());

@@ -3,7 +3,8 @@
 //! Owns the book: an entry for each task whose span is collected by somebody who wants to hear of wakes too.
 //! While there is none a wake costs a load. A wake is an event of the target `runtime::waker` with the fields
 //! `op` and `task.id`, the number of the task's span, as `console-subscriber` asks for; it is told to who has
-//! that span, on the thread that wakes, before the task is woken. Invariants:
+//! that span, on the thread that wakes, before the task is woken. Where a subscriber wakes while it is told
+//! something of this kind, that wake is not told. Invariants:
 //! - no lock of the book is held while a subscriber runs, not even for a clone of a span;
 //! - a panic of a subscriber is contained: the wake takes place.
 
@@ -11,8 +12,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::{Level, Span, dispatcher};
+use tracing::Span;
 
+use super::site::{self, telling};
 use crate::contain::contained;
 
 /// The book is kept in parts, by core.
@@ -34,21 +36,15 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Enters a task that is polled for the first time; none where its collector does not care for wakes.
+    /// Enters a task that is polled for the first time; none where its collector does not care for wakes, or
+    /// is being told of something else: it polls the task itself, then.
     pub(crate) fn new(core: u32, slot: u32, generation: u32, span: &Span) -> Option<Self> {
-        let wanted = span.with_subscriber(|(_, collector)| {
-            dispatcher::with_default(
-                collector,
-                || tracing::event_enabled!(target: "runtime::waker", Level::TRACE, op, task.id),
-            )
-        });
-        if wanted != Some(true) {
+        // A task can be woken without a waker that anybody keeps: by its word in another task's header, say.
+        // Wakers are not counted, then; but without any the console takes a task for lost.
+        if !tell(span, "waker.clone") {
             return None;
         }
         let span = Arc::new(span.clone());
-        // A task can be woken without a waker that anybody keeps: by its word in another task's header, say.
-        // Wakers are not counted, then; but without any the console takes a task for lost.
-        tell(&span, "waker.clone");
         let old = part(core).get_or_insert_default().insert((core, slot), (generation, span));
         if old.is_none() {
             ENTRIES.fetch_add(1, Ordering::Relaxed);
@@ -95,14 +91,17 @@ fn tell_of_wake(core: u32, slot: u32, generation: Option<u32>) {
     contained(|| drop(span));
 }
 
-fn tell(span: &Span, op: &'static str) {
-    contained(|| {
-        span.with_subscriber(|(id, collector)| {
-            dispatcher::with_default(collector, || {
-                tracing::trace!(target: "runtime::waker", op, task.id = id.into_u64());
-            });
-        });
+/// Whether this is told, and wanted.
+fn tell(span: &Span, op: &'static str) -> bool {
+    let told = contained(|| {
+        telling(|| {
+            span.with_subscriber(|(id, collector)| {
+                site::WAKE.event(collector, None, [&op, &id.into_u64()])
+            })
+        })
     });
+    // Who panics cares.
+    told.is_none_or(|told| told.flatten() == Some(true))
 }
 
 fn part(core: u32) -> MutexGuard<'static, Option<Part>> {

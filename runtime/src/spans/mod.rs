@@ -7,10 +7,14 @@
 #[cfg(feature = "tracing")]
 mod book;
 #[cfg(feature = "tracing")]
+mod site;
+#[cfg(feature = "tracing")]
 mod waits;
 
 #[cfg(feature = "tracing")]
 pub(crate) use book::{Entry, woken};
+#[cfg(feature = "tracing")]
+pub(crate) use site::{ended, known};
 #[cfg(feature = "tracing")]
 pub(crate) use waits::{Gathered, Open, pends};
 

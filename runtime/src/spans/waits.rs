@@ -9,9 +9,10 @@
 
 use std::cell::Cell;
 
-use tracing::Span;
+use tracing_core::Dispatch;
 
 use super::Wait;
+use super::site::{self, Held, telling};
 
 /// Waits of one poll that are told, at most: one that waits for the first of many says four of them.
 const WAITS_MAX: usize = 4;
@@ -56,6 +57,13 @@ impl Gathered {
         Self { outer: LIST.replace(List { wanted: true, ..NOTHING }) }
     }
 
+    /// As [`begin`](Self::begin), for a poll that nobody collects within one that somebody does: its waits
+    /// are nobody's.
+    #[inline]
+    pub(crate) fn nothing() -> Option<Self> {
+        LIST.get().wanted.then(|| Self { outer: LIST.replace(NOTHING) })
+    }
+
     /// What there is so far.
     fn waits(&self) -> impl Iterator<Item = Wait> + use<> {
         LIST.get().waits.into_iter().flatten()
@@ -70,45 +78,43 @@ impl Drop for Gathered {
 
 /// The waits of one task that are not over, each with its resource and its operation.
 #[derive(Default)]
-pub(crate) struct Open(Vec<(Wait, Span, Span)>);
+pub(crate) struct Open(Vec<(Wait, Held, Held)>);
 
 impl Open {
-    /// A poll has ended, pending if it is `pending`, with what it gathered. Within the task's span, and with
-    /// its collector as the current one.
-    pub(crate) fn polled(&mut self, pending: bool, gathered: Gathered) {
+    /// A poll has ended, pending if it is `pending`, with what it gathered. Within the task's span, which
+    /// this collector has. Tells nothing where a subscriber polls the task, while it is told of something.
+    pub(crate) fn polled(&mut self, pending: bool, gathered: Gathered, collector: &Dispatch) {
         let waits: Vec<Wait> = if pending { gathered.waits().collect() } else { Vec::new() };
         // What a subscriber waits for is not this task's.
         drop(gathered);
+        if !(waits.is_empty() && self.0.is_empty()) {
+            telling(|| self.now(&waits, collector));
+        }
+    }
+
+    fn now(&mut self, waits: &[Wait], collector: &Dispatch) {
         let known = std::mem::take(&mut self.0);
         for (wait, resource, op) in known {
             let goes_on = waits.contains(&wait);
-            tell(&resource, &op, !goes_on);
+            tell(&resource, &op, !goes_on, collector);
             if goes_on {
                 self.0.push((wait, resource, op));
             }
         }
         for wait in waits {
-            if self.0.iter().any(|(known, ..)| *known == wait) {
+            if self.0.iter().any(|(known, ..)| known == wait) {
                 continue;
             }
             let (kind, what) = wait.in_words();
-            let resource = tracing::trace_span!(
-                target: "coreloop::wait",
-                "runtime.resource",
-                concrete_type = what,
-                kind,
-                is_internal = false,
-            );
-            if resource.is_disabled() {
-                continue;
-            }
-            let op = resource.in_scope(|| {
-                tracing::trace_span!(
-                    target: "coreloop::wait", "runtime.resource.async_op", source = what
-                )
-            });
-            tell(&resource, &op, false);
-            self.0.push((wait, resource, op));
+            let resource = site::RESOURCE.span(collector, [&what, &kind, &false]);
+            let Some(resource) = resource else { continue };
+            let op = {
+                let _resource = resource.enter();
+                site::OP.span(collector, [&what])
+            };
+            let Some(op) = op else { continue };
+            tell(&resource, &op, false, collector);
+            self.0.push((*wait, resource, op));
         }
     }
 }
@@ -124,8 +130,8 @@ impl Wait {
     }
 }
 
-fn tell(resource: &Span, op: &Span, is_ready: bool) {
+fn tell(resource: &Held, op: &Held, is_ready: bool, collector: &Dispatch) {
     let _resource = resource.enter();
     let _op = op.enter();
-    tracing::trace!(target: "runtime::resource::poll_op", op_name = "poll", is_ready);
+    site::POLL.event(collector, None, [&"poll", &is_ready]);
 }

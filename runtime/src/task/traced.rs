@@ -15,11 +15,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tracing::instrument::Instrumented;
-use tracing::{Instrument, Span, dispatcher};
+use tracing::{Instrument, Span};
 
 use super::Tasks;
 use super::current;
-use crate::spans::{Entry, Gathered, Open, Wait};
+use crate::spans::{self, Entry, Gathered, Open, Wait};
 
 /// A task's future with what is told of its polls. It is polled and dropped within its span.
 pub(crate) struct Traced<F> {
@@ -56,6 +56,9 @@ pub(crate) fn traced<F: Future>(
         loc.line = at.line(),
         loc.col = at.column(),
     );
+    if !span.is_disabled() {
+        spans::known();
+    }
     let polls = Polls {
         span: span.clone(),
         count: 0,
@@ -76,6 +79,7 @@ impl<F: Future> Future for Traced<F> {
         // SAFETY: as above.
         let future = unsafe { Pin::new_unchecked(&mut this.future) };
         if this.polls.span.is_disabled() {
+            let _nobody_s = Gathered::nothing();
             return future.poll(context);
         }
         this.polls.begin();
@@ -87,7 +91,7 @@ impl<F: Future> Future for Traced<F> {
         if polled.is_pending()
             && let Some(note) = current::with_tasks(Tasks::noted).flatten()
         {
-            crate::spans::pends(|| Wait::Other(note));
+            spans::pends(|| Wait::Other(note));
         }
         this.polls.end(polled.is_pending(), gathered);
         polled
@@ -109,9 +113,7 @@ impl Polls {
     fn end(&mut self, pending: bool, gathered: Gathered) {
         let Self { span, waits, .. } = self;
         // To who has the span: another one that collects by now has none, or a stranger's, of its number.
-        span.with_subscriber(|(_, collector)| {
-            dispatcher::with_default(collector, || waits.polled(pending, gathered));
-        });
+        span.with_subscriber(|(_, collector)| waits.polled(pending, gathered, collector));
     }
 }
 
@@ -131,12 +133,8 @@ impl Drop for Polls {
     fn drop(&mut self) {
         let busy_ns = u64::try_from(self.busy.as_nanos()).unwrap_or(u64::MAX);
         drop(self.entry.take());
-        self.span.with_subscriber(|(_, collector)| {
-            dispatcher::with_default(collector, || {
-                tracing::trace!(
-                    target: "coreloop::task", parent: &self.span, polls = self.count, busy_ns, "ended"
-                );
-            });
+        self.span.with_subscriber(|(id, collector)| {
+            spans::ended(id, collector, self.count, busy_ns);
         });
     }
 }

@@ -56,8 +56,9 @@ impl Word {
     }
 
     /// The polls of the task that this names are numbered from behind this number on, one by one: so their
-    /// numbers count them, and tell them apart from those of all others. Where words begin is spread over all
-    /// numbers of 64 bits: two of some 100,000 tasks lie 2^30 polls apart.
+    /// numbers count them, and for long tell them apart from those of all others. Where words begin is spread
+    /// over all numbers of 64 bits: two of some 100,000 tasks lie 2^30 polls apart. After about 2^31 polls a
+    /// task's numbers may meet those that another one had.
     #[inline]
     pub(crate) fn polls_begin_after(self) -> u64 {
         // Odd, so no two words begin alike; short, so that it lies within the instruction; and 2^34 over it
