@@ -27,7 +27,10 @@ fn with_ops(
     let (tell, told) = mpsc::channel();
     let cpu = Cores::Count(1).resolve().unwrap()[0];
     let sources = Sources::new().flag("stats=histograms").unwrap();
-    let settings = sources.flag("mask=msg_ring").unwrap().resolve().unwrap();
+    let sources = sources.flag("mask=msg_ring,min_wait,no_iowait").unwrap();
+    // One that is called like its feature, and one that is not.
+    let sources = sources.flag("min_wait=50us").unwrap().flag("worker_cpus=8191").unwrap();
+    let settings = sources.resolve().unwrap();
     let runtime = Runtime::builder()
         .configured(&settings)
         .cores(Cores::These(vec![cpu, cpu]))
@@ -144,6 +147,20 @@ fn ops_pages_tell_of_every_core() {
             assert_eq!(masked.map(|step| step.core).collect::<Vec<_>>(), [0, 1]);
             let metrics = get(addr, "/metrics");
             for core in 0..2 {
+                let said = config.step_downs.iter().filter(|step| step.core == core);
+                let said: Vec<_> = said.map(|s| (&s.what[..], &s.why[..])).collect();
+                let workers = said.iter().find(|(what, _)| *what == "worker_cpus").unwrap().1;
+                let told = "asked 8191, in force kernel, because refused: Invalid argument";
+                assert!(workers.starts_with(told), "{workers}");
+                let waits = said.iter().filter(|(what, _)| *what == "min_wait");
+                let told = "asked 50µs, in force off, because masked by settings";
+                assert_eq!(waits.map(|(_, why)| *why).collect::<Vec<_>>(), [told], "once");
+                assert!(said.contains(&("no_iowait", "masked by settings")), "{said:?}");
+                for what in ["worker_cpus", "min_wait", "no_iowait"] {
+                    let step =
+                        format!("\ncoreloop_step_down{{core=\"{core}\",what=\"{what}\"}} 1\n");
+                    assert_eq!(metrics.matches(&step).count(), 1, "{metrics}");
+                }
                 let step = format!("coreloop_step_down{{core=\"{core}\",what=\"msg_ring\"}} 1\n");
                 assert!(metrics.contains(&step), "{metrics}");
                 let polls = format!("\ncoreloop_poll_duration_seconds_count{{core=\"{core}\"}} ");

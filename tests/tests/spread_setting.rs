@@ -37,6 +37,10 @@ fn served(way: AcceptSpread, cpus: [usize; 2], from: &[usize]) -> Served {
             async move {
                 let here = graceful.here();
                 let mut acceptor = acceptors.join(&core).unwrap();
+                let book = core.handle().snapshot(core.index()).unwrap().step_downs;
+                let said = book.iter().find(|step| step.what == "accept_spread");
+                let told = said.is_some_and(|s| s.why.starts_with("asked cpu, in force reuseport"));
+                assert_eq!(told, acceptors.stepped_down().is_some(), "{said:?}");
                 joined.send(acceptors.addr()).unwrap();
                 let mut kept: Vec<Accepted> = Vec::new();
                 loop {

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use coreloop::Core;
 use coreloop::config::AcceptSpread;
+use coreloop::op::Submitter;
 use coreloop::task::JoinHandle;
 
 use super::deal::{Deal, Dealer, Seat, dealer};
@@ -128,6 +129,11 @@ impl Acceptors {
             }
             _ => Source::Plain(self.plain(&mut state)?),
         };
+        if let Some(why) = &state.stepped_down {
+            let (asked, other) = (self.inner.asked, AcceptSpread::ReusePort);
+            let why = format!("asked {asked}, in force {other}, because {why}");
+            Submitter::current().say_step_down("accept_spread", &why);
+        }
         Ok(Acceptor { source, core: core.index(), acceptors: self.clone() })
     }
 
@@ -147,11 +153,8 @@ impl Acceptors {
         };
         // Whether it was the program or the address: a plain listener has the address alone to fail for.
         let plain = self.plain(state)?;
-        state.stepped_down = Some(format!(
-            "accept_spread = {} is {} here: the kernel takes no program for the port ({refused})",
-            AcceptSpread::Cpu,
-            AcceptSpread::ReusePort
-        ));
+        let why = format!("the kernel takes no program for the port ({refused})");
+        state.stepped_down = Some(why);
         Ok(Source::Plain(plain))
     }
 
@@ -191,7 +194,10 @@ impl Acceptors {
 
     /// Why it is not the way that was asked for, in words; none if it is. Known when all have joined.
     pub fn stepped_down(&self) -> Option<String> {
-        self.lock().stepped_down.clone()
+        let (asked, other) = (self.inner.asked, AcceptSpread::ReusePort);
+        let state = self.lock();
+        let why = state.stepped_down.as_ref()?;
+        Some(format!("accept_spread = {asked} is {other} here: {why}"))
     }
 
     /// The connections of each core, for all that it accepts: what waits at its seat too.

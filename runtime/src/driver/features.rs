@@ -261,10 +261,17 @@ pub struct SteppedDown {
     pub why: Missing,
 }
 
+impl SteppedDown {
+    /// Its text without the name.
+    fn outcome(&self) -> String {
+        let Self { asked, in_force, why, .. } = self;
+        format!("asked {asked}, in force {in_force}, because {why}")
+    }
+}
+
 impl fmt::Display for SteppedDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setting, asked, in_force, why } = self;
-        write!(f, "{setting}: asked {asked}, in force {in_force}, because {why}")
+        write!(f, "{}: {}", self.setting, self.outcome())
     }
 }
 
@@ -296,6 +303,15 @@ impl RingReport {
     /// Names of the features in force, the oldest first.
     pub fn names_in_force(&self) -> Vec<&'static str> {
         Feature::ALL.iter().filter(|f| self.in_force.contains(**f)).map(|f| f.name()).collect()
+    }
+
+    /// What is not as it was asked for, and why in words, each name once: of a setting that is called like
+    /// its feature, what the setting came to.
+    pub(crate) fn step_downs(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let settings = self.stepped.iter().map(|step| (step.setting, step.outcome()));
+        let is_setting = |name: &str| self.stepped.iter().any(|step| step.setting == name);
+        let features = self.missing.iter().filter(move |(f, _)| !is_setting(f.name()));
+        settings.chain(features.map(|(f, why)| (f.name(), why.to_string())))
     }
 
     pub(crate) fn without(&mut self, feature: Feature, why: Missing) {

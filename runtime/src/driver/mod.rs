@@ -201,6 +201,10 @@ impl Driver {
         self.metrics.count(kind);
     }
 
+    pub(crate) fn say_step_down(&self, what: &str, why: &str) {
+        self.metrics.step_down(what, why);
+    }
+
     pub(crate) fn has(&self, feature: Feature) -> bool {
         self.report.in_force.contains(feature)
     }

@@ -127,9 +127,7 @@ impl Core {
             },
         };
         let driver = Driver::new(kernel.clone(), &driver_config, metrics.clone())?;
-        for (feature, why) in &driver.report().missing {
-            metrics.step_down(feature.name(), &why.to_string());
-        }
+        driver.report().step_downs().for_each(|(what, why)| metrics.step_down(what, &why));
         let lease = Lease::take().ok_or(StartError::TooManyLoops { limit: CORES_MAX })?;
         lease.open(driver.wake_fd(), driver.message_fd());
         let jobs = Arc::new(JobQueue::new(lease.cell, metrics.clone(), kernel.shared_clock()));

@@ -150,6 +150,22 @@ impl Submitter {
         self.driver.report()
     }
 
+    /// Enters into the core's book that something which was asked for can't be had here, and why, for
+    /// [`Snapshot::step_downs`](crate::Snapshot::step_downs): once, however often it is said.
+    ///
+    /// ```
+    /// coreloop::run(async {
+    ///     let submitter = coreloop::op::Submitter::current();
+    ///     submitter.say_step_down("compression", "the library is too old");
+    ///     let snapshot = coreloop::Handle::current().snapshot(0).unwrap();
+    ///     assert!(snapshot.step_downs.iter().any(|step| step.what == "compression"));
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn say_step_down(&self, what: &str, why: &str) {
+        self.driver.say_step_down(what, why);
+    }
+
     /// For hooks of ops: has `waker` called when the completion that is being handled has been dealt with,
     /// or at once if none is.
     /// A waker may poll at once, and must not find the op half ended.
