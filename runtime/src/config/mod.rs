@@ -4,6 +4,7 @@
 //! `sources` puts profiles, files, the environment and flags above each other.
 
 mod accept;
+mod environment;
 mod error;
 #[cfg(feature = "toml")]
 mod file;
@@ -51,6 +52,8 @@ pub struct Settings {
     values: Values,
     reporter: Reporter,
     stall_hook: StallHook,
+    /// Whether the values have in them what the environment says, so that a loop does not ask it again.
+    has_environment: bool,
 }
 
 settings! {
@@ -213,8 +216,8 @@ settings! {
     /// Debug mode: a poll of a task, or a closure from another thread, that keeps its core for longer than
     /// `slow_poll` is reported, with the task's name and where it was spawned; and when the loop ends, so
     /// is each task that had not ended, with what it waits for. The environment variable `CORELOOP_DEBUG`
-    /// (`1` or `0`) counts more than this. Off, it costs one comparison a turn; on, a clock reading for
-    /// each poll.
+    /// (`1` or `0`) counts more than what a program or a file says, less than a flag. Off, it costs one
+    /// comparison a turn; on, a clock reading for each poll.
     ///
     /// Using something of a loop's on another thread does not compile, so there is nothing to report.
     debug(): bool = false,
@@ -235,7 +238,8 @@ settings! {
         in Duration::from_millis(1) => Duration::MAX,
         who "servers, to find what keeps their cores", shows "lines on standard error, `stalls`";
     /// Features of io_uring to do without, as if the kernel did not have them. The environment variable
-    /// `CORELOOP_MASK` does the same for a whole process.
+    /// `CORELOOP_MASK` does the same for a whole process; it adds to what a builder call masks, and counts
+    /// more than a file and less than a flag.
     mask(own): FeatureSet = FeatureSet::none(),
         who "tests of step-downs; a way round a kernel's bug", shows "`doctor`, the report of the ring";
     /// How long a closing loop waits for the kernel to give back what it holds, and for closures of
@@ -386,10 +390,14 @@ impl Settings {
         if let Some(clash) = self.clashes().next() {
             return Err(StartError::BadSetting { name: clash.name, why: clash.why });
         }
+        let (debug, mask) = match self.has_environment {
+            true => (None, FeatureSet::none()),
+            false => environment::switches()?,
+        };
         Ok(CoreConfig {
             ring_entries: v.ring_entries,
             cq_entries: v.cq_entries,
-            mask: v.mask,
+            mask: v.mask.union(mask),
             buffers: v.buffers,
             buffer_size: v.buffer_size,
             chunk_quota: v.chunk_quota,
@@ -415,7 +423,7 @@ impl Settings {
                 StatsLevel::Off if self.stalls().is_some() => StatsLevel::Counters,
                 level => level,
             },
-            debug: v.debug,
+            debug: debug.unwrap_or(v.debug),
             slow_poll: v.slow_poll,
             reporter: self.reporter.clone(),
             blocking: Limits { threads: v.blocking_threads, queue: v.blocking_queue },

@@ -80,6 +80,8 @@ impl fmt::Display for Origin {
 pub struct Sources {
     base: Option<Settings>,
     said: Vec<Said>,
+    /// Whether what the environment says is among it.
+    pub(super) has_environment: bool,
 }
 
 /// One value.
@@ -103,6 +105,7 @@ impl Sources {
     /// The program's own settings instead of the defaults; they count less than everything else.
     #[must_use]
     pub fn program(mut self, settings: Settings) -> Self {
+        self.has_environment |= settings.has_environment;
         self.base = Some(settings);
         self
     }
@@ -114,39 +117,6 @@ impl Sources {
         let (name, text) = ("profile".into(), profile.name().into());
         self.said.push(Said { core: None, name, text, origin });
         self
-    }
-
-    /// Variables of the environment: those that begin with `CORELOOP_`, in capitals, such as
-    /// `CORELOOP_SPIN`, or
-    /// `CORELOOP_CORE_1_SPIN` for core 1. Give it `std::env::vars()`; nothing reads them by itself, but for
-    /// `CORELOOP_MASK` and `CORELOOP_DEBUG`.
-    ///
-    /// # Errors
-    /// A variable that names no setting, or whose value can't be taken.
-    pub fn environment<K: AsRef<str>, V: AsRef<str>>(
-        mut self,
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Self, SettingError> {
-        let mut found: Vec<(String, String)> = variables
-            .into_iter()
-            .filter(|(key, _)| key.as_ref().starts_with(PREFIX))
-            .map(|(key, value)| (key.as_ref().to_owned(), value.as_ref().to_owned()))
-            .collect();
-        found.sort(); // the same error first, whatever the order of the environment
-        for (variable, text) in found {
-            let mut key = variable[PREFIX.len()..].to_lowercase();
-            let mut core = None;
-            if let Some((number, rest)) = key.strip_prefix("core_").and_then(|k| k.split_once('_'))
-                && let Ok(number) = number.parse()
-            {
-                core = Some(number);
-                key = rest.to_owned();
-            }
-            // The process-wide switches have words of their own.
-            let text = if key == "mask" && text.is_empty() { "none".into() } else { text };
-            self.say(core, &key, &text, Origin::Environment(variable))?;
-        }
-        Ok(self)
     }
 
     /// A flag: `name=value`, or `core.1.name=value` for core 1.
@@ -210,8 +180,13 @@ impl Sources {
     /// Puts it all together.
     ///
     /// # Errors
-    /// Settings that exclude each other.
+    /// Settings that exclude each other; `CORELOOP_MASK` or `CORELOOP_DEBUG` that can't be taken, where
+    /// [`environment`](Self::environment) has not been called.
     pub fn resolve(&self) -> Result<Resolved, SettingError> {
+        self.with_switches()?.put_together()
+    }
+
+    fn put_together(&self) -> Result<Resolved, SettingError> {
         let strongest = |name: &str| {
             let of_name = self.said.iter().filter(|said| said.name == name);
             of_name.max_by_key(|said| said.origin.rank()) // the last of equals
@@ -256,7 +231,8 @@ impl Sources {
     }
 
     fn layered(&self, said: &[Said], core: Option<usize>) -> Result<Layered, SettingError> {
-        let settings = self.base.clone().unwrap_or_default();
+        let mut settings = self.base.clone().unwrap_or_default();
+        settings.has_environment = true;
         let mut origins = vec![Origin::Default; Field::all().len()];
         if self.base.is_some() {
             for (field, origin) in Field::all().iter().zip(&mut origins) {
@@ -275,8 +251,6 @@ impl Sources {
         Ok(layered)
     }
 }
-
-const PREFIX: &str = "CORELOOP_";
 
 /// `core.1.spin` or `spin`.
 fn core_and_name(key: &str) -> Result<(Option<usize>, &str), SettingError> {

@@ -217,17 +217,24 @@ impl Value for StatsLevel {
     }
 }
 
+/// How an empty set of features is written.
+pub(super) const NOTHING: &str = "none";
+
 impl Value for FeatureSet {
     const FORM: &'static str = "none, or names of features parted by commas";
 
     fn read(text: &str) -> Result<Self, String> {
-        if text == "none" { Ok(Self::none()) } else { Self::parse(text).map_err(|e| e.to_string()) }
+        if text == NOTHING {
+            Ok(Self::none())
+        } else {
+            Self::parse(text).map_err(|e| e.to_string())
+        }
     }
 
     fn write(&self) -> String {
         let names = Feature::ALL.into_iter().filter(|f| self.contains(*f)).map(Feature::name);
         let names: Vec<_> = names.collect();
-        if names.is_empty() { "none".into() } else { names.join(",") }
+        if names.is_empty() { NOTHING.into() } else { names.join(",") }
     }
 }
 

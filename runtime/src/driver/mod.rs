@@ -33,7 +33,7 @@ pub(crate) mod submit;
 pub(crate) mod ways;
 pub(crate) mod workers;
 
-use self::features::{Feature, FeatureSet, Missing, RingReport};
+use self::features::{Feature, Missing, RingReport};
 use self::fixed::FileTable;
 use self::op_slab::{Key, OpSlab};
 use self::pool::{Pool, PoolConfig};
@@ -390,13 +390,3 @@ mod own {
 }
 
 const _: () = assert!(op_slab::OPS_MAX as u64 <= own::MESSAGE);
-
-impl FeatureSet {
-    /// The set named by the environment variable `CORELOOP_MASK`.
-    pub(crate) fn masked_by_environment() -> Result<Self, StartError> {
-        match std::env::var("CORELOOP_MASK") {
-            Ok(list) => Ok(Self::parse(&list)?),
-            Err(_) => Ok(Self::none()),
-        }
-    }
-}

@@ -111,13 +111,11 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 impl Core {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, config: &CoreConfig) -> Result<Rc<Self>, StartError> {
         let metrics = Arc::new(Recorder::new(config.stats, kernel.now_ns()));
-        let debug = debug_by_environment()?.unwrap_or(config.debug);
-        let mask = config.mask.union(FeatureSet::masked_by_environment()?);
         let driver_config = DriverConfig {
             ring: RingConfig {
                 sq_entries: config.ring_entries,
                 cq_entries: config.cq_entries,
-                mask,
+                mask: config.mask,
                 asked: config.asked.clone(),
             },
             pool: PoolConfig {
@@ -144,7 +142,9 @@ impl Core {
             gap_seed: Cell::new(0x9e37_79b9),
             flush_ns: config.flush_interval.map_or(u64::MAX, |d| d.as_nanos() as u64),
             flushed: Cell::new(0),
-            slow_ns: debug.then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
+            slow_ns: config
+                .debug
+                .then(|| u64::try_from(config.slow_poll.as_nanos()).unwrap_or(u64::MAX)),
             place: Cell::new((0, None)),
             blocking: Rc::new(Pool::new(config.blocking)),
             peers: RefCell::new(Peers::alone(jobs.clone())),
@@ -228,17 +228,4 @@ pub(crate) fn try_out(config: &CoreConfig) -> Result<RingReport, StartError> {
     let report = core.driver.report().clone();
     core.close(Duration::ZERO);
     Ok(report)
-}
-
-/// What the environment variable `CORELOOP_DEBUG` says, if it is set.
-fn debug_by_environment() -> Result<Option<bool>, StartError> {
-    match std::env::var("CORELOOP_DEBUG").as_deref() {
-        Err(std::env::VarError::NotPresent) | Ok("") => Ok(None),
-        Ok("0") => Ok(Some(false)),
-        Ok("1") => Ok(Some(true)),
-        other => {
-            let why = format!("{other:?}: it takes 1 for on and 0 for off");
-            Err(StartError::BadSetting { name: "CORELOOP_DEBUG", why })
-        }
-    }
 }
