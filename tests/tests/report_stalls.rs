@@ -29,9 +29,21 @@ fn watched(settings: Settings) -> (EventLoop, mpsc::Receiver<Stall>) {
 }
 
 fn watchers() -> usize {
+    threads("coreloop-stall")
+}
+
+fn threads_end(name: &str) {
+    let began = Instant::now();
+    while threads(name) > 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{name} is left");
+        thread::sleep(MS);
+    }
+}
+
+fn threads(called: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
-    names.filter(|name| name.as_ref().is_ok_and(|name| name.trim() == "coreloop-stall")).count()
+    names.filter(|name| name.as_ref().is_ok_and(|name| name.trim() == called)).count()
 }
 
 #[inline(never)]
@@ -163,6 +175,58 @@ fn report_more_than_five_stalls_a_minute_are_counted_and_not_told() {
     });
     drop(event_loop);
     assert_eq!(told.iter().count(), 0);
+}
+
+/// What looks up names for a line, or writes it to a full pipe, takes longer than most stalls do.
+#[test]
+fn report_stalls_are_found_and_counted_while_the_hook_blocks() {
+    let _alone = alone();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let loops = (0..4).map(|_| {
+        let (tell, told) = mpsc::channel();
+        let released = released.clone();
+        let settings = Settings::default().stall_threshold(5 * MS).on_stall(move |stall| {
+            let _ = tell.send(stall.suppressed);
+            // Until the other side is gone.
+            let _ = released.lock().unwrap().recv();
+        });
+        (EventLoop::with(settings).unwrap(), told)
+    });
+    let mut loops: Vec<_> = loops.collect();
+    let stall = |event_loop: &mut EventLoop| {
+        event_loop.block_on(async {
+            blocks_the_core(20 * MS);
+            yield_now().await;
+        });
+        event_loop.stats().counters.stalls
+    };
+    let began = Instant::now();
+    let in_time = || assert!(began.elapsed() < Duration::from_secs(120), "they are not looked at");
+    // The first one blocks the hook, and others fill what waits behind it.
+    for (event_loop, _) in &mut loops[..3] {
+        while stall(event_loop) < 8 {
+            in_time();
+        }
+    }
+    let (last, told) = &mut loops[3];
+    while stall(last) < 8 {
+        in_time();
+    }
+    assert_eq!(told.try_iter().count(), 0, "it is told of after the others");
+    drop(release);
+    let suppressed = loop {
+        stall(last);
+        in_time();
+        if let Ok(suppressed) = told.try_recv()
+            && suppressed > 0
+        {
+            break suppressed;
+        }
+    };
+    assert!(suppressed >= 3, "those that had no place: {suppressed}");
+    drop(loops);
+    threads_end("coreloop-tell");
 }
 
 #[test]

@@ -228,7 +228,8 @@ settings! {
         who "developers", shows "lines on standard error";
     /// The longest that a poll, or whatever else is done between two, may keep its core before it is
     /// reported as a [`Stall`] *while it does*: the task, where it was spawned, and a backtrace. 25 ms suit
-    /// a server; `never` looks at nothing. At most five a minute and core are told, the others are counted.
+    /// a server; `never` looks at nothing. At most five a minute and core are told, and no more while eight
+    /// wait for who is told of another; the others are counted.
     ///
     /// While it is on, one thread of the process looks at the counters of its cores five times within the
     /// threshold, and a loop counts also at the stats level `off`. The backtrace takes a real-time signal
@@ -300,8 +301,9 @@ impl Settings {
         self
     }
 
-    /// Who is told of stalls; by default each is written to standard error. Called on a thread of its own
-    /// while the stall lasts; a panic of it is contained. Unless
+    /// Who is told of stalls; by default each is written to standard error. Called on a thread of its own,
+    /// one stall after the other, the first while it lasts. It may take its time: the cores are looked at
+    /// meanwhile, and what they do is counted. A panic of it is contained. Unless
     /// [`stall_threshold`](Self::stall_threshold) says otherwise, that is 25 ms then.
     ///
     /// ```

@@ -1,6 +1,7 @@
 //! Polls that keep their core for too long, told while they do.
 //!
-//! Owns [`Stall`], what is told of one, and whom it is told to. [`watcher`] is the thread that looks; the
+//! Owns [`Stall`], what is told of one, and whom it is told to. [`watcher`] is the thread that looks, and
+//! `teller` the one that tells, so that a slow listener hides no other stall; the
 //! backtrace is made of a copy of the stalled thread's stack ([`crate::sys::sample`]) by `unwind`. Costs a
 //! core two stores a turn, whether anybody watches or not; its counters say whether it moves.
 
@@ -15,6 +16,7 @@ use crate::words::Time;
 
 #[cfg(feature = "backtrace")]
 mod elf;
+mod teller;
 #[cfg(feature = "backtrace")]
 mod unwind;
 pub(crate) mod watcher;
@@ -41,7 +43,8 @@ pub struct Stall {
     pub cpu_time: Duration,
     /// Where its thread was.
     pub backtrace: Backtrace,
-    /// Stalls of this core that were not told, since it had too many.
+    /// Stalls of this core before this one that were not told, since it had too many, or too many others
+    /// waited to be told.
     pub suppressed: u64,
 }
 

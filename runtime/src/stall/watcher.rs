@@ -4,12 +4,12 @@
 //! started with the first of them and ends with the last. It looks five times within the shortest threshold,
 //! at a core's own counters: one that is within its tasks, with the same turn and the same poll as when this
 //! was first seen, is kept by them since then. Nothing on a core waits for the watcher, except that the end
-//! of a core waits for a look at it that is under way.
+//! of a core waits for a look at it that is under way; and the watcher waits for nobody whom it has told.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Backtrace, Stall, StallHook};
+use super::{Backtrace, Stall, StallHook, teller};
 use crate::metrics::{Kind, Recorder};
 use crate::sys::locks::{Condvar, Mutex, MutexGuard};
 use crate::sys::sample::{Sample, Sampler, Target, spawn_unsignalled};
@@ -132,8 +132,13 @@ fn watch(mut sampler: Option<Sampler>) {
             return;
         }
         let mut found = Vec::new();
+        let room = teller::room();
         for entry in &mut list.entries {
             if let Some((seen, stalled)) = entry.look() {
+                if found.len() >= room {
+                    entry.suppressed += 1;
+                    continue;
+                }
                 // With the list locked: the target stays that core's.
                 let sample = sampler.as_mut().and_then(|s| s.sample(entry.target, ANSWER));
                 // One that has moved on meanwhile was caught elsewhere.
@@ -155,7 +160,8 @@ fn watch(mut sampler: Option<Sampler>) {
         drop(list);
         for (mut stall, sample, hook) in found {
             stall.backtrace = sample.as_ref().map(backtrace_of).unwrap_or_default();
-            hook.tell(&stall);
+            // There is room for all that were found.
+            teller::tell(stall, hook);
         }
     }
 }
