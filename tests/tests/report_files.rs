@@ -8,6 +8,7 @@ use std::time::Duration;
 use coreloop::report::{FilesError, HistogramFiles};
 use coreloop::time::sleep;
 use coreloop::{Cores, EventLoop, Runtime, Settings, Snapshot, StatsLevel, spawn};
+use coreloop_tests::Child;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -162,6 +163,59 @@ fn report_files_without_histograms_to_write_are_refused() {
     drop(writing.recv().unwrap());
     let (by_tag, _) = read(&std::fs::read(&log).unwrap());
     assert!(!by_tag.is_empty() && by_tag.keys().all(|tag| tag.starts_with("core1.")), "{by_tag:?}");
+}
+
+#[test]
+fn report_the_folder_of_distributions_is_made_or_refused_at_the_start() {
+    let folder = Folder::new("made");
+    let log = folder.0.join("run.hlog");
+    std::fs::write(&log, "of an earlier run").unwrap();
+    let settings = Settings::default().stats(StatsLevel::Histograms);
+    let mut event_loop = EventLoop::with(settings).unwrap();
+    let files = |into: &PathBuf| HistogramFiles::log_to(&log).every(10 * MS).distributions_in(into);
+    // A file is in the way.
+    let refused = files(&log).begin(event_loop.handle()).unwrap_err();
+    assert!(matches!(&refused, FilesError::Folder { path, .. } if *path == log), "{refused:?}");
+    assert!(refused.to_string().starts_with(&log.display().to_string()), "{refused}");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "of an earlier run", "it is not touched");
+
+    let deep = folder.0.join("not").join("yet");
+    let writing = files(&deep).begin(event_loop.handle()).unwrap();
+    event_loop.block_on(sleep(15 * MS));
+    drop(writing);
+    let names = std::fs::read_dir(&deep).unwrap().map(|f| f.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert!(names.contains(&"timer_late.hgrm".to_owned()), "{names:?}");
+    assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
+}
+
+#[test]
+fn report_a_log_goes_on_without_its_distributions() {
+    let child = Child::new("report_a_log_goes_on_without_its_distributions");
+    child.says(".hgrm could not be written, and is tried again").run(|| {
+        let folder = Folder::new("goes-on");
+        let (log, gone) = (folder.0.join("run.hlog"), folder.0.join("gone"));
+        let settings = Settings::default().stats(StatsLevel::Histograms);
+        let mut event_loop = EventLoop::with(settings).unwrap();
+        let files = HistogramFiles::log_to(&log).every(10 * MS).distributions_in(&gone);
+        let writing = files.begin(event_loop.handle()).unwrap();
+        std::fs::remove_dir_all(&gone).unwrap();
+        let intervals = || read(&std::fs::read(&log).unwrap_or_default()).1;
+        let mut go_on = |until: &dyn Fn() -> bool| {
+            let began = std::time::Instant::now();
+            while !until() {
+                assert!(began.elapsed() < Duration::from_secs(30), "it has ended");
+                event_loop.block_on(sleep(5 * MS));
+            }
+        };
+        go_on(&|| intervals() >= 4);
+        // It is there again.
+        std::fs::create_dir(&gone).unwrap();
+        go_on(&|| gone.join("timer_late.hgrm").exists());
+        drop(writing);
+        assert!(read(&std::fs::read(&log).unwrap()).0["core0.timer_late"].len() >= 4);
+    });
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -65,7 +65,8 @@ impl HistogramFiles {
     }
 
     /// Percentile distributions in this folder, `poll.hgrm` and so on: of all cores since their start,
-    /// written anew at each interval. A reader never sees half of one.
+    /// written anew at each interval. A reader never sees half of one. A folder that is not there is made,
+    /// with those above it.
     pub fn distributions_in(mut self, folder: impl Into<PathBuf>) -> Self {
         self.distributions = Some(folder.into());
         self
@@ -75,8 +76,10 @@ impl HistogramFiles {
     /// too.
     ///
     /// # Errors
-    /// [`FilesError`]: no core keeps histograms (no file is touched then), the log can't be created, or the
-    /// thread not be started. What can't be written later is said on standard error, and ends the writing.
+    /// [`FilesError`]: no core keeps histograms (no file is touched then), nothing can be written in the
+    /// folder of the distributions (the log is not touched then), the log can't be created, or the thread
+    /// not be started. What can't be written later is said on standard error, with its path: where that is
+    /// the log, it ends the writing; distributions are tried again at each interval, and the log goes on.
     ///
     /// ```
     /// use coreloop::report::{FilesError, HistogramFiles};
@@ -91,6 +94,10 @@ impl HistogramFiles {
         if before.iter().all(|core| core.histograms.is_none()) {
             return Err(FilesError::NoHistograms);
         }
+        if let Some(folder) = &self.distributions {
+            let of_folder = |source| FilesError::Folder { path: folder.clone(), source };
+            try_folder(folder).map_err(of_folder)?;
+        }
         let of_log = |source| FilesError::Log { path: self.log.clone(), source };
         let out = BufWriter::new(File::create(&self.log).map_err(of_log)?);
         let log = IntervalLog::begin(out, SystemTime::now(), "latencies of coreloop's cores");
@@ -102,6 +109,7 @@ impl HistogramFiles {
             before,
             handle,
             log,
+            no_distributions: false,
             files: self,
         };
         let thread = thread::Builder::new().name("coreloop-files".to_owned());
@@ -128,6 +136,14 @@ pub enum FilesError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The folder of the distributions can't be made, or takes no file.
+    #[error("{}: percentile distributions can't be written there: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The thread that writes can't be started.
     #[error("no thread to write histograms: {0}")]
     Thread(#[source] io::Error),
@@ -147,7 +163,9 @@ impl From<FilesError> for io::Error {
     fn from(error: FilesError) -> Self {
         let kind = match &error {
             FilesError::NoHistograms => io::ErrorKind::InvalidInput,
-            FilesError::Log { source, .. } | FilesError::Thread(source) => source.kind(),
+            FilesError::Log { source, .. }
+            | FilesError::Folder { source, .. }
+            | FilesError::Thread(source) => source.kind(),
         };
         Self::new(kind, error)
     }
@@ -190,6 +208,8 @@ struct Writer {
     /// Until when, since `began`, everything is in the log.
     written: Duration,
     before: Vec<Snapshot>,
+    /// Whether the distributions could not be written the last time.
+    no_distributions: bool,
 }
 
 impl Writer {
@@ -212,8 +232,8 @@ impl Writer {
             let ended = self.handle.snapshots().iter().all(|core| core.state == CoreState::Ended);
             if let Err(e) = self.interval() {
                 crate::contain::tell(format_args!(
-                    "coreloop: histograms are no longer written to {:?}: {e}",
-                    self.files.log
+                    "coreloop: histograms are no longer written to {}: {e}",
+                    self.files.log.display()
                 ));
                 return;
             }
@@ -237,23 +257,47 @@ impl Writer {
             }
         }
         self.log.flush()?;
-        self.write_distributions(&Snapshot::sum(&now))?;
+        let failed = self.write_distributions(&Snapshot::sum(&now)).err();
+        if let Some((path, e)) = failed.as_ref().filter(|_| !self.no_distributions) {
+            crate::contain::tell(format_args!(
+                "coreloop: {} could not be written, and is tried again at each interval: {e}",
+                path.display()
+            ));
+        }
+        self.no_distributions = failed.is_some();
         (self.written, self.before) = (end, now);
         Ok(())
     }
 
-    fn write_distributions(&self, sum: &Snapshot) -> io::Result<()> {
+    /// The error comes with the file that it is of.
+    fn write_distributions(&self, sum: &Snapshot) -> Result<(), (PathBuf, io::Error)> {
         let Some(folder) = &self.files.distributions else { return Ok(()) };
         for (name, values) in sum.histograms.iter().flat_map(|all| all.iter()) {
             if values.count() == 0 {
                 continue;
             }
+            let path = folder.join(format!("{name}.hgrm"));
             let unfinished = folder.join(format!(".{name}.hgrm.new"));
-            let mut out = BufWriter::new(File::create(&unfinished)?);
-            percentile_distribution(&mut out, values.hdr(), 1e3)?;
-            out.flush()?;
-            fs::rename(&unfinished, folder.join(format!("{name}.hgrm")))?;
+            let write = || {
+                let mut out = BufWriter::new(File::create(&unfinished)?);
+                percentile_distribution(&mut out, values.hdr(), 1e3)?;
+                out.flush()?;
+                fs::rename(&unfinished, &path)
+            };
+            if let Err(e) = write() {
+                // Half of one is of no use; where it can't be taken away either, that was said.
+                _ = fs::remove_file(&unfinished);
+                return Err((path, e));
+            }
         }
         Ok(())
     }
+}
+
+/// Makes the folder, if it is not there, and sees whether it takes a file.
+fn try_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let trial = folder.join(".coreloop.hgrm.new");
+    File::create(&trial)?;
+    fs::remove_file(&trial)
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns the queue between the watcher and whoever is told, which has [`TELLS_MAX`] places: what does not
 //! fit is counted. A hook, or the looking up of names for a line on standard error, may take seconds; the
-//! watcher goes on looking meanwhile. The thread is started for what is to be told and ends when that is done, so
-//! that none is there while nothing stalls. Knows nothing of cores.
+//! watcher goes on looking meanwhile. The thread is started for what is to be told and ends when that is
+//! done, so that none is there while nothing stalls. Knows nothing of cores.
 
 use std::collections::VecDeque;
 use std::sync::PoisonError;
