@@ -89,7 +89,9 @@ fn overall(from: &doc::Cores) -> Vec<Family<'_>> {
 fn counters(cores: &[Snapshot]) -> impl Iterator<Item = Family<'_>> {
     Counters::DOCS.iter().enumerate().map(|(at, (field, doc))| {
         let (name, time) = counter_name(field);
-        let family = Family::new(name, Kind::Counter, help(doc));
+        // Written as every time is.
+        let help = if time { help(doc).replace(" in ns.", " in seconds.") } else { help(doc) };
+        let family = Family::new(name, Kind::Counter, help);
         numbered(cores).fold(family, |family, (core, snapshot)| {
             let n = snapshot.counters.iter().nth(at).map_or(0, |(_, n)| n);
             let value = if time { Value::Time(n) } else { Value::Whole(n) };
@@ -249,7 +251,10 @@ mod tests {
             assert!(names.insert(name.clone()), "two families {name}");
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             assert!(name.chars().all(plain), "{name}");
-            assert!(!name.ends_with("_ns"), "times are seconds: {name}");
+            let help = &family.help;
+            let other_unit =
+                ["nanosec", " ns", "µs"].iter().any(|unit| help.to_lowercase().contains(unit));
+            assert!(!name.ends_with("_ns") && !other_unit, "times are seconds: {name}: {help}");
             for reserved in ["_total", "_info", "_count", "_sum", "_bucket", "_created"] {
                 assert!(!name.ends_with(reserved), "{name}");
             }

@@ -86,13 +86,13 @@ counters! {
     Timers => timers,
     /// Parks: enters that may sleep.
     Parks => parks,
-    /// Nanoseconds in parks.
+    /// Time in parks, in ns.
     ParkNs => park_ns,
     /// Spins before a park that were rewarded by an event.
     SpinsWon => spins_won,
     /// Spins that ended in a park.
     SpinsLost => spins_lost,
-    /// Nanoseconds spun.
+    /// Time spun, in ns.
     SpinNs => spin_ns,
     /// Receives that found the buffer ring empty (ENOBUFS) and waited their turn.
     BuffersOut => buffers_out,
