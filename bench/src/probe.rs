@@ -96,6 +96,38 @@ impl From<&RingReport> for RingFacts {
     }
 }
 
+impl RingFacts {
+    /// Of several cores with their numbers: the first one's, but that what not all of them do without is
+    /// said of each that does.
+    pub fn of_cores(mut rings: Vec<(usize, RingFacts)>) -> Option<RingFacts> {
+        rings.sort_by_key(|(core, _)| *core);
+        let step_downs = of_each(&rings, |ring| &ring.step_downs, |step| &mut step.what);
+        let settings = of_each(&rings, |ring| &ring.settings, |step| &mut step.setting);
+        let (_, first) = rings.into_iter().next()?;
+        Some(RingFacts { step_downs, settings, ..first })
+    }
+}
+
+/// What all have, and then what some have, each named with its core.
+fn of_each<T: Clone + PartialEq>(
+    rings: &[(usize, RingFacts)],
+    steps: impl Fn(&RingFacts) -> &[T],
+    name: impl Fn(&mut T) -> &mut String,
+) -> Vec<T> {
+    let of_all = |step: &&T| rings.iter().all(|(_, ring)| steps(ring).contains(*step));
+    let first = rings.first().into_iter().flat_map(|(_, ring)| steps(ring));
+    let mut all: Vec<T> = first.filter(of_all).cloned().collect();
+    for (core, ring) in rings {
+        for step in steps(ring).iter().filter(|step| !of_all(step)) {
+            let mut step = step.clone();
+            let called = name(&mut step);
+            *called = format!("core {core}: {called}");
+            all.push(step);
+        }
+    }
+    all
+}
+
 impl From<&SteppedDown> for SettingStep {
     fn from(stepped: &SteppedDown) -> SettingStep {
         SettingStep {
@@ -183,6 +215,28 @@ mod tests {
         let nowhere = Sources::new().flag("core.3.spin=off").unwrap().resolve().unwrap();
         let refused = rings(&nowhere, &[cpu; 3]).unwrap_err();
         assert!(refused.starts_with("core.3.spin=off: settings for core 3"), "{refused}");
+    }
+
+    #[test]
+    fn what_cores_do_without_is_said_of_each_where_they_differ() {
+        let cpu = Cores::Count(1).resolve().unwrap()[0];
+        let file = "pin = false\nmask = ['min_wait', 'no_iowait']\n[core.1]\nmin_wait = '50us'\n\
+             [core.2]\nmask = ['no_iowait', 'napi']";
+        let settings = Sources::new().toml(file, "f").unwrap().resolve().unwrap();
+        let made = rings(&settings, &[cpu; 3]).unwrap().unwrap();
+        // In the order in which they happened to answer.
+        let answered: Vec<_> = made.into_iter().rev().map(|ring| (ring.core, ring.ring)).collect();
+        let all = RingFacts::of_cores(answered).unwrap();
+        let whats = |name: &str| {
+            let steps = all.step_downs.iter().filter(|step| step.what.ends_with(name));
+            steps.map(|step| step.what.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(whats("no_iowait"), ["no_iowait"]);
+        assert_eq!(whats("min_wait"), ["core 0: min_wait", "core 1: min_wait"]);
+        assert_eq!(whats("napi"), ["core 2: napi"]);
+        assert_eq!(all.settings.len(), 1, "{all:?}");
+        assert_eq!(all.settings[0].setting, "core 1: min_wait");
+        assert_eq!(RingFacts::of_cores(Vec::new()), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Server {
     pub addr: SocketAddr,
     /// Where its ops listener is, if it has one.
     pub ops: Option<SocketAddr>,
-    /// Its rings, as the first core set them up.
+    /// Its rings: where cores differ in what they do without, that of each.
     pub ring: RingFacts,
     cores: Vec<Core>,
     handle: Handle,
@@ -106,12 +106,12 @@ impl Server {
             .spawn(move || runtime.run(move |core| serve(core, job.clone())))
             .map_err(|error| format!("no thread for the server: {error}"))?;
         let mut cores: Vec<Core> = Vec::new();
-        let (mut ring, mut ops) = (None, None);
+        let (mut rings, mut ops) = (Vec::new(), None);
         let deadline = Instant::now() + PATIENCE;
         while cores.len() < plan.cores.len() {
             match news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(News::Listening(core, facts, its_ops)) => {
-                    ring.get_or_insert(facts);
+                    rings.push((core.index(), facts));
                     ops = ops.or(its_ops);
                     cores.push(core);
                 }
@@ -127,7 +127,8 @@ impl Server {
             eprintln!("{why}");
         }
         let handle = cores[0].handle().clone();
-        let ring = ring.expect("there is at least one core, and each comes with its ring");
+        let ring = RingFacts::of_cores(rings)
+            .expect("there is at least one core, and each comes with its ring");
         if until == Until::Signal {
             // Whether there is a service manager, and whether it hears us, changes nothing here.
             let _ = systemd::notify(&[State::Ready, State::Status(&format!("serving on {addr}"))]);
