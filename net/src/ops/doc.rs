@@ -22,6 +22,21 @@ pub struct Cores {
     pub process: Process,
     /// Each core, in their order, since it started.
     pub cores: Vec<Snapshot>,
+    /// The kernel's workers for the rings of the cores; empty where they can't be told.
+    pub ring_workers: Vec<RingWorkers>,
+}
+
+/// Threads of the kernel's that carry out what the ring of a core can neither do at once nor wait for (io-wq,
+/// threads `iou-wrk-…` of the process). One ends some seconds after its last op.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct RingWorkers {
+    /// The core's number; none for those that are of no core as far as their names say, as in a PID
+    /// namespace.
+    pub core: Option<usize>,
+    /// How many there are.
+    pub workers: u64,
 }
 
 /// The process, as the system sees it.

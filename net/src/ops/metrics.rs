@@ -44,6 +44,18 @@ fn overall(from: &doc::Cores) -> Vec<Family<'_>> {
                 step_downs.sample(Labels::core(core).and("what", &step.what), Value::Whole(1));
         }
     }
+    let mut workers = Family::new(
+        "coreloop_ring_workers",
+        Kind::Gauge,
+        "Threads of the kernel's that carry out what the core's ring handed to them (io-wq).",
+    );
+    for one in &from.ring_workers {
+        let labels = match one.core {
+            Some(core) => Labels::core(core),
+            None => Labels::none().and("core", "none"),
+        };
+        workers = workers.sample(labels, Value::Whole(one.workers));
+    }
     vec![
         Family::new("coreloop_build", Kind::Info, "The version of coreloop.")
             .sample(build, Value::Whole(1)),
@@ -83,6 +95,7 @@ fn overall(from: &doc::Cores) -> Vec<Family<'_>> {
             |core| Value::Time(ns(core.cpu_time)),
         ),
         step_downs,
+        workers,
     ]
 }
 

@@ -64,6 +64,7 @@ mod pages;
 mod process;
 mod serve;
 mod tasks;
+mod workers;
 
 /// The port that [`Ops`] listens on unless told otherwise.
 pub const PORT: u16 = 9464;

@@ -17,7 +17,7 @@ use super::doc::{self, SCHEMA_VERSION};
 use super::http::{Answer, JSON, PLAIN, Request, Status};
 use super::openmetrics::Format;
 use super::tasks::TaskPages;
-use super::{metrics, process};
+use super::{metrics, process, workers};
 
 /// What a document without cores has in their place.
 const NO_CORES: &str = "\"cores\":[]";
@@ -91,11 +91,13 @@ impl Pages {
     }
 
     async fn cores(&self) -> doc::Cores {
+        let cores = self.stats().await;
         doc::Cores {
             schema_version: SCHEMA_VERSION,
             ready: self.is_ready(),
             process: process::look(),
-            cores: self.stats().await,
+            ring_workers: workers::look(&cores).await,
+            cores,
         }
     }
 

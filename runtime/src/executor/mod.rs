@@ -111,6 +111,7 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 impl Core {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, config: &CoreConfig) -> Result<Rc<Self>, StartError> {
         let metrics = Arc::new(Recorder::new(config.stats, kernel.now_ns()));
+        metrics.runs_on(kernel.thread_number());
         let driver_config = DriverConfig {
             ring: RingConfig {
                 sq_entries: config.ring_entries,

@@ -71,6 +71,7 @@ pub(crate) struct Recorder {
 struct Said {
     core: usize,
     cpu: Option<usize>,
+    thread: Option<u32>,
     gauges: Gauges,
     cpu_time: Duration,
     at_ns: u64,
@@ -203,6 +204,11 @@ impl Recorder {
         (said.core, said.cpu) = (core, cpu);
     }
 
+    /// The core says which thread is its own.
+    pub(crate) fn runs_on(&self, thread: Option<u32>) {
+        self.said().thread = thread;
+    }
+
     /// The core says what it has now.
     pub(crate) fn say(&self, gauges: Gauges, cpu_time: Duration, now_ns: u64) {
         let mut said = self.said();
@@ -245,6 +251,7 @@ impl Recorder {
             cores: 1,
             level: self.level,
             cpu: said.cpu,
+            thread: said.thread,
             state: if ended { CoreState::Ended } else { state },
             uptime: Duration::from_nanos(until.saturating_sub(self.started_ns)),
             counters: self.counters_at(now_ns),

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub level: StatsLevel,
     /// The CPU that the core is pinned to, if it is.
     pub cpu: Option<usize>,
+    /// The number of its thread, by which `top -H`, `/proc` and traces call it; none in a simulation.
+    pub thread: Option<u32>,
     /// What it did when this was taken; of several the liveliest.
     pub state: CoreState,
     /// Time since it started; of several the longest.
@@ -222,10 +224,12 @@ impl Snapshot {
         sum
     }
 
-    /// Adds another core's numbers to these. What is of one core alone, its number and CPU, is no more.
+    /// Adds another core's numbers to these. What is of one core alone, its number, CPU and thread, is no
+    /// more.
     pub fn merge(&mut self, other: &Self) {
         self.core = None;
         self.cpu = None;
+        self.thread = None;
         self.level = if self.cores == 0 { other.level } else { self.level.min(other.level) };
         self.cores += other.cores;
         self.state = self.state.max(other.state);

@@ -88,6 +88,11 @@ pub(crate) trait Kernel {
         None
     }
 
+    /// The calling thread's number among those of the system; none where it stands for another machine's.
+    fn thread_number(&self) -> Option<u32> {
+        None
+    }
+
     /// CPU time of the calling thread in nanoseconds.
     fn thread_cpu_ns(&self) -> u64;
 

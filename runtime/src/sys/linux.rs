@@ -79,6 +79,12 @@ impl Kernel for Linux {
         Some(monotonic_ns)
     }
 
+    fn thread_number(&self) -> Option<u32> {
+        // SAFETY: it asks for a number.
+        let number = unsafe { libc::syscall(libc::SYS_gettid) };
+        u32::try_from(number).ok()
+    }
+
     fn thread_cpu_ns(&self) -> u64 {
         thread_cpu_ns()
     }
