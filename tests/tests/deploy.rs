@@ -88,7 +88,13 @@ fn deploy_every_file_is_told_of_and_every_file_told_of_is_there() {
             text.contains("type: Localhost") && text.contains("localhostProfile:"),
             "{manifest}"
         );
+        // A Service's variables may begin as settings do, and would be refused as unknown ones.
+        assert!(text.contains("\n      enableServiceLinks: false\n"), "{manifest}");
     }
+    let variable = [("CORELOOP_ECHO_SERVICE_HOST", "10.0.0.7")];
+    let refused = coreloop::config::Sources::new().environment(variable).unwrap_err();
+    assert!(refused.to_string().contains("CORELOOP_ECHO_SERVICE_HOST"), "{refused}");
+    assert!(PAGE.contains("`enableServiceLinks: false`"));
     let deployment = read("kubernetes.yaml");
     for part in ["path: /readyz", "path: /livez", "terminationGracePeriodSeconds"] {
         assert!(deployment.contains(part), "{part}");
@@ -105,6 +111,7 @@ for path in sys.argv[1:]:
         assert document["scrape_configs"][0]["static_configs"], path
         continue
     pod = document["spec"]["template"]["spec"]
+    assert pod["enableServiceLinks"] is False, path
     for container in pod["containers"]:
         resources = container["resources"]
         assert resources["requests"] == resources["limits"], path
