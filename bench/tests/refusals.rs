@@ -51,6 +51,32 @@ fn settings_of_a_core_that_is_not_there_are_told_with_their_place() {
     std::fs::remove_file(file).unwrap();
 }
 
+/// Nothing of anybody else's in the environment keeps a command from running.
+#[test]
+fn variables_that_are_no_text_matter_only_where_they_are_settings() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let bad = OsStr::from_bytes(b"\xff");
+    let fixed: [&[&str]; 3] = [&["serve", "echo"], &["run", "echo"], &["doctor"]];
+    for args in fixed {
+        let args = [args, &["--print-config"]].concat();
+        let given = |name: &str| {
+            let mut command = bench(&args);
+            command.env(name, bad);
+            end(command)
+        };
+        if io_uring_works() {
+            let ended = given("SOMEBODY_ELSE");
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+        }
+        let ended = given("CORELOOP_SPIN");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let told = "error: CORELOOP_SPIN: the variable's value is not UTF-8";
+        assert!(ended.stderr.starts_with(told), "{ended:?}");
+    }
+}
+
 #[test]
 fn a_mask_shows_as_steps_down() {
     if !io_uring_works() {

@@ -71,7 +71,7 @@ pub fn run(
 ) -> Result<(ServePlan, LoadPlan), String> {
     let first = *allowed.first().ok_or("this process may run on no core at all")?;
     let second = allowed.get(1).copied().unwrap_or(first);
-    let said = args.tuning.resolve(Settings::default(), std::env::vars(), &[])?;
+    let said = args.tuning.resolve(Settings::default(), std::env::vars_os(), &[])?;
     let (server, by) = match (&args.server_cores, said.origin("cores", None)) {
         (Some(list), _) => (list.0.clone(), Some("--server-cores")),
         (None, None | Some(Origin::Default)) => (vec![first], Some("one, as run has it")),
@@ -91,7 +91,7 @@ pub fn run(
     let spin = if shared { coreloop::Spin::Off } else { coreloop::Spin::Dial };
     let named = by.map(|by| (by, "cores", cores_text(&server)));
     let base = Settings::default().spin(spin);
-    let settings = args.tuning.resolve(base, std::env::vars(), named.as_slice())?;
+    let settings = args.tuning.resolve(base, std::env::vars_os(), named.as_slice())?;
     let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let lame_duck = Duration::ZERO;
@@ -127,7 +127,7 @@ fn serving(
 ) -> Result<(Resolved, Vec<usize>), String> {
     let named = cores.map(|list| ("--cores", "cores", cores_text(&list.0)));
     let named: Vec<_> = named.into_iter().chain(flag).collect();
-    let settings = tuning.resolve(Settings::default(), std::env::vars(), &named)?;
+    let settings = tuning.resolve(Settings::default(), std::env::vars_os(), &named)?;
     let cores = match cores {
         Some(list) => {
             check_cores("--cores", &list.0, allowed)?;

@@ -4,6 +4,7 @@
 //!
 //! Owns how they are asked for. What they mean, their ranges, and which source counts more is the runtime's.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
@@ -43,7 +44,7 @@ impl ServerTuning {
     pub fn resolve(
         &self,
         base: Settings,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[(&str, &str, String)],
     ) -> Result<Resolved, String> {
         let put_together = || {
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_variable_that_is_wrong_is_told_by_its_name() {
-        let variables = [("CORELOOP_SPIN".to_owned(), "often".to_owned())];
+        let variables = [("CORELOOP_SPIN".into(), "often".into())];
         let error =
             ServerTuning::default().resolve(Settings::default(), variables, &[]).unwrap_err();
         assert!(error.starts_with("CORELOOP_SPIN: spin: \"often\" is not off"), "{error}");

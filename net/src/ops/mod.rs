@@ -107,7 +107,7 @@ impl Ops {
     /// use coreloop::config::Sources;
     /// use coreloop_net::ops::Ops;
     ///
-    /// // In a program: `.file("server.toml")?.environment(std::env::vars())?`
+    /// // In a program: `.file("server.toml")?.environment(std::env::vars_os())?`
     /// let config = Sources::new().flag("ops_addr=0")?.resolve()?;
     /// coreloop::run(async {
     ///     if let Some(ops) = Ops::configured(&config) {

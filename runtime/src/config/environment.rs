@@ -4,7 +4,7 @@
 //! once: settings that come of [`Sources`] have them among what was said, above files and below flags, and a
 //! loop reads them for settings that come from nowhere else.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use super::error::SettingError;
 use super::sources::{Origin, Sources};
@@ -19,21 +19,32 @@ const SWITCHES: [(&str, &str); 2] = [("debug", "CORELOOP_DEBUG"), ("mask", "CORE
 
 impl Sources {
     /// Variables of the environment: those that begin with `CORELOOP_`, in capitals, such as
-    /// `CORELOOP_SPIN`, or `CORELOOP_CORE_1_SPIN` for core 1. Give it `std::env::vars()`; nothing reads them
-    /// by itself, but for `CORELOOP_MASK` and `CORELOOP_DEBUG`, which count as if only they had been given
-    /// where this is not called. An empty one of these two is as if it were not there.
+    /// `CORELOOP_SPIN`, or `CORELOOP_CORE_1_SPIN` for core 1. Give it `std::env::vars_os()`
+    /// (`std::env::vars()` panics where any variable at all is not UTF-8); nothing reads them by itself, but
+    /// for `CORELOOP_MASK` and `CORELOOP_DEBUG`, which count as if only they had been given where this is not
+    /// called. An empty one of these two is as if it were not there.
+    ///
+    /// ```
+    /// use coreloop::config::Sources;
+    ///
+    /// let resolved = Sources::new().environment(std::env::vars_os())?.resolve()?;
+    /// # drop(resolved);
+    /// # Ok::<(), coreloop::config::SettingError>(())
+    /// ```
     ///
     /// # Errors
-    /// A variable that names no setting, or whose value can't be taken.
-    pub fn environment<K: AsRef<str>, V: AsRef<str>>(
+    /// A variable that names no setting, or whose value can't be taken or is not UTF-8. What other variables
+    /// are does not matter.
+    pub fn environment<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, SettingError> {
+        let ours = |key: &OsStr| key.as_encoded_bytes().starts_with(PREFIX.as_bytes());
         let mut found: Vec<(String, String)> = variables
             .into_iter()
-            .filter(|(key, _)| key.as_ref().starts_with(PREFIX))
-            .map(|(key, value)| (key.as_ref().to_owned(), value.as_ref().to_owned()))
-            .collect();
+            .filter(|(key, _)| ours(key.as_ref()))
+            .map(|(key, value)| unicode(key.as_ref(), value.as_ref()))
+            .collect::<Result<_, _>>()?;
         found.sort(); // the same error first, whatever the order of the environment
         for (variable, text) in found {
             let mut key = variable[PREFIX.len()..].to_lowercase();
@@ -68,6 +79,17 @@ impl Sources {
         all.has_environment = true;
         Ok(all)
     }
+}
+
+/// A variable's name and value as text.
+fn unicode(key: &OsStr, value: &OsStr) -> Result<(String, String), SettingError> {
+    let not = |what: &str, shown: &OsStr| {
+        let why = format!("{what} is not UTF-8 ({shown:?}): set it anew, or unset it");
+        SettingError::other(why).at(key.to_string_lossy())
+    };
+    let name = key.to_str().ok_or_else(|| not("the variable's name", key))?;
+    let text = value.to_str().ok_or_else(|| not("the variable's value", value))?;
+    Ok((name.to_owned(), text.to_owned()))
 }
 
 /// What the process's environment says of debug mode, and which features it masks, for settings that do not

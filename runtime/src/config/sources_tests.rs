@@ -327,3 +327,29 @@ fn what_is_the_process_s_is_not_taken_of_one_core() {
     );
     assert!(Sources::new().flag("core.0.accept_spread=cpu").unwrap().resolve().is_ok());
 }
+
+/// Whatever others put into the environment, only what is meant for settings is looked at.
+#[test]
+fn variables_that_are_no_text_matter_only_where_they_are_settings() {
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt;
+
+    let bad = OsStr::from_bytes(b"o\xfff").to_owned();
+    let name = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    let of = |key: OsString, value: OsString| {
+        let quota = ("CORELOOP_TICK_QUOTA".into(), "4us".into());
+        Sources::new().environment([(key, value), quota])
+    };
+    for key in [&b"LESS_TERMCAP"[..], b"\xff", b"XCORELOOP_SPIN", b"CORELOO\xffP_SPIN"] {
+        let resolved = of(name(key), bad.clone()).unwrap().resolve().unwrap();
+        assert_eq!(value(&resolved, "tick_quota", None), pair("4us", "CORELOOP_TICK_QUOTA"));
+    }
+    let error = of("CORELOOP_SPIN".into(), bad.clone()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "CORELOOP_SPIN: the variable's value is not UTF-8 (\"o\\xFFf\"): set it anew, or unset it"
+    );
+    let error = of(name(b"CORELOOP_\xff"), "off".into()).unwrap_err().to_string();
+    assert!(error.starts_with("CORELOOP_\u{fffd}: the variable's name is not UTF-8"), "{error}");
+    assert!(Sources::new().environment(std::env::vars_os()).is_ok(), "the process's own");
+}
