@@ -298,7 +298,7 @@ const QUEUE: usize = 5;
 fn row(task: &doc::Task) -> [String; 9] {
     let waits: Vec<&str> = task.waits_for.iter().map(|wait| wait.text.as_str()).collect();
     let age = Duration::from_millis(task.age_ns / 1_000_000);
-    [
+    let cells = [
         task.id.clone(),
         task.state.clone(),
         if task.spawned_at.is_some() {
@@ -314,7 +314,26 @@ fn row(task: &doc::Task) -> [String; 9] {
         if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
         task.spawned_at.clone().unwrap_or_else(|| "main".to_owned()),
         task.parent.as_ref().map_or(String::new(), |parent| format!("by {parent}")),
-    ]
+    ];
+    cells.map(printable)
+}
+
+/// `text` without what a terminal acts on: a name may be a peer's, and this is read with curl. Control
+/// characters (a new line would be a task more), and those that turn the direction of writing, are written as
+/// their numbers.
+fn printable(text: String) -> String {
+    let is_acted_on = |c: char| {
+        let turns = matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || turns
+    };
+    if !text.contains(is_acted_on) {
+        return text;
+    }
+    let escaped = |c: char| match is_acted_on(c) {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 fn ns(d: Duration) -> u64 {
@@ -357,6 +376,30 @@ mod tests {
 ";
         assert_eq!(text(&batch), expected);
     }
+
+    #[test]
+    fn names_reach_no_terminal_raw_and_split_no_row() {
+        let task = doc::Task {
+            id: "0.1.1".into(),
+            name: Some("a\u{1b}[31m\nb\u{202e}\u{9b}".into()),
+            queue: Some("q\r".into()),
+            spawned_at: Some("src/\t.rs:7:9".into()),
+            waits_for: vec![doc::Wait { text: "a\u{7f}".into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let (mut out, mut columns) = (String::new(), Columns::default());
+        columns.see(&task);
+        columns.write(&task, &mut out);
+        let name = r"a\u{1b}[31m\u{a}b\u{202e}\u{9b}";
+        let expected = r"  queue q\u{d}  a\u{7f}  src/\u{9}.rs:7:9";
+        assert!(out.ends_with(&format!("  {name}{expected}\n")), "{out:?}");
+        assert_eq!(out.lines().count(), 1);
+        // JSON has them as they are, in its own writing.
+        let back: doc::Task = serde_json::from_str(&json(&task)).unwrap();
+        assert_eq!(back.name, task.name);
+        assert!(!json(&task).contains(['\u{1b}', '\n']));
+    }
+
     #[test]
     fn cores_without_an_answer_are_in_the_list() {
         let gone = PostError::CoreGone;
