@@ -131,7 +131,7 @@ fn fuzz_answers_of_ops() {
         let text = String::from_utf8_lossy(input);
         match client::shown::<coreloop_net::ops::doc::Tasks>(&text) {
             Ok(tasks) => {
-                let shown = ps::text(&tasks, None, Paint::plain());
+                let shown = ps::text(&tasks, None, Paint::plain(), None);
                 assert!(!shown.contains(acted_on), "{shown:?}");
                 let json = client::json(&tasks).unwrap();
                 assert!(!json.contains(acted_on), "{json:?}");

@@ -1,7 +1,8 @@
 //! `ps`: the tasks of a running server as a tree.
 //!
 //! Owns the tree (who spawned whom, within a core), the filter, and the text. A task whose parent has ended
-//! stands under its core. Aligned by what is printed, so that a long wait moves its own line only.
+//! stands under its core. On a terminal every line fits, long names, waits and places shortened; elsewhere
+//! nothing is, and a long wait moves its own line only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use crate::cli::ops::PsArgs;
 use crate::ops::client;
 use crate::report::paint::{Paint, Tone};
 use crate::report::units::grouped;
+use crate::sys;
 
 /// One cell that is wider moves its own line only.
 const WIDE_MAX: usize = 48;
@@ -34,7 +36,8 @@ pub fn main(args: &PsArgs) -> Result<ExitCode, String> {
     if args.json {
         crate::print(&format!("{}\n", client::json(&tasks)?));
     } else {
-        crate::print(&text(&tasks, args.filter.as_deref(), Paint::of_stdout()));
+        let columns = sys::stdout_columns();
+        crate::print(&text(&tasks, args.filter.as_deref(), Paint::of_stdout(), columns));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -61,8 +64,8 @@ fn retain(core: &mut CoreTasks, text: &str) {
     core.tasks.retain(|task| kept.contains(&task.id));
 }
 
-/// All cores, each as a tree.
-pub fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
+/// All cores, each as a tree; in so many columns, or as wide as it is.
+pub fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint, columns: Option<usize>) -> String {
     let mut out = String::new();
     for core in &tasks.cores {
         let listed = grouped(core.tasks.len() as u64);
@@ -78,7 +81,7 @@ pub fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
         };
         out += &paint.tone(if core.missing.is_some() { Tone::Bad } else { Tone::Strong }, &head);
         out.push('\n');
-        out += &table(core, paint);
+        out += &table(core, paint, columns);
         if core.left_out > 0 {
             let left_out = grouped(core.left_out as u64);
             let more = format!("  {left_out} more are not listed: --max lists more\n");
@@ -90,35 +93,26 @@ pub fn text(tasks: &Tasks, filter: Option<&str>, paint: Paint) -> String {
 
 const HEADS: [&str; 7] = ["ID", "AGE", "POLLS", "STATE", "TASK", "WAITS FOR", "SPAWNED AT"];
 
-fn table(core: &CoreTasks, paint: Paint) -> String {
+/// What may be shortened: a name with its branch, what is waited for, where it was spawned.
+const LONG: [usize; 3] = [4, 5, 6];
+/// No shorter than this: beyond, nobody could tell one from another.
+const SHORT: usize = 9;
+
+fn table(core: &CoreTasks, paint: Paint, columns: Option<usize>) -> String {
     if core.tasks.is_empty() {
         return String::new();
     }
-    let rows: Vec<[String; 7]> = tree(&core.tasks)
-        .into_iter()
-        .map(|(branch, task)| {
-            let waits: Vec<&str> = task.waits_for.iter().map(|wait| wait.text.as_str()).collect();
-            let main = task.spawned_at.is_none();
-            let name = match &task.name {
-                Some(name) => name.as_str(),
-                None if main => "(main)",
-                None => "·",
-            };
-            [
-                task.id.clone(),
-                if main { "-".to_owned() } else { age(task.age_ns) },
-                task.polls.map_or("-".to_owned(), grouped),
-                task.state.clone(),
-                format!("{branch}{name}"),
-                if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
-                task.spawned_at.as_deref().map_or(String::new(), place),
-            ]
-        })
-        .collect();
-    let widths: [usize; 7] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count().min(WIDE_MAX));
+    let tasks = tree(&core.tasks);
+    let rows: Vec<[String; 7]> =
+        tasks.iter().map(|(branch, task)| cells(branch, task, usize::MAX)).collect();
+    let widest = |column: usize, most: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count().min(most));
         cells.chain([HEADS[column].len()]).max().unwrap_or(0)
-    });
+    };
+    let widths: [usize; 7] = match columns {
+        Some(columns) => fitted(std::array::from_fn(|at| widest(at, usize::MAX)), columns),
+        None => std::array::from_fn(|at| widest(at, WIDE_MAX)),
+    };
     let line = |cells: [&str; 7]| {
         let mut line = String::new();
         for ((cell, width), column) in cells.iter().zip(widths).zip(0..) {
@@ -129,15 +123,89 @@ fn table(core: &CoreTasks, paint: Paint) -> String {
                 line += &format!("  {cell:<width$}");
             }
         }
-        line.trim_end().to_owned()
+        let line = line.trim_end();
+        columns.map_or_else(|| line.to_owned(), |columns| cut(line, columns))
     };
     let mut out = paint.tone(Tone::Dim, &line(HEADS));
     out.push('\n');
-    for row in &rows {
+    for ((branch, task), mut row) in tasks.into_iter().zip(rows) {
+        if columns.is_some() {
+            row[4] = cells(branch.as_str(), task, widths[4])[4].clone();
+            row[5] = cut(&row[5], widths[5]);
+            row[6] = place_within(&row[6], widths[6]);
+        }
         out += &line(row.each_ref().map(String::as_str));
         out.push('\n');
     }
     out
+}
+
+/// What a task's row says; its name with the branch in at most `room` characters.
+fn cells(branch: &str, task: &Task, room: usize) -> [String; 7] {
+    let waits: Vec<&str> = task.waits_for.iter().map(|wait| wait.text.as_str()).collect();
+    let main = task.spawned_at.is_none();
+    let name = match &task.name {
+        Some(name) => name.as_str(),
+        None if main => "(main)",
+        None => "·",
+    };
+    [
+        task.id.clone(),
+        if main { "-".to_owned() } else { age(task.age_ns) },
+        task.polls.map_or("-".to_owned(), grouped),
+        task.state.clone(),
+        cut(&format!("{}{name}", branch_within(branch, room, name)), room),
+        if waits.is_empty() { "-".to_owned() } else { waits.join(" or ") },
+        task.spawned_at.as_deref().map_or(String::new(), place),
+    ]
+}
+
+/// The widths of a table that fits, as far as it can: the widest of those that may be shortened is, again and
+/// again.
+fn fitted(mut widths: [usize; 7], columns: usize) -> [usize; 7] {
+    let taken = |widths: &[usize; 7]| widths.iter().map(|width| width + 2).sum::<usize>();
+    // Of one that is far beyond the others nothing beyond the whole line is of use.
+    LONG.iter().for_each(|at| widths[*at] = widths[*at].min(columns));
+    while taken(&widths) > columns {
+        let long = LONG.into_iter().filter(|at| widths[*at] > SHORT);
+        let Some(widest) = long.max_by_key(|at| widths[*at]) else { break };
+        widths[widest] -= 1;
+    }
+    widths
+}
+
+/// A branch without its beginning, where its name needs the room.
+fn branch_within(branch: &str, room: usize, name: &str) -> String {
+    let (wide, named) = (branch.chars().count(), name.chars().count());
+    let left = room.saturating_sub(named).max("…└─ ".chars().count());
+    if wide <= left {
+        return branch.to_owned();
+    }
+    let skipped = wide - left.saturating_sub(1);
+    format!("…{}", branch.chars().skip(skipped).collect::<String>())
+}
+
+/// Of a long path the file says most; and of a file that is longer yet, its end.
+pub fn place_within(place: &str, room: usize) -> String {
+    if place.chars().count() <= room {
+        return place.to_owned();
+    }
+    let file = place.rsplit('/').next().unwrap_or_default();
+    let wide = file.chars().count();
+    if wide <= room {
+        return file.to_owned();
+    }
+    let end: String = file.chars().skip(wide - room.saturating_sub(1)).collect();
+    format!("…{end}")
+}
+
+/// At most `wide` characters of `text`, with a mark where it was cut.
+pub fn cut(text: &str, wide: usize) -> String {
+    if text.chars().count() <= wide {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(wide.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 /// Each task with the branch that leads to it, parents before their children.
@@ -234,7 +302,40 @@ core 0: 7 tasks
   2 more are not listed: --max lists more
 core 1: the core has ended
 ";
-        assert_eq!(text(&tasks(), None, Paint::plain()), expected);
+        assert_eq!(text(&tasks(), None, Paint::plain(), None), expected);
+    }
+
+    #[test]
+    fn every_line_fits_the_terminal() {
+        let mut tasks = tasks();
+        let core = &mut tasks.cores[0].tasks;
+        for (at, depth) in (5..35).zip(1..) {
+            let parent = if depth == 1 { "0.3.1".to_owned() } else { format!("0.{}.1", at - 1) };
+            let name = format!("the task number {depth} of a long line");
+            let wait = "recv on descriptor 1234567 or a timer in 12.345 s or a message of the core";
+            core.push(task(&format!("0.{at}.1"), Some(&parent), Some(&name), wait));
+            core.last_mut().unwrap().spawned_at =
+                Some("/home/somebody/projects/server/src/connection/handler.rs:1234:56".into());
+        }
+        for columns in [80, 120] {
+            let text = text(&tasks, None, Paint::plain(), Some(columns));
+            let wide: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+            assert!(wide.iter().all(|wide| *wide <= columns), "{columns}: {text}");
+            assert!(wide.iter().any(|wide| *wide > columns - 12), "the room is used: {text}");
+            for part in
+                ["…└─ the task", "recv on descr", "r.rs:1234:56", "  0.34.1  1m 01s  1,234  "]
+            {
+                assert!(text.contains(part), "{columns}, {part}: {text}");
+            }
+        }
+        // Elsewhere nothing is cut.
+        let piped = text(&tasks, None, Paint::plain(), None);
+        assert!(!piped.contains('…'), "{piped}");
+        assert!(piped.lines().any(|line| line.chars().count() > 200));
+        assert!(
+            text(&tasks, None, Paint::plain(), Some(20)).lines().count() > 30,
+            "no room at all"
+        );
     }
 
     #[test]
@@ -244,11 +345,25 @@ core 1: the core has ended
         let ids: Vec<&str> = tasks.cores[0].tasks.iter().map(|task| task.id.as_str()).collect();
         assert_eq!(ids, ["0.0.1", "0.1.1", "0.2.1"]);
         assert!(
-            text(&tasks, Some("RECV"), Paint::plain())
+            text(&tasks, Some("RECV"), Paint::plain(), None)
                 .starts_with("core 0: 3 tasks with \"RECV\" or above\n")
         );
         retain(&mut tasks.cores[0], "nothing of the kind");
         assert!(tasks.cores[0].tasks.is_empty());
+    }
+
+    /// Where they come from the server: the answer is made printable as it is read.
+    #[test]
+    fn names_reach_no_terminal_raw_and_split_no_row() {
+        let name = r"a\u001b[31m\nb\u202e\u009b";
+        let body = format!(
+            r#"{{"schema_version":1,"pid":1,"cores":[{{"core":0,"tasks":[
+            {{"id":"0.1.1","name":"{name}","state":"waiting","spawned_at":"a\nb"}}]}}]}}"#
+        );
+        let tasks: Tasks = client::shown(&format!("HTTP/1.1 200 OK\r\n\r\n{body}")).unwrap();
+        let text = text(&tasks, None, Paint::plain(), None);
+        assert!(text.contains(r"a\u{1b}[31m\u{a}b\u{202e}\u{9b}"), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
     }
 
     #[test]

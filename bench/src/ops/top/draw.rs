@@ -11,7 +11,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use crate::cli::parse::Human;
-use crate::ops::ps::{age, place};
+use crate::ops::ps::{age, cut, place, place_within};
 use crate::ops::top::columns::{self, Column};
 use crate::ops::top::model::{CoreView, QueueView, View};
 use crate::ops::top::state::State;
@@ -317,15 +317,7 @@ fn task_line(row: &TaskRow, timed: bool, width: usize) -> String {
     };
     let line = format!(" {count:>6} {age:>8}{longest}  {name:<name_wide$} {wait:<wait_wide$} ");
     let room = width.saturating_sub(line.chars().count());
-    let place = place(&row.place);
-    if place.chars().count() <= room {
-        return line + &place;
-    }
-    // Of a long path the file says most; and of a file that is longer yet, its end.
-    let file = place.rsplit('/').next().unwrap_or_default();
-    let skipped = file.chars().count().saturating_sub(room);
-    let end: String = file.chars().skip(if skipped > 0 { skipped + 1 } else { 0 }).collect();
-    if skipped > 0 { format!("{line}…{end}") } else { line + &end }
+    line + &place_within(&place(&row.place), room)
 }
 
 /// A size to three digits.
@@ -336,15 +328,6 @@ fn memory(bytes: u64) -> String {
         mib if mib < 1023.5 => format!("{mib:.0} MiB"),
         mib => format!("{:.2} GiB", mib / 1024.0),
     }
-}
-
-/// At most `wide` characters of `text`, with a mark where it was cut.
-pub fn cut(text: &str, wide: usize) -> String {
-    if text.chars().count() <= wide {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(wide.saturating_sub(1)).collect();
-    format!("{kept}…")
 }
 
 fn nothing_yet<'a>(state: &'a State, width: usize, theme: Theme) -> Vec<Line<'a>> {
