@@ -211,6 +211,8 @@ fn what_can_not_be_is_refused_in_words() {
         (&["tune", "echo-64"], 2, "--goal"),
         (&["tune", "echo-64", "--goal", "cpu", "--pairs", "4"], 2, "5 to 1"),
         (&["tune", "echo-64", "--goal", "cpu", "--pairs", "9", "--out", "x"], 2, "--out"),
+        (&["tune", "echo-1", "--goal", "max-rate", "--rate", "1k"], 2, "--rate fixes the rate"),
+        (&["tune", "open-70", "--goal", "max-rate"], 2, "an open loop, which fixes the rate"),
         (&["search", "echo-64", "--goal", "cpu"], 2, "has no bound"),
         (&["search", "echo-64", "--goal", "p99<1ms", "--set", "spim=off"], 2, "did you mean spin?"),
         (&["compare", "/nonexistent/a.json", "b.json"], 1, "can't read /nonexistent/a.json"),

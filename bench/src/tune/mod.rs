@@ -17,6 +17,7 @@ use crate::report::table::{Align, Table};
 use crate::report::write;
 use crate::scenario::Failure;
 use crate::sys::process;
+use crate::trial::goal::Goal;
 use crate::trial::progress::Progress;
 use crate::trial::words::paragraph;
 use crate::trial::{self, Runner};
@@ -45,6 +46,7 @@ const EXIT_UNKNOWN: u8 = 3;
 /// Does what the flags say.
 pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     let echo = trial::workload(&args.trial).map_err(Refusal::Usage)?;
+    fixed_rate(args, echo.open).map_err(Refusal::Usage)?;
     let can = probe::settings();
     let space = space::space(&args.only, &args.values, &can);
     if args.list {
@@ -98,6 +100,19 @@ pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
         Ending::Tuned | Ending::DefaultsHold => ExitCode::SUCCESS,
         Ending::Disturbed | Ending::Interrupted | Ending::TooShort => ExitCode::from(EXIT_UNKNOWN),
     })
+}
+
+/// Refuses to look for the highest rate where the load has a fixed one.
+fn fixed_rate(args: &TuneArgs, open: bool) -> Result<(), String> {
+    let by = match args.rate {
+        _ if args.trial.goal != Goal::MaxRate => return Ok(()),
+        Some(_) => "--rate fixes the rate",
+        None if open => "this workload is an open loop, which fixes the rate",
+        None => return Ok(()),
+    };
+    Err(format!(
+        "--goal max-rate: {by}, so that no setting could raise it: use a closed loop, or another goal"
+    ))
 }
 
 fn in_pairs(

@@ -57,7 +57,7 @@ pub enum Ending {
     Tuned,
     /// There are none such.
     DefaultsHold,
-    /// Something looked better, but most of the runs that should confirm it were disturbed.
+    /// Most of the runs that should say whether something is better were disturbed: they say nothing.
     Disturbed,
     /// It was ended early.
     Interrupted,
@@ -108,10 +108,10 @@ impl Results {
         if !answers.is_empty() {
             head.notes.extend(few_answers(&plan.goal, median(&answers)));
         }
+        let disturbed = mostly_disturbed(&found.log.runs);
         let (outcome, confirmed) = match found.outcome {
-            Outcome::Tuned(ratio) if mostly_disturbed(&found.log.runs) => {
-                (Ending::Disturbed, Some(ratio))
-            }
+            Outcome::Tuned(ratio) if disturbed => (Ending::Disturbed, Some(ratio)),
+            Outcome::DefaultsHold(ratio) if disturbed => (Ending::Disturbed, ratio),
             Outcome::Tuned(ratio) => (Ending::Tuned, Some(ratio)),
             Outcome::DefaultsHold(ratio) => (Ending::DefaultsHold, ratio),
             Outcome::Interrupted => (Ending::Interrupted, None),
@@ -179,10 +179,12 @@ pub const DEFAULTS: &str = "defaults";
 /// The candidate's.
 pub const TUNED: &str = "tuned";
 
-/// Whether most of the runs that confirm stayed disturbed: no settings are to rest on them.
+/// Whether most of the runs that decide stayed disturbed: nothing is to rest on them. They are those that
+/// confirm, or all where there was nothing to be confirmed.
 fn mostly_disturbed(log: &[RunLog]) -> bool {
-    let confirm = || log.iter().filter(|run| run.stage == "confirm");
-    confirm().filter(|run| !run.marks.is_empty()).count() * 2 > confirm().count()
+    let confirmed = log.iter().any(|run| run.stage == "confirm");
+    let decide = || log.iter().filter(|run| !confirmed || run.stage == "confirm");
+    decide().filter(|run| !run.marks.is_empty()).count() * 2 > decide().count()
 }
 
 /// A change that is the only one was looked at by the last stage itself.
@@ -278,6 +280,11 @@ mod tests {
         let loud = sample::disturbed();
         assert_eq!((loud.outcome, loud.settings.len()), (Ending::Disturbed, 0));
         assert!(loud.head.disturbed * 2 > loud.head.runs);
+        let loud = sample::disturbed_without_effects();
+        assert_eq!((loud.outcome, loud.settings.len()), (Ending::Disturbed, 0));
+        let short = sample::too_short();
+        assert_eq!((short.outcome, short.settings.len()), (Ending::TooShort, 0));
+        assert!(short.log.iter().any(|run| run.block > 0), "more than one block");
         let none = sample::defaults_hold();
         assert_eq!((none.outcome, none.settings.len()), (Ending::DefaultsHold, 0));
         assert!(none.confirmed.is_some(), "what came nearest is told");

@@ -38,6 +38,20 @@ pub fn disturbed() -> Results {
     })
 }
 
+/// As above, and nothing helps.
+pub fn disturbed_without_effects() -> Results {
+    results(Synthetic { foreign: 0.5, ..Synthetic::noisy(0.01, 3) })
+}
+
+/// What is tried hurts, in a few blocks.
+pub fn too_short() -> Results {
+    let runner = Synthetic {
+        effects: |changes| if changes.is_empty() { 1.0 } else { 2.0 },
+        ..Synthetic::noisy(0.0, 3)
+    };
+    results_of(runner, &["tick_quota".to_owned()], Duration::from_secs(30))
+}
+
 /// Nothing helps.
 pub fn defaults_hold() -> Results {
     results(Synthetic::noisy(0.01, 3))
@@ -48,10 +62,13 @@ pub fn interrupted() -> Results {
     results(Synthetic { runs_left: Some(50), ..Synthetic::noisy(0.01, 2) })
 }
 
-fn results(mut runner: Synthetic) -> Results {
+fn results(runner: Synthetic) -> Results {
+    results_of(runner, &[], Duration::from_secs(300))
+}
+
+fn results_of(mut runner: Synthetic, only: &[String], budget: Duration) -> Results {
     let skipped = vec![("debug".to_owned(), "it is for developers".to_owned())];
-    let candidates = space(&[], &[], |_| Ok(())).candidates;
-    let budget = Duration::from_secs(300);
+    let candidates = space(only, &[], |_| Ok(())).candidates;
     let plan = Plan { goal: "cpu".parse().unwrap(), seed: 7, budget, candidates };
     let found = tune(&mut runner, &plan, Rate::Closed, |_| true, &mut |_, _| ()).unwrap();
     Results::new(head(), &plan, found, skipped)

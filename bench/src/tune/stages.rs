@@ -212,9 +212,11 @@ impl<R: Runner> Search<'_, R> {
             },
         };
         let Some(winner) = winner else {
-            let tried = self.found.stage("screen").is_some_and(|c| !c.reference_runs.is_empty());
+            // Of fewer blocks nobody can tell a gain from none.
+            let blocks = self.found.stage("screen").map_or(0, |c| c.reference_runs.len());
+            let known = blocks >= BLOCKS_MIN;
             self.found.outcome =
-                if tried { Outcome::DefaultsHold(None) } else { Outcome::TooShort };
+                if known { Outcome::DefaultsHold(None) } else { Outcome::TooShort };
             return;
         };
         let winner = match winner.changes.len() {

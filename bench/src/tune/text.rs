@@ -158,13 +158,18 @@ fn verdict(results: &Results, paint: Paint) -> String {
             "the defaults hold: nothing that was tried looked better. Nothing is changed"
                 .to_owned(),
         ),
-        (Ending::Disturbed, ratio) => (
+        (Ending::Disturbed, None) => (
+            Tone::Warn,
+            "others used the cores in most of these runs: nothing is known, and nothing is changed"
+                .to_owned(),
+        ),
+        (Ending::Disturbed, Some(ratio)) => (
             Tone::Warn,
             format!(
                 "{candidate} came to {} {}, but others used the cores in most of these runs: nothing is \
                  confirmed, and nothing is changed",
                 results.figure,
-                ratio.as_ref().map_or(String::new(), percents)
+                percents(&ratio)
             ),
         ),
         (Ending::Interrupted, _) => (
@@ -180,7 +185,10 @@ fn verdict(results: &Results, paint: Paint) -> String {
         ),
         (Ending::TooShort, _) if results.candidate.is_none() => (
             Tone::Warn,
-            "there was no time for even one block of runs: give a longer --budget. Nothing is changed".to_owned(),
+            format!(
+                "there was no time for {BLOCKS_MIN} blocks of runs: nothing is known. Give a longer --budget. \
+                 Nothing is changed"
+            ),
         ),
         (Ending::TooShort, _) => (
             Tone::Warn,
@@ -243,6 +251,19 @@ mod tests {
             text.contains("others used the cores in most of these runs: nothing is confirmed"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_said_to_hold() {
+        for results in [sample::disturbed_without_effects(), sample::too_short()] {
+            let text = joined(&text(&results, 80));
+            assert!(!text.contains("the defaults hold"), "{text}");
+            let told = ["nothing is known", "nothing is confirmed"];
+            assert!(told.iter().any(|told| text.contains(told)), "{text}");
+            assert!(text.to_lowercase().contains("nothing is changed"), "{text}");
+        }
+        let short = joined(&text(&sample::too_short(), 80));
+        assert!(short.contains("no time for 5 blocks of runs: nothing is known"), "{short}");
     }
 
     #[test]
