@@ -47,7 +47,7 @@ pub const EXAMPLES_DOCTOR: &str = "\
 Examples:
   coreloop-bench doctor
   coreloop-bench doctor --config server.toml --set core.1.sqpoll=1ms
-  coreloop-bench doctor --json | jq -r '.findings[].change'";
+  coreloop-bench doctor --json | jq -r '.findings[].change // empty'";
 
 /// Of the subcommand of that name.
 pub const EXAMPLES_TUNE: &str = "\
@@ -102,6 +102,9 @@ Examples:
 
 /// Of the subcommand of that name.
 pub const EXAMPLES_PS: &str = "\
+An ID such as 2.17.1 is of the loop, its slot there, and how often that was taken.
+The first number is not the core's: the line above the tasks says that.
+
 Examples:
   coreloop-bench ps 9464
   coreloop-bench ps 9464 --filter recv

@@ -212,6 +212,13 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_ps_says_whose_the_first_number_of_an_id_is_not() {
+        let mut command = PsArgs::augment_args(clap::Command::new("ps"));
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("The first number is not the core's"), "{help}");
+    }
+
+    #[test]
     fn sorting_goes_round() {
         let mut sort = SortBy::Core;
         for _ in SortBy::value_variants() {
