@@ -26,8 +26,9 @@ fn rows() -> String {
             None => field.form.to_owned(),
         };
         let lines: Vec<&str> = field.doc.lines().map(str::trim).collect();
-        let doc =
-            lines.join("\n").trim().replace("(crate::spawn_blocking)", "(../ARCHITECTURE.md)");
+        let doc = linked(
+            lines.join("\n").trim().replace("(crate::spawn_blocking)", "(../ARCHITECTURE.md)"),
+        );
         let flag = name.replace('_', "-");
         let _ = write!(
             out,
@@ -40,6 +41,58 @@ fn rows() -> String {
         );
     }
     out
+}
+
+/// Names without the brackets by which rustdoc finds them: on a page they would lead nowhere.
+fn linked(doc: String) -> String {
+    let parts: Vec<&str> = doc.split("[`").collect();
+    let mut out = parts[0].to_owned();
+    for part in &parts[1..] {
+        let (name, rest) = part.split_once("`]").unwrap_or_else(|| panic!("[`{part}"));
+        match rest.starts_with('(') {
+            true => out += &format!("[`{name}`]{rest}"),
+            false => out += &format!("`{name}`{rest}"),
+        }
+    }
+    out
+}
+
+/// What `bench/knobs` and the table give no figure for is named.
+#[test]
+fn settings_without_a_figure_are_named() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let told = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let seen = told("bench/knobs") + &told("tests/src/bin/knobs.rs");
+    let text = fs::read_to_string(page()).unwrap();
+    let list = text.split_once("There is no figure of ").unwrap().1.split_once("\n\n").unwrap().0;
+    let without = Field::all().iter().filter(|field| {
+        let figure = field.doc.contains("Counted") || seen.contains(field.name);
+        !figure && !list.contains(&format!("`{}`", field.name))
+    });
+    let without: Vec<&str> = without.map(|field| field.name).collect();
+    assert!(without.is_empty(), "{without:?}: neither counted nor seen, and not said to be so");
+}
+
+/// A link without a target is text in brackets.
+#[test]
+fn settings_every_link_of_the_page_leads_somewhere() {
+    let text = fs::read_to_string(page()).unwrap();
+    for (at, _) in text.match_indices("`]") {
+        let around: String =
+            text[..at].chars().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect();
+        assert!(text[at + 2..].starts_with('('), "{around}`]: a link without a target");
+    }
+}
+
+/// The time that the page promises is the script's.
+#[test]
+fn settings_the_page_gives_the_time_of_the_script() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let script = fs::read_to_string(root.join("bench/knobs")).unwrap();
+    let time = script.split_once("all parts: ").unwrap().1.lines().next().unwrap();
+    let text = fs::read_to_string(page()).unwrap();
+    let line = text.lines().find(|line| line.starts_with("bench/knobs ")).unwrap();
+    assert!(line.contains(&format!("# {time}")), "{line}: {time}");
 }
 
 /// `CORELOOP_WRITE_GUIDE=1` writes it.

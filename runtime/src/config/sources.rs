@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::Settings;
+use super::accept::AcceptSpread;
 use super::error::SettingError;
 use super::profile::Profile;
 use super::table::Field;
@@ -468,17 +469,29 @@ impl Resolved {
     /// ```
     pub fn without_effect(&self) -> Vec<(Option<usize>, &'static str, String)> {
         let mut all = Vec::new();
-        for idle in self.general.idle() {
+        for idle in self.idle(&self.general) {
             all.push((None, idle.name, idle.why));
         }
         for (core, layered) in &self.special {
-            for idle in layered.idle() {
+            for idle in self.idle(layered) {
                 if !all.contains(&(None, idle.name, idle.why.clone())) {
                     all.push((Some(*core), idle.name, idle.why));
                 }
             }
         }
         all
+    }
+
+    /// Also what the whole runtime's settings make idle.
+    fn idle(&self, layered: &Layered) -> Vec<Idle> {
+        let mut idle = layered.idle();
+        let (name, settings) = ("accept_spread", &layered.settings);
+        let by_cpu = settings.values.accept_spread == AcceptSpread::Cpu;
+        if by_cpu && !self.pin.0 && *layered.origin(name) != Origin::Default {
+            let why = "with pin = false no core stays on its CPU".to_owned();
+            idle.push(Idle { name, why });
+        }
+        idle
     }
 
     /// Every setting: the core that it is of (none: all), name, value, origin. Of a core only what differs.

@@ -353,3 +353,16 @@ fn variables_that_are_no_text_matter_only_where_they_are_settings() {
     assert!(error.starts_with("CORELOOP_\u{fffd}: the variable's name is not UTF-8"), "{error}");
     assert!(Sources::new().environment(std::env::vars_os()).is_ok(), "the process's own");
 }
+
+#[test]
+fn a_spread_by_cpu_does_nothing_where_cores_move() {
+    let told = |flags: &[&str]| {
+        let sources = flags.iter().try_fold(Sources::new(), |sources, flag| sources.flag(flag));
+        sources.unwrap().resolve().unwrap().without_effect()
+    };
+    let idle = told(&["accept_spread=cpu", "pin=false", "core.1.spin=off"]);
+    let why = "with pin = false no core stays on its CPU".to_owned();
+    assert_eq!(idle, [(None, "accept_spread", why)], "once");
+    assert_eq!(told(&["accept_spread=cpu"]), []);
+    assert_eq!(told(&["accept_spread=reuseport", "pin=false"]), []);
+}
