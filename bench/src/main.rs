@@ -31,6 +31,7 @@ mod verdict;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::Parser;
 use coreloop::config::Resolved;
@@ -68,10 +69,17 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::main(&args),
         Command::Doctor(args) => doctor(&args),
     };
-    outcome.unwrap_or_else(|failure| {
+    let code = outcome.unwrap_or_else(|failure| {
         eprintln!("error: {failure}");
         ExitCode::from(EXIT_FAILED)
-    })
+    });
+    match UNWRITTEN.get() {
+        None => code,
+        Some(error) => {
+            eprintln!("error: stdout can't be written: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
 }
 
 fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -280,8 +288,20 @@ fn written(path: &Path) -> String {
     format!("  written: {}\n", path.display())
 }
 
+/// Why something that was to be printed was not. Nobody stops for it, a server least of all: it is told at
+/// the end, and by the exit code.
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
 /// Prints to stdout; a reader that went away (`| head`) is no error of ours.
 fn print(text: &str) {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        unwritten(error);
+    }
+}
+
+fn unwritten(error: io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        let _ = UNWRITTEN.set(error); // the first one is the cause of the others
+    }
 }

@@ -40,7 +40,7 @@ fn settings_of_a_core_that_is_not_there_are_told_with_their_place() {
         (&["--print-config", "--set", "core.5.spin=off"], "core.5.spin=off"),
     ] {
         let ended = run(&[&serve[..], more].concat());
-        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
         let told = format!("error: {place}: settings for core 5, but there are only 1");
         assert!(ended.stderr.starts_with(&told), "{told}: {ended:?}");
     }
@@ -48,7 +48,62 @@ fn settings_of_a_core_that_is_not_there_are_told_with_their_place() {
     command.env("CORELOOP_CORE_5_SPIN", "off");
     let ended = end(command);
     assert!(ended.stderr.starts_with("error: CORELOOP_CORE_5_SPIN: settings for"), "{ended:?}");
+    for args in [&["run", "echo"][..], &["doctor", "--cores", "count:1"]] {
+        let ended = run(&[args, &["--set", "core.5.spin=off"]].concat());
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: core.5.spin=off: settings for"), "{ended:?}");
+    }
     std::fs::remove_file(file).unwrap();
+}
+
+/// A full disk is an error, a reader that went away is none.
+#[test]
+fn what_can_not_be_written_is_an_error() {
+    if !io_uring_works() {
+        return;
+    }
+    for args in [&["serve", "echo", "--print-config"][..], &["doctor"], &["doctor", "--json"]] {
+        let given = |stdout: std::process::Stdio| {
+            let mut command = bench(args);
+            command.stdout(stdout);
+            end(command)
+        };
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = given(full.into());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.contains("error: stdout can't be written: No space left"),
+            "{ended:?}"
+        );
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let ended = given(writer.into());
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_flag_takes_cores_in_the_words_of_the_setting() {
+    if !io_uring_works() {
+        return;
+    }
+    for words in ["count:1", "physical", "numa:0", "all"] {
+        let by = |flags: &[&str]| run(&[&["doctor", "--print-config"], flags].concat());
+        let flag = by(&["--cores", words]);
+        // What this machine does not have is refused by both.
+        let setting = by(&["--set", &format!("cores={words}")]);
+        assert_eq!(flag.code, setting.code, "{flag:?} {setting:?}");
+        let row = |text: &str| {
+            let row = text.lines().find(|line| line.starts_with("cores ")).map(str::to_owned);
+            row.unwrap_or_default()
+        };
+        assert!(flag.code != Some(0) || row(&flag.stdout).ends_with("--cores"), "{flag:?}");
+    }
+    let ended = run(&["doctor", "--cores", "count:9999"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("9999"), "{ended:?}");
+    let ended = run(&["doctor", "--cores", "some"]);
+    assert!(ended.stderr.contains("0,2-5, all, count:4, numa:0 or physical"), "{ended:?}");
 }
 
 /// Nothing of anybody else's in the environment keeps a command from running.

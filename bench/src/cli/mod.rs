@@ -193,7 +193,8 @@ pub struct ServeArgs {
     /// Address to listen on
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7000")]
     pub addr: SocketAddr,
-    /// Cores that serve, as 0 or 0,2-5; default: every core this process may use
+    /// Cores that serve, as 0 or 0,2-5, or in words: count:2, numa:0, physical; default: every core this
+    /// process may use
     #[arg(long, value_name = "CORES", value_parser = parse::cores)]
     pub cores: Option<CoreList>,
     /// The server's loops.
@@ -264,7 +265,8 @@ pub struct DoctorArgs {
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
-    /// Cores whose rings are made, as 0 or 0,2-5; default: as serve has them
+    /// Cores whose rings are made, as 0 or 0,2-5, or in words: count:2, numa:0, physical; default: as serve
+    /// has them
     #[arg(long, value_name = "CORES", value_parser = parse::cores)]
     pub cores: Option<CoreList>,
     /// What the kernel is asked for, as for run and serve.

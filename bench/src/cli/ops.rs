@@ -47,7 +47,7 @@ pub struct PsArgs {
     /// Only tasks whose id, name, state, wait or place of spawning has this text, and their ancestors
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// Tasks of each core to list at most (1 to 100000)
+    /// Tasks of each core to list at most (1 to 1000000)
     #[arg(long, value_name = "N", default_value = "10000", value_parser = max)]
     pub max: u64,
     /// Print the tasks as JSON

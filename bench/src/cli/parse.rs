@@ -1,10 +1,13 @@
 //! Parsers of single values on the command line: durations, sizes, counts, core lists, the spin.
 //!
 //! Owns the words that people write and the limits of each value; an error names what would be
-//! right. Knows no flag names (clap puts them in front) and nothing of the machine it runs on.
+//! right. Knows no flag names (clap puts them in front), and of the machine it runs on only which cores
+//! a word such as `physical` stands for.
 
 use std::fmt;
 use std::time::Duration;
+
+use coreloop::{Cores, CoresError};
 
 /// The highest CPU number that `sched_setaffinity` can be asked for with a plain `cpu_set_t`.
 pub const CORE_MAX: usize = 1023;
@@ -92,9 +95,16 @@ pub fn count(text: &str, range: Range) -> Result<u64, String> {
     Ok(value)
 }
 
-/// Parses `0`, `0,2` or `0,2-5`.
+/// Parses `0`, `0,2` or `0,2-5`, and what the setting `cores` takes beside such lists, for which it asks the
+/// machine: `all`, `count:4`, `numa:0` and `physical`.
 pub fn cores(text: &str) -> Result<CoreList, String> {
-    let help = || format!("'{text}' is no core list: write 0, 0,2 or 0,2-5");
+    if matches!(text.trim(), "all" | "physical") || text.contains(':') {
+        let words: Cores = text.parse().map_err(|error: CoresError| error.to_string())?;
+        return words.resolve().map(CoreList).map_err(|error| error.to_string());
+    }
+    let help = || {
+        format!("'{text}' is no core list: write 0, 0,2 or 0,2-5, all, count:4, numa:0 or physical")
+    };
     let mut list = Vec::new();
     for part in text.split(',') {
         let (from, to) = part.split_once('-').unwrap_or((part, part));

@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coreloop::Settings;
 use coreloop::config::{Origin, Resolved};
+use coreloop::{BuildError, Settings};
 
 use crate::cli::parse::{CoreList, Spin, bytes};
 use crate::cli::settings::ServerTuning;
@@ -92,6 +92,7 @@ pub fn run(
     let named = by.map(|by| (by, "cores", cores_text(&server)));
     let base = Settings::default().spin(spin);
     let settings = args.tuning.resolve(base, std::env::vars_os(), named.as_slice())?;
+    check_special(&settings, &server)?;
     let load = load_plan(None, load, &args.workload, !shared, congestion.clone())?;
     let addr = SocketAddr::from(([127, 0, 0, 1], 0));
     let lame_duck = Duration::ZERO;
@@ -138,7 +139,17 @@ fn serving(
             resolved_cores(&settings, settings.origin("cores", None).unwrap_or(&Origin::Default))?
         }
     };
+    check_special(&settings, &cores)?;
     Ok((settings, cores))
+}
+
+/// Refuses settings of a core that there is not, as the runtime would at the start.
+fn check_special(settings: &Resolved, cores: &[usize]) -> Result<(), String> {
+    let Some((core, _)) = settings.special().find(|(core, _)| *core >= cores.len()) else {
+        return Ok(());
+    };
+    let place = settings.place_of(core).map_or_else(String::new, Origin::to_string);
+    Err(BuildError::NoSuchCore { core, cores: cores.len(), place }.to_string())
 }
 
 /// Fills in `load`. `taken` says whether somebody else holds a CPU: a server, most likely.

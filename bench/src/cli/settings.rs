@@ -126,7 +126,7 @@ fn help(field: &Field) -> String {
     format!("{} ({may_be}) [default: {}]", first.trim_end_matches('.'), field.default_text())
 }
 
-/// Markdown without its marks: names without backticks, links without their targets.
+/// Markdown without its marks: names without backticks, links without their targets, words without stress.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -135,7 +135,7 @@ fn plain(text: &str) -> String {
         rest = after.split_once(')').map_or("", |(_, rest)| rest);
     }
     out += rest;
-    out.replace(['`', '['], "")
+    out.replace(['`', '[', ']', '*'], "")
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
@@ -149,6 +149,12 @@ mod tests {
     #[test]
     fn marks_are_left_out_of_the_help() {
         assert_eq!(plain("see [`spawn`](crate::spawn), or `off`"), "see spawn, or off");
+        assert_eq!(plain("as a [`Stall`] *while it does*: [a](b)"), "as a Stall while it does: a");
+        for field in Field::all() {
+            let help = help(field);
+            let (words, _) = help.rsplit_once(" [default: ").unwrap();
+            assert!(!words.contains(['`', '[', ']', '*']), "{help}");
+        }
     }
 
     #[test]

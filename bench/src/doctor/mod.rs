@@ -138,9 +138,11 @@ pub struct Finding {
     pub severity: Severity,
     /// What is so.
     pub what: String,
-    /// Why that matters; empty if all is well.
+    /// Why that matters; empty if all is well, and then not in the JSON.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
-    /// What to change; empty if nothing.
+    /// What to change; empty if nothing, and then not in the JSON.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub change: String,
 }
 

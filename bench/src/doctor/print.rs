@@ -140,5 +140,9 @@ coreloop can't run here.
         assert_eq!(json["ring_failure"]["kind"], "forbidden");
         assert_eq!(json["machine"]["seccomp"], "filter");
         assert!(json["ring"].is_null());
+        let changes: Vec<_> =
+            json["findings"].as_array().unwrap().iter().map(|f| f.get("change")).collect();
+        assert!(changes[0].is_some_and(|change| change.as_str().unwrap().contains("docker")));
+        assert_eq!(changes[1], None, "no empty text where nothing is to change");
     }
 }

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use coreloop_net::ops::doc::SCHEMA_VERSION;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -36,12 +37,17 @@ pub fn shown<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
     serde_json::from_value(document).map_err(|error| unexpected(&error))
 }
 
+/// What [`fetch_as_it_is`] makes of an answer.
+fn as_it_is<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
+    serde_json::from_value(document(answer)?).map_err(|error| unexpected(&error))
+}
+
 /// The document at `path` as it is, to be written as JSON ([`json`]).
 ///
 /// # Errors
 /// As [`fetch`].
 pub fn fetch_as_it_is<T: DeserializeOwned>(url: &OpsUrl, path: &str) -> Result<T, String> {
-    document(&get(url, path)?).map_err(|why| format!("{url}{path} {why}"))
+    as_it_is(&get(url, path)?).map_err(|why| format!("{url}{path} {why}"))
 }
 
 /// `text` without what a terminal acts on: control characters, and those that turn the direction of writing,
@@ -73,9 +79,19 @@ fn is_acted_on(c: char) -> bool {
         || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn document<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
+/// A document of the version that this program reads: of another one the same words may mean something else.
+fn document(answer: &str) -> Result<Value, String> {
     let body = body_of(answer).map_err(|why| format!("answers: {}", printable(&why)))?;
-    serde_json::from_str(body).map_err(|error| unexpected(&error))
+    let document: Value = serde_json::from_str(body).map_err(|error| unexpected(&error))?;
+    match document.get("schema_version").map(Value::as_u64) {
+        None => Ok(document),
+        Some(Some(version)) if version == u64::from(SCHEMA_VERSION) => Ok(document),
+        Some(version) => Err(format!(
+            "gives a document of schema_version {}; this program reads {SCHEMA_VERSION}: use the \
+             coreloop-bench of the server's version",
+            version.map_or("?".to_owned(), |version| version.to_string())
+        )),
+    }
 }
 
 fn unexpected(error: &serde_json::Error) -> String {
@@ -169,6 +185,22 @@ mod tests {
         let missing = body_of("HTTP/1.1 404 Not Found\r\n\r\nno such page\nx").unwrap_err();
         assert_eq!(missing, "404 Not Found: no such page");
         assert!(body_of("SSH-2.0").unwrap_err().contains("not HTTP"));
+    }
+
+    #[test]
+    fn a_document_of_another_version_is_refused() {
+        let answer = |body: &str| format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+        let newer = answer(r#"{"schema_version":2,"cores":[]}"#);
+        for refused in [shown::<Value>(&newer), as_it_is::<Value>(&newer)] {
+            let refused = refused.unwrap_err();
+            assert!(refused.contains("schema_version 2; this program reads 1"), "{refused}");
+        }
+        for body in [r#"{"schema_version":1}"#, "{}"] {
+            assert!(
+                shown::<Value>(&answer(body)).is_ok() && as_it_is::<Value>(&answer(body)).is_ok()
+            );
+        }
+        assert!(shown::<Value>(&answer(r#"{"schema_version":"x"}"#)).is_err());
     }
 
     #[test]

@@ -311,14 +311,25 @@ fn list(contenders: &[Contender]) {
     ));
 }
 
-/// What was typed.
+/// What was typed, as a shell takes it; in one line, whatever there was.
 pub fn command_line() -> String {
     let mut words = vec!["coreloop-bench".to_owned()];
-    words.extend(std::env::args().skip(1).map(|word| match word.contains(' ') {
-        true => format!("\"{word}\""),
-        false => word,
-    }));
+    words.extend(std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy())));
     words.join(" ")
+}
+
+/// A word that means the same to a shell as this one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_=+,.:/@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let escaped = |c: char| match c {
+        '\'' => r"'\''".to_owned(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    format!("'{}'", word.chars().map(escaped).collect::<String>())
 }
 
 fn say(text: &str) {
@@ -343,5 +354,25 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // It lies among temporary files: nobody misses it, nor minds it.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_command_line_is_what_a_shell_takes() {
+        for (word, told) in [
+            ("p99<2ms", "'p99<2ms'"),
+            ("--try=spin=off,20us", "--try=spin=off,20us"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+            ("a\nb", r"'a\nb'"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(quoted(word), told);
+        }
     }
 }

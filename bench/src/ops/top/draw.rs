@@ -97,9 +97,11 @@ pub fn height(state: &State) -> u16 {
 
 fn facts<'a>(view: &'a View, state: &'a State, theme: Theme) -> [Line<'a>; 4] {
     let process = &view.process;
-    let ready = match view.ready {
-        true => Span::styled("ready", theme.of(Color::Green)),
-        false => Span::styled("NOT READY", theme.bad()),
+    let ready = match (&state.notice, view.ready) {
+        // What it said last is not what it is.
+        (Some(_), _) => Span::styled("NO ANSWER", theme.bad()),
+        (None, true) => Span::styled("ready", theme.of(Color::Green)),
+        (None, false) => Span::styled("NOT READY", theme.bad()),
     };
     let running = view.cores.iter().filter(|core| core.state != CoreState::Ended).count();
     let of = if running == view.cores.len() { String::new() } else { format!("{running} of ") };

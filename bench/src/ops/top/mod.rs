@@ -137,7 +137,10 @@ fn stream(args: &TopArgs) -> Result<ExitCode, String> {
         view.sort(args.sort, false);
         let json = serde_json::to_string(&view).map_err(|error| error.to_string())?;
         let mut out = std::io::stdout().lock();
-        if writeln!(out, "{json}").and_then(|()| out.flush()).is_err() || args.once {
+        let written = writeln!(out, "{json}").and_then(|()| out.flush());
+        let over = written.is_err() || args.once;
+        written.unwrap_or_else(crate::unwritten);
+        if over {
             return Ok(ExitCode::SUCCESS);
         }
         before = now;

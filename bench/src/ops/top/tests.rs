@@ -46,6 +46,17 @@ fn lines(terminal: &Terminal<TestBackend>) -> Vec<String> {
 }
 
 #[test]
+fn a_server_that_does_not_answer_is_not_ready() {
+    let mut state = seen();
+    state.failed("nobody listens".into());
+    let first = lines(&drawn(&state, 80, 24, false))[0].clone();
+    assert!(first.starts_with(" coreloop top   NO ANSWER   http://127.0.0.1:9464"), "{first}");
+    let (_, late) = samples::cores();
+    state.looked(late);
+    assert!(lines(&drawn(&state, 80, 24, false))[0].starts_with(" coreloop top   ready   "));
+}
+
+#[test]
 fn a_frame_of_eighty_columns_has_everything() {
     let lines = lines(&drawn(&seen(), 80, 24, false));
     let text = lines.join("\n");
@@ -123,13 +134,13 @@ fn what_is_wrong_is_said_in_words() {
     view.ready = false;
     view.cores[0].answered_s = 3.0;
     let text = lines(&drawn(&state, 80, 24, false)).join("\n");
-    for part in ["does not answer", "a million tasks", "NOT READY", "\n    0!"] {
+    for part in ["does not answer", "a million tasks", "NO ANSWER", "\n    0!"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     state.notice = None;
     state.paused = true;
     let text = lines(&drawn(&state, 80, 24, false)).join("\n");
-    assert!(text.contains("paused"), "{text}");
+    assert!(text.contains("paused") && text.contains("NOT READY"), "{text}");
 }
 
 #[test]
