@@ -105,9 +105,9 @@ fn settings_environment_that_is_no_text_is_refused() {
         for variable in ["CORELOOP_MASK", "CORELOOP_DEBUG"] {
             set_variable(variable, Some(OsStr::from_bytes(b"abs_timer\xff")));
             let told = in_force(Settings::default()).unwrap_err().to_string();
-            assert!(told.contains(variable) && told.contains("is not text"), "{told}");
+            assert!(told.contains(variable) && told.contains("is not UTF-8"), "{told}");
             let told = Sources::new().resolve().unwrap_err().to_string();
-            assert!(told.contains(variable) && told.contains("is not text"), "{told}");
+            assert!(told.contains(variable) && told.contains("is not UTF-8"), "{told}");
         }
     });
 }

@@ -4,11 +4,12 @@
 //! HTTP/1.0, so that no server answers in chunks. What answers is another process: its words reach a terminal
 //! without anything that a terminal acts on ([`printable`]).
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use coreloop_net::ops::doc::SCHEMA_VERSION;
+use coreloop_net::ops::doc::{SCHEMA_VERSION, is_acted_on, printable};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -50,16 +51,6 @@ pub fn fetch_as_it_is<T: DeserializeOwned>(url: &OpsUrl, path: &str) -> Result<T
     as_it_is(&get(url, path)?).map_err(|why| format!("{url}{path} {why}"))
 }
 
-/// `text` without what a terminal acts on: control characters, and those that turn the direction of writing,
-/// are written as their numbers.
-pub fn printable(text: &str) -> String {
-    let escaped = |c: char| match is_acted_on(c) {
-        true => c.escape_unicode().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escaped).collect()
-}
-
 /// JSON without what a terminal acts on, which is the same JSON.
 ///
 /// # Errors
@@ -72,11 +63,6 @@ pub fn json(value: &impl serde::Serialize) -> Result<String, String> {
         false => c.to_string(),
     };
     Ok(text.chars().map(escaped).collect())
-}
-
-fn is_acted_on(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A document of the version that this program reads: of another one the same words may mean something else.
@@ -101,13 +87,17 @@ fn unexpected(error: &serde_json::Error) -> String {
 /// No recursion beyond what the reader of JSON allows: 128 levels.
 fn make_printable(value: &mut Value) {
     match value {
-        Value::String(text) if text.contains(is_acted_on) => *text = printable(text),
+        Value::String(text) => {
+            if let Cow::Owned(shown) = printable(text) {
+                *text = shown;
+            }
+        }
         Value::Array(values) => values.iter_mut().for_each(make_printable),
         Value::Object(fields) => {
             let named = std::mem::take(fields).into_iter();
             fields.extend(named.map(|(name, mut value)| {
                 make_printable(&mut value);
-                (printable(&name), value)
+                (printable(&name).into_owned(), value)
             }));
         }
         _ => {}

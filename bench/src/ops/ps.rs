@@ -12,6 +12,7 @@ use coreloop_net::ops::doc::{CoreTasks, Task, Tasks};
 use crate::cli::ops::PsArgs;
 use crate::ops::client;
 use crate::report::paint::{Paint, Tone};
+use crate::report::table::cut;
 use crate::report::units::grouped;
 use crate::sys;
 
@@ -197,15 +198,6 @@ pub fn place_within(place: &str, room: usize) -> String {
     }
     let end: String = file.chars().skip(wide - room.saturating_sub(1)).collect();
     format!("…{end}")
-}
-
-/// At most `wide` characters of `text`, with a mark where it was cut.
-pub fn cut(text: &str, wide: usize) -> String {
-    if text.chars().count() <= wide {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(wide.saturating_sub(1)).collect();
-    format!("{kept}…")
 }
 
 /// Each task with the branch that leads to it, parents before their children.

@@ -7,6 +7,15 @@ use crate::report::paint::{Paint, Tone};
 const GAP: &str = "  ";
 const INDENT: &str = "  ";
 
+/// At most `wide` characters of `text`, with a mark where it was cut.
+pub fn cut(text: &str, wide: usize) -> String {
+    if text.chars().count() <= wide {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(wide.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
 /// Where a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {

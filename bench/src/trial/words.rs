@@ -3,6 +3,7 @@
 use crate::peers::interval::{Ratio, Verdict};
 use crate::peers::text::ratio_digits;
 use crate::report::paint::{Paint, Tone, wrap};
+use crate::report::table::cut;
 use crate::report::units::{grouped, time_ns};
 use crate::trial::Head;
 
@@ -91,7 +92,7 @@ pub fn ratios(heads: &[&str], rows: &[RatioRow], paint: Paint) -> String {
     // Names go before the drawing.
     let beside = 2 + cells_width + 2 + 6 + 2 + 13 + 2 + word_width;
     let label_max = paint.columns.saturating_sub(beside).max(8);
-    let label = |row: &RatioRow| shortened(&row.label, label_max);
+    let label = |row: &RatioRow| cut(&row.label, label_max);
     let label_width = widest(&mut rows.iter().map(|r| chars(&label(r))).chain([chars(heads[0])]));
     let room = paint.columns.saturating_sub(beside + label_width + 2).min(DRAWN_MAX);
     let drawn = if room >= DRAWN_MIN { room } else { 0 };
@@ -150,14 +151,6 @@ pub fn figure(value: f64, unit: &str) -> String {
         "/s" => format!("{}/s", grouped(value.round().max(0.0) as u64)),
         "" => ratio_digits(value),
         unit => format!("{} {unit}", ratio_digits(value)),
-    }
-}
-
-/// With an ellipsis, where it is too long.
-pub fn shortened(text: &str, columns: usize) -> String {
-    match text.chars().count() <= columns {
-        true => text.to_owned(),
-        false => text.chars().take(columns - 1).chain(['…']).collect(),
     }
 }
 

@@ -3,11 +3,40 @@
 //! Owns their form. Fields may be added, and then are none where an older server leaves them out; what is
 //! there keeps its meaning as long as [`SCHEMA_VERSION`] stays.
 
+use std::borrow::Cow;
+
 use coreloop::Snapshot;
 use serde::{Deserialize, Serialize};
 
 /// The version of these forms.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// Whether a terminal acts on it instead of showing it: control characters, and those that turn the direction
+/// of writing. Names of tasks may have such, from whoever named them.
+pub fn is_acted_on(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
+}
+
+/// `text` for a terminal: what [is acted on](is_acted_on) is written as its number.
+///
+/// ```
+/// use coreloop_net::ops::doc::printable;
+///
+/// assert_eq!(printable("client \u{1b}[2J\n"), r"client \u{1b}[2J\u{a}");
+/// assert_eq!(printable("日本"), "日本");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_acted_on) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| match is_acted_on(c) {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
 
 /// What `/cores` gives.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -315,25 +315,8 @@ fn row(task: &doc::Task) -> [String; 9] {
         task.spawned_at.clone().unwrap_or_else(|| "main".to_owned()),
         task.parent.as_ref().map_or(String::new(), |parent| format!("by {parent}")),
     ];
-    cells.map(printable)
-}
-
-/// `text` without what a terminal acts on: a name may be a peer's, and this is read with curl. Control
-/// characters (a new line would be a task more), and those that turn the direction of writing, are written as
-/// their numbers.
-fn printable(text: String) -> String {
-    let is_acted_on = |c: char| {
-        let turns = matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        c.is_control() || turns
-    };
-    if !text.contains(is_acted_on) {
-        return text;
-    }
-    let escaped = |c: char| match is_acted_on(c) {
-        true => c.escape_unicode().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escaped).collect()
+    // A name may be a peer's, and this is read with curl; a new line in it would be a task more.
+    cells.map(|cell| doc::printable(&cell).into_owned())
 }
 
 fn ns(d: Duration) -> u64 {

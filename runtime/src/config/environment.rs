@@ -83,13 +83,16 @@ impl Sources {
 
 /// A variable's name and value as text.
 fn unicode(key: &OsStr, value: &OsStr) -> Result<(String, String), SettingError> {
-    let not = |what: &str, shown: &OsStr| {
-        let why = format!("{what} is not UTF-8 ({shown:?}): set it anew, or unset it");
-        SettingError::other(why).at(key.to_string_lossy())
-    };
-    let name = key.to_str().ok_or_else(|| not("the variable's name", key))?;
-    let text = value.to_str().ok_or_else(|| not("the variable's value", value))?;
+    let told = |why| SettingError::other(why).at(key.to_string_lossy());
+    let name = utf_8("name", key).map_err(told)?;
+    let text = utf_8("value", value).map_err(told)?;
     Ok((name.to_owned(), text.to_owned()))
+}
+
+fn utf_8<'a>(what: &str, bytes: &'a OsStr) -> Result<&'a str, String> {
+    let why =
+        || format!("the variable's {what} is not UTF-8 ({bytes:?}): set it anew, or unset it");
+    bytes.to_str().ok_or_else(why)
 }
 
 /// What the process's environment says of debug mode, and which features it masks, for settings that do not
@@ -114,9 +117,8 @@ pub(super) fn switches() -> Result<(Option<bool>, FeatureSet), StartError> {
 
 /// What a switch says; none if nothing.
 fn switch(name: &str, value: Option<OsString>) -> Result<Option<String>, String> {
-    let text = value.map(OsString::into_string).transpose();
-    let text = text.map_err(|bytes| format!("{bytes:?} is not text (UTF-8)"))?;
-    Ok(text.filter(|text| !is_switch_unset(name, text)))
+    let text = value.as_deref().map(|value| utf_8("value", value)).transpose()?;
+    Ok(text.filter(|text| !is_switch_unset(name, text)).map(str::to_owned))
 }
 
 /// Whether this is a switch that says nothing: it can be emptied where it can't be taken away.
@@ -141,6 +143,6 @@ mod tests {
         assert_eq!(of("mask", "none"), Ok(Some("none".into())));
         let bytes = std::os::unix::ffi::OsStringExt::from_vec(vec![b'n', 0xff]);
         let why = switch("mask", Some(bytes)).unwrap_err();
-        assert!(why.contains("is not text"), "{why}");
+        assert!(why.contains("is not UTF-8"), "{why}");
     }
 }

@@ -11,11 +11,12 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use crate::cli::parse::Human;
-use crate::ops::ps::{age, cut, place, place_within};
+use crate::ops::ps::{age, place, place_within};
 use crate::ops::top::columns::{self, Column};
 use crate::ops::top::model::{CoreView, QueueView, View};
 use crate::ops::top::state::State;
 use crate::ops::top::tasks::{Order, TaskRow};
+use crate::report::table::cut;
 use crate::report::units::{grouped, percent, time_ns};
 
 /// Lines above the cores: three of facts, an empty one, the heads.
