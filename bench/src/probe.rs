@@ -136,21 +136,17 @@ impl From<&SteppedDown> for SettingStep {
             origin: String::new(),
             in_force: stepped.in_force.clone(),
             why: stepped.why.to_string(),
-            change: change(stepped.setting, &stepped.asked, &stepped.why),
+            change: change(stepped.setting, &stepped.why),
         }
     }
 }
 
 /// What would bring a setting into force.
-fn change(setting: &str, asked: &str, why: &Missing) -> String {
+fn change(setting: &str, why: &Missing) -> String {
     match why {
         Missing::Memory => MORE_MEMORY.to_owned(),
         Missing::Masked => "unmask it, or don't ask for it".to_owned(),
         Missing::Kernel => "run a newer kernel, or don't ask for it".to_owned(),
-        Missing::Failed(libc::EMFILE) => format!(
-            "it takes no more than the limit of open files (RLIMIT_NOFILE): raise that (ulimit -n {asked}, or \
-             LimitNOFILE={asked} in systemd), or ask for fewer"
-        ),
         _ => format!("choose another {setting}, or none"),
     }
 }
@@ -246,14 +242,6 @@ mod tests {
         assert_eq!(all.settings.len(), 1, "{all:?}");
         assert_eq!(all.settings[0].setting, "core 1: min_wait");
         assert_eq!(RingFacts::of_cores(Vec::new()), None);
-    }
-
-    #[test]
-    fn a_table_of_files_that_is_cut_is_told_with_the_limit() {
-        let change = change("fixed_files", "4096", &Missing::Failed(libc::EMFILE));
-        for part in ["RLIMIT_NOFILE", "ulimit -n 4096", "LimitNOFILE=4096"] {
-            assert!(change.contains(part), "{part}: {change}");
-        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ struct Late {
 impl Sock {
     pub(crate) fn new(fd: OwnedFd, submitter: &Submitter) -> Rc<Self> {
         Rc::new(Self {
-            file: submitter.fix_file(fd),
+            file: submitter.file(fd),
             sending: Cell::new(false),
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
@@ -232,7 +232,16 @@ impl AsFd for Sock {
 
 /// The socket as an op holds it: the descriptor stays open until the op's completion.
 #[derive(Clone, Debug)]
-pub(crate) struct Held(pub(crate) Rc<Sock>);
+pub(crate) struct Held(Rc<Sock>);
+
+impl Held {
+    /// For one op.
+    #[inline]
+    pub(crate) fn of(sock: &Rc<Sock>) -> Self {
+        sock.file.note_op();
+        Self(sock.clone())
+    }
+}
 
 impl AsFd for Held {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -60,7 +60,7 @@ const VALUES: [(&str, &[&str]); 6] = [
     ("sqpoll", &["2ms", "50ms"]),
     ("worker_cpus", &["kernel"]),
     // A place for every connection, or no table.
-    ("fixed_files", &["16384"]),
+    ("fixed_files", &["0"]),
     // By itself it is deferred already, where the kernel does that.
     ("task_work", &["cooperative"]),
 ];

@@ -128,7 +128,7 @@ impl ReadHalf {
             }
             let ended = match &mut *armed {
                 Receive::Nothing if sock.pace.get().is_busy() && sock.submitter().many_pay() => {
-                    let held = Held(self.sock.clone());
+                    let held = Held::of(&self.sock);
                     match sock.submitter().recv_many(held, &sock.membership, SHOTS) {
                         Ok(series) => *armed = Receive::Many(series),
                         Err(e) => return Poll::Ready(Err(e)),
@@ -137,7 +137,7 @@ impl ReadHalf {
                 }
                 Receive::Nothing => {
                     let waker = cx.waker().clone();
-                    let held = Held(self.sock.clone());
+                    let held = Held::of(&self.sock);
                     return match sock.submitter().recv_chunk_for(held, &sock.membership, waker) {
                         Ok(op) => {
                             *armed = Receive::One(op);
@@ -405,7 +405,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                     this.step = if by_chunk {
                         Step::Chunk(buf, None)
                     } else {
-                        let held = Held(sock.clone());
+                        let held = Held::of(sock);
                         match sock.submitter().start(op::Recv::new(held, buf)) {
                             Ok(op) => {
                                 // Until the op's end, also if this future is dropped or forgotten.

@@ -299,7 +299,7 @@ impl<'a, F: Form> Writing<'a, F> {
         // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
         let flags = if self.all { libc::MSG_WAITALL } else { 0 };
         let how = How { flags, zero_copy };
-        let op = F::op(Held(self.half.sock.clone()), buf, offset, how);
+        let op = F::op(Held::of(&self.half.sock), buf, offset, how);
         match self.half.sock.submitter().start_for(op, waker) {
             Ok(op) => {
                 self.op = Some(op);

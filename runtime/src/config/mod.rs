@@ -182,14 +182,14 @@ settings! {
     /// peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
-    /// Places of the ring's table of files. Connections whose descriptor is a smaller number are entered in
-    /// it when they come and taken out when they go, a system call each, and their receives and sends name
-    /// them there, which spares the kernel a look-up and two atomic operations for each. For connections
-    /// that live long. At most RLIMIT_NOFILE; 8 bytes of kernel memory a place. Needs Linux 6.13: before,
-    /// a closed connection stayed open until older operations of its ring had ended. (A test reads the
-    /// table back from the kernel.)
-    fixed_files(): u32 = 0, in 0 => 1 << 20,
-        who "servers whose connections live long", shows "CPU per request";
+    /// Places of the ring's table of files. A connection whose descriptor is a smaller number is entered in
+    /// it by its 32nd operation and taken out when it goes, a system call each; its receives and sends name
+    /// it there from then on, which spares the kernel a look-up and two atomic operations for each. `0`: no
+    /// table. No more places than RLIMIT_NOFILE allows descriptors when the loop starts; 8 bytes of kernel
+    /// memory a place. Needs Linux 6.13: before, a closed connection stayed open until older operations of
+    /// its ring had ended. (A test reads the table back from the kernel.)
+    fixed_files(): u32 = 1 << 14, in 0 => 1 << 20,
+        who "servers of more connections than places", shows "CPU per request";
     /// How the cores of a server come by their connections, where it listens through
     /// `coreloop_net::spread::Acceptors`: a listener for each core and the kernel's hash (`reuseport`),
     /// or the one of the CPU that a connection arrives on (`cpu`), or the first core accepts and deals them

@@ -13,6 +13,7 @@ use super::Driver;
 use super::features::{Feature, Missing, RingReport};
 use super::ring::Ring;
 use super::setup::soft_limit;
+use crate::sys::Kernel;
 use crate::sys::abi::{self, RsrcRegister, RsrcUpdate, register};
 
 /// Which descriptors are in the table; without one it has no places.
@@ -21,13 +22,20 @@ pub(super) struct FileTable {
     places: u32,
     /// A bit for each place.
     marked: Box<[Cell<u64>]>,
+    /// Ops on a socket by which it is entered; 0 without a table.
+    worth_a_place: u32,
 }
 
 impl FileTable {
     /// A table in the ring, of as many places as were asked for or as the process may have descriptors.
-    pub(super) fn register(ring: &Ring, asked: u32, report: &mut RingReport) -> Self {
+    pub(super) fn register(
+        kernel: &dyn Kernel,
+        ring: &Ring,
+        asked: u32,
+        report: &mut RingReport,
+    ) -> Self {
         let in_force = report.in_force.contains(Feature::FixedFiles);
-        // The kernel takes no table of more places (EMFILE).
+        // The kernel takes no table of more places (EMFILE), and there would be no descriptors for them.
         let limit = soft_limit(libc::RLIMIT_NOFILE).and_then(|limit| u32::try_from(limit).ok());
         let places = limit.map_or(asked, |limit| asked.min(limit));
         if in_force && places > 0 {
@@ -38,12 +46,9 @@ impl FileTable {
             // SAFETY: one live io_uring_rsrc_register, which the call reads; it names no memory.
             match unsafe { ring.register(register::FILES2, arg, bytes) } {
                 Ok(_) => {
-                    if places < asked {
-                        let why = Missing::Failed(libc::EMFILE);
-                        report.step_down("fixed_files", asked, places, why);
-                    }
                     let words = places.div_ceil(64) as usize;
-                    return Self { places, marked: vec![Cell::new(0); words].into() };
+                    let marked = vec![Cell::new(0); words].into();
+                    return Self { places, marked, worth_a_place: kernel.ops_worth_a_place() };
                 }
                 Err(e) => {
                     let errno = e.raw_os_error().unwrap_or(0);
@@ -57,18 +62,12 @@ impl FileTable {
         Self::default()
     }
 
-    /// Whether there is one.
-    pub(super) fn is_there(&self) -> bool {
-        self.places > 0
-    }
-
     /// Whether the socket with this descriptor is in the table.
+    #[inline]
     pub(super) fn has(&self, fd: RawFd) -> bool {
-        (fd as u32) < self.places && self.is_marked(fd as u32)
-    }
-
-    fn is_marked(&self, place: u32) -> bool {
-        self.marked[place as usize / 64].get() & 1 << (place % 64) != 0
+        let place = fd as u32;
+        let word = self.marked.get(place as usize / 64);
+        word.is_some_and(|word| word.get() & 1 << (place % 64) != 0)
     }
 
     fn mark(&self, place: u32, on: bool) {
@@ -79,6 +78,11 @@ impl FileTable {
 }
 
 impl Driver {
+    /// Ops on a socket by which it is worth a place; 0 if none ever is.
+    pub(crate) fn ops_worth_a_place(&self) -> u32 {
+        self.files.worth_a_place
+    }
+
     /// Enters a socket into the table, if there is one with a place for it. Whether it is in it now.
     pub(crate) fn fix_file(&self, fd: BorrowedFd<'_>) -> bool {
         let number = fd.as_raw_fd();
@@ -154,7 +158,10 @@ mod tests {
         let other = std::fs::File::open("/dev/null").unwrap();
         let fd = near.as_raw_fd();
         let sent = event_loop.block_on(async {
-            let file = Submitter::current().fix_file(near.into());
+            let file = Submitter::current().file(near.into());
+            (0..31).for_each(|_| file.note_op());
+            assert!(!file.is_in_table());
+            file.note_op();
             assert_eq!(file.is_in_table(), has_table);
             if has_table {
                 // SAFETY: both are open, and the number stays the file's.

@@ -103,8 +103,6 @@ impl Detours {
     const WAITING: u8 = 1 << 0;
     /// Nobody drives the loop, and somebody may wait on `notify`.
     const WATCHED: u8 = 1 << 1;
-    /// There is a table of files, in which its descriptor may be.
-    const TABLE: u8 = 1 << 2;
 
     #[inline]
     fn none(&self) -> bool {
@@ -139,9 +137,9 @@ impl Driver {
     ) -> Result<Rc<Self>, StartError> {
         let (ring, mut report) = setup::negotiate(&kernel, &config.ring)?;
         let pool = make_pool(&ring, &config.pool, &metrics, &mut report)?;
-        let files = FileTable::register(&ring, config.ring.asked.fixed_files, &mut report);
+        let files = config.ring.asked.fixed_files;
+        let files = FileTable::register(&*kernel, &ring, files, &mut report);
         let detours = Detours::default();
-        detours.set(Detours::TABLE, files.is_there());
         let fd = kernel.eventfd().map_err(|source| match source.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => {
                 StartError::NoDescriptors { what: "the wake-up eventfd", source }

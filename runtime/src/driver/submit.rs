@@ -33,9 +33,13 @@ impl Driver {
     #[inline(always)]
     pub(super) fn submit(&self, key: Key, slot: &Slot, prepare: impl FnOnce() -> Sqe) {
         let unprepared = Unprepared { driver: self, key };
-        let sqe = prepare().with_user_data(key.to_user_data());
+        let mut sqe = prepare().with_user_data(key.to_user_data());
         mem::forget(unprepared);
         slot.set_submission(sqe.op_code(), sqe.fd());
+        if self.files.has(sqe.fd()) {
+            // What holds the descriptor for the op holds its place in the table as well.
+            sqe = sqe.on_fixed_file();
+        }
         if self.detours.none()
             && let Some(ring) = &mut *self.ring.borrow_mut()
             && ring.has_room()
@@ -49,12 +53,8 @@ impl Driver {
 
     /// Where the queue is full, or there is a reason for a [detour](Detours).
     #[inline(never)]
-    fn submit_otherwise(&self, key: Key, slot: &Slot, mut sqe: Sqe) {
+    fn submit_otherwise(&self, key: Key, slot: &Slot, sqe: Sqe) {
         self.tell_if_watched();
-        if self.files.has(sqe.fd()) {
-            // What holds the descriptor for the op holds its place in the table as well.
-            sqe = sqe.on_fixed_file();
-        }
         if self.detours.has(Detours::WAITING) || !self.push(sqe) {
             slot.unsent.set(true);
             self.waiting.borrow_mut().ops.push_back((key, sqe));

@@ -3,23 +3,29 @@
 //! Owns [`FixedFile`]. What the table is, and which ops use it, is the driver's. Invariant: a place is given
 //! back before its descriptor is closed or given away, or else neither is.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::Submitter;
 
-/// A socket's descriptor which is also in the table of files of its core's ring, where there is one (the
-/// setting [`fixed_files`](crate::Settings::fixed_files)) and it has a place for it. Ops on the descriptor
-/// then spare the kernel a look-up; whatever else it is good for, it is good for as ever.
+/// A socket's descriptor that is also entered into the table of files of its core's ring once so many ops
+/// have used it that a place pays, if there is a table (the setting
+/// [`fixed_files`](crate::Settings::fixed_files)) and a place for it. Ops on the descriptor spare the
+/// kernel a look-up then; whatever else it is good for, it is good for as ever.
 ///
 /// ```
 /// use coreloop::op::Submitter;
-/// use coreloop::{EventLoop, Feature, Settings};
+/// use coreloop::{EventLoop, Feature};
 ///
-/// let mut event_loop = EventLoop::with(Settings::default().fixed_files(1024)).unwrap();
+/// let mut event_loop = EventLoop::new().unwrap();
 /// let has_table = event_loop.ring_report().in_force.contains(Feature::FixedFiles);
 /// event_loop.block_on(async {
 ///     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-///     let socket = Submitter::current().fix_file(listener.into());
+///     let socket = Submitter::current().file(listener.into());
+///     assert!(!socket.is_in_table());
+///     for _ in 0..32 {
+///         socket.note_op();
+///     }
 ///     assert_eq!(socket.is_in_table(), has_table);
 ///     drop(socket.into_fd()); // As plain a descriptor as before.
 /// });
@@ -31,19 +37,22 @@ pub struct FixedFile {
     fd: OwnedFd,
 }
 
-/// A place in the table, or none, of this core.
+/// A place in the table, or none yet, of this core.
 #[derive(Debug)]
 struct Entry {
     submitter: Submitter,
     /// Below 0 without one.
-    place: RawFd,
+    place: Cell<RawFd>,
+    /// Ops until it is entered; 0 once that was tried, and where there is no table.
+    ops_left: Cell<u32>,
 }
 
 impl Submitter {
-    /// Enters a socket into the core's table of files; a system call, where there is a table.
-    pub fn fix_file(&self, socket: OwnedFd) -> FixedFile {
-        let place = if self.driver.fix_file(socket.as_fd()) { socket.as_raw_fd() } else { -1 };
-        FixedFile { entry: Entry { submitter: self.clone(), place }, fd: socket }
+    /// Takes charge of a socket, which gets a place in the core's table of files
+    /// when [enough ops](FixedFile::note_op) have used it.
+    pub fn file(&self, socket: OwnedFd) -> FixedFile {
+        let (place, ops_left) = (Cell::new(-1), Cell::new(self.driver.ops_worth_a_place()));
+        FixedFile { entry: Entry { submitter: self.clone(), place, ops_left }, fd: socket }
     }
 }
 
@@ -54,9 +63,28 @@ impl FixedFile {
         &self.entry.submitter
     }
 
+    /// Counts an op on the socket. The one by which a place pays (the 32nd) makes a system call, where there
+    /// is a table.
+    #[inline]
+    pub fn note_op(&self) {
+        match self.entry.ops_left.get() {
+            0 => {}
+            1 => self.enter(),
+            left => self.entry.ops_left.set(left - 1),
+        }
+    }
+
+    #[cold]
+    fn enter(&self) {
+        self.entry.ops_left.set(0);
+        if self.entry.submitter.driver.fix_file(self.as_fd()) {
+            self.entry.place.set(self.fd.as_raw_fd());
+        }
+    }
+
     /// Whether the socket has a place in the table.
     pub fn is_in_table(&self) -> bool {
-        self.entry.place >= 0
+        self.entry.place.get() >= 0
     }
 
     /// The descriptor, no longer in the table.
@@ -77,8 +105,8 @@ impl AsFd for FixedFile {
 impl Drop for Entry {
     /// A system call for a socket that is in the table.
     fn drop(&mut self) {
-        if self.place >= 0 {
-            self.submitter.driver.unfix_file(self.place);
+        if self.place.get() >= 0 {
+            self.submitter.driver.unfix_file(self.place.get());
         }
     }
 }

@@ -312,6 +312,11 @@ impl Kernel for SimKernel {
         done.map_err(io::Error::from_raw_os_error)
     }
 
+    /// Sooner for some: a simulated conversation is short.
+    fn ops_worth_a_place(&self) -> u32 {
+        [1, 8, 32][(self.process.host.0 as usize + self.process.number as usize) % 3]
+    }
+
     fn now_ns(&self) -> u64 {
         self.world.now_ns()
     }

@@ -212,7 +212,7 @@ fn live(args: &Args, life: Duration, seed: u64, tally: &Arc<Tally>) {
         Field { direct: addr, rough: proxy.addr(), tally: tally.clone(), ending: Arc::default() };
     let settings = match seed % 3 {
         0 => Settings::default().ring_entries(64).cq_entries(128).buffers(4, 1024),
-        1 => Settings::default().fixed_files(1 << 14),
+        1 => Settings::default().fixed_files(0),
         _ => Settings::default(),
     };
     let runtime = Runtime::builder().cores(Cores::All).settings(settings).build();

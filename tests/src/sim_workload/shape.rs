@@ -48,7 +48,7 @@ impl Shape {
         let conversations = u64::from(pick(&[3, 5, 6]));
         let chaos = pick(&[0, 0, 0, 0, 1]) == 1;
         // Some have no table of files, some one that has a place for a part of the descriptors.
-        let settings = settings.fixed_files(pick(&[0, 0, 0, 24, 4096]));
+        let settings = settings.fixed_files(pick(&[0, 24, 24, 4096, 4096]));
         let builder = Sim::builder()
             .seed(seed)
             .faults(faults)
