@@ -1,6 +1,8 @@
 //! The stall detector: which task keeps its core, told while it does, and nothing told of cores that sleep,
 //! spin, or move.
 
+#![allow(unsafe_code, reason = "a thread's signals are blocked")]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -175,6 +177,54 @@ fn report_more_than_five_stalls_a_minute_are_counted_and_not_told() {
     });
     drop(event_loop);
     assert_eq!(told.iter().count(), 0);
+}
+
+/// A thread that takes no signals does not say where it is, and is waited for until its stall is over.
+#[test]
+fn report_every_stall_that_is_counted_is_told_or_counted_as_not_told() {
+    let _alone = alone();
+    let (mut event_loop, told) = watched(Settings::default().stall_threshold(5 * MS));
+    let signals = Signals::block();
+    event_loop.block_on(async {
+        let stalls = || coreloop::Handle::current().snapshot(0).unwrap().counters.stalls;
+        let (mut heard, began) = (Vec::new(), Instant::now());
+        // Fewer than are told in a minute, so that there is one for the end.
+        while stalls() < 4 && heard.len() < 2 {
+            blocks_the_core(8 * MS);
+            yield_now().await;
+            heard.extend(told.try_iter());
+        }
+        let (before, mut suppressed) = (heard.len(), 0);
+        // The last one lasts until all were told.
+        while heard.len() == before || stalls() != heard.len() as u64 + suppressed {
+            assert!(began.elapsed() < Duration::from_secs(60), "{} of {heard:?}", stalls());
+            heard.extend(told.recv_timeout(10 * MS));
+            suppressed = heard.iter().map(|stall: &Stall| stall.suppressed).sum();
+        }
+    });
+    drop(signals);
+}
+
+/// Blocks all signals of the thread for as long as it lives.
+struct Signals(libc::sigset_t);
+
+impl Signals {
+    fn block() -> Self {
+        // SAFETY: a set of bits, for which zeroes are a value; the calls fill and read those two alone.
+        unsafe {
+            let (mut all, mut before) = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: it reads the set that the other call has filled.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+    }
 }
 
 /// What looks up names for a line, or writes it to a full pipe, takes longer than most stalls do.

@@ -52,7 +52,7 @@ Examples:
 /// Of the subcommand of that name.
 pub const EXAMPLES_TUNE: &str = "\
 Exit codes: 0 done, also if the defaults hold; 1 failed; 2 bad command line;
-3 ended early: nothing is confirmed
+3 ended early, or others used the cores: nothing is confirmed
 
 Examples:
   coreloop-bench tune echo-64 --goal cpu --out tuned.toml
@@ -64,7 +64,7 @@ Examples:
 /// Of the subcommand of that name.
 pub const EXAMPLES_SEARCH: &str = "\
 Exit codes: 0 found; 1 failed, or no rate holds the goal; 2 bad command line;
-3 ended early, or the generator was the limit: the rate is a lower bound
+3 ended early, or the generator or others on its cores were the limit: the rate is a lower bound
 
 Examples:
   coreloop-bench search echo-64 --goal 'p99<2ms'

@@ -15,7 +15,7 @@ use crate::report::units::grouped;
 use crate::scenario::Failure;
 use crate::trial::words::{RatioRow, figure, paragraph, ratios};
 
-mod read;
+pub mod read;
 pub mod series;
 mod shift;
 

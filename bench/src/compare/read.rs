@@ -33,7 +33,8 @@ pub fn side(path: &Path) -> Result<Side, String> {
     parse(&value).map_err(|why| format!("{name}: {why}"))
 }
 
-pub(super) fn parse(value: &Value) -> Result<Side, String> {
+/// Reads results.
+pub fn parse(value: &Value) -> Result<Side, String> {
     match value["schema_version"].as_u64() {
         Some(1) => {}
         Some(version) => return Err(format!("schema_version is {version}; this program reads 1")),

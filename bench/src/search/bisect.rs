@@ -89,6 +89,8 @@ pub enum Ending {
     Found,
     /// The same, but what is above is the generator's limit.
     GeneratorLimit,
+    /// What does not hold was mostly disturbed by others, who may be why. Said by the results alone.
+    Disturbed,
     /// The time was over before both ends were near enough, or confirmed.
     TooShort,
     /// No rate holds.
@@ -322,12 +324,17 @@ impl Plan {
 }
 
 impl At {
-    /// Whether the rate holds, by its last runs if they confirm it, else by all.
+    /// Whether the rate holds, by the runs that decide.
     pub fn holds(&self, plan: &Plan) -> Holds {
-        let from = if self.confirming > 0 { self.runs.len() - self.confirming } else { 0 };
         let votes: Vec<Holds> =
-            self.runs[from..].iter().map(|run| plan.holds(self.rate, run)).collect();
+            self.deciding().iter().map(|run| plan.holds(self.rate, run)).collect();
         majority(&votes)
+    }
+
+    /// Its last runs if they confirm it, else all.
+    pub fn deciding(&self) -> &[Result<Measured, String>] {
+        let from = if self.confirming > 0 { self.runs.len() - self.confirming } else { 0 };
+        &self.runs[from..]
     }
 }
 

@@ -77,7 +77,7 @@ pub fn main(args: &SearchArgs) -> Result<ExitCode, Refusal> {
     Ok(match results.ending {
         Ending::Found => ExitCode::SUCCESS,
         Ending::NothingHolds => ExitCode::FAILURE,
-        Ending::GeneratorLimit | Ending::TooShort | Ending::Interrupted => {
+        Ending::GeneratorLimit | Ending::Disturbed | Ending::TooShort | Ending::Interrupted => {
             ExitCode::from(EXIT_UNKNOWN)
         }
     })

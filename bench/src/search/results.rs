@@ -81,10 +81,14 @@ impl Results {
             head.notes.extend(crate::trial::few_answers(&goal, at.rate as f64 * plan.seconds));
         }
         head.interrupted = found.ending == Ending::Interrupted;
+        let ending = match found.ending {
+            Ending::Found | Ending::NothingHolds if misses_disturbed(found) => Ending::Disturbed,
+            ending => ending,
+        };
         Results {
             head,
             settings,
-            ending: found.ending,
+            ending,
             highest: found.highest,
             above: found.above,
             closed: found.closed,
@@ -119,9 +123,17 @@ fn run_at(plan: &Plan, rate: u64, run: &Result<Measured, String>) -> RunAt {
     RunAt { holds: plan.holds(rate, run), figures, marks, error }
 }
 
+/// Whether most of the runs that say where it ends stayed disturbed: those at the lowest rate that missed,
+/// or all where none held. What held among disturbances would hold without them.
+fn misses_disturbed(found: &Found) -> bool {
+    let ends = |at: &&At| found.highest.is_none() || Some(at.rate) == found.above;
+    let runs = || found.points.iter().filter(ends).flat_map(At::deciding);
+    let disturbed = runs().flatten().filter(|run| !run.usage.marks.is_empty());
+    disturbed.count() * 2 > runs().count()
+}
+
 fn series(at: &At) -> Vec<Series> {
-    let from = if at.confirming > 0 { at.runs.len() - at.confirming } else { 0 };
-    let runs: Vec<&Measured> = at.runs[from..].iter().filter_map(|run| run.as_ref().ok()).collect();
+    let runs: Vec<&Measured> = at.deciding().iter().filter_map(|run| run.as_ref().ok()).collect();
     let series = FIGURES.iter().map(|figure| Series {
         of: "at the highest rate".into(),
         figure: figure.words.into(),
@@ -176,6 +188,10 @@ mod tests {
         let text = serde_json::to_string_pretty(&results).unwrap();
         assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
         assert_eq!(results.ending, Ending::Found);
+        let loud = sample::results(|runner| runner.foreign = 0.5);
+        assert_eq!((loud.ending, loud.highest), (Ending::Disturbed, results.highest));
+        let loud = sample::results(|runner| (runner.foreign, runner.p99_us) = (0.5, |_| 9e3));
+        assert_eq!((loud.ending, loud.highest), (Ending::Disturbed, None));
         assert_eq!(results.head.runs, results.points.iter().map(|p| p.runs.len()).sum::<usize>());
         let p99 = results.series.iter().find(|series| series.figure == "p99").unwrap();
         assert_eq!(p99.samples.len(), 5, "those that confirmed it");

@@ -125,6 +125,20 @@ fn verdict(results: &Results, paint: Paint) -> String {
                  server may do more: a faster load core, fewer connections or larger messages would tell"
             ),
         ),
+        (Ending::Disturbed, None) => (
+            Tone::Warn,
+            format!(
+                "no rate held {goal}, but others used the cores in most of the runs: nothing is known of the \
+                 server"
+            ),
+        ),
+        (Ending::Disturbed, _) => (
+            Tone::Warn,
+            format!(
+                "{goal} holds at {highest} requests/s; at {above} others used the cores in most of the runs, \
+                 so that the server may do more"
+            ),
+        ),
         (Ending::NothingHolds, _) => (
             Tone::Bad,
             format!(
@@ -196,6 +210,11 @@ mod tests {
         assert!(limited.contains("the generator was the limit, so that the server may do more"));
         let always = text(&sample::results(|runner| runner.generator_max = 0));
         assert!(always.contains("the generator was the limit at every rate"), "{always}");
+        let loud = text(&sample::results(|runner| runner.foreign = 0.5));
+        assert!(loud.contains("others used the cores in most of the runs, so that"), "{loud}");
+        let loud =
+            text(&sample::results(|runner| (runner.foreign, runner.p99_us) = (0.5, |_| 9e3)));
+        assert!(loud.contains("nothing is known of the server"), "{loud}");
         let none = text(&sample::results(|runner| runner.p99_us = |_| 9_000.0));
         assert!(none.contains("no rate holds"), "{none}");
         let early = text(&sample::results(|runner| runner.runs_left = Some(6)));

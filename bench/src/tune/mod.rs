@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::cli::trial::BUDGET;
 use crate::cli::tune::TuneArgs;
 use crate::peers::child::Trouble;
-use crate::peers::interval::BLOCKS_MIN;
 use crate::peers::{Refusal, place, workloads};
 use crate::report::paint::{Paint, Tone};
 use crate::report::table::{Align, Table};
@@ -40,7 +39,7 @@ use stages::{Plan, Rate, tune};
 /// The longest budget that is chosen where none is given.
 const BUDGET_AT_MOST: Duration = Duration::from_secs(30 * 60);
 
-/// Exit code of what was not carried to its end.
+/// Exit code of what was not carried to its end, or was disturbed.
 const EXIT_UNKNOWN: u8 = 3;
 
 /// Does what the flags say.
@@ -133,8 +132,10 @@ fn in_pairs(
         write::json(path, &results)?;
         print(&format!("  written: {}\n", path.display()));
     }
-    let enough = results.rows.iter().all(|row| row.ratio.is_some_and(|r| r.blocks >= BLOCKS_MIN));
-    Ok(if enough { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNKNOWN) })
+    Ok(match results.outcome {
+        pairs::Ending::Whole => ExitCode::SUCCESS,
+        _ => ExitCode::from(EXIT_UNKNOWN),
+    })
 }
 
 fn no_first_run(trouble: Trouble) -> Failure {

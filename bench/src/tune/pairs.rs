@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::compare::series::Series;
 use crate::peers::child::Trouble;
 use crate::peers::interval::{BLOCKS_MIN, Ratio, median};
 use crate::peers::run::Measured;
 use crate::report::paint::{Paint, Tone};
 use crate::trial::goal::Goal;
 use crate::trial::words::{RatioRow, figure, foot, head, paragraph, ratios};
-use crate::trial::{Ask, Head, Runner, attempt};
+use crate::trial::{Ask, Head, Runner, attempt, few_answers};
 use crate::tune::contest::{Contest, Ended, Log, RunLog, Terms};
 use crate::tune::judge::{FIGURES, Judged};
 use crate::tune::space::Candidate;
@@ -43,12 +44,32 @@ pub struct Results {
     pub head: Head,
     /// Requests per second of an open loop.
     pub rate: Option<u64>,
+    /// How it ended.
+    pub outcome: Ending,
     /// A figure of a candidate each.
     pub rows: Vec<Row>,
     /// What failed, and how.
     pub failed: Vec<(String, String)>,
+    /// The figures of all who ran, for `compare`.
+    pub series: Vec<Series>,
     /// Every run in its order.
     pub log: Vec<RunLog>,
+}
+
+/// How a series of pairs ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// All blocks were run, and each candidate has enough of them.
+    Whole,
+    /// So they were, but others used the cores in most of them.
+    Disturbed,
+    /// A candidate has too few runs: they failed.
+    TooFew,
+    /// The time was over before all blocks were run.
+    TooShort,
+    /// Ctrl-C.
+    Interrupted,
 }
 
 /// A candidate beside the defaults, in one figure.
@@ -102,7 +123,39 @@ pub fn pairs<R: Runner>(
     head.runs = log.runs.len();
     head.disturbed = log.disturbed();
     head.took_s = runner.elapsed().as_secs_f64();
-    Ok(Results { head, rate, rows: rows(&contest, plan), failed: log.errors(), log: log.runs })
+    let answers = |run: &RunLog| run.figures.get("answers").copied();
+    let answers: Vec<f64> = log.runs.iter().filter_map(answers).collect();
+    if !answers.is_empty() {
+        head.notes.extend(few_answers(&plan.goal, median(&answers)));
+    }
+    let rows = rows(&contest, plan);
+    let enough = rows.iter().all(|row| row.ratio.is_some_and(|r| r.blocks >= BLOCKS_MIN));
+    let outcome = match ended {
+        Ended::Interrupted => Ending::Interrupted,
+        Ended::Time => Ending::TooShort,
+        Ended::Whole if !enough => Ending::TooFew,
+        Ended::Whole if head.disturbed * 2 > head.runs => Ending::Disturbed,
+        Ended::Whole => Ending::Whole,
+    };
+    let (failed, series) = (log.errors(), series(&contest));
+    Ok(Results { head, rate, outcome, rows, failed, series, log: log.runs })
+}
+
+fn series(contest: &Contest) -> Vec<Series> {
+    let reference = [(contest.reference.label(), &contest.reference_runs)];
+    let entries = contest.entries.iter().map(|entry| (entry.candidate.label(), &entry.runs));
+    let mut all = Vec::new();
+    for (of, runs) in reference.into_iter().chain(entries) {
+        all.extend(FIGURES.iter().map(|named| Series {
+            of: of.clone(),
+            figure: named.words.into(),
+            unit: named.unit.into(),
+            less_is_better: named.less_is_better,
+            samples: runs.values().filter_map(|run| run.figures.get(named.key).copied()).collect(),
+        }));
+    }
+    all.retain(|series| !series.samples.is_empty());
+    all
 }
 
 fn rows(contest: &Contest, plan: &Plan) -> Vec<Row> {
@@ -160,8 +213,17 @@ pub fn text(results: &Results, paint: Paint) -> String {
     for (who, why) in &results.failed {
         out += &paragraph(&format!("{who} failed: {why}"), Tone::Warn, paint);
     }
-    if results.head.interrupted {
-        out += &paragraph("ended early: the blocks up to then count", Tone::Warn, paint);
+    let words = match results.outcome {
+        Ending::Whole => None,
+        Ending::Disturbed => {
+            Some("others used the cores in most of these runs: nothing of this is known")
+        }
+        Ending::TooFew => Some("who has fewer than five blocks is not judged"),
+        Ending::TooShort => Some("the time was over: the blocks up to then count"),
+        Ending::Interrupted => Some("ended early: the blocks up to then count"),
+    };
+    if let Some(words) = words {
+        out += &paragraph(words, Tone::Warn, paint);
     }
     out.push('\n');
     out + &foot(&results.head, paint)
@@ -204,6 +266,12 @@ mod tests {
         assert!((off.median - 0.97).abs() < 0.01 && off.high < 1.0, "{off:?}");
         assert!((full.median - 1.05).abs() < 0.01 && full.low > 1.0, "{full:?}");
         assert!(results.rows.iter().any(|row| row.figure == "p50"), "the goal's figure, too");
+        assert_eq!(results.outcome, Ending::Whole);
+        let written = serde_json::to_value(&results).unwrap();
+        let side = crate::compare::read::parse(&written).unwrap();
+        let of = |who: &str| side.series.iter().filter(|series| series.of == who).count();
+        assert!(of("defaults") > 1 && of("defaults") == of("stats=off"), "{side:?}");
+        assert!(side.series.iter().all(|series| series.samples.len() == 9), "{side:?}");
         let text = text(&results, Paint { columns: 80, colour: false });
         assert!(text.contains("stats=off") && text.contains("worse"), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -214,9 +282,29 @@ mod tests {
         let mut runner = Synthetic { runs_left: Some(8), ..Synthetic::calm() };
         let results = run(&mut runner, &plan(9));
         assert!(results.head.interrupted && results.head.runs == 7, "{:?}", results.head);
+        assert_eq!(results.outcome, Ending::Interrupted);
         let mut runner = Synthetic::calm();
         let results = run(&mut runner, &Plan { budget: Duration::from_secs(10), ..plan(9) });
         assert!(runner.elapsed() <= Duration::from_secs(11));
         assert!(results.head.notes.iter().any(|note| note.contains("the budget was over")));
+        assert_eq!(results.outcome, Ending::TooShort, "also with enough blocks to judge");
+    }
+
+    #[test]
+    fn what_says_nothing_is_not_whole() {
+        let told = |runner: &mut Synthetic| {
+            let results = run(runner, &plan(9));
+            (results.outcome, text(&results, Paint::plain()))
+        };
+        let (outcome, words) = told(&mut Synthetic { foreign: 0.5, ..Synthetic::calm() });
+        assert_eq!(outcome, Ending::Disturbed);
+        assert!(words.contains("nothing of this is known"), "{words}");
+        let fails = |changes: &[crate::trial::Change]| !changes.is_empty();
+        let (outcome, words) = told(&mut Synthetic { fails, ..Synthetic::calm() });
+        assert_eq!(outcome, Ending::TooFew);
+        assert!(words.contains("no figures") && words.contains("it would not"), "{words}");
+        // With enough blocks to judge, all the same.
+        let (outcome, _) = told(&mut Synthetic { runs_left: Some(25), ..Synthetic::calm() });
+        assert_eq!(outcome, Ending::Interrupted);
     }
 }

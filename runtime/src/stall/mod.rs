@@ -43,8 +43,9 @@ pub struct Stall {
     pub cpu_time: Duration,
     /// Where its thread was.
     pub backtrace: Backtrace,
-    /// Stalls of this core before this one that were not told, since it had too many, or too many others
-    /// waited to be told.
+    /// Stalls of this core since the one told before that were not told: it had too many, too many others
+    /// waited to be told, or they were over before their thread had said where it was. Up to this one,
+    /// all that were told and all of these are the counter `stalls`.
     pub suppressed: u64,
 }
 

@@ -141,14 +141,13 @@ fn watch(mut sampler: Option<Sampler>) {
                 }
                 // With the list locked: the target stays that core's.
                 let sample = sampler.as_mut().and_then(|s| s.sample(entry.target, ANSWER));
-                // One that has moved on meanwhile was caught elsewhere.
-                if entry.position() == Some(seen.at) && entry.may_tell() {
-                    found.push((
-                        entry.stall(seen, stalled, sample.as_ref()),
-                        sample,
-                        entry.hook.clone(),
-                    ));
+                // One that has moved on meanwhile was caught elsewhere: whose it was nobody knows.
+                if entry.position() != Some(seen.at) || !entry.may_tell() {
+                    entry.suppressed += 1;
+                    continue;
                 }
+                let stall = entry.stall(seen, stalled, sample.as_ref());
+                found.push((stall, sample, entry.hook.clone()));
             }
         }
         let period = list.entries.iter().map(|entry| entry.threshold / LOOKS).min();
@@ -199,13 +198,12 @@ impl Entry {
         }
     }
 
-    /// Whether one more may be told; counts it if not.
+    /// Whether one more may be told.
     fn may_tell(&mut self) -> bool {
         let now = Instant::now();
         match &mut self.window {
             Some((began, told)) if now - *began < WINDOW => {
                 if *told >= TOLD_MAX {
-                    self.suppressed += 1;
                     return false;
                 }
                 *told += 1;
