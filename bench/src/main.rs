@@ -28,7 +28,7 @@ mod trial;
 mod tune;
 mod verdict;
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -56,7 +56,7 @@ const EXIT_USAGE: i32 = 2;
 const EXIT_INVALID: u8 = 3;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let outcome = match parsed().command {
         Command::Run(RunScenario::Echo(args)) => run_echo(&args),
         Command::Serve(ServeScenario::Echo(args)) => serve_echo(&args),
         Command::Load(LoadScenario::Echo(args)) => load_echo(&args),
@@ -80,6 +80,21 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+/// The command line; ends the process for one that is wrong, and for help.
+fn parsed() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        let code = match error.print() {
+            // Words that nobody asked for have their exit code instead.
+            Err(unwritten) if !error.use_stderr() && unwritten.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("error: stdout can't be written: {unwritten}");
+                EXIT_FAILED.into()
+            }
+            _ => error.exit_code(),
+        };
+        std::process::exit(code)
+    })
 }
 
 fn run_echo(args: &RunArgs) -> Result<ExitCode, Failure> {
@@ -301,7 +316,7 @@ fn print(text: &str) {
 }
 
 fn unwritten(error: io::Error) {
-    if error.kind() != io::ErrorKind::BrokenPipe {
+    if error.kind() != ErrorKind::BrokenPipe {
         let _ = UNWRITTEN.set(error); // the first one is the cause of the others
     }
 }

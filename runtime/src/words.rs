@@ -1,6 +1,7 @@
-//! Times as people read them.
+//! Times as people read them, and the name that somebody meant.
 //!
-//! Owns [`Time`]: a number with one decimal, a space, the unit that suits it. Knows nothing else.
+//! Owns [`Time`], a number with one decimal, a space, the unit that suits it; and [`nearest`]. Knows nothing
+//! else.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +23,17 @@ impl fmt::Display for Time {
         // A whole number needs no decimal.
         write!(f, "{} {name}", text.strip_suffix(".0").unwrap_or(&text))
     }
+}
+
+/// Of the known names that which `name` may have been meant for; further off it would be a guess.
+pub(crate) fn nearest(
+    name: &str,
+    known: impl IntoIterator<Item = &'static str>,
+) -> Option<&'static str> {
+    let known = known.into_iter();
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    let (_, known) = nearest.filter(|(distance, known)| *distance <= known.len() / 3 + 1)?;
+    Some(known)
 }
 
 #[cfg(test)]

@@ -223,7 +223,9 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         // SAFETY: it reads the set that the other call has filled.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        };
     }
 }
 

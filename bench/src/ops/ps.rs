@@ -117,6 +117,9 @@ fn table(core: &CoreTasks, paint: Paint, columns: Option<usize>) -> String {
     let line = |cells: [&str; 7]| {
         let mut line = String::new();
         for ((cell, width), column) in cells.iter().zip(widths).zip(0..) {
+            if width == 0 {
+                continue;
+            }
             // Numbers: their ends stand below each other.
             if matches!(column, 1 | 2) {
                 line += &format!("  {cell:>width$}");
@@ -161,10 +164,32 @@ fn cells(branch: &str, task: &Task, room: usize) -> [String; 7] {
     ]
 }
 
+/// Left out, one after the other, where even the shortened ones have no room: the place, the polls.
+const SPARE: [usize; 2] = [6, 2];
+
 /// The widths of a table that fits, as far as it can: the widest of those that may be shortened is, again and
-/// again.
-fn fitted(mut widths: [usize; 7], columns: usize) -> [usize; 7] {
-    let taken = |widths: &[usize; 7]| widths.iter().map(|width| width + 2).sum::<usize>();
+/// again. A column that is left out has none.
+fn fitted(widths: [usize; 7], columns: usize) -> [usize; 7] {
+    let taken = |widths: &[usize; 7]| {
+        widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum::<usize>()
+    };
+    let mut whole = widths;
+    let mut fitted = shortened(whole, columns, taken);
+    for at in SPARE {
+        if taken(&fitted) <= columns {
+            break;
+        }
+        whole[at] = 0;
+        fitted = shortened(whole, columns, taken);
+    }
+    fitted
+}
+
+fn shortened(
+    mut widths: [usize; 7],
+    columns: usize,
+    taken: impl Fn(&[usize; 7]) -> usize,
+) -> [usize; 7] {
     // Of one that is far beyond the others nothing beyond the whole line is of use.
     LONG.iter().for_each(|at| widths[*at] = widths[*at].min(columns));
     while taken(&widths) > columns {
@@ -190,6 +215,9 @@ fn branch_within(branch: &str, room: usize, name: &str) -> String {
 pub fn place_within(place: &str, room: usize) -> String {
     if place.chars().count() <= room {
         return place.to_owned();
+    }
+    if room == 0 {
+        return String::new();
     }
     let file = place.rsplit('/').next().unwrap_or_default();
     let wide = file.chars().count();
@@ -320,6 +348,12 @@ core 1: the core has ended
                 assert!(text.contains(part), "{columns}, {part}: {text}");
             }
         }
+        let narrow = text(&tasks, None, Paint::plain(), Some(60));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        assert!(!narrow.contains("SPAWNED") && !narrow.contains("r.rs:1"), "{narrow}");
+        let cells =
+            narrow.lines().filter(|line| line.contains("…└─ the ") && line.contains("recv on"));
+        assert!(cells.count() > 20, "what is left has room: {narrow}");
         // Elsewhere nothing is cut.
         let piped = text(&tasks, None, Paint::plain(), None);
         assert!(!piped.contains('…'), "{piped}");

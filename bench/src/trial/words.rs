@@ -92,7 +92,7 @@ pub fn ratios(heads: &[&str], rows: &[RatioRow], paint: Paint) -> String {
     // Names go before the drawing.
     let beside = 2 + cells_width + 2 + 6 + 2 + 13 + 2 + word_width;
     let label_max = paint.columns.saturating_sub(beside).max(8);
-    let label = |row: &RatioRow| cut(&row.label, label_max);
+    let label = |row: &RatioRow| shortened(&row.label, label_max);
     let label_width = widest(&mut rows.iter().map(|r| chars(&label(r))).chain([chars(heads[0])]));
     let room = paint.columns.saturating_sub(beside + label_width + 2).min(DRAWN_MAX);
     let drawn = if room >= DRAWN_MIN { room } else { 0 };
@@ -125,6 +125,18 @@ pub fn ratios(heads: &[&str], rows: &[RatioRow], paint: Paint) -> String {
         out.push('\n');
     }
     out
+}
+
+/// A label with its end: what tells those of one table apart mostly stands behind the last dot.
+fn shortened(label: &str, wide: usize) -> String {
+    let chars = |text: &str| text.chars().count();
+    match label.rsplit_once(" · ") {
+        Some((whose, what)) if chars(label) > wide => {
+            let room = wide.saturating_sub(chars(what) + 3);
+            if room < 3 { cut(what, wide) } else { format!("{} · {what}", cut(whose, room)) }
+        }
+        _ => cut(label, wide),
+    }
 }
 
 /// Indented text, broken where the columns end.
@@ -221,6 +233,15 @@ mod tests {
             less_is_better: true,
             word: String::new(),
         }
+    }
+
+    #[test]
+    fn what_is_told_apart_by_its_end_keeps_that() {
+        assert_eq!(shortened("at the highest rate · p99.9", 17), "at the h… · p99.9");
+        assert_eq!(shortened("echo-64 · tokio · p50", 21), "echo-64 · tokio · p50");
+        assert_eq!(shortened("echo-64 · tokio · p50", 16), "echo-64 ·… · p50");
+        assert_eq!(shortened("a · requests per second", 9), "requests…");
+        assert_eq!(shortened("tick_quota=2ms spin=off", 9), "tick_quo…");
     }
 
     #[test]

@@ -58,7 +58,10 @@ fn tried(results: &Results, paint: Paint) -> String {
 }
 
 fn effects(results: &Results, paint: Paint) -> String {
-    if results.effects.is_empty() || results.outcome == Ending::DefaultsHold {
+    // What was not looked at did not matter, nor was it kept, unless it is what was found.
+    let unseen = results.effects.iter().all(|effect| effect.ratio.is_none());
+    let found = results.outcome == Ending::Tuned;
+    if results.outcome == Ending::DefaultsHold || unseen && !found {
         return String::new();
     }
     let rows: Vec<RatioRow> = results
@@ -263,6 +266,7 @@ mod tests {
             assert!(text.to_lowercase().contains("nothing is changed"), "{text}");
         }
         let short = joined(&text(&sample::too_short(), 80));
+        assert!(!short.contains("kept"), "{short}");
         assert!(short.contains("no time for 5 blocks of runs: nothing is known"), "{short}");
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::table::Field;
+use crate::words::nearest;
 
 /// A setting that can't be taken. The text names the place, what is wrong, and the nearest right name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,8 @@ impl SettingError {
             return Self { place: None, problem };
         }
         let names = Field::all().iter().map(|field| field.name).chain(SPECIAL);
-        let nearest = names.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
-        // Further off it would be a guess.
-        let nearest = nearest.filter(|(distance, known)| *distance <= known.len() / 3 + 1);
-        let problem = Problem::Unknown { name: name.to_owned(), nearest: nearest.map(|n| n.1) };
+        let nearest = nearest(name, names);
+        let problem = Problem::Unknown { name: name.to_owned(), nearest };
         Self { place: None, problem }
     }
 

@@ -69,6 +69,10 @@ impl Sources {
                     let joined = names.collect::<Vec<_>>().join(",");
                     if joined.is_empty() { "none".into() } else { joined }
                 }
+                DeValue::Table(_) => {
+                    let why = "it is no table; settings of one core stand below [core.0]";
+                    return Err(SettingError::value(&key, why).at(origin.to_string()));
+                }
                 _ => {
                     let why = "a value is text, a whole number, true or false, or a list of names";
                     return Err(SettingError::value(&key, why).at(origin.to_string()));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::SettingError;
+use crate::words::nearest;
 
 /// A named set of settings, below everything that is set one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +57,12 @@ impl FromStr for Profile {
     fn from_str(text: &str) -> Result<Self, SettingError> {
         let found = Self::ALL.into_iter().find(|profile| profile.name() == text.trim());
         found.ok_or_else(|| {
-            let known = Self::ALL.map(Profile::name).join(", ");
-            SettingError::value("profile", format!("{text:?} is no profile; there are {known}"))
+            let known = Self::ALL.map(Profile::name);
+            let why = match nearest(text.trim(), known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("there are {}", known.join(", ")),
+            };
+            SettingError::value("profile", format!("{text:?} is no profile; {why}"))
         })
     }
 }

@@ -113,6 +113,15 @@ fn what_is_wrong_is_told_with_its_place_and_the_nearest_right_name() {
             "profile = 'fast'",
             "f:1: profile: \"fast\" is no profile; there are throughput, latency, shared",
         ),
+        ("profile = 'latancy'", "f:1: profile: \"latancy\" is no profile; did you mean latency?"),
+        (
+            "\n[cores.0]\nspin = 'off'",
+            "f:2: cores: it is no table; settings of one core stand below [core.0]",
+        ),
+        (
+            "mask = 'min_wat'",
+            "f:1: mask: no io_uring feature is called \"min_wat\"; did you mean min_wait?",
+        ),
         ("[core.x]\nspin = 'off'", "f:1: a core is named by its number, as in [core.1]"),
         ("[core]\n1 = 2", "f:2: settings of a core are a table, as in [core.1]"),
         ("[core.1]\ncores = '0'", "f:2: cores: it is of the whole runtime, not of one core"),

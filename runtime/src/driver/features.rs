@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::words::nearest;
+
 /// Something of `io_uring` that coreloop uses where the kernel has it, and does without where not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -135,7 +137,7 @@ impl fmt::Display for Feature {
 
 /// The name of no feature, as given to [`Feature::from_str`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no io_uring feature is called {name:?}; known ones: {}", known_names())]
+#[error("no io_uring feature is called {name:?}; {}", meant(name))]
 pub struct UnknownFeature {
     name: String,
 }
@@ -149,8 +151,12 @@ impl FromStr for Feature {
     }
 }
 
-fn known_names() -> String {
-    Feature::ALL.map(Feature::name).join(", ")
+fn meant(name: &str) -> String {
+    let known = Feature::ALL.map(Feature::name);
+    match nearest(name, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("known ones: {}", known.join(", ")),
+    }
 }
 
 /// A set of features.

@@ -270,10 +270,11 @@ fn tasks<'a>(state: &State, width: usize, room: usize, theme: Theme) -> Vec<Line
     let timed = state.view.as_ref().is_some_and(|view| view.timed);
     lines.push(Line::styled(cut(&task_title(state, tasks.total, timed), width), theme.strong()));
     lines.extend(task_note(state, timed).map(|note| Line::styled(format!(" {note}"), theme.dim())));
-    let (name, wait) = task_widths(width);
+    let (name, wait) = task_widths(width, timed);
     let longest = if timed { format!(" {:>8}", "LONGEST") } else { String::new() };
+    let place = if width < PLACED_MIN { "" } else { " SPAWNED AT" };
     let heads = format!(
-        " {:>6} {:>8}{longest}  {:<name$} {:<wait$} SPAWNED AT",
+        " {:>6} {:>8}{longest}  {:<name$} {:<wait$}{place}",
         "COUNT", "OLDEST", "NAME", "WAITS FOR"
     );
     lines.push(Line::styled(heads, theme.dim()));
@@ -304,13 +305,21 @@ fn task_note(state: &State, timed: bool) -> Option<&str> {
     }
 }
 
-/// Of the name and of the wait; the place takes the rest.
-fn task_widths(width: usize) -> (usize, usize) {
-    if width < 100 { (14, 20) } else { (24, 32) }
+/// Columns from which on a task's place is shown.
+const PLACED_MIN: usize = 72;
+
+/// Of the name and of the wait; the place takes the rest, where there is any.
+fn task_widths(width: usize, timed: bool) -> (usize, usize) {
+    let before = if timed { 28 } else { 19 };
+    match width {
+        ..PLACED_MIN => (14, width.saturating_sub(before + 14).max(8)),
+        PLACED_MIN..100 => (14, 20),
+        _ => (24, 32),
+    }
 }
 
 fn task_line(row: &TaskRow, timed: bool, width: usize) -> String {
-    let (name_wide, wait_wide) = task_widths(width);
+    let (name_wide, wait_wide) = task_widths(width, timed);
     let (name, wait) = (cut(&row.name, name_wide), cut(&row.wait, wait_wide));
     let count = grouped(row.count as u64);
     let age = row.oldest_ns.map_or("-".into(), age);
@@ -318,9 +327,12 @@ fn task_line(row: &TaskRow, timed: bool, width: usize) -> String {
         (false, _) => String::new(),
         (true, ns) => format!(" {:>8}", ns.map_or("-".into(), |ns| time_ns(ns as f64))),
     };
-    let line = format!(" {count:>6} {age:>8}{longest}  {name:<name_wide$} {wait:<wait_wide$} ");
-    let room = width.saturating_sub(line.chars().count());
-    line + &place_within(&place(&row.place), room)
+    let line = format!(" {count:>6} {age:>8}{longest}  {name:<name_wide$} {wait:<wait_wide$}");
+    if width < PLACED_MIN {
+        return line;
+    }
+    let room = width.saturating_sub(line.chars().count() + 1);
+    line + " " + &place_within(&place(&row.place), room)
 }
 
 /// A size to three digits.

@@ -87,6 +87,16 @@ fn a_frame_of_eighty_columns_has_everything() {
 }
 
 #[test]
+fn a_narrow_frame_has_tasks_without_their_places() {
+    let lines = lines(&drawn(&seen(), 60, 24, false));
+    let text = lines.join("\n");
+    let heads = lines.iter().find(|line| line.contains("WAITS FOR")).unwrap();
+    assert!(heads.ends_with("WAITS FOR"), "{text}");
+    assert!(lines.iter().any(|line| line.contains("5.0 s  3.00 ms  nap")), "{text}");
+    assert!(!text.contains(".rs"), "{text}");
+}
+
+#[test]
 fn any_size_is_drawn() {
     let mut state = seen();
     for help in [false, true] {
