@@ -189,9 +189,14 @@ const LOAD: [&str; 8] =
 
 /// How the note begins that says that they differ.
 const OTHER_LOAD: &str = "the two did not have the same load";
+/// And the one that says that a side is not to be trusted.
+const DOUBT: &str = "worse or better may be nothing but this: ";
 
 fn notes(a: &Side, b: &Side, in_a_row: bool) -> Vec<String> {
     let mut notes = Vec::new();
+    for (name, side) in [("A", a), ("B", b)] {
+        notes.extend(side.doubts.iter().map(|doubt| format!("{DOUBT}{name}: {doubt}")));
+    }
     let differing = a.facts.iter().filter_map(|(name, was)| {
         let (_, is) = b.facts.iter().find(|(known, _)| known == name)?;
         (was != is).then(|| (name.as_str(), format!("{name} (A {was}, B {is})")))
@@ -255,7 +260,8 @@ fn text(comparison: &Comparison, paint: Paint) -> String {
     let (tone, words) = verdict(comparison);
     out += &paragraph(&words, tone, paint);
     for note in &comparison.notes {
-        let tone = if note.starts_with(OTHER_LOAD) { Tone::Warn } else { Tone::Dim };
+        let warns = [OTHER_LOAD, DOUBT].iter().any(|begins| note.starts_with(begins));
+        let tone = if warns { Tone::Warn } else { Tone::Dim };
         out += &paragraph(note, tone, paint);
     }
     out

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::compare::series::Series;
+use crate::ops::client::make_printable;
 use crate::peers::results::Results as PeersResults;
 use crate::peers::workloads;
 
@@ -22,6 +23,8 @@ pub struct Side {
     pub series: Vec<Series>,
     /// What it was measured on and with: name and value.
     pub facts: Vec<(String, String)>,
+    /// Why its figures may not be those of what was measured.
+    pub doubts: Vec<String>,
 }
 
 /// Reads a file.
@@ -29,7 +32,9 @@ pub fn side(path: &Path) -> Result<Side, String> {
     let name = path.display();
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("can't read {name}: {error}"))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| format!("{name}: no JSON: {e}"))?;
+    let mut value: Value =
+        serde_json::from_str(&text).map_err(|e| format!("{name}: no JSON: {e}"))?;
+    make_printable(&mut value);
     parse(&value).map_err(|why| format!("{name}: {why}"))
 }
 
@@ -88,7 +93,10 @@ fn run(value: &Value) -> Side {
     facts.extend(self::facts(value, "/parameters", &asked));
     facts.extend(self::facts(value, "/parameters/server", &["changed"]));
     facts.push(("command".into(), text(&value["command"])));
-    Side { kind: "run", in_a_row: true, series, facts }
+    let invalid = value["verdict"]["valid"] == false;
+    let reasons = value["verdict"]["reasons"].as_array().into_iter().flatten();
+    let doubts = reasons.filter_map(Value::as_str).filter(|_| invalid).map(str::to_owned).collect();
+    Side { kind: "run", in_a_row: true, series, facts, doubts }
 }
 
 /// All server cores' CPU over all their requests.
@@ -119,19 +127,24 @@ fn kept(kind: &'static str, value: &Value) -> Result<Side, String> {
         facts.push(("highest rate".into(), highest.to_string()));
     }
     facts.push(("settings".into(), text(&value["settings"])));
-    Ok(Side { kind, in_a_row: false, series, facts })
+    let count = |name: &str| value[name].as_u64().unwrap_or(0);
+    let doubts = mostly(count("disturbed"), count("runs"));
+    Ok(Side { kind, in_a_row: false, series, facts, doubts })
 }
 
 fn peers(value: &Value) -> Result<Side, String> {
     let results: PeersResults =
         serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
     let mut series = Vec::new();
+    let (mut runs, mut disturbed) = (0, 0);
     for ran in &results.workloads {
         let Some(workload) = workloads::find(&ran.name) else { continue };
         for who in &results.contenders {
-            let runs = ran.counting(&who.id);
+            let counting = ran.counting(&who.id);
+            runs += counting.len() as u64;
+            disturbed += counting.values().filter(|run| !run.marks.is_empty()).count() as u64;
             for figure in workload.figures {
-                let values = runs.values().filter_map(|run| run.figures.get(figure.key));
+                let values = counting.values().filter_map(|run| run.figures.get(figure.key));
                 let samples: Vec<f64> = values.map(|value| value / figure.scale).collect();
                 if !samples.is_empty() {
                     series.push(Series {
@@ -147,7 +160,13 @@ fn peers(value: &Value) -> Result<Side, String> {
     }
     let mut facts = facts(value, "", &["version", "seconds", "cores"]);
     facts.extend(self::facts(value, "/machine", &["kernel", "cpu_model", "network"]));
-    Ok(Side { kind: "peers", in_a_row: false, series, facts })
+    Ok(Side { kind: "peers", in_a_row: false, series, facts, doubts: mostly(disturbed, runs) })
+}
+
+/// A word of doubt where more than half of the runs were disturbed.
+fn mostly(disturbed: u64, runs: u64) -> Vec<String> {
+    let words = "most of its runs were disturbed by others on its cores";
+    (disturbed * 2 > runs).then(|| words.to_owned()).into_iter().collect()
 }
 
 fn facts(value: &Value, at: &str, names: &[&str]) -> Vec<(String, String)> {
@@ -210,6 +229,12 @@ mod tests {
         assert_eq!((tokio.samples.len(), side.kind), (5, "peers"));
         let side = of(&crate::tune::results::sample::tuned()).unwrap();
         assert_eq!((side.kind, side.series[0].of.as_str()), ("tune", "defaults"));
+        assert_eq!(side.doubts, [""; 0]);
+        let loud = of(&crate::tune::results::sample::disturbed()).unwrap();
+        assert!(loud.doubts[0].contains("disturbed by others"), "{:?}", loud.doubts);
+        let mut run = report::closed_run();
+        (run.verdict.valid, run.verdict.reasons) = (false, vec!["it was too short".into()]);
+        assert_eq!(of(&run).unwrap().doubts, ["it was too short"]);
         let early = of(&crate::tune::results::sample::interrupted()).unwrap_err();
         assert!(early.contains("ended before it had figures"), "{early}");
     }

@@ -31,6 +31,7 @@ fn side(scale: f64) -> Side {
             series("x", "cpu", true, &[5.0 * scale]),
         ],
         facts: vec![("kernel".into(), format!("6.{}", (scale * 10.0) as u32))],
+        doubts: Vec::new(),
     }
 }
 
@@ -48,6 +49,14 @@ fn what_differs_is_told_from_what_does_not_and_from_what_nobody_knows() {
     assert_eq!((c.worse, c.better), (0, 2));
     assert!(c.notes[0].contains("they differ in kernel (A 6.10, B 6.9)"), "{:?}", c.notes);
     assert!(c.notes[1].contains("fewer than 5 samples"), "{:?}", c.notes);
+}
+
+#[test]
+fn a_side_that_is_not_to_be_trusted_is_told_first() {
+    let mut loud = side(1.1);
+    loud.doubts = vec!["most of its runs were disturbed".into()];
+    let c = compare(&args(&[]), &side(1.0), &loud).unwrap();
+    assert!(c.notes[0].ends_with("this: B: most of its runs were disturbed"), "{:?}", c.notes);
 }
 
 #[test]

@@ -84,8 +84,10 @@ fn unexpected(error: &serde_json::Error) -> String {
     format!("gives something else than expected: {}", printable(&error.to_string()))
 }
 
+/// All names and texts of a document of somebody else's, for a terminal: see [`printable`].
+///
 /// No recursion beyond what the reader of JSON allows: 128 levels.
-fn make_printable(value: &mut Value) {
+pub fn make_printable(value: &mut Value) {
     match value {
         Value::String(text) => {
             if let Cow::Owned(shown) = printable(text) {
