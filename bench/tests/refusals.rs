@@ -62,7 +62,12 @@ fn what_can_not_be_written_is_an_error() {
     if !io_uring_works() {
         return;
     }
-    for args in [&["serve", "echo", "--print-config"][..], &["doctor"], &["doctor", "--json"]] {
+    for args in [
+        &["serve", "echo", "--print-config"][..],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["tune", "--help"],
+    ] {
         let given = |stdout: std::process::Stdio| {
             let mut command = bench(args);
             command.stdout(stdout);
