@@ -1,7 +1,6 @@
 //! What the machine says of itself, mutated: read or passed over. Corpora lie in `tests/corpus`.
 //!
-//! Owns the way to `tests/src/fuzz.rs`, which the tests that stand beside the readers use
-//! (`fuzz_maps_of_a_process`, `fuzz_quotas_of_cgroups`, `fuzz_releases_of_kernels`).
+//! Owns the way to `tests/src/fuzz.rs`, which the tests that stand beside the readers use (`fuzz_…`).
 
 use std::path::{Path, PathBuf};
 

@@ -265,10 +265,16 @@ impl Drop for Lease {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
+
+    /// Ids are the process's: while one test has all that are taken in turn, there are no turns for another.
+    static TURNS: Mutex<()> = Mutex::new(());
 
     #[test]
     fn an_id_is_not_taken_twice_running_beside_loops_that_live_on() {
+        let _turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let _live: Vec<Lease> = (0..3).map(|_| Lease::take().unwrap()).collect();
         let mut last = None;
         for _ in 0..3 * IN_TURN {
@@ -279,6 +285,7 @@ mod tests {
 
     #[test]
     fn more_loops_than_take_turns_have_an_id_each() {
+        let _turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let live: Vec<Lease> = (0..2 * IN_TURN).map(|_| Lease::take().unwrap()).collect();
         let ids: std::collections::BTreeSet<u32> = live.iter().map(|lease| lease.id).collect();
         assert_eq!(ids.len(), live.len());

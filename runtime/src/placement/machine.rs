@@ -170,6 +170,54 @@ mod tests {
         assert_eq!(read_list("0-8191").map(|list| list.len()), Some(8192));
         assert_eq!(read_list("0-8191,0"), None, "more entries than there are CPUs anywhere");
     }
+
+    /// Parts with empty lines between them: the siblings of CPU 0 by the newer and of CPU 1 by the older name,
+    /// the nodes that are online, and the CPUs of nodes 0 and 1.
+    #[test]
+    fn fuzz_trees_of_a_machine() {
+        let root = std::env::temp_dir().join(format!("coreloop-sys-{}", std::process::id()));
+        let system = root.join("sys/devices/system");
+        let files = [
+            "cpu/cpu0/topology/core_cpus_list",
+            "cpu/cpu1/topology/thread_siblings_list",
+            "node/online",
+            "node/node0/cpulist",
+            "node/node1/cpulist",
+        ]
+        .map(|name| system.join(name));
+        for file in &files {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+        }
+        let words = ["0-1", "0,2", "0-8191", "8192", "1-0", "\n\n", "-", ",", " ", "\u{e9}"];
+        let allowed = [0, 1, 2, 3];
+        let fuzzed = fuzz(&corpus("machine_trees"), &words, |input| {
+            let text = String::from_utf8_lossy(input);
+            let mut parts = text.splitn(files.len(), "\n\n");
+            for file in &files {
+                // What is not said at all is a file that is not there.
+                match parts.next() {
+                    Some(part) => fs::write(file, part).unwrap(),
+                    None => drop(fs::remove_file(file)),
+                }
+            }
+            let machine = Machine::below(&root, allowed.to_vec());
+            let (physical, nodes) = (machine.physical(), machine.nodes());
+            assert!(physical.starts_with(&[0]) && physical.is_sorted(), "{physical:?}");
+            assert!(physical.iter().all(|cpu| allowed.contains(cpu)), "{physical:?}");
+            assert!((1..=LIST_MAX).contains(&nodes.len()), "{} nodes", nodes.len());
+            let of_nodes = [0, 1, 2].map(|node| {
+                let cpus = machine.of_node(node);
+                assert_eq!(cpus.is_some(), nodes.contains(&node));
+                assert!(cpus.iter().flatten().all(|cpu| allowed.contains(cpu)), "{cpus:?}");
+                cpus.map(|cpus| cpus.len())
+            });
+            signature((physical, of_nodes))
+        });
+        fs::remove_dir_all(&root).unwrap();
+        println!("{fuzzed:?}");
+        assert!(fuzzed.signatures >= 6, "{fuzzed:?}");
+    }
+
     /// Three parts, with empty lines between them: the process's groups, `cpu.max` of version 2, and quota
     /// and period of version 1.
     #[test]

@@ -42,7 +42,8 @@ impl Builder {
     /// As there.
     #[track_caller]
     pub fn check(&self, seeds: u64, setup: impl Fn(&Sim)) {
-        let var = |name| std::env::var(name).ok();
+        // What is not UTF-8 is refused as any other text that is no plan.
+        let var = |name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
         let plan = match Plan::read(var("CORELOOP_SEED"), var("CORELOOP_SEEDS"), seeds) {
             Ok(plan) => plan,
             Err(why) => panic!("{why}"),
@@ -139,6 +140,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz_tests::{corpus, fuzz, signature};
 
     fn read(seed: Option<&str>, seeds: Option<&str>) -> Result<Plan, String> {
         Plan::read(seed.map(str::to_owned), seeds.map(str::to_owned), 100)
@@ -163,5 +165,32 @@ mod tests {
             assert!(said.contains("CORELOOP_SEEDS") && said.contains("10m"), "{said}");
             assert!(read(Some(bad), None).unwrap_err().contains("CORELOOP_SEED="), "{bad}");
         }
+    }
+
+    /// Two lines: CORELOOP_SEED, unless it is empty, and CORELOOP_SEEDS.
+    #[test]
+    fn fuzz_plans_of_seeds() {
+        let words = ["..", "s", "m", "h", "18446744073709551615", "18446744073709551614", "\n", "+"];
+        let fuzzed = fuzz(&corpus("seeds"), &words, |input| {
+            let text = String::from_utf8_lossy(input);
+            let (seed, seeds) = text.split_once('\n').unwrap_or((&text, ""));
+            let plan = read(Some(seed).filter(|seed| !seed.is_empty()), Some(seeds));
+            match plan {
+                Ok(Plan::Seeds(seeds)) => {
+                    assert!(seeds.start < seeds.end, "{text:?}");
+                    signature((0, seeds.start == 0, seeds.end - seeds.start > 1))
+                }
+                Ok(Plan::Time(limit)) => {
+                    assert!(!limit.is_zero(), "{text:?}");
+                    signature((1, limit.as_secs().is_multiple_of(60)))
+                }
+                Err(why) => {
+                    assert!(why.contains("CORELOOP_SEED"), "{why}");
+                    signature((2, why.contains("CORELOOP_SEEDS")))
+                }
+            }
+        });
+        println!("{fuzzed:?}");
+        assert!(fuzzed.signatures >= 6, "{fuzzed:?}");
     }
 }

@@ -11,6 +11,9 @@ use std::os::unix::fs::FileExt;
 /// Sections that a file may have at most, and bytes of one that are read at most.
 const SECTIONS_MAX: u64 = 4096;
 const SECTION_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of a name that are kept. Names may overlap, so that those of a file may be far longer than it is; the
+/// ones that are asked for are short.
+const NAME_BYTES_MAX: usize = 64;
 
 /// A file and its table of sections.
 pub(super) struct Elf {
@@ -91,6 +94,7 @@ fn read(file: &File, offset: u64, size: u64) -> io::Result<Vec<u8>> {
 
 fn text_at(names: &[u8], at: usize) -> String {
     let text = names.get(at..).unwrap_or_default();
+    let text = &text[..text.len().min(NAME_BYTES_MAX)];
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     String::from_utf8_lossy(&text[..end]).into_owned()
 }
@@ -120,6 +124,32 @@ mod tests {
         assert!(elf.base <= text.start);
         assert!(Elf::open("/proc/self/maps").is_err());
         assert!(Elf::open("/dev/null").is_err());
+    }
+
+    /// Each of 4,096 sections is called by a mebibyte that has no end: that would be 4 GiB of names.
+    #[test]
+    fn names_without_an_end_take_no_memory() {
+        let (names, sections) = (64_u64, SECTIONS_MAX);
+        let names_size = 1_u64 << 20;
+        let mut file = b"\x7fELF\x02\x01".to_vec();
+        file.resize((names + names_size) as usize, b'n');
+        file[..64][6..].fill(0);
+        file[40..48].copy_from_slice(&(names + names_size).to_le_bytes());
+        file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+        file[60..62].copy_from_slice(&(sections as u16).to_le_bytes());
+        for _ in 0..sections {
+            let mut header = [0; 64];
+            header[24..32].copy_from_slice(&names.to_le_bytes());
+            header[32..40].copy_from_slice(&names_size.to_le_bytes());
+            file.extend_from_slice(&header);
+        }
+        let path = std::env::temp_dir().join(format!("coreloop-names-{}", std::process::id()));
+        std::fs::write(&path, &file).unwrap();
+        let elf = Elf::open(path.to_str().unwrap());
+        std::fs::remove_file(path).unwrap();
+        let elf = elf.unwrap();
+        assert_eq!(elf.sections.len() as u64, sections);
+        assert!(elf.sections.iter().all(|section| section.name.capacity() <= NAME_BYTES_MAX));
     }
 
     #[test]

@@ -19,11 +19,15 @@ use crate::sys::sample::Sample;
 const FRAMES_MAX: usize = 128;
 
 pub(super) fn backtrace_of(sample: &Sample) -> Backtrace {
-    let [ip, sp, fp, _lr] = sample.registers.map(|register| register as u64);
-    if ip == 0 {
+    if sample.registers[0] == 0 {
         return Backtrace::default();
     }
-    let unwinder = unwinder();
+    Backtrace { addresses: addresses(&unwinder(), sample) }
+}
+
+/// What the sample's functions are at, the innermost first.
+fn addresses(unwinder: &Tables, sample: &Sample) -> Vec<usize> {
+    let [ip, sp, fp, _lr] = sample.registers.map(|register| register as u64);
     let mut cache = CacheNative::<MayAllocateDuringUnwind>::new();
     let mut read_stack = |address: u64| {
         let at = address.checked_sub(sp).ok_or(())? as usize;
@@ -42,30 +46,36 @@ pub(super) fn backtrace_of(sample: &Sample) -> Backtrace {
     {
         addresses.push(frame.address_for_lookup() as usize);
     }
-    Backtrace { addresses }
+    addresses
 }
 
+/// Unwind tables.
+type Tables = UnwinderNative<Vec<u8>, MayAllocateDuringUnwind>;
+
 /// The unwind tables of everything that is loaded now.
-fn unwinder() -> UnwinderNative<Vec<u8>, MayAllocateDuringUnwind> {
-    let mut unwinder = UnwinderNative::new();
+fn unwinder() -> Tables {
+    let mut unwinder = Tables::new();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for loaded in Loaded::all(&maps) {
         if let Ok(elf) = Elf::open(&loaded.path) {
-            let sections = ExplicitModuleSectionInfo {
-                base_svma: elf.base,
-                text_svma: elf.range(".text"),
-                got_svma: elf.range(".got"),
-                eh_frame_svma: elf.range(".eh_frame"),
-                eh_frame: elf.data(".eh_frame"),
-                eh_frame_hdr_svma: elf.range(".eh_frame_hdr"),
-                eh_frame_hdr: elf.data(".eh_frame_hdr"),
-                ..Default::default()
-            };
-            let range = loaded.begin..loaded.end;
-            unwinder.add_module(Module::new(loaded.path, range, loaded.begin, sections));
+            unwinder.add_module(module(loaded, &elf));
         }
     }
     unwinder
+}
+
+fn module(loaded: Loaded, elf: &Elf) -> Module<Vec<u8>> {
+    let sections = ExplicitModuleSectionInfo {
+        base_svma: elf.base,
+        text_svma: elf.range(".text"),
+        got_svma: elf.range(".got"),
+        eh_frame_svma: elf.range(".eh_frame"),
+        eh_frame: elf.data(".eh_frame"),
+        eh_frame_hdr_svma: elf.range(".eh_frame_hdr"),
+        eh_frame_hdr: elf.data(".eh_frame_hdr"),
+        ..Default::default()
+    };
+    Module::new(loaded.path, loaded.begin..loaded.end, loaded.begin, sections)
 }
 
 /// A file that is mapped, with code in it.
@@ -151,6 +161,47 @@ mod tests {
             [loaded("/usr/bin/a b", 0x555000, 0x557000), loaded("/lib/c.so", 0x7f2000, 0x7f4000)];
         assert_eq!(Loaded::all(maps), expected);
     }
+
+    /// What a file says of itself is nobody's promise: a loader looks at none of its sections.
+    #[test]
+    fn fuzz_files_with_code() {
+        let path = std::env::temp_dir().join(format!("coreloop-code-{}", std::process::id()));
+        let path = path.to_str().unwrap().to_owned();
+        // Where the corpus's file is loaded, in its second function, whose caller the stack names.
+        let (begin, end) = (0x40_0000_u64, 0x40_1000);
+        let stack: Vec<u8> =
+            (0..32_u64).flat_map(|n| (begin + 0xb0 + n % 0x19).to_le_bytes()).collect();
+        let words = ["\u{7f}ELF\u{2}\u{1}", ".text\0", ".eh_frame\0", ".eh_frame_hdr\0", "\0\0\0\0"];
+        let mut followed = 0;
+        let fuzzed = fuzz(&corpus("machine_elf"), &words, |input| {
+            std::fs::write(&path, input).unwrap();
+            let elf = match Elf::open(&path) {
+                Ok(elf) => elf,
+                Err(e) => return signature(e.kind()),
+            };
+            let parts = [".text", ".got", ".eh_frame", ".eh_frame_hdr"].map(|name| {
+                let (range, data) = (elf.range(name), elf.data(name));
+                assert!(range.as_ref().is_none_or(|range| range.start <= range.end));
+                assert!(data.as_ref().is_none_or(|data| data.len() <= input.len()));
+                (range.is_some(), data.is_some_and(|data| !data.is_empty()))
+            });
+            assert_eq!(elf.base % 4096, 0);
+            let mut tables = Tables::new();
+            tables.add_module(module(Loaded { path: path.clone(), begin, end }, &elf));
+            let depths = [0xb0, 0xb5, 0xbc, 0xbe, 0xc4, 0xc8].map(|at| {
+                let registers = [begin as usize + at, 0x7000, 0x7010, 0];
+                let sample = Sample { said: (0, None), registers, stack: stack.clone() };
+                addresses(&tables, &sample).len()
+            });
+            assert!(depths.iter().all(|depth| (1..=FRAMES_MAX).contains(depth)), "{depths:?}");
+            followed += usize::from(depths.iter().any(|depth| *depth > 1));
+            signature((parts, depths.map(|depth| depth.min(4)), elf.base == begin))
+        });
+        std::fs::remove_file(path).unwrap();
+        println!("{fuzzed:?}, {followed} with a caller");
+        assert!(fuzzed.signatures >= 8 && followed > 0, "{fuzzed:?}, {followed}");
+    }
+
     #[test]
     fn fuzz_maps_of_a_process() {
         let words =
