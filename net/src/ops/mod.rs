@@ -218,3 +218,5 @@ impl fmt::Debug for OpsListener {
 
 #[cfg(test)]
 mod http_fuzz_tests;
+#[cfg(test)]
+mod machine_fuzz_tests;

@@ -16,9 +16,9 @@ const NS_PER_TICK: u64 = 1_000_000_000 / TICKS_PER_SECOND;
 /// What is known of this process now.
 pub(super) fn look() -> Process {
     let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
-    let stat = Stat::of(&read("stat"));
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let age_ns = uptime_ns(&uptime).saturating_sub(stat.started_ns);
+    let Said { cpu_ns, age_ns, resident_bytes, open_files_max } =
+        Said::of(&read("stat"), &read("status"), &read("limits"), &uptime);
     // Found out once: a start that moved whenever it is looked at would be another process's.
     static STARTED: OnceLock<u64> = OnceLock::new();
     let started_unix_ns = *STARTED.get_or_init(|| {
@@ -30,12 +30,32 @@ pub(super) fn look() -> Process {
         name: program(),
         started_unix_ns,
         age_ns,
-        cpu_ns: stat.cpu_ns,
-        resident_bytes: resident_bytes(&read("status")),
+        cpu_ns,
+        resident_bytes,
         // The directory's size is their number since Linux 6.2, and was zero before. To count them by
         // listing would take as long as there are many.
         open_files: fs::metadata("/proc/self/fd").ok().map(|dir| dir.len()).filter(|n| *n > 0),
-        open_files_max: open_files_max(&read("limits")),
+        open_files_max,
+    }
+}
+
+/// What the files' texts say.
+pub(super) struct Said {
+    pub(super) cpu_ns: u64,
+    pub(super) age_ns: u64,
+    pub(super) resident_bytes: u64,
+    pub(super) open_files_max: Option<u64>,
+}
+
+impl Said {
+    pub(super) fn of(stat: &str, status: &str, limits: &str, uptime: &str) -> Self {
+        let stat = Stat::of(stat);
+        Self {
+            cpu_ns: stat.cpu_ns,
+            age_ns: uptime_ns(uptime).saturating_sub(stat.started_ns),
+            resident_bytes: resident_bytes(status),
+            open_files_max: open_files_max(limits),
+        }
     }
 }
 
@@ -59,7 +79,8 @@ impl Stat {
         let field = |n: usize| -> u64 {
             fields.get(n - 3).and_then(|field| field.parse().ok()).unwrap_or_default()
         };
-        Self { cpu_ns: (field(14) + field(15)) * NS_PER_TICK, started_ns: field(22) * NS_PER_TICK }
+        let ns = |ticks: u64| ticks.saturating_mul(NS_PER_TICK);
+        Self { cpu_ns: ns(field(14).saturating_add(field(15))), started_ns: ns(field(22)) }
     }
 }
 
@@ -71,7 +92,7 @@ fn uptime_ns(text: &str) -> u64 {
 fn resident_bytes(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>();
-    kib.unwrap_or_default() * 1024
+    kib.unwrap_or_default().saturating_mul(1024)
 }
 
 fn open_files_max(limits: &str) -> Option<u64> {

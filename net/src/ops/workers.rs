@@ -40,7 +40,7 @@ pub(super) async fn look(cores: &[Snapshot]) -> Vec<RingWorkers> {
 }
 
 /// By the names of all threads of the process.
-fn of_cores(cores: &[Snapshot], names: &HashMap<u32, String>) -> Vec<RingWorkers> {
+pub(super) fn of_cores(cores: &[Snapshot], names: &HashMap<u32, String>) -> Vec<RingWorkers> {
     let after = |name: &str, prefix| name.strip_prefix(prefix)?.parse::<u32>().ok();
     let mut all: Vec<RingWorkers> = cores
         .iter()
