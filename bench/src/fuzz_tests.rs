@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use coreloop_tests::fuzz::{Fuzzed, fuzz, message_signature, signature};
 
 use crate::cli::ops::OpsUrl;
+use crate::cli::parse;
 use crate::compare;
 use crate::ops::{client, ps};
 use crate::peers;
 use crate::report::paint::Paint;
+use crate::scenario::idle::parse_anonymous;
 use crate::trial::goal::{Goal, bounded};
 
 fn corpus(name: &str) -> PathBuf {
@@ -167,5 +169,99 @@ fn fuzz_urls_of_ops() {
                 signature(why.split_whitespace().last().map(str::len))
             }
         }
+    }));
+}
+
+/// Times, sizes, counts, cores and spins of the command line: what is taken can be written and read again.
+#[test]
+fn fuzz_values_of_flags() {
+    let words = [
+        "1.5s", "50us", "\u{b5}s", "h", "m", "ms", "1m30s", "k", "KiB", "G", "_", "0,2-5",
+        "count:1", "numa:0", "all", "dial", "off", "1e9", "\u{a0}",
+    ];
+    let wide = parse::Range { min: 0, max: u64::MAX };
+    shown(fuzz(&corpus("cli_values"), &words, |input| {
+        let text = &String::from_utf8_lossy(input);
+        let time = parse::duration(text);
+        if let Ok(time) = time {
+            let again = parse::duration(&parse::Human(time).to_string());
+            assert_eq!(again, Ok(time), "{text:?}");
+        }
+        let (size, count) = (parse::size(text, wide), parse::count(text, wide));
+        if let Ok(size) = size {
+            assert_eq!(parse::size(&parse::bytes(size), wide), Ok(size), "{text:?}");
+        }
+        let cores = parse::cores(text).map(|list| {
+            assert!(!list.0.is_empty() && list.0.len() <= parse::CORE_MAX + 1, "{text:?}");
+            let mut sorted = list.clone();
+            sorted.0.sort_unstable();
+            assert_eq!(parse::cores(&list.to_string()), Ok(sorted), "{text:?}");
+        });
+        let spin = parse::spin(text);
+        if let Ok(spin) = spin {
+            // A spin of no time is none.
+            assert_eq!(parse::spin(&spin.to_string()), Ok(spin), "{text:?}");
+        }
+        let kind =
+            |why: Option<&String>| why.map(|why| message_signature(&why.replace('\'', "\"")));
+        signature((
+            kind(time.as_ref().err()),
+            kind(size.as_ref().err()),
+            kind(count.as_ref().err()),
+            kind(cores.as_ref().err()),
+            kind(spin.as_ref().err()),
+        ))
+    }));
+}
+
+/// What another runtime's program prints of itself and of its work.
+#[test]
+fn fuzz_answers_of_peers() {
+    let words = [
+        "{\"workload\":\"spawn\",\"rounds\":[{",
+        "\"bytes_per_task\":",
+        "\"future_bytes\":",
+        "\"note\":\"a\"",
+        "{\"runtime\":\"a\",\"version\":\"1\",\"workloads\":[],\"variants\":[\"default\"]",
+        "{\"totals\":{\"answers_all\":1,\"errors\":0",
+        "\"verdict\":{\"reasons\":[\"a\"]}",
+        "\"parameters\":{\"rate\":0}",
+        "5e-324",
+        "1e308",
+        "-1e308",
+        "null",
+        "}",
+        "]",
+        ",",
+    ];
+    shown(fuzz(&corpus("peers_answers"), &words, |input| {
+        let answers = peers::of_answer(&String::from_utf8_lossy(input));
+        let kinds = answers.map(|answer| match answer {
+            Ok(figures) => figures as u64,
+            Err(why) => {
+                assert!(!why.is_empty());
+                message_signature(&why)
+            }
+        });
+        signature(kinds)
+    }));
+}
+
+/// What the kernel counts of threads, cores and memory, and the line in which a server says its address.
+#[test]
+fn fuzz_counts_of_the_kernel() {
+    let words =
+        ["cpu0 ", "RssAnon:", " kB", "18446744073709551615 ", "127.0.0.1:", "65535", "0", "\n"];
+    shown(fuzz(&corpus("machine_counts"), &words, |input| {
+        let text = String::from_utf8_lossy(input);
+        let (waited, busy, addr) = peers::of_counts(&text);
+        assert!(addr.is_none_or(|addr| addr.port() > 0 && addr.ip().is_loopback()));
+        let anonymous = parse_anonymous(&text);
+        signature((
+            waited.is_some(),
+            busy.map(|n| n.min(2)),
+            addr.is_some(),
+            anonymous.map(|n| n.min(2)),
+        ))
     }));
 }

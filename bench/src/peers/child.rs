@@ -221,7 +221,7 @@ pub fn how_ended(status: ExitStatus) -> String {
 }
 
 /// The first address of loopback in a line, with a port that is one.
-fn address_in(line: &str) -> Option<SocketAddr> {
+pub(super) fn address_in(line: &str) -> Option<SocketAddr> {
     let at = line.find("127.0.0.1:")?;
     let end = line[at + 10..].find(|c: char| !c.is_ascii_digit()).map(|n| at + 10 + n);
     let addr: SocketAddr = line[at..end.unwrap_or(line.len())].parse().ok()?;

@@ -151,7 +151,7 @@ impl Usage {
     }
 }
 
-fn parse_schedstat(text: &str) -> Option<(u64, u64)> {
+pub(super) fn parse_schedstat(text: &str) -> Option<(u64, u64)> {
     let mut numbers = text.split_ascii_whitespace().map(|word| word.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }
@@ -162,13 +162,13 @@ fn busy_ticks(cores: &[usize]) -> Option<u64> {
     cores.iter().map(|core| parse_busy(&stat, *core)).sum()
 }
 
-fn parse_busy(stat: &str, core: usize) -> Option<u64> {
+pub(super) fn parse_busy(stat: &str, core: usize) -> Option<u64> {
     let name = format!("cpu{core}");
     let line = stat.lines().find(|line| line.split_whitespace().next() == Some(&name))?;
     let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal; what follows is contained in the first two.
     let counted = [0, 1, 2, 5, 6, 7];
-    Some(counted.iter().filter_map(|i| ticks.get(*i)).sum())
+    Some(counted.iter().filter_map(|i| ticks.get(*i)).fold(0, |all, n| all.saturating_add(*n)))
 }
 
 /// CPU time of the kernel's softirq threads of these cores.

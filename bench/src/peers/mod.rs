@@ -260,6 +260,31 @@ pub fn of_text(text: &str) -> Result<String, String> {
     Ok(shown)
 }
 
+/// What a peer's programs print (a description, figures of work, a report of load), read each way: for fuzzing.
+#[cfg(test)]
+pub fn of_answer(text: &str) -> [Result<usize, String>; 3] {
+    let words = |trouble| match trouble {
+        Trouble::Failed(words) => words,
+        Trouble::Interrupted => unreachable!("nothing was waited for"),
+    };
+    let held = |measured: run::Measured| {
+        assert!(measured.figures.values().all(|figure| figure.is_finite()), "{measured:?}");
+        measured.figures.len()
+    };
+    let launch = contenders::Launch::Peer { binary: "peer".into() };
+    [
+        contenders::parse_description(text).map(|described| described.contenders(&launch).len()),
+        run::figures_of_work(text, "spawn").map(held).map_err(words),
+        run::figures_of_load(text, 1_000_000).map(held).map_err(words),
+    ]
+}
+
+/// What files of /proc count, and the address in a line: for fuzzing.
+#[cfg(test)]
+pub fn of_counts(text: &str) -> (Option<(u64, u64)>, Option<u64>, Option<std::net::SocketAddr>) {
+    (meter::parse_schedstat(text), meter::parse_busy(text, 0), child::address_in(text))
+}
+
 fn write_files(args: &PeersArgs, results: &Results) -> Result<(), Refusal> {
     if let Some(path) = &args.json {
         write::json(path, results)?;

@@ -110,7 +110,7 @@ pub fn under_load(
 }
 
 /// The figures in a report of `load echo`.
-fn figures_of_load(report: &str, cpu_ns: u64) -> Result<Measured, Trouble> {
+pub(super) fn figures_of_load(report: &str, cpu_ns: u64) -> Result<Measured, Trouble> {
     let report: Value = serde_json::from_str(report).map_err(|e| told(format!("load: {e}")))?;
     let totals = &report["totals"];
     let answers = totals["answers_all"].as_f64().unwrap_or(0.0);
@@ -218,7 +218,7 @@ fn work_once(
 }
 
 /// The medians over the rounds of a line that `work` prints.
-fn figures_of_work(stdout: &str, name: &str) -> Result<Measured, Trouble> {
+pub(super) fn figures_of_work(stdout: &str, name: &str) -> Result<Measured, Trouble> {
     let line = stdout.lines().rfind(|line| line.trim_start().starts_with('{'));
     let line = line.ok_or_else(|| told("the work printed no JSON".into()))?;
     let report: Value = serde_json::from_str(line).map_err(|e| told(format!("work: {e}")))?;
@@ -246,7 +246,11 @@ fn figures_of_work(stdout: &str, name: &str) -> Result<Measured, Trouble> {
     let mut measured = Measured { figures, note, ..Measured::default() };
     let of = |key: &str| measured.figures.get(key).copied();
     if let (Some(all), Some(future)) = (of("bytes_per_task"), of("future_bytes")) {
-        measured.figures.insert("bytes_beyond_future".into(), (all - future).max(0.0));
+        let beyond = (all - future).max(0.0);
+        // The difference of two numbers may be none.
+        if beyond.is_finite() {
+            measured.figures.insert("bytes_beyond_future".into(), beyond);
+        }
     }
     Ok(measured)
 }

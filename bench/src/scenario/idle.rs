@@ -75,10 +75,10 @@ fn anonymous_bytes(pid: u32) -> Result<u64, String> {
     parse_anonymous(&status).ok_or_else(|| format!("{path} has no RssAnon: is it a process?"))
 }
 
-fn parse_anonymous(status: &str) -> Option<u64> {
+pub(crate) fn parse_anonymous(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    Some(kib.saturating_mul(1024))
 }
 
 #[cfg(test)]

@@ -170,7 +170,8 @@ mod tests {
     /// Two lines: CORELOOP_SEED, unless it is empty, and CORELOOP_SEEDS.
     #[test]
     fn fuzz_plans_of_seeds() {
-        let words = ["..", "s", "m", "h", "18446744073709551615", "18446744073709551614", "\n", "+"];
+        let words =
+            ["..", "s", "m", "h", "18446744073709551615", "18446744073709551614", "\n", "+"];
         let fuzzed = fuzz(&corpus("seeds"), &words, |input| {
             let text = String::from_utf8_lossy(input);
             let (seed, seeds) = text.split_once('\n').unwrap_or((&text, ""));

@@ -171,7 +171,8 @@ mod tests {
         let (begin, end) = (0x40_0000_u64, 0x40_1000);
         let stack: Vec<u8> =
             (0..32_u64).flat_map(|n| (begin + 0xb0 + n % 0x19).to_le_bytes()).collect();
-        let words = ["\u{7f}ELF\u{2}\u{1}", ".text\0", ".eh_frame\0", ".eh_frame_hdr\0", "\0\0\0\0"];
+        let words =
+            ["\u{7f}ELF\u{2}\u{1}", ".text\0", ".eh_frame\0", ".eh_frame_hdr\0", "\0\0\0\0"];
         let mut followed = 0;
         let fuzzed = fuzz(&corpus("machine_elf"), &words, |input| {
             std::fs::write(&path, input).unwrap();
