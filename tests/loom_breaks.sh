@@ -146,6 +146,10 @@ break_it metrics-park-looked-at-first metrics/mod.rs \
     's/( +let mut counters = Counters::read\(&self\.cells\);\n)(.*?)( +let parked_at = self\.parked_at\.load\(Ordering::)Relaxed(\);\n)/$3Acquire$4$1/s' loom_metrics
 break_it metrics-park-counts-relaxed metrics/mod.rs \
     's/(before\.wrapping_add\(took\), Ordering::)Release/$1Relaxed/' loom_metrics
+break_it stall-thread-ends-between-two-looks stall/teller.rs \
+    's/(let next = state\.waiting\.pop_front\(\);)\n( +)state\.running = next\.is_some\(\);/$1\n$2drop(state);\n$2if next.is_none() { self.lock().running = false; }/' loom_stall
+break_it stall-thread-is-started-twice stall/teller.rs \
+    's/!std::mem::replace\(&mut state\.running, true\)/{ state.running = true; state.waiting.len() == 1 }/' loom_stall
 
 rm -rf "$tree"
 [ "$missed" = 0 ] || { echo "$missed not found"; exit 1; }

@@ -1,6 +1,7 @@
 //! Snapshots and lists of tasks, taken from other threads and cores: of cores that run, sleep, are kept
 //! busy, or have ended.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -76,9 +77,19 @@ fn report_snapshots_of_all_cores_from_a_plain_thread() {
 
 #[test]
 fn report_a_core_that_is_kept_busy_is_read_without_it() {
+    // Long enough for a core that has nothing to do, on any machine.
+    const LIMIT: Duration = Duration::from_millis(500);
+    static DONE: AtomicBool = AtomicBool::new(false);
+    /// However the looks end, the core goes on then.
+    struct Done;
+    impl Drop for Done {
+        fn drop(&mut self) {
+            DONE.store(true, Ordering::Relaxed);
+        }
+    }
     let main = |core: coreloop::Core| async move {
-        if core.index() == 1 {
-            thread::sleep(500 * MS);
+        while core.index() == 1 && !DONE.load(Ordering::Relaxed) {
+            thread::sleep(MS);
         }
         sleep(Duration::from_secs(3600)).await;
     };
@@ -86,16 +97,16 @@ fn report_a_core_that_is_kept_busy_is_read_without_it() {
         while handle.snapshot(1).unwrap().counters.polls == 0 {
             thread::yield_now();
         }
-        let began = Instant::now();
+        let _done = Done;
+        // Whatever is answered here is answered while it is kept.
         let snapshot = handle.snapshot(1).unwrap();
         assert_eq!((snapshot.state, snapshot.counters.polls), (CoreState::Running, 1));
-        let all = handle.all_stats_blocking(20 * MS);
-        assert!(all[1].gauges.age >= 20 * MS, "it did not answer");
+        let all = handle.all_stats_blocking(LIMIT);
+        assert!(all[1].gauges.age >= LIMIT, "it did not answer");
         assert!(all[0].gauges.age < all[1].gauges.age);
-        let lists = handle.all_tasks_blocking(10, 20 * MS);
-        assert_eq!(lists[1].as_ref().unwrap_err(), &PostError::NoAnswer { limit: 20 * MS });
+        let lists = handle.all_tasks_blocking(10, LIMIT);
+        assert_eq!(lists[1].as_ref().unwrap_err(), &PostError::NoAnswer { limit: LIMIT });
         assert_eq!(lists[0].as_ref().unwrap().tasks.len(), 1);
-        assert!(began.elapsed() < 400 * MS, "nobody waited for it");
     });
 }
 

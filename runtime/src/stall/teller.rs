@@ -10,56 +10,119 @@ use std::sync::PoisonError;
 
 use super::{Stall, StallHook};
 use crate::contain::contained;
-use crate::sys::locks::{Mutex, MutexGuard};
 use crate::sys::sample::spawn_unsignalled;
+use crate::sys::shared::{Mutex, MutexGuard};
 
 /// Stalls that wait to be told, of all cores. Another one is not told.
 const TELLS_MAX: usize = 8;
 
-struct Telling {
-    waiting: VecDeque<(Stall, StallHook)>,
+/// What waits for a thread that is there as long as something does. There is no more than one: whoever puts
+/// something says whether one is to be started, under the lock under which the last one found nothing.
+struct Errands<T>(Mutex<State<T>>);
+
+struct State<T> {
+    waiting: VecDeque<T>,
     /// Whether a thread is at it.
     running: bool,
 }
 
-static TELLING: Mutex<Telling> = Mutex::new(Telling { waiting: VecDeque::new(), running: false });
+#[cfg(not(loom))]
+static TELLING: Errands<(Stall, StallHook)> = Errands::new();
+#[cfg(loom)]
+crate::sys::model::lazy_static! {
+    static ref TELLING: Errands<(Stall, StallHook)> = Errands::new();
+}
 
-fn lock() -> MutexGuard<'static, Telling> {
-    // Nothing panics while it is held.
-    TELLING.lock().unwrap_or_else(PoisonError::into_inner)
+impl<T> Errands<T> {
+    #[cfg(not(loom))]
+    const fn new() -> Self {
+        Self(Mutex::new(State { waiting: VecDeque::new(), running: false }))
+    }
+
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self(Mutex::new(State { waiting: VecDeque::new(), running: false }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Whether a thread is to be started, which takes until there is [`none`](Self::next).
+    fn put(&self, one: T) -> bool {
+        let mut state = self.lock();
+        state.waiting.push_back(one);
+        !std::mem::replace(&mut state.running, true)
+    }
+
+    /// What has waited for longest. None: the thread is done, whatever is put from now on.
+    fn next(&self) -> Option<T> {
+        let mut state = self.lock();
+        let next = state.waiting.pop_front();
+        state.running = next.is_some();
+        next
+    }
 }
 
 /// How many more may be told just now. Only [`tell`] makes it fewer, and only the watcher calls that.
 pub(super) fn room() -> usize {
-    TELLS_MAX.saturating_sub(lock().waiting.len())
+    TELLS_MAX.saturating_sub(TELLING.waiting())
 }
 
 /// Has a stall told for which there is [`room`]. It waits for no hook.
 pub(super) fn tell(stall: Stall, hook: StallHook) {
-    let mut telling = lock();
-    debug_assert!(telling.waiting.len() < TELLS_MAX, "the one watcher asked for room");
-    telling.waiting.push_back((stall, hook));
-    let start = !telling.running;
-    telling.running = true;
-    drop(telling);
-    if start && spawn_unsignalled("coreloop-tell", tell_all).is_err() {
+    debug_assert!(room() > 0, "the one watcher asked for room");
+    if TELLING.put((stall, hook)) && spawn_unsignalled("coreloop-tell", tell_all).is_err() {
         // Late is better than never: by whoever found it.
         tell_all();
     }
 }
 
 fn tell_all() {
-    loop {
-        let mut telling = lock();
-        let Some((stall, hook)) = telling.waiting.pop_front() else {
-            telling.running = false;
-            return;
-        };
-        drop(telling);
+    while let Some((stall, hook)) = TELLING.next() {
         contained(move || {
             hook.tell(&stall);
             // May be the last that has it.
             drop(hook);
+        });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use super::Errands;
+    use crate::sys::model::{check, thread};
+    use crate::sys::shared::Mutex;
+
+    /// Three are put, each when it likes; those that are told to start a thread do. Each is taken once, in
+    /// order, and by threads of which one ends before the next begins.
+    #[test]
+    fn loom_stall_all_that_is_put_is_told_once_in_order_by_one_thread_at_a_time() {
+        check(4, || {
+            let errands = Arc::new(Errands::new());
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let mut threads = Vec::new();
+            for number in 0..3 {
+                if errands.put(number) {
+                    let (errands, told) = (errands.clone(), told.clone());
+                    threads.push(thread::spawn(move || {
+                        while let Some(number) = errands.next() {
+                            told.lock().unwrap().push(number);
+                        }
+                    }));
+                }
+            }
+            assert!(!threads.is_empty());
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert_eq!(*told.lock().unwrap(), [0, 1, 2]);
+            assert_eq!(errands.waiting(), 0);
         });
     }
 }
