@@ -54,7 +54,8 @@ fn task_wake_100_000_clones_of_a_waker() {
             let clones: Vec<Waker> = (0..100_000).map(|_| waker.clone()).collect();
             // 16 bytes each lie in the vector itself.
             let grown = rss_bytes() - rss;
-            assert_memory_grew_less!(grown, 4 << 20, ": a clone allocates");
+            // The least that an allocation takes is 16 to 32 bytes.
+            assert_memory_grew_less!(grown, 5 << 19, ": a clone allocates");
             assert_eq!(polls.get(), 1);
             clones.iter().for_each(Waker::wake_by_ref);
             clones.into_iter().for_each(Waker::wake);
