@@ -70,6 +70,13 @@ fn handover_sim_a_predecessor_that_is_killed_leaves_the_place() {
     assert!(broken > 0 && answered > 0, "{broken} broken off, {answered} answered");
 }
 
+/// 22 cores, of which nearly all sleep, woke each other by waking for nothing: 300,000 steps were not enough.
+#[test]
+fn handover_sim_cores_that_sleep_do_not_keep_each_other_awake() {
+    let report = run(900).unwrap_or_else(|e| panic!("{e}"));
+    assert!(report.steps < 100_000, "{} steps for {:?}", report.steps, report.elapsed);
+}
+
 #[test]
 fn handover_sim_the_same_seed_is_the_same_run() {
     let fates = [Fate::Orphaned, Fate::Killed, Fate::Hurried, Fate::Fine];

@@ -23,6 +23,19 @@ fn computed(d: Duration, time_max: Duration) -> Option<Duration> {
     ended.ok().map(|report| report.elapsed)
 }
 
+/// Whatever wakes for nothing is drawn: so many cores come to their hour in some steps each.
+#[test]
+fn sim_time_of_many_cores_that_sleep_passes_in_few_steps() {
+    for seed in 0..20 {
+        let sim = Sim::builder().seed(seed).faults(Faults::hidden()).steps_max(100_000).build();
+        for i in 0..40 {
+            sim.client(&format!("sleeper{i}"), || sleep(Duration::from_secs(3_600)));
+        }
+        let report = sim.run().unwrap_or_else(|e| panic!("{e}"));
+        assert!(report.elapsed >= Duration::from_secs(3_600));
+    }
+}
+
 #[test]
 fn sim_time_a_computation_without_end_reaches_the_limit() {
     let (hour, day) = (Duration::from_secs(3_600), Duration::from_secs(24 * 3_600));

@@ -59,6 +59,7 @@ pub(super) struct Rings {
     all: BTreeMap<usize, SimRing>,
     opened: usize,
     made: u64,
+    woken_for_nothing: u32,
 }
 
 /// Pieces of pending work that one enter runs unless more completions are waited for,
@@ -67,6 +68,12 @@ const WORK_MAX: u32 = 20;
 
 /// More of them, for an enter that waits and has not got what it waits for.
 const WORK_MORE_MAX: u32 = 100_000;
+
+/// Cores that wake for nothing each by a chance of its own; more than these share theirs.
+const WAKES_OF_MAX: usize = 10;
+
+/// Times that cores wake for nothing until all of them have slept at a time.
+const WAKES_MAX: u32 = 1_000;
 
 impl Rings {
     /// The rings of a process's cores.
@@ -151,6 +158,23 @@ impl State {
         };
         self.rings.all.insert(at, ring);
         at
+    }
+
+    /// Whether a core that sleeps wakes for nothing, now that it is looked at. Every step of a core looks at
+    /// all that sleep: by a chance that is each one's own, many cores keep each other awake for ever, and the
+    /// clock never comes to the next event. So more than a few share the chances of those few, and all have
+    /// only so many until they have all slept.
+    pub(super) fn wakes_for_nothing(&mut self) -> bool {
+        let (few, rings) = (WAKES_OF_MAX, self.rings.all.len());
+        let drawn = self.rng.chance(self.faults.spurious_wake);
+        let wakes = drawn && (rings <= few || self.rng.index(rings) < few);
+        self.rings.woken_for_nothing += u32::from(wakes);
+        wakes && self.rings.woken_for_nothing <= WAKES_MAX
+    }
+
+    /// No core has anything to do.
+    pub(super) fn all_sleep(&mut self) {
+        self.rings.woken_for_nothing = 0;
     }
 
     /// The ring's descriptor is closed.

@@ -70,7 +70,7 @@ impl SimKernel {
         let Some(ring) = self.ring.get() else { return false };
         self.world.with(|state| {
             state.look_at_events(ring);
-            let spurious = state.rng.chance(state.faults.spurious_wake);
+            let spurious = state.wakes_for_nothing();
             let wakes = |ring: &SimRing| ring.interrupted || ring.has_news();
             spurious || state.rings.get(ring).is_some_and(wakes)
         })

@@ -133,7 +133,7 @@ impl Run<'_> {
             self.check_limits()?;
             match self.choose() {
                 Choice::Step(at) => self.step(at)?,
-                Choice::At(ns) => world.advance_to(ns),
+                Choice::At(ns) => world.sleep_to(ns),
                 Choice::Nothing => return Err(Failure::Deadlock { waiting: self.waiting() }),
             }
         }

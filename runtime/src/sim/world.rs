@@ -80,6 +80,12 @@ impl World {
         self.with(|state| state.advance_to(ns));
     }
 
+    /// Nobody has anything to do until then: moves the clock there, as [`advance_to`](Self::advance_to).
+    pub(crate) fn sleep_to(&self, ns: u64) {
+        self.with(State::all_sleep);
+        self.advance_to(ns);
+    }
+
     /// What lies between two hosts, in both directions.
     pub(crate) fn set_link(&self, a: HostId, b: HostId, link: Link) {
         self.with(|state| state.set_link(a, b, link));

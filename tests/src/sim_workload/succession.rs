@@ -36,9 +36,8 @@ const REQUEST: usize = 200;
 /// What connections have to end by themselves.
 const DRAIN: Duration = Duration::from_secs(3_600);
 
-/// Steps of cores that a seed may take: seed 900, with 22 cores and bytes that come one by one, takes more than
-/// 300,000.
-const STEPS_MAX: u64 = 3_000_000;
+/// Steps of cores that a seed may take.
+const STEPS_MAX: u64 = 300_000;
 
 /// Until then a predecessor is gone, or a doomed successor.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
