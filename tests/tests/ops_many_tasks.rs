@@ -14,8 +14,8 @@ use coreloop::time::sleep;
 use coreloop::{spawn, spawn_named, yield_now};
 use coreloop_net::ops::{Ops, doc};
 
-/// ThreadSanitizer makes each step some ten times as long, and a core that has not answered within a second is
-/// listed as missing.
+/// ThreadSanitizer makes each step some ten times as long, and a core that has not answered within a
+/// second is listed as missing.
 const TASKS: usize = if cfg!(tsan) { 10_000 } else { 200_000 };
 /// Tasks that a chunk may have, as `net/src/ops/tasks.rs` bounds a poll.
 const CHUNK_TASKS_MAX: usize = 64;

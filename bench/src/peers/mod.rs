@@ -260,7 +260,8 @@ pub fn of_text(text: &str) -> Result<String, String> {
     Ok(shown)
 }
 
-/// What a peer's programs print (a description, figures of work, a report of load), read each way: for fuzzing.
+/// What a peer's programs print (a description, figures of work, a report of load), read each way:
+/// for fuzzing.
 #[cfg(test)]
 pub fn of_answer(text: &str) -> [Result<usize, String>; 3] {
     let words = |trouble| match trouble {

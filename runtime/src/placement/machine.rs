@@ -171,8 +171,8 @@ mod tests {
         assert_eq!(read_list("0-8191,0"), None, "more entries than there are CPUs anywhere");
     }
 
-    /// Parts with empty lines between them: the siblings of CPU 0 by the newer and of CPU 1 by the older name,
-    /// the nodes that are online, and the CPUs of nodes 0 and 1.
+    /// Parts with empty lines between them: the siblings of CPU 0 by the newer and of CPU 1 by the
+    /// older name, the nodes that are online, and the CPUs of nodes 0 and 1.
     #[test]
     fn fuzz_trees_of_a_machine() {
         let root = std::env::temp_dir().join(format!("coreloop-sys-{}", std::process::id()));

@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 /// Sections that a file may have at most, and bytes of one that are read at most.
 const SECTIONS_MAX: u64 = 4096;
 const SECTION_BYTES_MAX: u64 = 256 << 20;
-/// Bytes of a name that are kept. Names may overlap, so that those of a file may be far longer than it is; the
-/// ones that are asked for are short.
+/// Bytes of a name that are kept. Names may overlap, so that those of a file may be far longer than
+/// it is; the ones that are asked for are short.
 const NAME_BYTES_MAX: usize = 64;
 
 /// A file and its table of sections.
