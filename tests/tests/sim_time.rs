@@ -28,7 +28,7 @@ fn computed(d: Duration, time_max: Duration) -> Option<Duration> {
 fn sim_time_of_many_cores_that_sleep_passes_in_few_steps() {
     for seed in 0..20 {
         let sim = Sim::builder().seed(seed).faults(Faults::hidden()).steps_max(100_000).build();
-        for i in 0..40 {
+        for i in 0..100 {
             sim.client(&format!("sleeper{i}"), || sleep(Duration::from_secs(3_600)));
         }
         let report = sim.run().unwrap_or_else(|e| panic!("{e}"));
