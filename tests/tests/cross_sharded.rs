@@ -187,6 +187,120 @@ fn cross_sharded_new_that_is_dropped_midway_leaves_nothing() {
 
 /// Two cores each send the other far more than its queue holds, and neither looks at its queue but by
 /// running its loop.
+/// A value whose destructor uses what it is part of, and then panics.
+struct Sore {
+    all: Arc<Mutex<Option<Sharded<Sore>>>>,
+    handle: Handle,
+    dropped: Arc<AtomicUsize>,
+    ran: Arc<AtomicUsize>,
+}
+
+impl Drop for Sore {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        // It is out of the list already, or the core is at its end.
+        let own = self.all.lock().unwrap().clone();
+        assert!(own.is_none_or(|own| own.local().is_none()));
+        let ran = self.ran.clone();
+        let core = Handle::current_core().unwrap();
+        let runs = move || _ = ran.fetch_add(1, Ordering::Relaxed);
+        drop(self.handle.call_soon_threadsafe(core, runs));
+        panic!("a sore value");
+    }
+}
+
+#[test]
+fn cross_sharded_destructors_that_call_back_and_panic_harm_nobody() {
+    for ends_with_the_core in [false, true] {
+        let [dropped, ran] = [const { AtomicUsize::new(0) }; 2].map(Arc::new);
+        let all: Arc<Mutex<Option<Sharded<Sore>>>> = Arc::default();
+        let (dropping, running, keep) = (dropped.clone(), ran.clone(), all.clone());
+        let ended = three().run(move |core| {
+            let (dropped, ran, all) = (dropping.clone(), running.clone(), keep.clone());
+            async move {
+                if core.index() == 0 {
+                    let (handle, theirs) = (core.handle().clone(), all.clone());
+                    let (d, r) = (dropped.clone(), ran.clone());
+                    let made = Sharded::new(core.handle(), async move |_| Sore {
+                        all: theirs.clone(),
+                        handle: handle.clone(),
+                        dropped: d.clone(),
+                        ran: r.clone(),
+                    });
+                    let made = made.await.unwrap();
+                    assert_eq!(made.map_all(async |_| ()).await, [const { Ok(()) }; 3]);
+                    *all.lock().unwrap() = Some(made);
+                    if ends_with_the_core {
+                        core.handle().stop();
+                        return std::future::pending().await;
+                    }
+                    // The last handle, dropped with the lock released.
+                    let last = all.lock().unwrap().take();
+                    drop(last);
+                }
+                let count = if ends_with_the_core { usize::MAX } else { 3 };
+                assert!(settled(SOON, || ran.load(Ordering::Relaxed) == count).await);
+            }
+        });
+        assert_eq!(ended.is_ok(), !ends_with_the_core, "{ended:?}");
+        assert_eq!(dropped.load(Ordering::Relaxed), 3, "each once");
+        assert_eq!(ran.load(Ordering::Relaxed), if ends_with_the_core { 0 } else { 3 });
+    }
+}
+
+#[test]
+fn cross_sharded_calls_in_the_middle_are_answered_when_their_core_ends() {
+    let ended = three().run(move |core| async move {
+        if core.index() == 1 {
+            // Until a call is in the middle and others are queued: then it ends by itself.
+            let inside = Sharded::<Cell<u8>>::new(core.handle(), async |_| Cell::new(0));
+            let inside = inside.await.unwrap();
+            let asks = inside.clone();
+            let asked = core.handle().spawn_on(2, move || async move {
+                let [a, b, c] = [const { () }; 3].map(|()| asks.clone());
+                let never = spawn(async move {
+                    let call = async |value: &Cell<u8>| {
+                        value.set(1);
+                        std::future::pending::<()>().await;
+                    };
+                    a.on(1, call).await
+                });
+                let nested = spawn(async move {
+                    let inner = b.clone();
+                    let call = async move |_: &_| {
+                        inner.on(1, async |_| std::future::pending::<()>().await).await
+                    };
+                    b.on(0, call).await
+                });
+                let all = spawn(async move {
+                    let call = async |value: &Cell<u8>| {
+                        if value.get() == 1 {
+                            std::future::pending::<()>().await;
+                        }
+                    };
+                    c.map_all(call).await
+                });
+                assert_eq!(never.await.unwrap(), Err(ShardError::CoreGone));
+                assert_eq!(nested.await.unwrap(), Ok(Err(ShardError::CoreGone)));
+                let all = all.await.unwrap();
+                assert_eq!(all, [Ok(()), Err(ShardError::CoreGone), Ok(())]);
+                let later = asks.map_reduce(async |_| 1, 0, |a, b| a + b).await;
+                assert_eq!(later, Err(ShardError::CoreGone));
+                ANSWERED.store(1, Ordering::Relaxed);
+            });
+            drop(asked);
+            let mine = inside.local().unwrap();
+            assert!(settled(SOON, || mine.get() == 1).await);
+            return;
+        }
+        assert!(settled(SOON, || ANSWERED.load(Ordering::Relaxed) == 1).await);
+    });
+    ended.unwrap();
+}
+
+/// Set by the test above.
+static ANSWERED: AtomicUsize = AtomicUsize::new(0);
+
 #[test]
 fn cross_two_full_cores_do_not_hold_each_other_up() {
     const CALLS: usize = 5_000;
