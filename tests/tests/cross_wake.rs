@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use coreloop::cross;
-use coreloop::{Cores, EventLoop, Feature, Settings, Spin};
+use coreloop::{Cores, EventLoop, Feature, Handle, Settings, Spin, yield_now};
 use coreloop_tests::process::strace_works;
 use coreloop_tests::{Child, in_child, skipped, two_cores};
 
@@ -91,6 +91,35 @@ fn cross_wake_of_a_running_core_costs_no_call() {
     let calls = calls_that_wake(name, || {
         let always = Settings::default().spin(Spin::Fixed(Duration::from_millis(900)));
         ping_pong(always, 20_000);
+    });
+    let Some((messages, writes)) = calls else { return };
+    assert!(messages + writes <= AT_THE_ENDS, "{messages} messages, {writes} writes");
+}
+
+/// The other ways to a core: closures, and wakers of tasks. Both cores have something to do all the time, so that
+/// they run even where they share a CPU.
+#[test]
+fn cross_wake_of_a_busy_core_by_closures_and_wakers_costs_no_call() {
+    let name = "cross_wake_of_a_busy_core_by_closures_and_wakers_costs_no_call";
+    let calls = calls_that_wake(name, || {
+        let over = Arc::new(AtomicBool::new(false));
+        let busy = async |over: Arc<AtomicBool>| {
+            while !over.load(Ordering::Relaxed) {
+                yield_now().await;
+            }
+        };
+        let (begins, ends) = (over.clone(), over);
+        let asks = move || async move {
+            drop(coreloop::spawn(busy(begins.clone())));
+            let other = 1 - Handle::current_core().unwrap();
+            for i in 0..2_000 {
+                // There as a closure, back by the waker of this future.
+                let task = Handle::current().spawn_on(other, move || async move { i });
+                assert_eq!(task.unwrap().await, Ok(i));
+            }
+            begins.store(true, Ordering::Relaxed);
+        };
+        two_cores(Settings::default(), asks, move || busy(ends));
     });
     let Some((messages, writes)) = calls else { return };
     assert!(messages + writes <= AT_THE_ENDS, "{messages} messages, {writes} writes");
