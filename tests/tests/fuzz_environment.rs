@@ -5,7 +5,9 @@
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use coreloop::fds;
@@ -54,6 +56,35 @@ fn fuzz_notify_socket() {
                 Err(e) => signature((e.kind(), e.raw_os_error())),
             }
         }));
+    });
+}
+
+/// A manager listens at a path or at an abstract name; each message comes whole, and alone. One that does not
+/// read is an error, and no wait.
+#[test]
+fn notify_reaches_a_manager_at_a_path_and_at_an_abstract_name() {
+    in_child("notify_reaches_a_manager_at_a_path_and_at_an_abstract_name", || {
+        let name = format!("coreloop-notify-{}", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        let abstract_name = SocketAddr::from_abstract_name(&name).unwrap();
+        for (manager, variable) in [
+            (UnixDatagram::bind(&path).unwrap(), path.clone().into_os_string()),
+            (UnixDatagram::bind_addr(&abstract_name).unwrap(), format!("@{name}").into()),
+        ] {
+            set_variable("NOTIFY_SOCKET", Some(&variable));
+            let fds = fd_count();
+            assert!(notify(&[State::Ready, State::Status("as it should be")]).unwrap());
+            assert!(notify(&[State::Stopping]).unwrap());
+            let mut bytes = [0; 100];
+            for text in ["READY=1\nSTATUS=as it should be", "STOPPING=1"] {
+                let n = manager.recv(&mut bytes).unwrap();
+                assert_eq!(std::str::from_utf8(&bytes[..n]), Ok(text));
+            }
+            let behind = (0..100_000).find_map(|_| notify(&[State::Watchdog]).err());
+            assert_eq!(behind.expect("it is full at some time").kind(), ErrorKind::WouldBlock);
+            assert_eq!(fd_count(), fds);
+        }
+        std::fs::remove_file(&path).unwrap();
     });
 }
 
