@@ -237,6 +237,13 @@ pub fn raise(signal: i32) {
     assert_eq!(raised, 0, "signal {signal} was raised");
 }
 
+/// Has this process ignore a signal.
+pub fn ignore(signal: i32) {
+    // SAFETY: a plain call that sets no handler.
+    let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    assert_ne!(before, libc::SIG_ERR, "signal {signal} can be ignored");
+}
+
 /// Sends a signal to a process or, if negative, to a process group.
 pub fn kill(pid: i32, signal: i32) {
     // SAFETY: plain integers; a process that is gone is an error that does not matter.

@@ -197,3 +197,23 @@ fn signal_children_and_masks_are_as_before() {
         .unwrap();
     });
 }
+
+/// What a program ignores its children ignore, until it subscribes: a caught signal is reset by an exec.
+#[test]
+fn signal_that_was_ignored_is_at_its_default_in_children_from_then_on() {
+    let name = "signal_that_was_ignored_is_at_its_default_in_children_from_then_on";
+    in_child(name, || {
+        let ignored = || {
+            let out = Command::new("cat").arg("/proc/self/status").output().unwrap();
+            let status = String::from_utf8(out.stdout).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap() >> (libc::SIGHUP - 1) & 1
+        };
+        process::ignore(libc::SIGHUP);
+        assert_eq!(ignored(), 1);
+        let signals = Signals::new([Signal::HUP]).unwrap();
+        assert_eq!(ignored(), 0);
+        drop(signals);
+        assert_eq!(ignored(), 0, "for good");
+    });
+}

@@ -8,7 +8,9 @@
 //! What stays as it was: the signal mask of every thread, and so what children inherit. Handlers are reset
 //! by an exec. What changes for good: from the first subscription to a signal on, that signal no longer does
 //! to this process what it does by default, also when the last subscription has been dropped; it then does
-//! nothing. A handler that was there before is called as well.
+//! nothing. A handler that was there before is called as well. A signal that was ignored before (`nohup` has
+//! SIGHUP ignored) is at its default in programs that are started from then on: an exec keeps what is
+//! ignored, and resets what is caught.
 //!
 //! Invariant: waiting consumes nothing (the descriptor is polled, not read), so a wait that is dropped while
 //! the kernel still has it can't take a signal from the next one.
