@@ -18,7 +18,7 @@ use crate::wheel::{TimerKey, Wheel};
 
 pub(crate) struct Timers {
     wheel: RefCell<Wheel<Waker>>,
-    resolution_ns: u64,
+    resolution: Resolution,
     kernel: Rc<dyn Kernel>,
     closed: Cell<bool>,
     /// The last reading of the clock that was seen here, in ns: the time now is at least that.
@@ -32,14 +32,52 @@ const BATCH: usize = 16;
 /// Tasks whose memory a turn's timers ask for: more would drive each other out of the first cache.
 const AHEAD_MAX: usize = 128;
 
+/// What a tick of the wheel lasts.
+struct Resolution {
+    /// In ns; not 0.
+    ns: u64,
+    /// 2^64 over it, rounded down, and not above what a word holds.
+    inverse: u64,
+}
+
+impl Resolution {
+    fn new(ns: u64) -> Self {
+        let inverse = u64::try_from((1 << 64) / u128::from(ns)).unwrap_or(u64::MAX);
+        Self { ns, inverse }
+    }
+
+    /// How many whole ticks a time has, and the ns that are left. Each timer asks: two multiplications take
+    /// half the time of a division.
+    #[inline]
+    fn divide(&self, time_ns: u64) -> (u64, u64) {
+        // Too low by 1 at most: the inverse is by 1 at most, and a time is less than 2^64.
+        let ticks = ((u128::from(time_ns) * u128::from(self.inverse)) >> 64) as u64;
+        let rest = time_ns - ticks * self.ns;
+        if rest >= self.ns { (ticks + 1, rest - self.ns) } else { (ticks, rest) }
+    }
+
+    /// Rounded down.
+    #[inline]
+    fn ticks(&self, time_ns: u64) -> u64 {
+        self.divide(time_ns).0
+    }
+
+    /// Rounded up.
+    #[inline]
+    fn ticks_up(&self, time_ns: u64) -> u64 {
+        let (ticks, rest) = self.divide(time_ns);
+        ticks + u64::from(rest > 0)
+    }
+}
+
 impl Timers {
     pub(crate) fn new(kernel: Rc<dyn Kernel>, resolution: Duration) -> Rc<Self> {
-        let resolution_ns = (resolution.as_nanos() as u64).max(1);
+        let resolution = Resolution::new((resolution.as_nanos() as u64).max(1));
         let now = kernel.now_ns();
-        let wheel = Wheel::new(now / resolution_ns);
+        let wheel = Wheel::new(resolution.ticks(now));
         Rc::new(Self {
             wheel: RefCell::new(wheel),
-            resolution_ns,
+            resolution,
             kernel,
             closed: Cell::new(false),
             seen_ns: Cell::new(now),
@@ -64,7 +102,7 @@ impl Timers {
     /// all the same: the wheel will know, and being told of it there makes it later by a tick at most.
     #[inline]
     pub(crate) fn was_far(&self, deadline_ns: u64) -> bool {
-        deadline_ns > self.seen_ns.get().saturating_add(self.resolution_ns)
+        deadline_ns > self.seen_ns.get().saturating_add(self.resolution.ns)
     }
 
     /// Wakes `waker` at `deadline` or up to one resolution later. None if that is never.
@@ -73,9 +111,9 @@ impl Timers {
             return None;
         }
         let tick = if planted::is(Fault::EarlyTimer, 1) {
-            deadline_ns / self.resolution_ns // Rounded down; `Sleep` takes the wheel's word for it.
+            self.resolution.ticks(deadline_ns) // Rounded down; `Sleep` takes the wheel's word for it.
         } else {
-            deadline_ns.div_ceil(self.resolution_ns)
+            self.resolution.ticks_up(deadline_ns)
         };
         Some(self.wheel.borrow_mut().insert(tick, waker))
     }
@@ -85,7 +123,7 @@ impl Timers {
     pub(crate) fn insert_or_due(&self, deadline_ns: u64, waker: Waker) -> Option<TimerKey> {
         let now = self.now_ns();
         // The present tick and no earlier one: it keeps its place behind what is due already.
-        let whole = now - now % self.resolution_ns;
+        let whole = now - now % self.resolution.ns;
         self.insert(if deadline_ns <= now { whole } else { deadline_ns }, waker)
     }
 
@@ -123,9 +161,9 @@ impl Timers {
             return;
         }
         let now = if planted::is(Fault::EarlyTimer, 2) {
-            now_ns.div_ceil(self.resolution_ns)
+            self.resolution.ticks_up(now_ns)
         } else {
-            now_ns / self.resolution_ns
+            self.resolution.ticks(now_ns)
         };
         let mut fired = 0;
         while fired < bound {
@@ -154,14 +192,14 @@ impl Timers {
 
     fn pop_due(&self, now: u64, now_ns: u64, metrics: &Recorder) -> Option<Waker> {
         let (deadline, waker) = self.wheel.borrow_mut().pop_due(now)?;
-        metrics.took(Latency::TimerLate, now_ns.saturating_sub(deadline * self.resolution_ns));
+        metrics.took(Latency::TimerLate, now_ns.saturating_sub(deadline * self.resolution.ns));
         Some(waker)
     }
 
     /// The time of the next look at the wheel, in ns: nothing is due before.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let tick = self.wheel.borrow().next_expiry()?;
-        Some(tick.saturating_mul(self.resolution_ns))
+        Some(tick.saturating_mul(self.resolution.ns))
     }
 
     /// Places of timers that there are, used or free.
@@ -173,7 +211,7 @@ impl Timers {
     /// whom it wakes.
     pub(crate) fn at(&self, place: u32, f: impl FnOnce(u64, &Waker)) {
         if let Some((tick, waker)) = self.wheel.borrow().at(place) {
-            f(tick.saturating_mul(self.resolution_ns), waker);
+            f(tick.saturating_mul(self.resolution.ns), waker);
         }
     }
 
@@ -193,6 +231,31 @@ impl Timers {
         let mut old = self.wheel.replace(Wheel::new(0));
         while let Some((_, waker)) = old.pop_due(u64::MAX) {
             contained(|| drop(waker));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_as_many_ticks_as_a_division_says() {
+        let powers = (0..64).map(|bit| 1_u64 << bit).chain([1_000, 50_000, 1_000_000, u64::MAX]);
+        let near: Vec<u64> = powers
+            .chain((0..20).map(|n| 10_u64.pow(n)))
+            .flat_map(|n| [n.wrapping_sub(1), n, n.wrapping_add(1), n.wrapping_mul(3)])
+            .collect();
+        for ns in near.iter().copied().filter(|ns| *ns > 0) {
+            let resolution = Resolution::new(ns);
+            for around in &near {
+                let whole = around.wrapping_mul(ns);
+                let times = [*around, whole, whole.wrapping_sub(1)];
+                for time in times {
+                    assert_eq!(resolution.ticks(time), time / ns, "{time} / {ns}");
+                    assert_eq!(resolution.ticks_up(time), time.div_ceil(ns), "{time} / {ns}");
+                }
+            }
         }
     }
 }

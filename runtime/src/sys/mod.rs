@@ -4,9 +4,9 @@
 //! talks to the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside
 //! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
 //! cross processes ([`descriptors`]) and the sockets that they cross by ([`local`]), what forked
-//! children see of rings ([`forked`]), and what threads share memory by ([`shared`], [`locks`]). Knows
-//! nothing of ops, tasks or cores: everything here could be replaced by a simulated kernel without the
-//! layers above noticing.
+//! children see of rings ([`forked`]), memory for what never moves ([`segment`]), and what threads share
+//! memory by ([`shared`], [`locks`]). Knows nothing of ops, tasks or cores: everything here could be
+//! replaced by a simulated kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
@@ -21,6 +21,7 @@ pub(crate) mod model;
 pub(crate) mod modelled;
 pub(crate) mod prefetch;
 pub(crate) mod sample;
+pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod signals;
 pub(crate) mod steering;

@@ -186,6 +186,8 @@ impl Chunks {
     }
 
     /// Puts a chunk with this timer at the end of a list; its place.
+    // Apart from `push_back`, which is called for each timer and needs few registers without it.
+    #[inline(never)]
     fn extend(&mut self, list: &mut List, timer: u32) -> Place {
         let mut fresh = Chunk { prev: list.tail, end: 1, count: 1, ..Chunk::FREE };
         fresh.timers[0] = timer;

@@ -3,17 +3,19 @@
 //! Owns segments, each twice as large as the one before: growing takes no copy of what is there, which of a
 //! million timers would keep the core for milliseconds, and whoever is aligned to cache lines stays so.
 
+use crate::sys::segment::Segment;
+
 /// Elements by index, from 0.
 pub(super) struct Table<E> {
     /// All full up to the last one that has any.
-    segments: [Vec<E>; SEGMENTS],
+    segments: [Segment<E>; SEGMENTS],
     len: u32,
 }
 
 impl<E> Table<E> {
     /// An empty one. Allocates nothing.
     pub(super) fn new() -> Self {
-        Self { segments: [const { Vec::new() }; SEGMENTS], len: 0 }
+        Self { segments: [const { Segment::EMPTY }; SEGMENTS], len: 0 }
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -22,18 +24,24 @@ impl<E> Table<E> {
 
     /// Bytes of its segments.
     pub(super) fn bytes(&self) -> usize {
-        self.segments.iter().map(|segment| segment.capacity() * size_of::<E>()).sum()
+        self.segments.iter().map(|segment| segment.room() * size_of::<E>()).sum()
     }
 
     /// Adds an element, whose index is the length so far.
+    #[inline]
     pub(super) fn push(&mut self, element: E) {
         let (number, at) = locate(self.len);
-        let segment = &mut self.segments[number];
         if at == 0 {
-            segment.reserve_exact(FIRST << number);
+            self.add_segment(number);
         }
-        segment.push(element);
+        self.segments[number].push(element);
         self.len += 1;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_segment(&mut self, number: usize) {
+        self.segments[number] = Segment::with_room(FIRST << number);
     }
 
     #[inline]
