@@ -5,9 +5,12 @@
 //! of the tests). The exit status is 1 if a byte was wrong, a connection hung or broke by itself, or memory
 //! or descriptors grew.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -25,8 +28,9 @@ use socket2::{Domain, Socket, Type};
 
 /// Whoever is dropped with a runtime has so long to go.
 const SOON: Duration = Duration::from_secs(60);
-/// A connection that nobody cuts takes milliseconds. Well under a runtime's life, so that one which never ends
-/// is seen before it goes with the runtime.
+/// A connection that nobody cuts and that has no byte more after so long is stuck: on a machine that has other
+/// work, and with buffers for the fewest, whole ones take seconds, and a step of one does not. Well under a
+/// runtime's life, so that one which is stuck is seen before it goes with the runtime.
 const HANGS: Duration = Duration::from_secs(10);
 /// Resident memory may grow by so much per hour once it is warm: what a leak of 100 bytes per connection
 /// would be many times of.
@@ -69,6 +73,8 @@ struct Tally {
     /// Ended by nothing, or by an error that nobody had made.
     hung: AtomicU64,
     broken: AtomicU64,
+    /// Milliseconds that the slowest one took which had no limit of time.
+    slowest_ms: AtomicU64,
 }
 
 impl Tally {
@@ -79,12 +85,13 @@ impl Tally {
     fn line(&self) -> String {
         let n = |of: &AtomicU64| of.load(Ordering::Relaxed);
         format!(
-            "{} connections whole, {} left by us, {} cut, {} with no limit; {:.1} GB there and back, \
-             {} calls cancelled, {} blocking calls, {} wrong, {} hung, {} broken",
+            "{} connections whole, {} left by us, {} cut, {} with no limit (the slowest {:.1} s); \
+             {:.1} GB there and back, {} calls cancelled, {} blocking calls, {} wrong, {} hung, {} broken",
             n(&self.whole),
             n(&self.left),
             n(&self.cut),
             n(&self.patient),
+            n(&self.slowest_ms) as f64 / 1e3,
             n(&self.bytes) as f64 / 1e9,
             n(&self.cancels),
             n(&self.calls),
@@ -111,16 +118,62 @@ async fn serve(addr: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// How far a connection has come, and when.
+#[derive(Debug)]
+struct Course(Cell<(&'static str, usize, Instant)>);
+
+impl Course {
+    fn begin() -> Rc<Self> {
+        Rc::new(Self(Cell::new(("begun", 0, Instant::now()))))
+    }
+
+    fn advance(&self, what: &'static str, bytes: usize) {
+        self.0.set((what, bytes, Instant::now()));
+    }
+}
+
+/// A connection to its end, however long it takes, as long as it comes on; `None` if it does not.
+async fn patiently(
+    visit: impl Future<Output = io::Result<()>>,
+    course: &Course,
+    tally: &Tally,
+) -> Option<io::Result<()>> {
+    let began = Instant::now();
+    let mut visit = pin!(visit);
+    loop {
+        let ended = timeout(HANGS / 5, &mut visit).await.ok();
+        let (what, bytes, since) = course.0.get();
+        if ended.is_none() && since.elapsed() < HANGS {
+            continue;
+        }
+        if ended.is_none() {
+            let (took, still) = (began.elapsed(), since.elapsed());
+            eprintln!(
+                "soak: stuck after {took:.1?}: {bytes} bytes {what}, and nothing for {still:.1?}"
+            );
+        }
+        tally.slowest_ms.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        return ended;
+    }
+}
+
 /// One connection: so many bytes there and back, looked at, with calls cancelled on the way; now and then it
-/// is left in the middle.
-async fn visit(addr: SocketAddr, mut rng: Rng, tally: Arc<Tally>) -> io::Result<()> {
+/// is left in the middle. `course` says how far it has come.
+async fn visit(
+    addr: SocketAddr,
+    mut rng: Rng,
+    tally: Arc<Tally>,
+    course: Rc<Course>,
+) -> io::Result<()> {
     let mut stream = TcpStream::connect(addr).await?;
+    course.advance("connected", 0);
     let (len, base) = (1 + rng.below(200_000) as usize, rng.below(1 << 20) as usize);
     let leave_at = if rng.below(10) == 0 { rng.below(len as u64) as usize } else { usize::MAX };
     let mut at = 0;
     while at < len {
         let n = (1 + rng.below(12_000) as usize).min(len - at);
         stream.write_all(pattern(base + at, n)).await?;
+        course.advance("written", n);
         let mut back = 0;
         while back < n {
             // A limit that may be too short: what is cancelled loses nothing.
@@ -142,6 +195,7 @@ async fn visit(addr: SocketAddr, mut rng: Rng, tally: Arc<Tally>) -> io::Result<
                 chunk.iter().enumerate().filter(|(i, b)| **b != pattern_at(from + i)).count();
             Tally::add(&tally.wrong, wrong as u64);
             back += chunk.len();
+            course.advance("come back", at + back);
         }
         at += n;
         Tally::add(&tally.bytes, n as u64);
@@ -170,17 +224,18 @@ async fn visitor(field: Field, mut rng: Rng) {
     let tally = &field.tally;
     loop {
         let through = if rng.below(5) == 0 { field.rough } else { field.direct };
-        let visit = visit(through, Rng::new(rng.number()), tally.clone());
+        let course = Course::begin();
+        let visit = visit(through, Rng::new(rng.number()), tally.clone(), course.clone());
         // Half of those that nobody cuts are left to themselves: a byte that is lost shows as one that hangs.
         if through == field.direct && rng.below(2) == 0 {
-            match timeout(HANGS, visit).await {
-                Ok(Ok(())) => Tally::add(&tally.patient, 1),
-                Ok(Err(_)) if field.ending.load(Ordering::SeqCst) => Tally::add(&tally.cut, 1),
-                Ok(Err(e)) => {
+            match patiently(visit, &course, tally).await {
+                Some(Ok(())) => Tally::add(&tally.patient, 1),
+                Some(Err(_)) if field.ending.load(Ordering::SeqCst) => Tally::add(&tally.cut, 1),
+                Some(Err(e)) => {
                     eprintln!("soak: a connection that nobody cuts: {e}");
                     Tally::add(&tally.broken, 1);
                 }
-                Err(_) => Tally::add(&tally.hung, 1),
+                None => Tally::add(&tally.hung, 1),
             }
         } else {
             match race(visit, sleep(Duration::from_millis(1 + rng.below(400)))).await {
@@ -306,7 +361,7 @@ fn main() -> ExitCode {
         bad.push(format!("{} wrong bytes or answers", n(&tally.wrong)));
     }
     if n(&tally.hung) > 0 {
-        bad.push(format!("{} connections did not end within {HANGS:?}", n(&tally.hung)));
+        bad.push(format!("{} connections came no further within {HANGS:?}", n(&tally.hung)));
     }
     if n(&tally.broken) > 0 {
         bad.push(format!("{} connections ended with an error that nobody made", n(&tally.broken)));
