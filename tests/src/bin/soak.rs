@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,7 +69,7 @@ struct Tally {
     cancels: AtomicU64,
     calls: AtomicU64,
     wrong: AtomicU64,
-    /// Ended by nothing, or by an error that nobody had made.
+    /// Came no further, whether or not it ended after all; or ended by an error that nobody had made.
     hung: AtomicU64,
     broken: AtomicU64,
     /// Milliseconds that the slowest one took which had no limit of time.
@@ -132,29 +131,35 @@ impl Course {
     }
 }
 
-/// A connection to its end, however long it takes, as long as it comes on; `None` if it does not.
+/// A connection to its end, however long it takes. Whether it comes on another task looks at, and only looks:
+/// who polled the connection now and then would make good for a wake that was lost.
 async fn patiently(
     visit: impl Future<Output = io::Result<()>>,
-    course: &Course,
-    tally: &Tally,
-) -> Option<io::Result<()>> {
+    course: Rc<Course>,
+    tally: &Arc<Tally>,
+    hangs: Duration,
+) -> io::Result<()> {
     let began = Instant::now();
-    let mut visit = pin!(visit);
-    loop {
-        let ended = timeout(HANGS / 5, &mut visit).await.ok();
-        let (what, bytes, since) = course.0.get();
-        if ended.is_none() && since.elapsed() < HANGS {
-            continue;
-        }
-        if ended.is_none() {
-            let (took, still) = (began.elapsed(), since.elapsed());
-            eprintln!(
-                "soak: stuck after {took:.1?}: {bytes} bytes {what}, and nothing for {still:.1?}"
-            );
-        }
-        tally.slowest_ms.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
-        return ended;
+    let watcher = spawn(watch(course, tally.clone(), hangs));
+    let ended = visit.await;
+    watcher.cancel();
+    tally.slowest_ms.fetch_max(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    ended
+}
+
+/// Counts a connection as hung that comes no further for so long, by several looks: a machine that stood
+/// still is none of its doing.
+async fn watch(course: Rc<Course>, tally: Arc<Tally>, hangs: Duration) {
+    const LOOKS: u32 = 5;
+    let (mut seen, mut looks) = (course.0.get(), 0);
+    while looks < LOOKS {
+        sleep(hangs / LOOKS).await;
+        let now = course.0.get();
+        (looks, seen) = if now == seen { (looks + 1, seen) } else { (0, now) };
     }
+    let (what, bytes, since) = seen;
+    eprintln!("soak: stuck: {bytes} bytes {what}, and nothing for {:.1?}", since.elapsed());
+    Tally::add(&tally.hung, 1);
 }
 
 /// One connection: so many bytes there and back, looked at, with calls cancelled on the way; now and then it
@@ -228,14 +233,13 @@ async fn visitor(field: Field, mut rng: Rng) {
         let visit = visit(through, Rng::new(rng.number()), tally.clone(), course.clone());
         // Half of those that nobody cuts are left to themselves: a byte that is lost shows as one that hangs.
         if through == field.direct && rng.below(2) == 0 {
-            match patiently(visit, &course, tally).await {
-                Some(Ok(())) => Tally::add(&tally.patient, 1),
-                Some(Err(_)) if field.ending.load(Ordering::SeqCst) => Tally::add(&tally.cut, 1),
-                Some(Err(e)) => {
+            match patiently(visit, course, tally, HANGS).await {
+                Ok(()) => Tally::add(&tally.patient, 1),
+                Err(_) if field.ending.load(Ordering::SeqCst) => Tally::add(&tally.cut, 1),
+                Err(e) => {
                     eprintln!("soak: a connection that nobody cuts: {e}");
                     Tally::add(&tally.broken, 1);
                 }
-                None => Tally::add(&tally.hung, 1),
             }
         } else {
             match race(visit, sleep(Duration::from_millis(1 + rng.below(400)))).await {
@@ -388,4 +392,53 @@ fn main() -> ExitCode {
     );
     bad.iter().for_each(|why| println!("soak: BAD: {why}"));
     if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    /// What goes on when it is polled and has nobody wake it: as a connection whose wake was lost.
+    #[test]
+    fn soak_a_connection_whose_wake_is_lost_is_stuck() {
+        let limit = Duration::from_millis(50);
+        let tally = Arc::<Tally>::default();
+        let told = tally.clone();
+        coreloop::run(async move {
+            let mut polls = 0;
+            let lost = poll_fn(move |_| {
+                polls += 1;
+                if polls < 3 { Poll::Pending } else { Poll::Ready(Ok(())) }
+            });
+            let whole = patiently(lost, Course::begin(), &told, limit);
+            assert!(timeout(limit * 4, whole).await.is_err(), "it was polled again");
+        })
+        .unwrap();
+        assert_eq!(tally.hung.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn soak_a_connection_that_comes_on_slowly_is_not_stuck() {
+        let limit = Duration::from_millis(100);
+        let tally = Arc::<Tally>::default();
+        let told = tally.clone();
+        coreloop::run(async move {
+            let course = Course::begin();
+            let seen = course.clone();
+            let slow = async move {
+                for bytes in 0..20 {
+                    sleep(limit / 10).await;
+                    course.advance("come back", bytes);
+                }
+                Ok(())
+            };
+            patiently(slow, seen, &told, limit).await.unwrap();
+        })
+        .unwrap();
+        assert_eq!(tally.hung.load(Ordering::Relaxed), 0);
+        assert!(tally.slowest_ms.load(Ordering::Relaxed) >= 200);
+    }
 }
