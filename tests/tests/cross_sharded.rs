@@ -185,8 +185,6 @@ fn cross_sharded_new_that_is_dropped_midway_leaves_nothing() {
     assert_eq!(drops.count(), 1);
 }
 
-/// Two cores each send the other far more than its queue holds, and neither looks at its queue but by
-/// running its loop.
 /// A value whose destructor uses what it is part of, and then panics.
 struct Sore {
     all: Arc<Mutex<Option<Sharded<Sore>>>>,
@@ -197,10 +195,12 @@ struct Sore {
 
 impl Drop for Sore {
     fn drop(&mut self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        // It is out of the list already, or the core is at its end.
+        // It is out of the list already, or the core is at its end. One that finds it there is not counted:
+        // a panic of an assertion would be one more of those that are expected.
         let own = self.all.lock().unwrap().clone();
-        assert!(own.is_none_or(|own| own.local().is_none()));
+        if own.is_none_or(|own| own.local().is_none()) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
         let ran = self.ran.clone();
         let core = Handle::current_core().unwrap();
         let runs = move || _ = ran.fetch_add(1, Ordering::Relaxed);
@@ -306,6 +306,8 @@ fn cross_sharded_calls_in_the_middle_are_answered_when_their_core_ends() {
 /// Set by the test above.
 static ANSWERED: AtomicUsize = AtomicUsize::new(0);
 
+/// Two cores each send the other far more than its queue holds, and neither looks at its queue but by
+/// running its loop.
 #[test]
 fn cross_two_full_cores_do_not_hold_each_other_up() {
     const CALLS: usize = 5_000;

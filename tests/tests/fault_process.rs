@@ -1,5 +1,6 @@
 //! What happens to the process: one CPU, a fork, a build that aborts on panics.
 
+use std::cell::RefCell;
 use std::io::{Read as _, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use coreloop::op::{Read, submit};
 use coreloop::time::{sleep, timeout};
 use coreloop::{Cores, EventLoop, Feature, Settings, spawn, spawn_blocking};
+use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::forked::{Ended, exit_with_handlers, fault, fork};
 use coreloop_tests::process::take_number;
 use coreloop_tests::{
@@ -152,6 +154,38 @@ fn fault_fork_child_that_uses_the_loop_harms_itself_alone() {
         assert!(words.contains("a forked child used an event loop of its parent"), "{words:?}");
         assert_eq!(event_loop.block_on(net::echoes(4, 200)).unwrap(), 200);
         assert_eq!(event_loop.close(SOON).ops_leaked, 0);
+    });
+}
+
+/// Nor does one that drops a connection, which uses no memory of the ring: it takes nothing out of the table of
+/// files. Also where the kernel would let the child do that.
+#[test]
+fn fault_fork_child_that_drops_a_connection_leaves_the_parents_table_alone() {
+    const NAME: &str = "fault_fork_child_that_drops_a_connection_leaves_the_parents_table_alone";
+    in_child(NAME, || {
+        for mask in [None, Some(Feature::SingleIssuer)] {
+            let settings = mask.into_iter().fold(Settings::default(), Settings::mask);
+            let mut event_loop = EventLoop::with(settings).unwrap();
+            event_loop.block_on(async {
+                let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let mut far = listener.accept().await.unwrap();
+                // The child takes it out of its own copy.
+                let near = RefCell::new(Some(near));
+                let send = async || near.borrow_mut().as_mut().unwrap().write_all("x").await;
+                for _ in 0..40 {
+                    send().await.unwrap();
+                    far.recv().await.unwrap().unwrap();
+                }
+                let mut child = fork(|| {
+                    drop(near.borrow_mut().take());
+                    7
+                });
+                assert_eq!(child.wait(), Ended::Exit(7));
+                send().await.unwrap();
+                assert_eq!(&*timeout(SOON, far.recv()).await.unwrap().unwrap().unwrap(), b"x");
+            });
+        }
     });
 }
 

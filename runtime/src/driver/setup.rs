@@ -329,11 +329,14 @@ fn loop_until_accepted(
     }
 }
 
-/// DEFER_TASKRUN wants SINGLE_ISSUER; TASKRUN_FLAG wants one of the two taskrun modes.
+/// DEFER_TASKRUN wants SINGLE_ISSUER, and so does the table of files: without it a forked child that drops a
+/// connection would take it out of its parent's. TASKRUN_FLAG wants one of the two taskrun modes.
 fn drop_dependants(report: &mut RingReport) {
     let has = |r: &RingReport, f| r.in_force.contains(f);
-    if !has(report, Feature::SingleIssuer) && has(report, Feature::DeferTaskrun) {
-        report.without(Feature::DeferTaskrun, Missing::Needs(Feature::SingleIssuer));
+    for feature in [Feature::DeferTaskrun, Feature::FixedFiles] {
+        if !has(report, Feature::SingleIssuer) && has(report, feature) {
+            report.without(feature, Missing::Needs(Feature::SingleIssuer));
+        }
     }
     let modes = [Feature::DeferTaskrun, Feature::CoopTaskrun];
     if has(report, Feature::TaskrunFlag) && !modes.iter().any(|f| has(report, *f)) {
