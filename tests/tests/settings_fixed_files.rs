@@ -187,6 +187,15 @@ fn settings_fixed_files_masked_is_stepped_down() {
     });
 }
 
+/// Who left the setting alone asked for nothing: an older kernel lacks a feature, and steps nothing down.
+#[test]
+fn settings_fixed_files_that_nobody_asked_for_are_a_feature_that_is_missing() {
+    let event_loop = EventLoop::with(Settings::default().mask(Feature::FixedFiles)).unwrap();
+    let report = event_loop.ring_report();
+    assert!(report.stepped.is_empty(), "{:?}", report.stepped);
+    assert!(report.missing.iter().any(|(feature, _)| *feature == Feature::FixedFiles));
+}
+
 /// The kernel has no table of more places than the process may have descriptors, and nobody needs one.
 #[test]
 fn settings_fixed_files_are_at_most_the_limit_of_descriptors() {

@@ -19,7 +19,7 @@ mod value;
 use std::time::Duration;
 
 use crate::blocking::pool::Limits;
-use crate::driver::asked::{Asked, TaskWork};
+use crate::driver::asked::{Asked, FIXED_FILES, TaskWork};
 use crate::driver::features::{Feature, FeatureSet};
 use crate::driver::setup::StartError;
 use crate::executor::CoreConfig;
@@ -188,7 +188,7 @@ settings! {
     /// table. No more places than RLIMIT_NOFILE allows descriptors when the loop starts; 8 bytes of kernel
     /// memory a place. Needs Linux 6.13: before, a closed connection stayed open until older operations of
     /// its ring had ended. (A test reads the table back from the kernel.)
-    fixed_files(): u32 = 1 << 14, in 0 => 1 << 20,
+    fixed_files(): u32 = FIXED_FILES, in 0 => 1 << 20,
         who "servers of more connections than places", shows "CPU per request";
     /// How the cores of a server come by their connections, where it listens through
     /// `coreloop_net::spread::Acceptors`: a listener for each core and the kernel's hash (`reuseport`),

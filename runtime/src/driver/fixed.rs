@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 
 use super::Driver;
+use super::asked::FIXED_FILES;
 use super::features::{Feature, Missing, RingReport};
 use super::ring::Ring;
 use super::setup::soft_limit;
@@ -56,7 +57,7 @@ impl FileTable {
                 }
             }
         }
-        if asked > 0 {
+        if asked > 0 && asked != FIXED_FILES {
             report.step_down("fixed_files", asked, "off", report.why(Feature::FixedFiles));
         }
         Self::default()
