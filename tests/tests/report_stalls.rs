@@ -12,6 +12,8 @@ use coreloop::time::sleep;
 use coreloop::{
     EventLoop, Settings, Spin, Stall, StatsLevel, spawn, spawn_eager, spawn_named, yield_now,
 };
+use coreloop_tests::forked::{Ended, fork};
+use coreloop_tests::in_child;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -227,6 +229,26 @@ impl Drop for Signals {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
         };
     }
+}
+
+/// A forked child may make a loop of its own; the thread that watches its parent's is not in it.
+#[test]
+fn report_stalls_of_a_forked_childs_own_loop_are_told() {
+    in_child("report_stalls_of_a_forked_childs_own_loop_are_told", || {
+        let (_watched, _told) = watched(Settings::default().stall_threshold(5 * MS));
+        let mut child = fork(|| {
+            let (mut event_loop, told) = watched(Settings::default().stall_threshold(5 * MS));
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(20) {
+                event_loop.block_on(async { blocks_the_core(30 * MS) });
+                if told.try_recv().is_ok() {
+                    return 7;
+                }
+            }
+            1
+        });
+        assert_eq!(child.wait(), Ended::Exit(7));
+    });
 }
 
 /// What looks up names for a line, or writes it to a full pipe, takes longer than most stalls do.

@@ -69,6 +69,14 @@ impl<T> Errands<T> {
     }
 }
 
+/// In a forked child: what waits is its parent's to tell, and so is the thread that does it.
+pub(super) fn leave_parent_behind() {
+    let mut state = TELLING.lock();
+    state.running = false;
+    // Destructors of the parent's hooks are not the child's to run.
+    std::mem::forget(std::mem::take(&mut state.waiting));
+}
+
 /// How many more may be told just now. Only [`tell`] makes it fewer, and only the watcher calls that.
 pub(super) fn room() -> usize {
     TELLS_MAX.saturating_sub(TELLING.waiting())

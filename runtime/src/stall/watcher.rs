@@ -45,6 +45,7 @@ impl Watched {
     ) -> Option<Self> {
         let target = tasks.as_target();
         let mut list = lock();
+        list.leave_parent_behind();
         list.number += 1;
         let number = list.number;
         list.entries.push(Entry {
@@ -86,12 +87,28 @@ struct List {
     entries: Vec<Entry>,
     number: u64,
     running: bool,
+    /// The process whose thread and cores these are.
+    process: u32,
     /// Between two watching threads.
     sampler: Option<Sampler>,
 }
 
+impl List {
+    /// A forked child that makes a loop of its own has no thread that watches, nor the cores that its parent's
+    /// one does. (That one has the sampler: stalls are told without their task.)
+    fn leave_parent_behind(&mut self) {
+        let process = std::process::id();
+        if ![0, process].contains(&std::mem::replace(&mut self.process, process)) {
+            self.running = false;
+            // Destructors of the parent's hooks are not the child's to run.
+            std::mem::forget(std::mem::take(&mut self.entries));
+            teller::leave_parent_behind();
+        }
+    }
+}
+
 static LIST: Mutex<List> =
-    Mutex::new(List { entries: Vec::new(), number: 0, running: false, sampler: None });
+    Mutex::new(List { entries: Vec::new(), number: 0, running: false, process: 0, sampler: None });
 static CHANGED: Condvar = Condvar::new();
 
 fn lock() -> MutexGuard<'static, List> {
