@@ -1,4 +1,5 @@
-//! Settings of a ring that are off unless they are asked for, but for its table of files, and what became of each.
+//! Settings of a ring that are off unless they are asked for (but for its table of files), and what became
+//! of each.
 //!
 //! Owns [`Asked`], registering what takes a call of its own, and the account of what is not in force as it
 //! was asked for. Knows nothing of the set-up flags' negotiation; see `setup`.
@@ -37,8 +38,8 @@ pub(crate) struct Asked {
     pub(crate) fixed_files: u32,
 }
 
-/// Places of a table that nobody asked for. Where there is none it is a feature that is missing, and no setting
-/// that is not in force as asked.
+/// Places of a table that nobody asked for. Where there is none it is a feature that is missing, and no
+/// setting that is not in force as asked.
 pub(crate) const FIXED_FILES: u32 = 1 << 14;
 
 /// When the kernel does what completes an op ("task work").

@@ -94,8 +94,8 @@ struct List {
 }
 
 impl List {
-    /// A forked child that makes a loop of its own has no thread that watches, nor the cores that its parent's
-    /// one does. (That one has the sampler: stalls are told without their task.)
+    /// A forked child that makes a loop of its own has no thread that watches, nor the cores that its
+    /// parent's one does. (That one has the sampler: stalls are told without their task.)
     fn leave_parent_behind(&mut self) {
         let process = std::process::id();
         if ![0, process].contains(&std::mem::replace(&mut self.process, process)) {

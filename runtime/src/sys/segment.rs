@@ -3,8 +3,9 @@
 //! Owns [`Segment`]: a vector whose room is fixed when it is made. A large one begins at a huge page and
 //! asks the kernel for such pages, which it gives where `transparent_hugepage` is `madvise` or `always`:
 //! memory that is touched for the first time costs some four times as much in pages of 4 KiB as in those
-//! of 2 MiB. The price is that such a page is cleared in one go, some 0.2 ms. Invariant: the first `len`
-//! elements are there, and `len <= room`.
+//! of 2 MiB. The price is that such a page is cleared in one go, some 0.2 ms, and that a kernel whose
+//! `defrag` is `madvise` (the default) or `always` may first make one by moving others. Invariant: the first
+//! `len` elements are there, and `len <= room`.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
