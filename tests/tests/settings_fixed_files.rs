@@ -10,7 +10,8 @@ use coreloop::time::timeout;
 use coreloop::{EventLoop, Feature, Settings, spawn};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::drive::pattern;
-use coreloop_tests::{Child, in_child, skip, skipped};
+use coreloop_tests::process::take_number;
+use coreloop_tests::{Child, in_child, skipped};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -21,16 +22,21 @@ fn with_table(places: u32) -> Option<EventLoop> {
     has.then_some(event_loop)
 }
 
-/// The places of the table that the process's only ring has, and those that are taken. Their numbers are
-/// those of the descriptors.
-fn table() -> (usize, Vec<i32>) {
+/// The descriptor of the process's only ring.
+fn ring() -> i32 {
     let is_ring = |fd: &String| {
         let to = fs::read_link(format!("/proc/self/fd/{fd}"));
         to.is_ok_and(|to| to.to_string_lossy().contains("[io_uring]"))
     };
     let fds = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let mut rings = fds.filter_map(|fd| fd.file_name().into_string().ok()).filter(is_ring);
-    let ring = rings.next().expect("a ring");
+    rings.next().expect("a ring").parse().unwrap()
+}
+
+/// The places of the table that this ring has, and those that are taken. Their numbers are those of the
+/// descriptors.
+fn table() -> (usize, Vec<i32>) {
+    let ring = ring();
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{ring}")).unwrap();
     let mut lines = text.lines().skip_while(|line| !line.starts_with("UserFiles:"));
     let places = lines.next().expect("UserFiles").split_whitespace().nth(1).unwrap();
@@ -152,27 +158,33 @@ fn settings_fixed_files_follow_descriptors() {
     });
 }
 
-/// A stream that outlives its loop: the kernel lets go of the table when the loop ends, so its peer hears at once.
+/// A stream that outlives its loop: the table ends with the loop, also where the ring does not, so its peer
+/// hears at once.
 #[test]
 fn settings_fixed_files_end_with_the_loop() {
-    let Some(mut event_loop) = with_table(1024) else { skip!("no table of files") };
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let (mut stream, far) = event_loop.block_on(async {
-        let near = TcpStream::connect(addr).await.unwrap();
-        (near, listener.accept().unwrap().0)
+    with_one_ring("settings_fixed_files_end_with_the_loop", 1024, |mut event_loop| {
+        const KEPT: i32 = 900;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (mut stream, mut far) = event_loop.block_on(async {
+            let near = TcpStream::connect(addr).await.unwrap();
+            (near, listener.accept().unwrap().0)
+        });
+        far.set_read_timeout(Some(SOON)).unwrap();
+        event_loop.block_on(async {
+            for _ in 0..40 {
+                stream.write_all(b"x".to_vec()).await.unwrap();
+            }
+        });
+        far.read_exact(&mut [0; 40]).unwrap();
+        assert_eq!(table().1, [stream.as_fd().as_raw_fd()]);
+        // As in a child that was forked meanwhile.
+        take_number(ring(), KEPT);
+        drop(event_loop);
+        drop(stream);
+        assert_eq!(far.read(&mut [0]).unwrap(), 0);
+        assert_eq!(ring(), KEPT);
     });
-    let mut far = far;
-    far.set_read_timeout(Some(SOON)).unwrap();
-    event_loop.block_on(async {
-        for _ in 0..40 {
-            stream.write_all(b"x".to_vec()).await.unwrap();
-        }
-    });
-    far.read_exact(&mut [0; 40]).unwrap();
-    drop(event_loop);
-    drop(stream);
-    assert_eq!(far.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
