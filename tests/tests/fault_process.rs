@@ -1,6 +1,5 @@
 //! What happens to the process: one CPU, a fork, a build that aborts on panics.
 
-use std::cell::RefCell;
 use std::io::{Read as _, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -171,18 +170,17 @@ fn fault_fork_child_that_drops_a_connection_leaves_the_parents_table_alone() {
                 let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
                 let mut far = listener.accept().await.unwrap();
                 // The child takes it out of its own copy.
-                let near = RefCell::new(Some(near));
-                let send = async || near.borrow_mut().as_mut().unwrap().write_all("x").await;
+                let mut near = Some(near);
                 for _ in 0..40 {
-                    send().await.unwrap();
+                    near.as_mut().unwrap().write_all("x").await.unwrap();
                     far.recv().await.unwrap().unwrap();
                 }
                 let mut child = fork(|| {
-                    drop(near.borrow_mut().take());
+                    drop(near.take());
                     7
                 });
                 assert_eq!(child.wait(), Ended::Exit(7));
-                send().await.unwrap();
+                near.as_mut().unwrap().write_all("x").await.unwrap();
                 assert_eq!(&*timeout(SOON, far.recv()).await.unwrap().unwrap().unwrap(), b"x");
             });
         }

@@ -170,7 +170,8 @@ fn sched_real_cpu_time_is_split_by_shares() {
         // Enough turns for either, however slow the machine; and again where others took the CPU.
         while by_cpu.len() < 3 && by_cpu.last().is_none_or(|ratio| !(65.0..135.0).contains(ratio)) {
             let until = poor.stats().polls + 200;
-            (a.set(Duration::ZERO), b.set(Duration::ZERO));
+            a.set(Duration::ZERO);
+            b.set(Duration::ZERO);
             while poor.stats().polls < until && began.elapsed() < Duration::from_secs(60) {
                 sleep(Duration::from_millis(5)).await;
             }
