@@ -49,5 +49,5 @@ fn fuzz_http_requests() {
         }
     });
     println!("{fuzzed:?}");
-    assert!(fuzzed.signatures >= 6, "{fuzzed:?}");
+    assert!(fuzzed.signatures >= 8, "{fuzzed:?}");
 }
