@@ -1,9 +1,9 @@
 //! Virtual time at its ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use coreloop::sim::{Failure, Faults, Sim};
-use coreloop::time::sleep;
+use coreloop::time::{Instant, sleep};
 
 /// Virtual time that passes when a client computes for `d`, twice, while a host sleeps; none if that is beyond
 /// the limit.
@@ -43,6 +43,19 @@ fn sim_time_a_computation_without_end_reaches_the_limit() {
     assert_eq!(computed(hour, hour), None);
     let elapsed = computed(hour, day).unwrap();
     assert!(elapsed >= 2 * hour && elapsed < 3 * hour, "{elapsed:?}");
+}
+
+/// A simulated clock runs ahead of that of std by hours: what counts is how far a point is from now.
+#[test]
+fn sim_time_keeps_the_distance_of_a_point_of_std() {
+    let sim = Sim::builder().faults(Faults::none()).build();
+    sim.client("late", || async {
+        sleep(Duration::from_secs(3_600)).await;
+        let (at, now) = (StdInstant::now() + Duration::from_secs(600), Instant::now());
+        let ahead = Instant::from(at) - now;
+        assert!(ahead > Duration::from_secs(300) && ahead <= Duration::from_secs(600), "{ahead:?}");
+    });
+    sim.run().unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// The last that a clock of 64 bits can show: about 584 years.

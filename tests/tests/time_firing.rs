@@ -159,8 +159,9 @@ fn time_deadlines_in_the_past_are_due_at_once() {
         sleep_until(Instant::from(std_past)).await;
         let ahead = Instant::from(StdInstant::now() + Duration::from_millis(500));
         let left = ahead - Instant::now();
+        // A point of std is never earlier here, and later by as long as it takes to read two clocks.
         assert!(
-            left > Duration::from_millis(300) && left <= Duration::from_millis(500),
+            left > Duration::from_millis(300) && left <= Duration::from_millis(501),
             "{left:?}"
         );
     })

@@ -16,12 +16,13 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use super::abi::{Params, Timespec};
 use super::signals::{self, Caught, Inbox};
+use super::std_clock::Moment;
 use super::{descriptors, linux, local};
 
 /// How long an enter may wait.
@@ -88,6 +89,12 @@ pub(crate) trait Kernel {
 
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now_ns(&self) -> u64;
+
+    /// Where a point of std's clock lies on this one.
+    fn ns_of(&self, at: Instant) -> u64 {
+        // A clock of its own runs as it likes: the distance from now is kept.
+        Moment { std: Instant::now(), ns: self.now_ns() }.ns_of(at)
+    }
 
     /// The same clock for threads that have no kernel at hand; none if only a loop's own thread may ask.
     fn shared_clock(&self) -> Option<fn() -> u64> {

@@ -8,14 +8,14 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::abi::{self, GetEventsArg, Message, Params};
 use super::forked;
 use super::kernel::{Kernel, Mapping, RingMemory, WaitArg};
-use super::steering;
+use super::{std_clock, steering};
 
 /// The running kernel.
 #[derive(Debug, Default)]
@@ -73,6 +73,10 @@ impl Kernel for Linux {
 
     fn now_ns(&self) -> u64 {
         monotonic_ns()
+    }
+
+    fn ns_of(&self, at: Instant) -> u64 {
+        std_clock::ns_of(at)
     }
 
     fn shared_clock(&self) -> Option<fn() -> u64> {

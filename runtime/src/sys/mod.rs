@@ -4,9 +4,10 @@
 //! talks to the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside
 //! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
 //! cross processes ([`descriptors`]) and the sockets that they cross by ([`local`]), what forked
-//! children see of rings ([`forked`]), memory for what never moves ([`segment`]), and what threads share
-//! memory by ([`shared`], [`locks`]). Knows nothing of ops, tasks or cores: everything here could be
-//! replaced by a simulated kernel without the layers above noticing.
+//! children see of rings ([`forked`]), where std's clock stands ([`std_clock`]), memory for what
+//! never moves ([`segment`]), and what threads share memory by ([`shared`], [`locks`]). Knows nothing
+//! of ops, tasks or cores: everything here could be replaced by a simulated kernel without the layers
+//! above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
@@ -24,6 +25,7 @@ pub(crate) mod sample;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod signals;
+mod std_clock;
 pub(crate) mod steering;
 pub(crate) mod threads;
 #[cfg(tsan)]
