@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use coreloop::task::JoinHandle;
+use coreloop::time::sleep_until;
 use coreloop::{EventLoop, Settings, Spin, spawn, spawn_eager, yield_now};
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use peers_common::work::{self, Local};
@@ -131,7 +132,7 @@ fn timers_random(work: &Work) -> Result<Figures, Failure> {
 fn sleeps(work: &Work) -> Result<Figures, Failure> {
     let spawn = |sleeper: work::Sleeper| {
         drop(spawn(async move {
-            coreloop::time::sleep(sleeper.duration()).await;
+            sleep_until(sleeper.deadline().into()).await;
             sleeper.woke();
         }));
     };
