@@ -5,13 +5,14 @@
 //! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
 //! cross processes ([`descriptors`]) and the sockets that they cross by ([`local`]), what forked
 //! children see of rings ([`forked`]), where std's clock stands ([`std_clock`]), memory for what
-//! never moves ([`segment`]), and what threads share memory by ([`shared`], [`locks`]). Knows nothing
-//! of ops, tasks or cores: everything here could be replaced by a simulated kernel without the layers
-//! above noticing.
+//! never moves ([`segment`]), huge pages ([`huge`]), and what threads share memory by ([`shared`],
+//! [`locks`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
+//! kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
 mod forked;
+pub(crate) mod huge;
 pub(crate) mod kernel;
 pub(crate) mod linux;
 pub(crate) mod local;

@@ -1,23 +1,19 @@
 //! Room for elements that never move.
 //!
 //! Owns [`Segment`]: a vector whose room is fixed when it is made. A large one begins at a huge page and
-//! asks the kernel for such pages, which it gives where `transparent_hugepage` is `madvise` or `always`:
-//! memory that is touched for the first time costs some four times as much in pages of 4 KiB as in those
-//! of 2 MiB. The price is that such a page is cleared in one go, some 0.2 ms, and that a kernel whose
-//! `defrag` is `madvise` (the default) or `always` may first make one by moving others. Invariant: the first
-//! `len` elements are there, and `len <= room`.
+//! asks the kernel for such pages, at the price that [`huge`](super::huge) tells. Invariant: the first `len`
+//! elements are there, and `len <= room`.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::slice;
 
+use super::huge::{HUGE, ask_for_huge_pages};
+
 /// Bytes from which on huge pages are asked for. Who fills such a segment part of the way holds most of one
 /// huge page too much: less than half of the segment.
 const HUGE_FROM: usize = 2 * HUGE;
-
-/// Bytes of a huge page; those of other sizes are asked for all the same, where they are smaller.
-const HUGE: usize = 2 << 20;
 
 /// A vector of fixed room.
 pub(crate) struct Segment<E> {
@@ -104,16 +100,6 @@ impl<E> Drop for Segment<E> {
         // SAFETY: the first `len` elements are there, and nobody uses them any more.
         unsafe { ptr::drop_in_place(elements) };
     }
-}
-
-/// Asks for huge pages for memory that nobody has touched. Where there are none it stays as it is.
-#[cold]
-fn ask_for_huge_pages(start: NonNull<u8>, bytes: usize) {
-    if cfg!(miri) {
-        return;
-    }
-    // SAFETY: advice on memory of ours, which does not change what it holds.
-    unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(test)]

@@ -1,21 +1,24 @@
 //! Memory for tasks, in size classes.
 //!
-//! Owns pages that are cut into blocks of one class each, and a free list per class, last in, first out:
-//! a task's block is likely still in the cache. Anything larger than a class goes to the allocator. Pages
-//! are given back when the core ends; what a core once needed for its tasks it is likely to need again.
+//! Owns pages that are cut into blocks of one class each (`pages`: of very many, most lie in huge pages), and
+//! a free list per class, last in, first out: a task's block is likely still in the cache. Anything larger
+//! than a class goes to the allocator. Pages are given back when the core ends; what a core once needed for
+//! its tasks it is likely to need again.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
+use pages::{PAGE_ALIGN, PAGE_BYTES, Pages};
+
+mod pages;
+
 /// Distance of two classes.
 const STEP: usize = 8;
-/// Alignment of a page. A block's size is a multiple of what its users need, up to this, and so its place is.
-const ALIGN: usize = 16;
 /// Largest block that comes from a page.
 const CLASS_MAX: usize = 1024;
 const CLASSES: usize = CLASS_MAX / STEP;
-/// 16 blocks of the largest class, some 80 of an ordinary one.
-const PAGE_BYTES: usize = 16 * 1024;
+/// A block's size is a multiple of what its users need, up to this, and so its place in a page is.
+const ALIGN: usize = PAGE_ALIGN;
 
 /// Whose free list a block comes from and goes to, if it is not too large for one: what
 /// [`of`](Self::of) says of its layout.
@@ -27,7 +30,7 @@ const LARGE: usize = CLASSES;
 
 pub(crate) struct Blocks {
     free: [Option<NonNull<FreeBlock>>; CLASSES],
-    pages: Vec<NonNull<u8>>,
+    pages: Pages,
 }
 
 struct FreeBlock {
@@ -36,12 +39,12 @@ struct FreeBlock {
 
 impl Blocks {
     pub(crate) fn new() -> Self {
-        Self { free: [None; CLASSES], pages: Vec::new() }
+        Self { free: [None; CLASSES], pages: Pages::new() }
     }
 
-    /// Bytes of its pages.
+    /// Bytes of its pages, also of those that are still to be cut up.
     pub(crate) fn bytes(&self) -> usize {
-        self.pages.len() * PAGE_BYTES
+        self.pages.bytes()
     }
 
     /// Uninitialised memory for `layout`, whose class this is.
@@ -77,11 +80,7 @@ impl Blocks {
     /// Cuts up a page for a class, and gives its first block, which is the first of the free ones, too.
     #[cold]
     fn add_page(&mut self, class: usize) -> NonNull<FreeBlock> {
-        let layout = page_layout();
-        // SAFETY: the layout has a size above 0.
-        let page = unsafe { alloc(layout) };
-        let page = NonNull::new(page).unwrap_or_else(|| handle_alloc_error(layout));
-        self.pages.push(page);
+        let page = self.pages.take();
         let size = (class + 1) * STEP;
         for i in (0..PAGE_BYTES / size).rev() {
             // SAFETY: the block lies within the page, which nobody else knows.
@@ -92,16 +91,6 @@ impl Blocks {
             }
         }
         page.cast()
-    }
-}
-
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        for page in self.pages.drain(..) {
-            // SAFETY: allocated in `add_page` with this layout; `Tasks` drops its blocks only after every
-            // task and handle is gone.
-            unsafe { dealloc(page.as_ptr(), page_layout()) };
-        }
     }
 }
 
@@ -133,13 +122,11 @@ impl Class {
     }
 }
 
-fn page_layout() -> Layout {
-    Layout::from_size_align(PAGE_BYTES, ALIGN).expect("a constant layout")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::pages::{PIECES_FROM, tests::HELD};
     use super::*;
+    use crate::sys::huge::HUGE;
 
     fn take(blocks: &mut Blocks, layout: Layout) -> NonNull<u8> {
         blocks.take(Class::of(layout), layout)
@@ -178,6 +165,51 @@ mod tests {
         }
     }
 
+    /// Blocks of the largest class until further pages come from pieces.
+    fn fill(blocks: &mut Blocks) -> Vec<usize> {
+        let layout = Layout::from_size_align(CLASS_MAX, 8).unwrap();
+        let count = PIECES_FROM / CLASS_MAX;
+        (0..count).map(|_| take(blocks, layout).addr().get()).collect()
+    }
+
+    #[test]
+    fn blocks_of_very_many_never_overlap_and_classes_share_pieces() {
+        let mut blocks = Blocks::new();
+        let mut taken: Vec<_> = fill(&mut blocks).into_iter().map(|at| (at, CLASS_MAX)).collect();
+        assert_eq!(blocks.bytes(), PIECES_FROM);
+        let mut pieces = Vec::new();
+        // A page of each, and the first block of another.
+        for (size, align) in [(48, 16), (64, 8), (120, 8), (1024, 16)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            for _ in 0..=PAGE_BYTES / size {
+                let at = take(&mut blocks, layout).addr().get();
+                assert_eq!(at % align, 0, "{size} {align}");
+                taken.push((at, size));
+                pieces.push(at / HUGE);
+            }
+        }
+        pieces.dedup();
+        assert_eq!((pieces.len(), blocks.bytes()), (1, PIECES_FROM + HUGE));
+        taken.sort();
+        assert!(taken.windows(2).all(|w| w[1].0 - w[0].0 >= w[0].1));
+        drop(blocks);
+        assert_eq!(HELD.get(), 0);
+    }
+
+    #[test]
+    fn less_than_a_tenth_is_held_too_much() {
+        for size in [256, 1024] {
+            let (mut blocks, mut used) = (Blocks::new(), 0);
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            while used < PIECES_FROM + 2 * HUGE {
+                take(&mut blocks, layout);
+                used += size;
+                let too_much = blocks.bytes() - used;
+                assert!(too_much < PAGE_BYTES || too_much * 10 < used, "{too_much} of {used}");
+            }
+        }
+    }
+
     #[test]
     fn large_and_overaligned_ones_come_from_the_allocator() {
         let mut blocks = Blocks::new();
@@ -188,6 +220,6 @@ mod tests {
             // SAFETY: just taken with this layout.
             unsafe { give(&mut blocks, block, layout) };
         }
-        assert!(blocks.pages.is_empty());
+        assert_eq!(blocks.bytes(), 0);
     }
 }
