@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -186,14 +187,16 @@ fn yields(count: u64) {
     });
 }
 
+/// All in one place that is allocated once: the count is of the timers alone.
 fn timers(count: u64) {
+    let mut sleeps = Vec::with_capacity(BATCH as usize);
     drive(poll_fn(move |cx| {
         for _ in 0..count / BATCH {
-            let mut sleeps: Vec<_> =
-                (0..BATCH).map(|i| Box::pin(sleep(Duration::from_millis(60_000 + i)))).collect();
+            sleeps.extend((0..BATCH).map(|i| sleep(Duration::from_millis(60_000 + i))));
             for sleep in &mut sleeps {
-                assert!(sleep.as_mut().poll(cx).is_pending());
+                assert!(Pin::new(sleep).poll(cx).is_pending());
             }
+            sleeps.clear();
         }
         Poll::Ready(())
     }));
