@@ -87,8 +87,8 @@ impl Sub for Instant {
     }
 }
 
-/// The same point, some tens of nanoseconds later at most. In a simulated loop, whose clock is not that of std:
-/// a point as far from now.
+/// The same point, some tens of nanoseconds later at most. In a simulated loop, whose clock is not that of
+/// std: a point as far from now.
 ///
 /// ```
 /// use coreloop::time::Instant;
