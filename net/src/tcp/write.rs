@@ -43,7 +43,8 @@ impl WriteHalf {
         Self { sock }
     }
 
-    /// Sends bytes of `buf`, as many as the kernel takes at once; gives how many with the buffer.
+    /// Sends bytes of `buf`, as many as the kernel takes at once; gives how many with the buffer. It may be
+    /// ready in its first poll, as [`write_all`](Self::write_all).
     ///
     /// # Cancel safety
     /// As for [`write_all`](Self::write_all).
@@ -55,6 +56,9 @@ impl WriteHalf {
     }
 
     /// Sends all of `buf` and gives it back.
+    ///
+    /// Where few tasks share the turn, the first poll may send at once what the socket's buffer has room for, and
+    /// be ready (setting `direct_sends`); else it is submitted at the end of the turn.
     ///
     /// # Cancel safety
     /// Dropping it cancels the send; the peer sees an exact prefix. The next write waits until that is
@@ -122,6 +126,8 @@ trait Form {
     type Op: Op<Out = BufResult<usize, Self::Buf>>;
 
     fn bytes(buf: &Self::Buf) -> usize;
+    /// Sends at once what there is room for, if that is due.
+    fn send_at_once(sock: &Sock, buf: &Self::Buf) -> Option<io::Result<usize>>;
     fn op(socket: Held, buf: Self::Buf, offset: usize, how: How) -> Self::Op;
 }
 
@@ -143,6 +149,11 @@ impl<B: IoBuf> Form for One<B> {
     }
 
     #[inline]
+    fn send_at_once(sock: &Sock, buf: &B) -> Option<io::Result<usize>> {
+        sock.submitter().send_at_once(sock, buf)
+    }
+
+    #[inline]
     fn op(socket: Held, buf: B, offset: usize, how: How) -> Self::Op {
         Send::new(socket, buf, offset, how.flags).zero_copy(how.zero_copy)
     }
@@ -154,6 +165,11 @@ impl<B: IoBuf> Form for Many<B> {
 
     fn bytes(bufs: &Vec<B>) -> usize {
         bufs.iter().map(IoBuf::len).sum()
+    }
+
+    /// Never: several buffers are for the ring, which takes them as they are.
+    fn send_at_once(_: &Sock, _: &Vec<B>) -> Option<io::Result<usize>> {
+        None
     }
 
     fn op(socket: Held, bufs: Vec<B>, offset: usize, how: How) -> Self::Op {
@@ -205,10 +221,36 @@ impl<'a, F: Form> Writing<'a, F> {
         if self.len == 0 {
             return Poll::Ready(Ok((0, self.take_buf())));
         }
+        // Before anything is sent: cloning one of a stranger's may panic.
         let waker = cx.waker().clone();
-        let buf = self.take_buf();
         let zero_copy = self.is_large(0);
+        if !zero_copy
+            && let Some(buf) = &self.buf
+            && let Some(sent) = F::send_at_once(&self.half.sock, buf)
+        {
+            return self.sent_at_once(sent, waker);
+        }
+        let buf = self.take_buf();
         self.send(buf, 0, waker, zero_copy)
+    }
+
+    /// The kernel took some of it, or none for this reason.
+    fn sent_at_once(
+        &mut self,
+        sent: io::Result<usize>,
+        waker: Waker,
+    ) -> Poll<BufResult<usize, F::Buf>> {
+        let buf = self.take_buf();
+        match sent {
+            Err(e) => Poll::Ready(Err(BufError::new(e, buf))),
+            Ok(n) => {
+                self.sent = n;
+                if self.all && n < self.len {
+                    return self.send_rest(buf, waker);
+                }
+                Poll::Ready(Ok((n, buf)))
+            }
+        }
     }
 
     /// The buffer of a write that has not begun.

@@ -182,6 +182,15 @@ settings! {
     /// peer does not acknowledge within `grace` are reset.
     zero_copy_threshold(): Option<u32> = None, in None => Some(1 << 30),
         who "servers of large answers on fast networks", shows "`zero_copies`, CPU per byte";
+    /// Tasks that a turn may have to poll for a send of one of them to be made at once, by a system call of
+    /// its own: so few save no calls by submitting together, and an answer is on its way sooner. What does
+    /// not fit into the socket's buffer, and what the same poll sends after it, goes the ordinary way. `0`:
+    /// all sends do.
+    ///
+    /// Counted: for 500 messages, one each 200 us, that are answered the loop takes 510 turns, and 1,003
+    /// at 0. Where a filter forbids `sendto(2)` it is off, which is told.
+    direct_sends(): u32 = 4, in 0 => 65_536,
+        who "latency and CPU on few connections", shows "`direct_sends`, `ticks` for each answer";
     /// Places of the ring's table of files. A connection whose descriptor is a smaller number is entered in
     /// it by its 32nd operation and taken out when it goes, a system call each; its receives and sends name
     /// it there from then on, which spares the kernel a look-up and two atomic operations for each. `0`: no
@@ -406,6 +415,7 @@ impl Settings {
             timer_resolution: v.timer_resolution,
             tick_quota: v.tick_quota,
             flush_interval: v.flush_interval,
+            direct_sends: v.direct_sends,
             asked: Asked {
                 task_work: v.task_work,
                 sqpoll: v.sqpoll,

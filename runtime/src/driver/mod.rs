@@ -20,6 +20,7 @@ pub(crate) mod cancel;
 pub(crate) mod chunk;
 pub(crate) mod close;
 pub(crate) mod complete;
+mod direct;
 pub(crate) mod features;
 pub(crate) mod fixed;
 pub(crate) mod op;
@@ -33,6 +34,7 @@ pub(crate) mod submit;
 pub(crate) mod ways;
 pub(crate) mod workers;
 
+use self::direct::Direct;
 use self::features::{Feature, Missing, RingReport};
 use self::fixed::FileTable;
 use self::op_slab::{Key, OpSlab};
@@ -47,6 +49,8 @@ use crate::sys::abi;
 pub(crate) struct DriverConfig {
     pub(crate) ring: RingConfig,
     pub(crate) pool: PoolConfig,
+    /// Tasks that a turn may have for its sends to be made at once.
+    pub(crate) direct_sends: u32,
 }
 
 pub(crate) struct Driver {
@@ -72,6 +76,7 @@ pub(crate) struct Driver {
     notify: RefCell<Option<OwnedFd>>,
     /// Sends of at least so many bytes are not copied.
     zero_copy_from: usize,
+    direct: Direct,
     /// The completion that is being handled.
     dispatching: Cell<Option<(Key, Cqe)>>,
     /// Wakers to be called when the completion that is being handled has been dealt with.
@@ -166,6 +171,7 @@ impl Driver {
             own_in_flight: Cell::new(0),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
             zero_copy_from: zero_copy_from.map_or(usize::MAX, |bytes| bytes as usize),
+            direct: Direct::new(config.direct_sends),
             notify: RefCell::new(None),
             dispatching: Cell::new(None),
             after: RefCell::default(),

@@ -125,6 +125,11 @@ impl Kernel for Faulty {
         self.linux.listen(fd, backlog)
     }
 
+    unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.linux.send(fd, from, len) }
+    }
+
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         self.linux.local_addr(fd)
     }

@@ -60,6 +60,7 @@ pub(crate) struct CoreConfig {
     pub(crate) timer_resolution: Duration,
     pub(crate) tick_quota: Duration,
     pub(crate) flush_interval: Option<Duration>,
+    pub(crate) direct_sends: u32,
     pub(crate) spin: Spin,
     pub(crate) stats: StatsLevel,
     pub(crate) debug: bool,
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) watches: Watches,
     /// Channels to other cores in which its tasks have put something.
     pub(crate) unsent: Unsent,
+    /// When the last sleep ended, for the turn that follows it at once.
+    woke: Cell<Option<u64>>,
     pub(crate) metrics: Arc<Recorder>,
     /// What lives on it for others.
     pub(crate) kept: Kept,
@@ -124,6 +127,7 @@ impl Core {
                 size: config.buffer_size,
                 quota: config.chunk_quota,
             },
+            direct_sends: config.direct_sends,
         };
         let driver = Driver::new(kernel.clone(), &driver_config, metrics.clone())?;
         driver.report().step_downs().for_each(|(what, why)| metrics.step_down(what, &why));
@@ -153,6 +157,7 @@ impl Core {
             jobs,
             watches: Watches::default(),
             unsent: Unsent::default(),
+            woke: Cell::new(None),
             kept: Kept::default(),
             metrics,
             kernel,

@@ -132,12 +132,13 @@ impl Core {
         met
     }
 
-    /// Parks until something happens, at the latest until `until`.
+    /// Parks until something happens, at the latest until `until`. A reading of the clock after that, if
+    /// there is one.
     #[inline]
-    pub(super) fn sleep(&self, until: u64) {
+    pub(super) fn sleep(&self, until: u64) -> Option<u64> {
         self.announce_park();
         if self.mail_before_park() {
-            return;
+            return None;
         }
         // Two readings more cost little beside a sleep, and say how much of its time a core is idle.
         let counts = self.metrics.counting();
@@ -145,10 +146,12 @@ impl Core {
             self.metrics.parks(self.kernel.now_ns());
         }
         let entered = self.enter_parked(until);
-        if counts {
-            self.metrics.parked(self.kernel.now_ns());
+        let woke = counts.then(|| self.kernel.now_ns());
+        if let Some(woke) = woke {
+            self.metrics.parked(woke);
         }
         self.end_park(entered);
+        woke.filter(|_| entered != Entered::Pressed)
     }
 
     /// First step of a park: from here on, who sends mail writes to the eventfd.

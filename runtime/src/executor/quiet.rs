@@ -90,6 +90,7 @@ impl Core {
         }
         let Begun { first, left, gave_way } =
             self.tasks.next_turn(std::mem::take(&mut quiet.gave_way), quiet.polls)?;
+        self.driver.turn_polls(1 + left);
         let polls = 1 + left + gave_way;
         quiet.blind = quiet.blind.saturating_sub(polls);
         quiet.polls -= polls;

@@ -49,7 +49,7 @@ impl Core {
             ended
         };
         match self.work(Some(&mut poll_root), wait) {
-            Some(until) => self.sleep(until),
+            Some(until) => self.woke.set(self.sleep(until)),
             None if ended => {}
             None => self.quiet_turns(root),
         }
@@ -62,7 +62,11 @@ impl Core {
         self.metrics.count(Kind::Ticks);
         self.turns.set(self.turns.get() + 1);
         let stepped = root.is_none();
-        let began = self.read_clock();
+        // What was read at the end of a sleep has just been read, where the next turn follows it.
+        let began = match self.woke.take() {
+            Some(woke) => self.stamp_with(woke),
+            None => self.read_clock(),
+        };
         self.metrics.set_busy(true);
         let mut worked = self.take_mail();
         worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
@@ -76,7 +80,11 @@ impl Core {
 
     /// A clock reading; wakes and submissions from here on are stamped with it.
     pub(super) fn read_clock(&self) -> u64 {
-        let now = self.kernel.now_ns();
+        self.stamp_with(self.kernel.now_ns())
+    }
+
+    #[inline]
+    fn stamp_with(&self, now: u64) -> u64 {
         self.tasks.set_time(now);
         if self.metrics.timing() {
             self.tasks.set_stamp(now);
@@ -131,8 +139,10 @@ impl Core {
     fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> (bool, bool) {
         let ready = self.tasks.begin_turn();
         if ready == SEVERAL {
+            self.driver.turn_polls(ready);
             return self.run_queues(root, began);
         }
+        self.driver.turn_polls(ready);
         let mut clock = PollClock::new(self, began, ready);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };

@@ -60,6 +60,8 @@ counters! {
     EarlyFlushes => early_flushes,
     /// Sends without copy of which the kernel has let go.
     ZeroCopies => zero_copies,
+    /// Sends that were made at once, by a system call of their own, because of `direct_sends`.
+    DirectSends => direct_sends,
     /// Submissions in the middle of a turn, because of `flush_interval`.
     MidTurnFlushes => mid_turn_flushes,
     /// Completions reaped.

@@ -5,6 +5,7 @@
 //! sockets are built from. Submission happens at the end of the tick; nothing here waits.
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,6 +15,7 @@ pub use crate::driver::pool::Membership;
 pub use crate::driver::series::{Next, Series, SeriesOp};
 pub use crate::driver::sqe::{Cqe, Sqe};
 
+use crate::buf::IoBuf;
 use crate::driver::Driver;
 use crate::driver::features::{Feature, RingReport};
 use crate::driver::pool::BufferTurn as PoolTurn;
@@ -138,6 +140,22 @@ impl Submitter {
     #[inline]
     pub fn zero_copy_from(&self) -> usize {
         self.driver.zero_copy_from()
+    }
+
+    /// Sends what there is room for of `buf` at once, if few tasks share the turn and the poll that asks has
+    /// not sent like this before (setting `direct_sends`): then that spares the loop a turn. How many bytes it
+    /// was, or the connection's error. None if a [`Send`] is to do it, which may be started in any case.
+    ///
+    /// The caller knows that no other send is under way on this socket: their bytes would mix.
+    #[inline]
+    pub fn send_at_once<B: IoBuf>(
+        &self,
+        socket: &impl AsFd,
+        buf: &B,
+    ) -> Option<std::io::Result<usize>> {
+        let (from, len, poll) = (buf.as_ptr(), buf.len(), current::poll_number());
+        // SAFETY: the bytes of a buffer are there and keep still while it is borrowed (IoBuf).
+        unsafe { self.driver.send_at_once(socket.as_fd(), from, len, poll) }
     }
 
     /// Whether `feature` is in force on this loop's ring.

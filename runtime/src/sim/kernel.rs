@@ -19,6 +19,7 @@ use super::check::Mistake;
 use super::enter::SimRing;
 use super::errnos::Call;
 use super::files::{FileKind, event, eventfd, option, placeholder};
+use super::memory::Span;
 use super::net::socket::{Phase, Socket};
 use super::net::{ProcessId, SockId, unspecified};
 use super::ring::Queues;
@@ -418,6 +419,19 @@ impl Kernel for SimKernel {
 
     fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()> {
         self.on_socket(fd, |state, sock| state.shut_down_or_fail(sock, how))
+    }
+
+    unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize> {
+        let from = Span { addr: from.addr() as u64, len };
+        let mut sent = 0;
+        self.on_socket(fd, |state, sock| match state.send_now(sock, from) {
+            Ok(n) => {
+                sent = n;
+                0
+            }
+            Err(errno) => errno,
+        })?;
+        Ok(sent)
     }
 
     fn set_linger(&self, fd: BorrowedFd<'_>, linger: Option<Duration>) -> io::Result<()> {

@@ -160,6 +160,12 @@ pub(crate) trait Kernel {
     /// `shutdown(2)`.
     fn shutdown(&self, fd: BorrowedFd<'_>, how: Shutdown) -> io::Result<()>;
 
+    /// `send(2)` of what there is room for now, without SIGPIPE; EAGAIN if there is none.
+    ///
+    /// # Safety
+    /// `from` points at `len` bytes that are there and that nobody changes during the call.
+    unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize>;
+
     /// Ends a TCP connection with a reset; what was not acknowledged is dropped. The descriptor stays open.
     fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let _ = fd;

@@ -147,6 +147,13 @@ impl Kernel for Linux {
         SockRef::from(&fd).shutdown(how)
     }
 
+    unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the caller's bytes, which the call reads.
+        let sent = unsafe { libc::send(fd.as_raw_fd(), from.cast(), len, flags) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
     fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: all-zero bytes are a sockaddr of the family AF_UNSPEC.
         let nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };

@@ -124,6 +124,14 @@ const KNOBS: &[Knob] = &[
         run: |settings| written(settings, 100, 64 * 1024).counters.zero_copies,
     },
     Knob {
+        name: "direct_sends",
+        values: &["0", "4"],
+        beside: &[("spin", "off")],
+        work: "a thread sends 500 messages, one each 200 us, which are answered",
+        tells: "turns of the loop",
+        run: |settings| paced(settings, 500, Duration::from_micros(200)).counters.ticks,
+    },
+    Knob {
         name: "stats",
         values: &["off", "counters", "histograms"],
         beside: &[],

@@ -3,13 +3,34 @@
 //! Owns what a send takes: as much as the send buffer has room for, the rest later with MSG_WAITALL; the
 //! error of the connection first, then EPIPE.
 
-use super::{Attempt, Op};
+use super::{Attempt, Going, Kind, Op};
 use crate::sim::errnos::Call;
 use crate::sim::memory::{Fault, Span, copy_in};
+use crate::sim::net::SockId;
 use crate::sim::net::socket::Phase;
 use crate::sim::state::State;
 
 impl State {
+    /// What a call of `send(2)` that does not wait takes.
+    pub(in crate::sim) fn send_now(&mut self, sock: SockId, from: Span) -> Result<usize, i32> {
+        let flags = libc::MSG_DONTWAIT;
+        let kind = Kind::Send { from: vec![from], flags };
+        let mut op = Op {
+            user_data: 0,
+            file: None,
+            sock: Some(sock),
+            kind,
+            holds: Vec::new(),
+            done: 0,
+            going: Going::Waiting,
+            cancelled: None,
+        };
+        match self.send(&mut op, &[from], flags) {
+            Attempt::Done(n, _) => usize::try_from(n).map_err(|_| -n),
+            Attempt::Wait => Err(libc::EAGAIN),
+        }
+    }
+
     pub(super) fn send(&mut self, op: &mut Op, from: &[Span], flags: i32) -> Attempt {
         let Some(sock) = op.sock else { return Attempt::failed(libc::ENOTSOCK) };
         if let Some(errno) = self.stream_error(sock, Call::Send) {

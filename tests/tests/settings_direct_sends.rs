@@ -1,0 +1,224 @@
+//! Sends that are made at once: when they are, how often in one poll, what they leave to the ring, and what
+//! of their errors is told.
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use coreloop::task::JoinHandle;
+use coreloop::time::timeout;
+use coreloop::{EventLoop, Handle, Settings, spawn, yield_now};
+use coreloop_net::{TcpListener, TcpStream};
+use coreloop_tests::drive::pattern;
+use coreloop_tests::net;
+use coreloop_tests::process::block_syscall;
+use coreloop_tests::{figure, in_child, poll_once, settled, skip, turns};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A loop whose sends are made at once in turns of at most so many tasks.
+fn direct_up_to(tasks: u32) -> EventLoop {
+    EventLoop::with(Settings::default().direct_sends(tasks)).unwrap()
+}
+
+fn direct_sends() -> u64 {
+    Handle::current().snapshot(0).unwrap().counters.direct_sends
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (near, listener.accept().await.unwrap())
+}
+
+fn echo(mut stream: TcpStream) -> JoinHandle<()> {
+    spawn(async move {
+        while let Some(chunk) = stream.recv().await.unwrap() {
+            stream.write_all(chunk).await.unwrap();
+        }
+    })
+}
+
+/// So many requests and answers between two tasks of a loop; how many sends were made at once, and how many
+/// enters that took.
+fn conversation(tasks: u32, rounds: u8) -> (u64, u64) {
+    let mut event_loop = direct_up_to(tasks);
+    event_loop.block_on(async {
+        let (mut near, far) = pair().await;
+        let echo = echo(far);
+        for round in 0..rounds {
+            near.write_all(vec![round; 64]).await.unwrap();
+            let (_, back) = near.read_exact(vec![0; 64]).await.unwrap();
+            assert_eq!(back, [round; 64]);
+        }
+        drop(near);
+        echo.await.unwrap();
+    });
+    let counters = event_loop.stats().counters;
+    (counters.direct_sends, counters.enters)
+}
+
+#[test]
+fn settings_direct_sends_answer_at_once_where_few_tasks_share_a_turn() {
+    let (rounds, most) = (100, 200);
+    let (none, enters_without) = conversation(0, rounds);
+    let (all, enters) = conversation(4, rounds);
+    figure!("{all} of {most} sends at once: {enters} enters, and {enters_without} without");
+    assert_eq!((none, all), (0, most));
+    assert!(enters < enters_without, "each spares a turn");
+}
+
+#[test]
+fn settings_direct_sends_leave_full_turns_to_the_ring() {
+    // As many tasks as connections write in one turn, each once.
+    let sent = |tasks: usize| {
+        direct_up_to(4).block_on(async move {
+            let mut peers = Vec::new();
+            let gate = Rc::new(coreloop::sync::Event::new());
+            let mut writers = Vec::new();
+            for _ in 0..tasks {
+                let (mut ours, theirs) = net::pair();
+                peers.push(theirs);
+                let gate = gate.clone();
+                writers.push(spawn(async move {
+                    gate.wait().await;
+                    ours.write_all("one turn").await.unwrap();
+                    ours
+                }));
+            }
+            turns(3).await;
+            let before = direct_sends();
+            gate.set();
+            let mut open = Vec::new();
+            for writer in writers {
+                open.push(writer.await.unwrap());
+            }
+            for mut peer in peers {
+                let mut got = [0; 8];
+                peer.read_exact(&mut got).unwrap();
+                assert_eq!(&got, b"one turn");
+            }
+            direct_sends() - before
+        })
+    };
+    assert_eq!((sent(4), sent(5), sent(64)), (4, 0, 0));
+}
+
+#[test]
+fn settings_direct_sends_are_one_a_poll_so_that_a_writer_gives_way() {
+    direct_up_to(4).block_on(async {
+        let (mut ours, mut theirs) = net::pair();
+        let others = Rc::new(Cell::new(0));
+        let counted = others.clone();
+        let other = spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        turns(2).await;
+        let (before, turns_before) = (direct_sends(), others.get());
+        for number in 0..100u8 {
+            ours.write_all(vec![number; 10]).await.unwrap();
+        }
+        let (direct, turns) = (direct_sends() - before, others.get() - turns_before);
+        figure!("100 writes: {direct} at once, {turns} turns of another task meanwhile");
+        // The first of a poll is, the second is not, and ends the poll.
+        assert_eq!(direct, 50);
+        assert!(turns >= 20, "{turns} turns");
+        let mut got = vec![0; 1_000];
+        theirs.read_exact(&mut got).unwrap();
+        let expected: Vec<u8> = (0..100).flat_map(|number| [number; 10]).collect();
+        assert_eq!(got, expected, "in order, whichever way they went");
+        other.cancel();
+    });
+}
+
+#[test]
+fn settings_direct_sends_go_on_in_the_ring_where_the_buffer_is_full() {
+    const LEN: usize = 8 << 20;
+    direct_up_to(4).block_on(async {
+        let (mut ours, mut theirs) = net::pair();
+        ours.socket().set_send_buffer_size(16 << 10).unwrap();
+        socket2::SockRef::from(&theirs).set_recv_buffer_size(16 << 10).unwrap();
+        let before = direct_sends();
+        {
+            let mut writing = pin!(ours.write_all(pattern(0, LEN)));
+            assert!(poll_once(writing.as_mut()).await.is_pending(), "it does not fit");
+            assert_eq!(direct_sends() - before, 1, "what fits is sent at once");
+            let peer = std::thread::spawn(move || {
+                let mut got = vec![0; LEN];
+                theirs.read_exact(&mut got).unwrap();
+                (got, theirs)
+            });
+            let (n, buf) = timeout(SOON, writing).await.unwrap().unwrap();
+            assert_eq!((n, buf.len()), (LEN, LEN));
+            assert!(settled(SOON, || peer.is_finished()).await);
+            let (got, peer) = peer.join().unwrap();
+            assert!(got == pattern(0, LEN), "each byte once, in order");
+            theirs = peer;
+        }
+        // Half done, and dropped in the very turn in which it began: what was sent at once is told.
+        {
+            let mut writing = pin!(ours.write_all(pattern(0, LEN)));
+            assert!(poll_once(writing.as_mut()).await.is_pending());
+        }
+        assert_eq!(direct_sends() - before, 2);
+        let mut torn = None;
+        let told = settled(SOON, || {
+            torn = ours.take_torn_write();
+            torn.is_some()
+        });
+        assert!(told.await, "half of it was sent");
+        let torn = torn.unwrap();
+        assert_eq!(torn.len, LEN);
+        let mut got = vec![0; torn.sent];
+        theirs.read_exact(&mut got).unwrap();
+        assert!(torn.sent > 0 && got == pattern(0, torn.sent), "{torn:?}");
+        ours.write_all("behind").await.unwrap();
+        let mut got = [0; 6];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"behind", "nothing else came between");
+    });
+}
+
+#[test]
+fn settings_direct_sends_tell_what_broke_the_connection() {
+    for tasks in [0, 4] {
+        direct_up_to(tasks).block_on(async {
+            let (mut ours, theirs) = net::pair();
+            socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(theirs);
+            let reset = ours.write_all("to nobody").await.expect_err("the peer has reset it");
+            assert_eq!(reset.error().kind(), ErrorKind::ConnectionReset, "{tasks} tasks");
+            assert_eq!(reset.into_parts().1, "to nobody", "the buffer comes back");
+            let broken = ours.write_all("again").await.expect_err("it stays broken");
+            assert_eq!(broken.error().kind(), ErrorKind::BrokenPipe, "{tasks} tasks");
+        });
+    }
+}
+
+#[test]
+fn settings_direct_sends_end_where_a_filter_forbids_the_call() {
+    in_child("settings_direct_sends_end_where_a_filter_forbids_the_call", || {
+        if let Err(e) = block_syscall(libc::SYS_sendto, libc::EPERM) {
+            skip!("no seccomp filters: {e}");
+        }
+        direct_up_to(4).block_on(async {
+            let (mut near, far) = pair().await;
+            let _echo = echo(far);
+            for _ in 0..10 {
+                near.write_all("hello").await.unwrap();
+                let (_, back) = near.read_exact(vec![0; 5]).await.unwrap();
+                assert_eq!(back, b"hello");
+            }
+            let snapshot = Handle::current().snapshot(0).unwrap();
+            assert_eq!(snapshot.counters.direct_sends, 0);
+            let told: Vec<_> =
+                snapshot.step_downs.iter().filter(|step| step.what == "direct_sends").collect();
+            assert_eq!(told.len(), 1, "told once: {:?}", snapshot.step_downs);
+        });
+    });
+}
