@@ -57,8 +57,8 @@ impl WriteHalf {
 
     /// Sends all of `buf` and gives it back.
     ///
-    /// Where few tasks share the turn, the first poll may send at once what the socket's buffer has room for, and
-    /// be ready (setting `direct_sends`); else it is submitted at the end of the turn.
+    /// Where few tasks share the turn, the first poll may send at once what the socket's buffer has room
+    /// for, and be ready (setting `direct_sends`); else it is submitted at the end of the turn.
     ///
     /// # Cancel safety
     /// Dropping it cancels the send; the peer sees an exact prefix. The next write waits until that is

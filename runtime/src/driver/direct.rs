@@ -1,10 +1,10 @@
 //! Sends that are made at once.
 //!
 //! Owns when a send is a system call of its own, made where it is asked for, and not one of the turn's
-//! submissions. What a turn asks for goes to the kernel in one call, and what that brought is for the next turn:
-//! with many tasks a turn that saves calls. With few it saves none, and each answer waits for the end of the
-//! turn and for another one that tells its task. So where few are to be polled a send is tried at once; what
-//! does not fit into the socket's buffer goes the ordinary way.
+//! submissions. What a turn asks for goes to the kernel in one call, and what that brought is for the next
+//! turn: with many tasks a turn that saves calls. With few it saves none, and each answer waits for the end
+//! of the turn and for another one that tells its task. So where few are to be polled a send is tried at
+//! once; what does not fit into the socket's buffer goes the ordinary way.
 //!
 //! Each poll sends once like this: one that goes on sending gives way as it always did.
 
@@ -38,8 +38,8 @@ impl Driver {
         self.direct.few.set(tasks <= self.direct.tasks_max.get() as usize);
     }
 
-    /// Sends what `socket` has room for now, if that is due in poll number `poll`; how much it was. None if the send is to be an op:
-    /// also where the call said nothing that an op would not say again.
+    /// Sends what `socket` has room for now, if that is due in the poll of this number; how much it was.
+    /// None if the send is to be an op: also where the call said nothing that an op would not say again.
     ///
     /// # Safety
     /// `from` points at `len` bytes that are there and that nobody changes during the call.

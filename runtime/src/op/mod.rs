@@ -142,9 +142,10 @@ impl Submitter {
         self.driver.zero_copy_from()
     }
 
-    /// Sends what there is room for of `buf` at once, if few tasks share the turn and the poll that asks has
-    /// not sent like this before (setting `direct_sends`): then that spares the loop a turn. How many bytes it
-    /// was, or the connection's error. None if a [`Send`] is to do it, which may be started in any case.
+    /// Sends what there is room for of `buf` at once, if few tasks share the turn and the poll that asks
+    /// has not sent like this before (setting `direct_sends`): then that spares the loop a turn. How many
+    /// bytes it was, or the connection's error. None if a [`Send`] is to do it, which may be started in any
+    /// case.
     ///
     /// The caller knows that no other send is under way on this socket: their bytes would mix.
     #[inline]
