@@ -149,8 +149,10 @@ impl Kernel for Linux {
 
     unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the caller's bytes, which the call reads.
-        let sent = unsafe { libc::send(fd.as_raw_fd(), from.cast(), len, flags) };
+        let (fd, no_address) = (fd.as_raw_fd(), ptr::null::<c_void>());
+        // Not by the library's function, where a thread may be cancelled, which takes it two looks.
+        // SAFETY: the caller's bytes, which the call reads, and no address.
+        let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, from, len, flags, no_address, 0) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
