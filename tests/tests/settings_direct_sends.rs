@@ -5,13 +5,15 @@ use std::cell::Cell;
 use std::io::{ErrorKind, Read};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use coreloop::task::JoinHandle;
 use coreloop::time::timeout;
-use coreloop::{EventLoop, Handle, Settings, spawn, yield_now};
+use coreloop::{EventLoop, Feature, Handle, Settings, spawn, spawn_eager, yield_now};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::drive::pattern;
+use coreloop_tests::forked::fork;
 use coreloop_tests::net;
 use coreloop_tests::process::block_syscall;
 use coreloop_tests::{figure, in_child, poll_once, settled, skip, turns};
@@ -138,11 +140,11 @@ fn settings_direct_sends_are_one_a_poll_so_that_a_writer_gives_way() {
 
 #[test]
 fn settings_direct_sends_go_on_in_the_ring_where_the_buffer_is_full() {
-    const LEN: usize = 8 << 20;
+    const LEN: usize = 64 << 10;
     direct_up_to(4).block_on(async {
         let (mut ours, mut theirs) = net::pair();
-        ours.socket().set_send_buffer_size(16 << 10).unwrap();
-        socket2::SockRef::from(&theirs).set_recv_buffer_size(16 << 10).unwrap();
+        ours.socket().set_send_buffer_size(4 << 10).unwrap();
+        socket2::SockRef::from(&theirs).set_recv_buffer_size(4 << 10).unwrap();
         let before = direct_sends();
         {
             let mut writing = pin!(ours.write_all(pattern(0, LEN)));
@@ -200,10 +202,133 @@ fn settings_direct_sends_tell_what_broke_the_connection() {
     }
 }
 
+/// A task that goes on sending by turns with an eager child of its own, whose poll is another one.
+#[test]
+fn settings_direct_sends_of_eager_children_give_way_too() {
+    direct_up_to(4).block_on(async {
+        let (mut near, mut near_peer) = net::pair();
+        let (far, mut far_peer) = net::pair();
+        let others = Rc::new(Cell::new(0));
+        let counted = others.clone();
+        let other = spawn(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        turns(2).await;
+        let turns_before = others.get();
+        let mut far = Some(far);
+        for _ in 0..100 {
+            near.write_all("n").await.unwrap();
+            let mut taken = far.take().unwrap();
+            let child = spawn_eager(async move {
+                taken.write_all("f").await.unwrap();
+                taken
+            });
+            far = Some(child.await.unwrap());
+        }
+        let turns = others.get() - turns_before;
+        assert!(turns >= 20, "{turns} turns of another task beside 200 writes");
+        for (peer, byte) in [(&mut near_peer, b'n'), (&mut far_peer, b'f')] {
+            let mut got = [0; 100];
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(got, [byte; 100]);
+        }
+        other.cancel();
+    });
+}
+
+/// One task is ready, and has a hundred make one call each.
+#[test]
+fn settings_direct_sends_are_as_many_a_turn_as_it_may_have_tasks() {
+    direct_up_to(4).block_on(async {
+        let pairs: Vec<_> = (0..100).map(|_| net::pair()).collect();
+        turns(3).await;
+        let before = direct_sends();
+        let mut children = Vec::new();
+        let mut peers = Vec::new();
+        for (mut stream, peer) in pairs {
+            peers.push(peer);
+            children.push(spawn_eager(async move {
+                stream.write_all("news").await.unwrap();
+                stream
+            }));
+        }
+        assert_eq!(direct_sends() - before, 4);
+        for child in children {
+            child.await.unwrap();
+        }
+        for mut peer in peers {
+            let mut got = [0; 4];
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"news");
+        }
+    });
+}
+
+#[test]
+fn settings_direct_sends_are_none_where_a_thread_of_the_kernel_submits() {
+    in_child("settings_direct_sends_are_none_where_a_thread_of_the_kernel_submits", || {
+        let settings = Settings::default().sqpoll(Some(Duration::from_millis(50)));
+        let mut event_loop = EventLoop::with(settings.direct_sends(4)).unwrap();
+        if !event_loop.ring_report().in_force.contains(Feature::SqPoll) {
+            skip!("no submitting thread here");
+        }
+        event_loop.block_on(async {
+            let (mut ours, mut theirs) = net::pair();
+            for _ in 0..20 {
+                ours.write_all("x").await.unwrap();
+            }
+            let mut got = [0; 20];
+            theirs.read_exact(&mut got).unwrap();
+            assert_eq!((direct_sends(), got), (0, [b'x'; 20]));
+        });
+    });
+}
+
+/// A forked child that sends on its parent's connection is told and ended before it has.
+#[test]
+fn settings_direct_sends_of_a_forked_child_reach_nobody() {
+    for tasks in [0, 4] {
+        in_child("settings_direct_sends_of_a_forked_child_reach_nobody", move || {
+            direct_up_to(tasks).block_on(async {
+                let (mut ours, theirs) = net::pair();
+                turns(2).await;
+                let mut child = fork(|| {
+                    let mut write = pin!(ours.write_all("from the child"));
+                    let context = &mut Context::from_waker(Waker::noop());
+                    // Out of the poll, before a turn has ended.
+                    i32::from(write.as_mut().poll(context).is_pending())
+                });
+                let ended = child.wait();
+                theirs.set_nonblocking(true).unwrap();
+                let got = (&theirs).read(&mut [0; 64]);
+                assert_eq!(got.unwrap_err().kind(), ErrorKind::WouldBlock, "{ended:?}");
+                // The parent's own way is open.
+                ours.write_all("from the parent").await.unwrap();
+                let mut got = [0; 15];
+                theirs.set_nonblocking(false).unwrap();
+                (&theirs).read_exact(&mut got).unwrap();
+                assert_eq!(&got, b"from the parent");
+            });
+        });
+    }
+}
+
 #[test]
 fn settings_direct_sends_end_where_a_filter_forbids_the_call() {
-    in_child("settings_direct_sends_end_where_a_filter_forbids_the_call", || {
-        if let Err(e) = block_syscall(libc::SYS_sendto, libc::EPERM) {
+    filtered("settings_direct_sends_end_where_a_filter_forbids_the_call", libc::EPERM);
+}
+
+#[test]
+fn settings_direct_sends_end_whatever_the_filter_answers() {
+    filtered("settings_direct_sends_end_whatever_the_filter_answers", libc::EACCES);
+}
+
+fn filtered(name: &'static str, errno: i32) {
+    in_child(name, move || {
+        if let Err(e) = block_syscall(libc::SYS_sendto, errno) {
             skip!("no seccomp filters: {e}");
         }
         direct_up_to(4).block_on(async {

@@ -188,7 +188,9 @@ settings! {
     /// all sends do.
     ///
     /// Counted: for 500 messages, one each 200 us, that are answered the loop takes 510 turns, and 1,003
-    /// at 0. Where a filter forbids `sendto(2)` it is off, which is told.
+    /// at 0. None are made at once of more than 64 KiB, while there are several task queues, or with
+    /// `sqpoll`; where a filter forbids `sendto(2)` that ends it, which is told. They do not count as
+    /// operations for `fixed_files`.
     direct_sends(): u32 = 4, in 0 => 65_536,
         who "latency and CPU on few connections", shows "`direct_sends`, `ticks` for each answer";
     /// Places of the ring's table of files. A connection whose descriptor is a smaller number is entered in

@@ -6,28 +6,43 @@
 //! of the turn and for another one that tells its task. So where few are to be polled a send is tried at
 //! once; what does not fit into the socket's buffer goes the ordinary way.
 //!
-//! Each poll sends once like this: one that goes on sending gives way as it always did.
+//! A turn makes as many as it may have tasks, and each poll one: who goes on sending gives way as ever.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::Driver;
+use super::ring::Ring;
 use crate::metrics::Kind;
+
+/// Sends of more bytes than this are ops: they seldom fit, and are copied at length either way.
+const BYTES_MAX: usize = 64 * 1024;
 
 /// What the rule knows.
 pub(super) struct Direct {
     /// Tasks that a turn may have for its sends to be made at once; 0 for never.
     tasks_max: Cell<u32>,
-    /// Whether the present turn has no more.
-    few: Cell<bool>,
+    /// How many more the present turn makes.
+    left: Cell<u32>,
     /// The poll that sent last.
     poll: Cell<u64>,
 }
 
 impl Direct {
     pub(super) fn new(tasks_max: u32) -> Self {
-        Self { tasks_max: Cell::new(tasks_max), few: Cell::new(false), poll: Cell::new(0) }
+        Self { tasks_max: Cell::new(tasks_max), left: Cell::new(0), poll: Cell::new(0) }
+    }
+
+    /// Whether the next one is due, in the poll of this number: then it counts.
+    #[inline]
+    fn is_due(&self, poll: u64) -> bool {
+        let left = self.left.get();
+        if left == 0 || self.poll.replace(poll) == poll {
+            return false;
+        }
+        self.left.set(left - 1);
+        true
     }
 }
 
@@ -35,7 +50,8 @@ impl Driver {
     /// A turn begins that polls so many.
     #[inline]
     pub(crate) fn turn_polls(&self, tasks: usize) {
-        self.direct.few.set(tasks <= self.direct.tasks_max.get() as usize);
+        let most = self.direct.tasks_max.get();
+        self.direct.left.set(if tasks <= most as usize { most } else { 0 });
     }
 
     /// Sends what `socket` has room for now, if that is due in the poll of this number; how much it was.
@@ -51,56 +67,42 @@ impl Driver {
         len: usize,
         poll: u64,
     ) -> Option<io::Result<usize>> {
-        let due = self.direct.few.get() && !self.closed.get();
-        if !due || self.direct.poll.replace(poll) == poll {
+        if len == 0 || len > BYTES_MAX || !self.direct.is_due(poll) || !self.may_use_ring() {
             return None;
         }
         // SAFETY: as the caller promises.
-        let sent = unsafe { self.kernel.send(socket, from, len) };
-        match sent {
-            Ok(0) => None,
+        match unsafe { self.kernel.send(socket, from, len) } {
             Ok(n) => {
                 self.metrics.count(Kind::DirectSends);
                 Some(Ok(n))
             }
-            // What broke the connection is told once: an op would not hear of it any more.
-            Err(e) if is_of_connection(&e) => Some(Err(e)),
-            Err(e) => {
-                if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) {
-                    self.give_direct_sends_up(&e);
-                }
-                None
-            }
+            Err(e) => self.not_sent(e),
         }
     }
-}
 
-impl Driver {
-    /// A filter forbids the call: it would cost one in vain each time.
-    #[cold]
-    fn give_direct_sends_up(&self, why: &io::Error) {
-        self.direct.tasks_max.set(0);
-        self.direct.few.set(false);
-        self.say_step_down("direct_sends", &format!("asked for, off: send(2) is refused: {why}"));
+    /// Whether the loop is open and this process's. A forked child has not got the ring's memory: it ends
+    /// here, by the fault that it is told of, before it has written to its parent's connection.
+    #[inline]
+    fn may_use_ring(&self) -> bool {
+        !self.closed.get() && self.ring.borrow().as_ref().is_some_and(Ring::has_room)
     }
-}
 
-/// Whether an error is the connection's, and not of the moment, of the call, or of a filter.
-fn is_of_connection(e: &io::Error) -> bool {
-    matches!(
-        e.raw_os_error(),
-        Some(
-            libc::EPIPE
-                | libc::ECONNRESET
-                | libc::ECONNABORTED
-                | libc::ETIMEDOUT
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::ENETDOWN
-                | libc::ENETRESET
-                | libc::EHOSTDOWN
-                | libc::ECONNREFUSED
-                | libc::ENOTCONN
-        )
-    )
+    /// What a call that sent nothing says: nothing that lasts, or the connection's error, of which the
+    /// kernel tells once.
+    #[cold]
+    fn not_sent(&self, e: io::Error) -> Option<io::Result<usize>> {
+        match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS) => None,
+            _ => match self.kernel.refuses_to_send() {
+                None => Some(Err(e)),
+                Some(why) => {
+                    // It would cost a call in vain each time.
+                    self.direct.tasks_max.set(0);
+                    self.direct.left.set(0);
+                    self.say_step_down("direct_sends", &format!("off: send(2) is refused: {why}"));
+                    None
+                }
+            },
+        }
+    }
 }

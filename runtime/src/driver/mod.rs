@@ -152,6 +152,7 @@ impl Driver {
             _ => StartError::System { step: "eventfd2", source },
         })?;
         probe_messages(&kernel, &fd, &mut report);
+        let submits = report.in_force.contains(Feature::SqPoll);
         let threshold = config.ring.asked.zero_copy_threshold;
         let zero_copy_from = threshold.filter(|_| report.in_force.contains(Feature::SendZc));
         let count = NonNull::from(Box::leak(Box::new(0u64)));
@@ -171,7 +172,8 @@ impl Driver {
             own_in_flight: Cell::new(0),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
             zero_copy_from: zero_copy_from.map_or(usize::MAX, |bytes| bytes as usize),
-            direct: Direct::new(config.direct_sends),
+            // Where a thread of the kernel submits, a submission is no call.
+            direct: Direct::new(if submits { 0 } else { config.direct_sends }),
             notify: RefCell::new(None),
             dispatching: Cell::new(None),
             after: RefCell::default(),

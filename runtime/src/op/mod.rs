@@ -2,7 +2,8 @@
 //!
 //! Owns the public face of the driver: [`Op`] and [`MultishotOp`] (what an operation is), [`Submitter`] (who
 //! takes it), [`InFlight`] and [`Armed`] (what is left in the caller's hand), and the operations that
-//! sockets are built from. Submission happens at the end of the tick; nothing here waits.
+//! sockets are built from. Submission happens at the end of the tick, but for a [send at
+//! once](Submitter::send_at_once); nothing here waits.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -144,8 +145,8 @@ impl Submitter {
 
     /// Sends what there is room for of `buf` at once, if few tasks share the turn and the poll that asks
     /// has not sent like this before (setting `direct_sends`): then that spares the loop a turn. How many
-    /// bytes it was, or the connection's error. None if a [`Send`] is to do it, which may be started in any
-    /// case.
+    /// bytes it was, or the connection's error, which the kernel tells once. None if a [`Send`] is to do it,
+    /// which may be started in any case: so for no bytes, or more than 64 KiB.
     ///
     /// The caller knows that no other send is under way on this socket: their bytes would mix.
     #[inline]

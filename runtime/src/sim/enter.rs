@@ -20,7 +20,7 @@ use super::buffers::Group;
 use super::check::Mistake;
 use super::files::{FileId, OpenFile};
 use super::memory::Fault;
-use super::net::{Event, ProcessId};
+use super::net::{Event, ProcessId, SockId};
 use super::ops::{Attempt, Going, Op, RawSqe};
 use super::ring::Queues;
 use super::state::State;
@@ -284,9 +284,16 @@ impl State {
             let user_data = op.user_data;
             self.blame(Mistake::SameUserData, || format!("{user_data:#x}"));
         }
-        let waiters = op.sock.and_then(|sock| self.net.socks.get(&sock)).map(|s| &s.waiters[..]);
+        if op.is_send() {
+            self.check_send(op.sock);
+        }
+    }
+
+    /// Nobody sends on a socket where a send waits.
+    pub(super) fn check_send(&mut self, sock: Option<SockId>) {
+        let waiters = sock.and_then(|sock| self.net.socks.get(&sock)).map(|s| &s.waiters[..]);
         let sends = |at: &OpRef| self.op(*at).is_some_and(Op::is_send);
-        if op.is_send() && waiters.unwrap_or_default().iter().any(sends) {
+        if waiters.unwrap_or_default().iter().any(sends) {
             self.blame(Mistake::TwoSends, || "a send behind one that waits".into());
         }
     }

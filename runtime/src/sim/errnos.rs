@@ -32,7 +32,7 @@ pub enum Call {
     Connect,
     /// Receiving: an operation, `IORING_OP_RECV` or `IORING_OP_READ`.
     Receive,
-    /// Sending: an operation, `IORING_OP_SEND`, `IORING_OP_SENDMSG` or `IORING_OP_WRITE`.
+    /// Sending: an operation, `IORING_OP_SEND`, `IORING_OP_SENDMSG` or `IORING_OP_WRITE`, and a plain call.
     Send,
     /// Ending one direction: an operation, and a plain call.
     Shutdown,

@@ -166,6 +166,11 @@ pub(crate) trait Kernel {
     /// `from` points at `len` bytes that are there and that nobody changes during the call.
     unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize>;
 
+    /// With what a filter answers `send(2)`, if one does.
+    fn refuses_to_send(&self) -> Option<io::Error> {
+        None
+    }
+
     /// Ends a TCP connection with a reset; what was not acknowledged is dropped. The descriptor stays open.
     fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let _ = fd;

@@ -148,12 +148,15 @@ impl Kernel for Linux {
     }
 
     unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let (fd, no_address) = (fd.as_raw_fd(), ptr::null::<c_void>());
-        // Not by the library's function, where a thread may be cancelled, which takes it two looks.
-        // SAFETY: the caller's bytes, which the call reads, and no address.
-        let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, from, len, flags, no_address, 0) };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        // SAFETY: passed on to the caller.
+        unsafe { send(fd.as_raw_fd(), from, len) }
+    }
+
+    fn refuses_to_send(&self) -> Option<io::Error> {
+        // SAFETY: no bytes.
+        let answered = unsafe { send(-1, ptr::null(), 0) };
+        // The kernel itself says that there is no such descriptor.
+        answered.err().filter(|e| e.raw_os_error() != Some(libc::EBADF))
     }
 
     fn reset(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -175,6 +178,19 @@ impl Kernel for Linux {
 fn inet(addr: &SockAddr) -> io::Result<SocketAddr> {
     let why = "the socket's address is neither IPv4 nor IPv6";
     addr.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+/// `send(2)` without waiting and without SIGPIPE. Not by the library's function, where a thread may be
+/// cancelled, which takes it two looks.
+///
+/// # Safety
+/// `from` points at `len` bytes that are there and that nobody changes during the call.
+unsafe fn send(fd: RawFd, from: *const u8, len: usize) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let no_address = ptr::null::<c_void>();
+    // SAFETY: the caller's bytes, which the call reads, and no address.
+    let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, from, len, flags, no_address, 0) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// CLOCK_MONOTONIC in nanoseconds; a vDSO read, no system call on any machine that matters.

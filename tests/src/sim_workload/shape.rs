@@ -49,6 +49,8 @@ impl Shape {
         let chaos = pick(&[0, 0, 0, 0, 1]) == 1;
         // Some have no table of files, some one that has a place for a part of the descriptors.
         let settings = settings.fixed_files(pick(&[0, 24, 24, 4096, 4096]));
+        // All sends by the ring, some of them, or nearly none.
+        let settings = settings.direct_sends(pick(&[0, 0, 4, 1_000]));
         let builder = Sim::builder()
             .seed(seed)
             .faults(faults)

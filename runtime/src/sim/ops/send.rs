@@ -25,6 +25,7 @@ impl State {
             going: Going::Waiting,
             cancelled: None,
         };
+        self.check_send(op.sock);
         match self.send(&mut op, &[from], flags) {
             Attempt::Done(n, _) => usize::try_from(n).map_err(|_| -n),
             Attempt::Wait => Err(libc::EAGAIN),

@@ -91,7 +91,8 @@ impl Plan {
                 .blocking_threads(pick(&[1, 2, 4]))
                 .blocking_queue(pick(&[1, 2, 16]))
                 .timer_resolution(micros(pick(&[20, 100, 1_000])))
-                .tick_quota(micros(pick(&[1, 50, 500]))),
+                .tick_quota(micros(pick(&[1, 50, 500])))
+                .direct_sends(pick(&[0, 4, 1_000])),
         }
     }
 }
