@@ -221,29 +221,28 @@ impl<'a, F: Form> Writing<'a, F> {
         if self.len == 0 {
             return Poll::Ready(Ok((0, self.take_buf())));
         }
-        // Before anything is sent: cloning one of a stranger's may panic.
-        let waker = cx.waker().clone();
-        let zero_copy = self.is_large(0);
-        if !zero_copy
-            && let Some(buf) = &self.buf
-            && let Some(sent) = F::send_at_once(&self.half.sock, buf)
-        {
-            return self.sent_at_once(sent, waker);
+        if self.half.sock.submitter().may_send_at_once() {
+            return self.begin_at_once(cx);
         }
+        let waker = cx.waker().clone();
         let buf = self.take_buf();
+        let zero_copy = self.is_large(0);
         self.send(buf, 0, waker, zero_copy)
     }
 
-    /// The kernel took some of it, or none for this reason.
-    fn sent_at_once(
-        &mut self,
-        sent: io::Result<usize>,
-        waker: Waker,
-    ) -> Poll<BufResult<usize, F::Buf>> {
+    /// Sends at once what there is room for, if that is due, and leaves the rest to an op.
+    // Apart from `begin`, which most turns of a busy core go through without it.
+    #[inline(never)]
+    fn begin_at_once(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
+        // Before anything is sent: cloning one of a stranger's may panic.
+        let waker = cx.waker().clone();
         let buf = self.take_buf();
+        let zero_copy = self.is_large(0);
+        let sent = if zero_copy { None } else { F::send_at_once(&self.half.sock, &buf) };
         match sent {
-            Err(e) => Poll::Ready(Err(BufError::new(e, buf))),
-            Ok(n) => {
+            None => self.send(buf, 0, waker, zero_copy),
+            Some(Err(e)) => Poll::Ready(Err(BufError::new(e, buf))),
+            Some(Ok(n)) => {
                 self.sent = n;
                 if self.all && n < self.len {
                     return self.send_rest(buf, waker);

@@ -23,26 +23,29 @@ const BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Direct {
     /// Tasks that a turn may have for its sends to be made at once; 0 for never.
     tasks_max: Cell<u32>,
-    /// How many more the present turn makes.
-    left: Cell<u32>,
+    /// Tasks of the present turn in the lower half, sends that it has made at once in the upper one: one
+    /// word, which each turn writes.
+    turn: Cell<u64>,
     /// The poll that sent last.
     poll: Cell<u64>,
 }
 
+/// A send that a turn has made.
+const MADE: u64 = 1 << 32;
+
 impl Direct {
     pub(super) fn new(tasks_max: u32) -> Self {
-        Self { tasks_max: Cell::new(tasks_max), left: Cell::new(0), poll: Cell::new(0) }
+        Self { tasks_max: Cell::new(tasks_max), turn: Cell::new(0), poll: Cell::new(0) }
     }
 
     /// Whether the next one is due, in the poll of this number: then it counts.
-    #[inline]
     fn is_due(&self, poll: u64) -> bool {
-        let left = self.left.get();
-        if left == 0 || self.poll.replace(poll) == poll {
-            return false;
+        let due = self.turn.get() / MADE < u64::from(self.tasks_max.get())
+            && self.poll.replace(poll) != poll;
+        if due {
+            self.turn.set(self.turn.get() + MADE);
         }
-        self.left.set(left - 1);
-        true
+        due
     }
 }
 
@@ -50,8 +53,13 @@ impl Driver {
     /// A turn begins that polls so many.
     #[inline]
     pub(crate) fn turn_polls(&self, tasks: usize) {
-        let most = self.direct.tasks_max.get();
-        self.direct.left.set(if tasks <= most as usize { most } else { 0 });
+        self.direct.turn.set(u64::from(tasks as u32));
+    }
+
+    /// Whether the turn has so few tasks that a send may be made at once.
+    #[inline]
+    pub(crate) fn has_few_tasks(&self) -> bool {
+        self.direct.turn.get() as u32 <= self.direct.tasks_max.get()
     }
 
     /// Sends what `socket` has room for now, if that is due in the poll of this number; how much it was.
@@ -59,7 +67,6 @@ impl Driver {
     ///
     /// # Safety
     /// `from` points at `len` bytes that are there and that nobody changes during the call.
-    #[inline]
     pub(crate) unsafe fn send_at_once(
         &self,
         socket: BorrowedFd<'_>,
@@ -67,7 +74,8 @@ impl Driver {
         len: usize,
         poll: u64,
     ) -> Option<io::Result<usize>> {
-        if len == 0 || len > BYTES_MAX || !self.direct.is_due(poll) || !self.may_use_ring() {
+        let fits = len > 0 && len <= BYTES_MAX;
+        if !self.has_few_tasks() || !fits || !self.direct.is_due(poll) || !self.may_use_ring() {
             return None;
         }
         // SAFETY: as the caller promises.
@@ -82,7 +90,6 @@ impl Driver {
 
     /// Whether the loop is open and this process's. A forked child has not got the ring's memory: it ends
     /// here, by the fault that it is told of, before it has written to its parent's connection.
-    #[inline]
     fn may_use_ring(&self) -> bool {
         !self.closed.get() && self.ring.borrow().as_ref().is_some_and(Ring::has_room)
     }
@@ -98,7 +105,6 @@ impl Driver {
                 Some(why) => {
                     // It would cost a call in vain each time.
                     self.direct.tasks_max.set(0);
-                    self.direct.left.set(0);
                     self.say_step_down("direct_sends", &format!("off: send(2) is refused: {why}"));
                     None
                 }

@@ -143,13 +143,18 @@ impl Submitter {
         self.driver.zero_copy_from()
     }
 
+    /// Whether the turn has so few tasks that [`send_at_once`](Self::send_at_once) may.
+    #[inline]
+    pub fn may_send_at_once(&self) -> bool {
+        self.driver.has_few_tasks()
+    }
+
     /// Sends what there is room for of `buf` at once, if few tasks share the turn and the poll that asks
     /// has not sent like this before (setting `direct_sends`): then that spares the loop a turn. How many
     /// bytes it was, or the connection's error, which the kernel tells once. None if a [`Send`] is to do it,
     /// which may be started in any case: so for no bytes, or more than 64 KiB.
     ///
     /// The caller knows that no other send is under way on this socket: their bytes would mix.
-    #[inline]
     pub fn send_at_once<B: IoBuf>(
         &self,
         socket: &impl AsFd,
