@@ -1,7 +1,7 @@
 //! Snapshots and lists of tasks, taken from other threads and cores: of cores that run, sleep, are kept
 //! busy, or have ended.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -173,13 +173,21 @@ fn report_a_core_that_has_ended_leaves_its_last_figures() {
 
 #[test]
 fn report_cores_ask_each_other_for_stats_and_tasks() {
+    static ASLEEP: AtomicUsize = AtomicUsize::new(0);
     let main = |core: coreloop::Core| async move {
         let _task = spawn_named("parent", async {
             let child = spawn_named("child", sleep(Duration::from_secs(3600)));
             child.await.unwrap();
         });
+        // Long enough for its own tasks to have begun to wait, however late the other core is.
         sleep(5 * MS).await;
+        ASLEEP.fetch_add(1, Ordering::SeqCst);
         if core.index() == 0 {
+            while ASLEEP.load(Ordering::SeqCst) < 2 {
+                sleep(MS).await;
+            }
+            // The other one has said so in the poll in which it goes to sleep.
+            sleep(5 * MS).await;
             let handle = core.handle();
             let all = handle.all_stats(Duration::from_secs(10)).await;
             assert!(all.iter().all(|core| core.gauges.tasks == 2));
@@ -199,8 +207,9 @@ fn report_cores_ask_each_other_for_stats_and_tasks() {
             }
             let few = handle.tasks(1, 1).await.unwrap();
             assert_eq!((few.core, few.tasks.len(), few.left_out), (1, 1, 2));
+            // By this one alone: the other's would end the questions.
+            handle.stop();
         }
-        core.handle().stop();
         sleep(Duration::from_secs(3600)).await;
     };
     let cpu = Cores::Count(1).resolve().unwrap()[0];
