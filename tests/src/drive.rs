@@ -1,14 +1,17 @@
 //! Small futures and numbers for tests.
 //!
-//! Owns polling and stepping by hand ([`poll_once`], [`turns`], [`stepped`], [`rest`]), waiting for a condition with a wide limit
+//! Owns polling and stepping by hand ([`poll_once`], [`turns`], [`ticker`], [`stepped`], [`rest`]), waiting for a condition with a wide limit
 //! ([`settled`]), counting drops ([`Drops`]) and repeatable random numbers ([`Rng`]).
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use coreloop::task::JoinHandle;
 use coreloop::{EventLoop, Settings, Spin};
 
 pub use crate::rng::Rng;
@@ -41,6 +44,19 @@ pub async fn turns(n: usize) {
     for _ in 0..n {
         coreloop::yield_now().await;
     }
+}
+
+/// A task that gives way for ever, and how often it has had its turn.
+pub fn ticker() -> (JoinHandle<()>, Rc<Cell<usize>>) {
+    let turns = Rc::new(Cell::new(0));
+    let counts = turns.clone();
+    let ticker = coreloop::spawn(async move {
+        loop {
+            counts.set(counts.get() + 1);
+            coreloop::yield_now().await;
+        }
+    });
+    (ticker, turns)
 }
 
 /// Waits on the running loop until `condition` holds; `false` if it does not within `limit`.

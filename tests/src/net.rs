@@ -40,6 +40,17 @@ pub fn pair() -> (TcpStream, StdStream) {
     (TcpStream::from_std(ours), theirs)
 }
 
+/// Both ends of a connection, on the running loop.
+///
+/// # Panics
+/// Without loopback.
+pub async fn streams() -> (TcpStream, TcpStream) {
+    let mut listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    let addr = listener.local_addr().expect("it is bound");
+    let near = TcpStream::connect(addr).await.expect("it listens");
+    (near, listener.accept().await.expect("a connection waits"))
+}
+
 /// Why a test is skipped for which [`receiving_many`] has no loop.
 pub const NO_MULTISHOT: &str = "this kernel has no multishot receive";
 

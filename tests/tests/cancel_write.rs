@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coreloop::combine::{Either, race};
 use coreloop::time::timeout;
+use coreloop::{EventLoop, Settings};
 use coreloop_net::TcpStream;
 use coreloop_tests::drive::{pattern, pattern_at};
 use coreloop_tests::{Rng, figure, in_child, net, poll_once, settled, turns};
@@ -125,33 +126,38 @@ fn cancel_write_that_had_sent_nothing_leaves_the_stream_whole() {
 
 #[test]
 fn cancel_write_before_it_is_submitted_sends_nothing() {
-    coreloop::run(async {
-        let (mut ours, theirs) = net::pair();
-        for _ in 0..100 {
-            let mut pending = pin!(ours.write_all("never"));
-            // Dropped in the turn of its first poll: the kernel may or may not see it.
-            let _ = poll_once(pending.as_mut()).await;
-        }
-        let mut whole = 0;
-        let mut out = timeout(SOON, ours.write_all(".")).await.unwrap();
-        if out.is_err() {
-            // A torn one must say so, and five bytes that go out whole are no tear.
-            panic!("a small write can't be torn: {:?}", ours.take_torn_write());
-        }
-        whole += usize::from(out.is_ok());
-        out = ours.write_all(".").await;
-        whole += usize::from(out.is_ok());
-        ours.shutdown(Shutdown::Write).unwrap();
-        let peer = read_to_end(theirs);
-        assert!(settled(SOON, || peer.is_finished()).await);
-        let got = peer.join().unwrap();
-        assert_eq!(whole, 2);
-        assert!(got.ends_with(b".."), "{got:?}");
-        let words = &got[..got.len() - 2];
-        assert!(words.chunks(5).all(|w| w == b"never"), "{got:?}");
-        figure!("{} of 100 dropped writes had been sent", words.len() / 5);
-    })
-    .unwrap();
+    // By the ring alone, and with the first of them sent at once.
+    for direct in [0, 4] {
+        let settings = Settings::default().direct_sends(direct);
+        EventLoop::with(settings).unwrap().block_on(dropped_before_they_are_submitted());
+    }
+}
+
+async fn dropped_before_they_are_submitted() {
+    let (mut ours, theirs) = net::pair();
+    for _ in 0..100 {
+        let mut pending = pin!(ours.write_all("never"));
+        // Dropped in the turn of its first poll: the kernel may or may not see it.
+        let _ = poll_once(pending.as_mut()).await;
+    }
+    let mut whole = 0;
+    let mut out = timeout(SOON, ours.write_all(".")).await.unwrap();
+    if out.is_err() {
+        // A torn one must say so, and five bytes that go out whole are no tear.
+        panic!("a small write can't be torn: {:?}", ours.take_torn_write());
+    }
+    whole += usize::from(out.is_ok());
+    out = ours.write_all(".").await;
+    whole += usize::from(out.is_ok());
+    ours.shutdown(Shutdown::Write).unwrap();
+    let peer = read_to_end(theirs);
+    assert!(settled(SOON, || peer.is_finished()).await);
+    let got = peer.join().unwrap();
+    assert_eq!(whole, 2);
+    assert!(got.ends_with(b".."), "{got:?}");
+    let words = &got[..got.len() - 2];
+    assert!(words.chunks(5).all(|w| w == b"never"), "{got:?}");
+    figure!("{} of 100 dropped writes had been sent", words.len() / 5);
 }
 
 /// One write after the other, each dropped at a random moment; what the tears say was sent must be what

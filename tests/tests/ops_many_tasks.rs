@@ -1,18 +1,17 @@
 //! The ops listener of a core with very many tasks: it lists them in bounded pieces between which the core does
 //! its work, and lists them right while others come and go.
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use coreloop::time::sleep;
-use coreloop::{spawn, spawn_named, yield_now};
+use coreloop::{spawn_named, yield_now};
 use coreloop_net::ops::{Ops, doc};
+use coreloop_tests::drive::ticker;
 
 /// ThreadSanitizer makes each step some ten times as long, and a core that has not answered within a
 /// second is listed as missing.
@@ -77,14 +76,7 @@ fn ops_200_000_tasks_are_listed_in_bounded_pieces_while_others_come_and_go() {
 
         let (tell, told) = mpsc::channel();
         let asking = thread::spawn(move || tell.send(ask(addr)).unwrap());
-        let turns = Rc::new(Cell::new(0));
-        let counts = turns.clone();
-        let ticker = spawn(async move {
-            loop {
-                counts.set(counts.get() + 1);
-                yield_now().await;
-            }
-        });
+        let (ticker, turns) = ticker();
         let (few, all) = loop {
             // Some of those that may go do, and as many come.
             others.drain(..10).for_each(|task| _ = task.cancel());

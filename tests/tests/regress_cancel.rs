@@ -8,18 +8,10 @@ use std::time::Duration;
 use coreloop::combine::race;
 use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, RemoteError};
-use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::drive::Drops;
-use coreloop_tests::{poll_once, turns};
+use coreloop_tests::{net, poll_once, turns};
 
 const SOON: Duration = Duration::from_secs(5);
-
-/// A connected pair on the running loop.
-async fn pair() -> (TcpStream, TcpStream) {
-    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (client, listener.accept().await.unwrap())
-}
 
 /// A write knew of an earlier one only from that one's destructor: after a forgotten write both were in
 /// the kernel at a time, and their bytes came mixed.
@@ -27,7 +19,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 fn cancel_forgotten_write_goes_before_the_next() {
     const LEN: usize = 8_000_000;
     coreloop::run(async {
-        let (mut client, mut server) = pair().await;
+        let (mut client, mut server) = net::streams().await;
         let mut forgotten = Box::pin(client.write_all(vec![b'a'; LEN]));
         assert!(poll_once(forgotten.as_mut()).await.is_pending());
         std::mem::forget(forgotten);
@@ -59,7 +51,7 @@ fn cancel_forgotten_write_goes_before_the_next() {
 #[test]
 fn cancel_forgotten_read_goes_before_the_next() {
     coreloop::run(async {
-        let (mut client, mut server) = pair().await;
+        let (mut client, mut server) = net::streams().await;
         let mut forgotten = Box::pin(server.read(Vec::with_capacity(3)));
         assert!(poll_once(forgotten.as_mut()).await.is_pending());
         std::mem::forget(forgotten);
@@ -80,7 +72,7 @@ fn cancel_forgotten_read_goes_before_the_next() {
 fn cancel_read_that_met_a_reset_shows_in_detach() {
     coreloop::run(async {
         for (turns_before, turns_after) in [(0, 0), (0, 3), (3, 0), (3, 3)] {
-            let (client, mut server) = pair().await;
+            let (client, mut server) = net::streams().await;
             {
                 let mut read = pin!(server.read(Vec::with_capacity(10)));
                 assert!(poll_once(read.as_mut()).await.is_pending());

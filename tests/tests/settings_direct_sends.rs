@@ -1,7 +1,6 @@
 //! Sends that are made at once: when they are, how often in one poll, what they leave to the ring, and what
 //! of their errors is told.
 
-use std::cell::Cell;
 use std::io::{ErrorKind, Read};
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,9 +9,9 @@ use std::time::Duration;
 
 use coreloop::task::JoinHandle;
 use coreloop::time::timeout;
-use coreloop::{EventLoop, Feature, Handle, Settings, spawn, spawn_eager, yield_now};
-use coreloop_net::{TcpListener, TcpStream};
-use coreloop_tests::drive::pattern;
+use coreloop::{EventLoop, Feature, Handle, Settings, spawn, spawn_eager};
+use coreloop_net::TcpStream;
+use coreloop_tests::drive::{pattern, ticker};
 use coreloop_tests::forked::fork;
 use coreloop_tests::net;
 use coreloop_tests::process::block_syscall;
@@ -29,12 +28,6 @@ fn direct_sends() -> u64 {
     Handle::current().snapshot(0).unwrap().counters.direct_sends
 }
 
-async fn pair() -> (TcpStream, TcpStream) {
-    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (near, listener.accept().await.unwrap())
-}
-
 fn echo(mut stream: TcpStream) -> JoinHandle<()> {
     spawn(async move {
         while let Some(chunk) = stream.recv().await.unwrap() {
@@ -48,7 +41,7 @@ fn echo(mut stream: TcpStream) -> JoinHandle<()> {
 fn conversation(tasks: u32, rounds: u8) -> (u64, u64) {
     let mut event_loop = direct_up_to(tasks);
     event_loop.block_on(async {
-        let (mut near, far) = pair().await;
+        let (mut near, far) = net::streams().await;
         let echo = echo(far);
         for round in 0..rounds {
             near.write_all(vec![round; 64]).await.unwrap();
@@ -112,14 +105,7 @@ fn settings_direct_sends_leave_full_turns_to_the_ring() {
 fn settings_direct_sends_are_one_a_poll_so_that_a_writer_gives_way() {
     direct_up_to(4).block_on(async {
         let (mut ours, mut theirs) = net::pair();
-        let others = Rc::new(Cell::new(0));
-        let counted = others.clone();
-        let other = spawn(async move {
-            loop {
-                counted.set(counted.get() + 1);
-                yield_now().await;
-            }
-        });
+        let (other, others) = ticker();
         turns(2).await;
         let (before, turns_before) = (direct_sends(), others.get());
         for number in 0..100u8 {
@@ -208,14 +194,7 @@ fn settings_direct_sends_of_eager_children_give_way_too() {
     direct_up_to(4).block_on(async {
         let (mut near, mut near_peer) = net::pair();
         let (far, mut far_peer) = net::pair();
-        let others = Rc::new(Cell::new(0));
-        let counted = others.clone();
-        let other = spawn(async move {
-            loop {
-                counted.set(counted.get() + 1);
-                yield_now().await;
-            }
-        });
+        let (other, others) = ticker();
         turns(2).await;
         let turns_before = others.get();
         let mut far = Some(far);
@@ -332,7 +311,7 @@ fn filtered(name: &'static str, errno: i32) {
             skip!("no seccomp filters: {e}");
         }
         direct_up_to(4).block_on(async {
-            let (mut near, far) = pair().await;
+            let (mut near, far) = net::streams().await;
             let _echo = echo(far);
             for _ in 0..10 {
                 near.write_all("hello").await.unwrap();

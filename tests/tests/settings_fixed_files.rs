@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use coreloop::time::timeout;
 use coreloop::{EventLoop, Feature, Settings, spawn};
-use coreloop_net::{TcpListener, TcpStream};
+use coreloop_net::TcpStream;
 use coreloop_tests::drive::pattern;
 use coreloop_tests::process::take_number;
-use coreloop_tests::{Child, in_child, skipped};
+use coreloop_tests::{Child, in_child, net, skipped};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -44,13 +44,6 @@ fn table() -> (usize, Vec<i32>) {
     let places = lines.next().expect("UserFiles").split_whitespace().nth(1).unwrap();
     let taken = lines.map_while(|line| line.split_once(':')?.0.trim().parse().ok());
     (places.parse().unwrap(), taken.collect())
-}
-
-/// Both ends of a connection.
-async fn pair() -> (TcpStream, TcpStream) {
-    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (near, listener.accept().await.unwrap())
 }
 
 /// So many bytes there, to `far`'s task and back.
@@ -96,7 +89,7 @@ fn settings_fixed_files_has_who_is_connected_and_nobody_else() {
     with_one_ring(name, 256, |mut event_loop| {
         event_loop.block_on(async {
             assert_eq!(table(), (256, vec![]));
-            let (mut near, far) = pair().await;
+            let (mut near, far) = net::streams().await;
             let mut numbers = vec![near.as_fd().as_raw_fd(), far.as_fd().as_raw_fd()];
             numbers.sort_unstable();
             let far = echoed(&mut near, far, 10).await;
@@ -106,7 +99,7 @@ fn settings_fixed_files_has_who_is_connected_and_nobody_else() {
             let far = echoed(&mut near, far, 100_000).await;
             assert_eq!(table().1, numbers);
             // The peer hears of the end though an older op waits: nothing keeps the socket open.
-            let (mut other, other_far) = pair().await;
+            let (mut other, other_far) = net::streams().await;
             let _other_far = busy(&mut other, other_far).await;
             let waits = spawn(async move { other.recv().await.map(|chunk| chunk.is_none()) });
             coreloop::yield_now().await;
@@ -131,7 +124,7 @@ fn settings_fixed_files_follow_descriptors() {
             for _ in 0..10 {
                 let mut pairs = Vec::new();
                 for _ in 0..8 {
-                    let (mut near, far) = pair().await;
+                    let (mut near, far) = net::streams().await;
                     let far = busy(&mut near, far).await;
                     pairs.push((near, far));
                 }
@@ -148,7 +141,7 @@ fn settings_fixed_files_follow_descriptors() {
             assert!(seen_above, "no descriptor lay above the table");
             assert_eq!(table().1, [0; 0]);
 
-            let (mut near, far) = pair().await;
+            let (mut near, far) = net::streams().await;
             let far = busy(&mut near, far).await;
             let number = far.as_fd().as_raw_fd();
             let detached = far.detach().await.unwrap();
@@ -196,7 +189,7 @@ fn settings_fixed_files_masked_is_stepped_down() {
     let told = event_loop.ring_report().stepped[0].to_string();
     assert_eq!(told, "fixed_files: asked 64, in force off, because masked by settings");
     event_loop.block_on(async {
-        let (mut near, far) = pair().await;
+        let (mut near, far) = net::streams().await;
         echoed(&mut near, far, 1000).await;
     });
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use coreloop::buf::IoBuf;
 use coreloop::time::{sleep, timeout};
 use coreloop::{EventLoop, Feature, Settings, spawn};
-use coreloop_net::{TcpListener, TcpStream};
+use coreloop_net::TcpStream;
 use coreloop_tests::drive::pattern;
-use coreloop_tests::{fd_count, fds_settle_at, figure, in_child, skip};
+use coreloop_tests::{fd_count, fds_settle_at, figure, in_child, net, skip};
 
 const SOON: Duration = Duration::from_secs(5);
 const THRESHOLD: u32 = 16 * 1024;
@@ -23,16 +23,9 @@ fn zero_copying() -> Option<EventLoop> {
     event_loop.ring_report().in_force.contains(Feature::SendZc).then_some(event_loop)
 }
 
-/// Both ends of a connection.
-async fn pair() -> (TcpStream, TcpStream) {
-    let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (near, listener.accept().await.unwrap())
-}
-
 /// Writes of these sizes, one after the other; what the peer reads.
 async fn sent(sizes: &[usize]) -> Vec<u8> {
-    let (near, far) = pair().await;
+    let (near, far) = net::streams().await;
     let (mut reader, _far_writer) = far.split();
     let (_near_reader, mut writer) = near.split();
     let total = sizes.iter().sum::<usize>();
@@ -109,7 +102,7 @@ unsafe impl IoBuf for Told {
 fn settings_zero_copy_keeps_a_dropped_writes_buffer_for_the_kernel() {
     let Some(mut event_loop) = zero_copying() else { skip!("no send without copy") };
     event_loop.block_on(async {
-        let (near, far) = pair().await;
+        let (near, far) = net::streams().await;
         let (mut reader, _far_writer) = far.split();
         let (_near_reader, mut writer) = near.split();
         let gone = Rc::new(Cell::new(false));
@@ -143,7 +136,7 @@ fn settings_zero_copy_keeps_a_dropped_writes_buffer_for_the_kernel() {
 fn settings_zero_copy_write_dropped_half_way() {
     let Some(mut event_loop) = zero_copying() else { skip!("no send without copy") };
     event_loop.block_on(async {
-        let (near, far) = pair().await;
+        let (near, far) = net::streams().await;
         let (mut reader, _far_writer) = far.split();
         let (_near_reader, mut writer) = near.split();
         let whole = 32 << 20;

@@ -138,11 +138,10 @@ impl Core {
     #[inline(never)]
     fn run_ready(&self, root: Option<&mut Root<'_>>, began: u64) -> (bool, bool) {
         let ready = self.tasks.begin_turn();
+        self.driver.turn_polls(ready);
         if ready == SEVERAL {
-            self.driver.turn_polls(ready);
             return self.run_queues(root, began);
         }
-        self.driver.turn_polls(ready);
         let mut clock = PollClock::new(self, began, ready);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };

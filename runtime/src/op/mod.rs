@@ -152,7 +152,8 @@ impl Submitter {
     /// Sends what there is room for of `buf` at once, if few tasks share the turn and the poll that asks
     /// has not sent like this before (setting `direct_sends`): then that spares the loop a turn. How many
     /// bytes it was, or the connection's error, which the kernel tells once. None if a [`Send`] is to do it,
-    /// which may be started in any case: so for no bytes, or more than 64 KiB.
+    /// which may be started in any case: so for no bytes, or more than 64 KiB. Neither submits nor parks; one
+    /// `send(2)` with MSG_DONTWAIT, whose error clears the socket's (`SO_ERROR` of `socket(7)`).
     ///
     /// The caller knows that no other send is under way on this socket: their bytes would mix.
     pub fn send_at_once<B: IoBuf>(
