@@ -10,6 +10,7 @@ use crate::peers::interval::{Ratio, Verdict};
 use crate::peers::plot::{Axis, Dot, STYLE, escape, label, open};
 use crate::peers::results::Results;
 use crate::peers::text::ratio_digits;
+use crate::report::paint::wrap;
 
 /// The workloads, with what stands above each.
 const PANELS: [(&str, &str); 3] = [
@@ -23,6 +24,9 @@ const PANEL: f64 = 236.0;
 const NUMBER: f64 = 46.0;
 const ROW: f64 = 22.0;
 const TOP: f64 = 78.0;
+/// A line of what stands below, and the width of its letters where they are wide.
+const FACT: f64 = 16.0;
+const LETTER: f64 = 6.6;
 
 /// The drawing.
 pub fn svg(results: &Results) -> String {
@@ -33,7 +37,8 @@ pub fn svg(results: &Results) -> String {
     let width = LABELS + PANEL * panels.len().max(2) as f64 + 10.0;
     let bottom = TOP + ROW * names.len() as f64;
     let title = "Server CPU per request: coreloop / contender";
-    let mut out = open(width, bottom + 66.0, title);
+    let facts = facts(results, width);
+    let mut out = open(width, bottom + 34.0 + FACT * facts.len() as f64, title);
     let _ = write!(
         out,
         "<style>{STYLE}</style><rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"var(--back)\"/>\
@@ -53,21 +58,23 @@ pub fn svg(results: &Results) -> String {
         let left = LABELS + PANEL * i as f64;
         out += &panel(words, part, &names, left, bottom);
     }
-    let machine = &results.machine;
-    let kind = if machine.virtual_machine { "virtual CPUs" } else { "CPUs" };
-    for (line, y) in [
-        (
-            format!(
-                "{}, {} {kind} (server on one, generator on another), Linux {}, {}",
-                machine.cpu_model, machine.cpus, machine.kernel, results.started
-            ),
-            bottom + 40.0,
-        ),
-        (results.command_line.clone(), bottom + 56.0),
-    ] {
-        let _ = write!(out, "<text class=\"side\" x=\"16\" y=\"{y:.0}\">{}</text>", escape(&line));
+    for (i, line) in facts.iter().enumerate() {
+        let y = bottom + 40.0 + FACT * i as f64;
+        let _ = write!(out, "<text class=\"side\" x=\"16\" y=\"{y:.0}\">{}</text>", escape(line));
     }
     out + "</svg>"
+}
+
+/// What it was measured on, and by which command, in lines that fit.
+fn facts(results: &Results, width: f64) -> Vec<String> {
+    let machine = &results.machine;
+    let kind = if machine.virtual_machine { "virtual CPUs" } else { "CPUs" };
+    let host = format!(
+        "{}, {} {kind} (server on one, generator on another), Linux {}, {}",
+        machine.cpu_model, machine.cpus, machine.kernel, results.started
+    );
+    let columns = ((width - 32.0) / LETTER) as usize;
+    [host, results.command_line.clone()].iter().flat_map(|line| wrap(line, columns)).collect()
 }
 
 fn part<'a>(all: &'a [Comparison], name: &str) -> Option<&'a Part> {
@@ -149,6 +156,29 @@ mod tests {
         }
         assert!(!svg.contains("1,000 connections"), "it was not run");
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
+    }
+
+    #[test]
+    fn a_long_command_goes_on_in_the_next_line() {
+        let mut results = sample::results();
+        let short = svg(&results);
+        results.command_line += &" --contenders 'raw select,raw multishot'".repeat(9);
+        results.command_line += " --the-end";
+        let long = svg(&results);
+        let facts = |svg: &str| {
+            let lines = svg.split("class=\"side\"").skip(2);
+            lines
+                .map(|line| line.split(['<', '>']).nth(1).unwrap().replace("&amp;", "&"))
+                .collect::<Vec<_>>()
+        };
+        assert!(facts(&long).len() > facts(&short).len(), "{:?}", facts(&long));
+        let columns = ((LABELS + 2.0 * PANEL + 10.0 - 32.0) / LETTER) as usize;
+        assert!(
+            facts(&long).iter().all(|line| line.chars().count() <= columns),
+            "{:?}",
+            facts(&long)
+        );
+        assert!(facts(&long).last().unwrap().ends_with("--the-end"));
     }
 
     #[test]
