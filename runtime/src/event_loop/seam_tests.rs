@@ -23,11 +23,13 @@ use crate::sys::{Kernel, RingMemory, WaitArg};
 
 type SetupFault = Box<dyn Fn(u32, &Params) -> Option<i32>>;
 type EnterFault = Box<dyn Fn(u64) -> Option<i32>>;
+type SendFault = Box<dyn Fn() -> Option<i32>>;
 
 struct Faulty {
     linux: Linux,
     setup: SetupFault,
     enter: EnterFault,
+    send: SendFault,
     enters: Cell<u64>,
     release: RefCell<String>,
     no_eventfd: bool,
@@ -36,8 +38,15 @@ struct Faulty {
 impl Faulty {
     fn new() -> Self {
         let release = RefCell::new(Linux.release());
-        let (setup, enter): (SetupFault, EnterFault) = (Box::new(|_, _| None), Box::new(|_| None));
-        Self { linux: Linux, setup, enter, enters: Cell::new(0), release, no_eventfd: false }
+        Self {
+            linux: Linux,
+            setup: Box::new(|_, _| None),
+            enter: Box::new(|_| None),
+            send: Box::new(|| None),
+            enters: Cell::new(0),
+            release,
+            no_eventfd: false,
+        }
     }
 
     fn on_setup(mut self, f: impl Fn(u32, &Params) -> Option<i32> + 'static) -> Self {
@@ -47,6 +56,11 @@ impl Faulty {
 
     fn on_enter(mut self, f: impl Fn(u64) -> Option<i32> + 'static) -> Self {
         self.enter = Box::new(f);
+        self
+    }
+
+    fn on_send(mut self, f: impl Fn() -> Option<i32> + 'static) -> Self {
+        self.send = Box::new(f);
         self
     }
 
@@ -126,8 +140,11 @@ impl Kernel for Faulty {
     }
 
     unsafe fn send(&self, fd: BorrowedFd<'_>, from: *const u8, len: usize) -> io::Result<usize> {
-        // SAFETY: passed on to the caller.
-        unsafe { self.linux.send(fd, from, len) }
+        match (self.send)() {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            // SAFETY: passed on to the caller.
+            None => unsafe { self.linux.send(fd, from, len) },
+        }
     }
 
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
@@ -418,4 +435,29 @@ fn seam_close_writes_to_a_buffer_that_was_taken_back() {
     let world = WORLD.take().unwrap();
     let taken = world.taken.unwrap();
     assert_eq!(taken, vec![0xAA; 16]);
+}
+
+/// What the kernel says of a connection it says once: asked again, by an op, it would have sent.
+#[test]
+fn seam_what_a_send_at_once_is_told_of_a_connection_goes_to_who_sends() {
+    let lasting = [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNRESET, libc::ETIMEDOUT];
+    let passing = [libc::EAGAIN, libc::EINTR, libc::ENOMEM, libc::ENOBUFS];
+    for errno in lasting.into_iter().chain(passing) {
+        let next = Rc::new(Cell::new(None));
+        let answer = next.clone();
+        let mut event_loop = Faulty::new().on_send(move || answer.take()).start().unwrap();
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let send = || crate::op::Submitter::current().send_at_once(&ours, &b"bytes".as_slice());
+        event_loop.block_on(async {
+            next.set(Some(errno));
+            let told = send().map(|sent| sent.unwrap_err().raw_os_error());
+            assert_eq!(told, lasting.contains(&errno).then_some(Some(errno)), "{errno}");
+            // That said nothing of sends at once as such.
+            crate::yield_now().await;
+            assert_eq!(send().map(Result::unwrap), Some(5), "{errno}");
+        });
+        let stats = event_loop.stats();
+        assert_eq!(stats.counters.direct_sends, 1, "{errno}");
+        assert!(stats.step_downs.is_empty(), "{errno}: {:?}", stats.step_downs);
+    }
 }
