@@ -10,10 +10,16 @@ const OUTSIDE: &str = "*left_out_of_counts*";
 
 /// Instructions that one operation takes.
 pub fn per_operation(workload: &Workload) -> Result<f64, String> {
-    let small = total(workload, workload.small, None)?;
-    let large = total(workload, workload.large, None)?;
+    let small = least(workload, workload.small)?;
+    let large = least(workload, workload.large)?;
     let difference = large.checked_sub(small).ok_or("the longer run took fewer instructions")?;
     Ok(difference as f64 / (workload.large - workload.small) as f64)
+}
+
+/// The least of the workload's runs with `count` operations each.
+fn least(workload: &Workload, count: u64) -> Result<u64, String> {
+    let runs = (0..workload.runs).map(|_| total(workload, count, None));
+    runs.collect::<Result<Vec<_>, _>>()?.into_iter().min().ok_or("no runs".into())
 }
 
 /// Instructions of a whole run with `count` operations.

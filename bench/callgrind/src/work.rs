@@ -24,6 +24,9 @@ pub struct Workload {
     pub small: u64,
     /// Operations of the longer run.
     pub large: u64,
+    /// How often each is made; the least counts. More than once where the count depends on how long
+    /// something took.
+    pub runs: u32,
     /// Runs so many operations.
     pub run: fn(u64),
 }
@@ -38,6 +41,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "64 B received and sent back, 64 connections (the server's side)",
         small: 640,
         large: 6_400,
+        runs: 1,
         run: |count| echo::requests(count, 1, StatsLevel::default()),
     },
     Workload {
@@ -45,6 +49,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "as echo, with nothing counted",
         small: 640,
         large: 6_400,
+        runs: 1,
         run: |count| echo::requests(count, 1, StatsLevel::Off),
     },
     Workload {
@@ -52,6 +57,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "as echo, with counters and histograms",
         small: 640,
         large: 6_400,
+        runs: 1,
         run: |count| echo::requests(count, 1, StatsLevel::Histograms),
     },
     Workload {
@@ -59,6 +65,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "64 B received and sent back, 16 at a time on each of 64 connections",
         small: 10_240,
         large: 102_400,
+        runs: 1,
         run: |count| echo::requests(count, 16, StatsLevel::default()),
     },
     Workload {
@@ -66,6 +73,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a detached task of no work made and run, in batches of 1,000",
         small: 2_000,
         large: 22_000,
+        runs: 1,
         run: spawn_batches,
     },
     Workload {
@@ -73,6 +81,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a task of no work made, run and awaited, one after the other",
         small: 1_000,
         large: 11_000,
+        runs: 1,
         run: spawn_join,
     },
     Workload {
@@ -80,6 +89,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "as spawn-join, each polled by the call that makes it",
         small: 1_000,
         large: 11_000,
+        runs: 1,
         run: spawn_eager_join,
     },
     Workload {
@@ -87,6 +97,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "one of 1,000 tasks gives way and is polled again",
         small: 10_000,
         large: 110_000,
+        runs: 1,
         run: yields,
     },
     Workload {
@@ -94,6 +105,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a sleep made, polled once and dropped, 1,000 at a time",
         small: 2_000,
         large: 22_000,
+        runs: 1,
         run: timers,
     },
     Workload {
@@ -101,6 +113,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a task of the same core woken through an event and polled",
         small: 2_000,
         large: 22_000,
+        runs: 1,
         run: wakes,
     },
     Workload {
@@ -108,6 +121,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a task woken from another thread and polled, 1,000 at a time",
         small: 5_000,
         large: 55_000,
+        runs: 1,
         run: foreign_wakes,
     },
     Workload {
@@ -115,6 +129,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a core's counters and histograms read, on whatever thread",
         small: 20,
         large: 220,
+        runs: 5,
         run: |count| looks(count, false),
     },
     Workload {
@@ -122,6 +137,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "the same, and the core enters what it has now, which is read as well",
         small: 20,
         large: 220,
+        runs: 5,
         run: |count| looks(count, true),
     },
     Workload {
@@ -129,6 +145,7 @@ pub const WORKLOADS: &[Workload] = &[
         what: "a closure through the mailbox, 500 at a time",
         small: 2_000,
         large: 22_000,
+        runs: 1,
         run: mail,
     },
 ];
