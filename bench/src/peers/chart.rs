@@ -1,6 +1,6 @@
 //! The one chart: server CPU per request against each contender, in the workloads that keep a server busy.
 //!
-//! Owns the file: an SVG that stands alone, with its own colours for light and dark, and a line that says
+//! Owns the file: an SVG that stands alone, with its own colours for light and dark, and lines that say
 //! what it was measured on and by which command.
 
 use std::fmt::Write;

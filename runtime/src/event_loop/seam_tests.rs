@@ -147,6 +147,10 @@ impl Kernel for Faulty {
         }
     }
 
+    fn refuses_to_send(&self) -> Option<io::Error> {
+        self.linux.refuses_to_send()
+    }
+
     fn local_addr(&self, fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         self.linux.local_addr(fd)
     }
