@@ -3,7 +3,7 @@
 /// Where a series runs.
 #[derive(clap::Args, Clone, Debug)]
 pub struct SeriesArgs {
-    /// Where the orders and the bootstrap samples come from; default: a new one, which is told
+    /// Where the orders come from; default: a new one, which is told
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// CPU of the servers, and of work in process; default: the first one allowed

@@ -7,7 +7,6 @@
 //! long. Draws nothing.
 
 use crate::peers::contenders::Contender;
-use crate::peers::draw::Draw;
 use crate::peers::interval::{Ratio, Verdict, median};
 use crate::peers::results::{Results, Run, WorkloadResults};
 use crate::peers::workloads::{self, Figure, Workload};
@@ -87,7 +86,7 @@ pub fn compare(results: &Results, ran: &WorkloadResults) -> Option<Comparison> {
     let spinning: Vec<&Contender> = there.iter().copied().filter(|c| c.spins).collect();
     let mut parts = Vec::new();
     let mut part = |title, reference: Option<&Contender>, others: &[&Contender]| {
-        let rows = rows(results, workload, ran, reference, others);
+        let rows = rows(workload, ran, reference, others);
         if !rows.is_empty() {
             parts.push(Part { title, reference: reference.map(|who| who.id.clone()), rows });
         }
@@ -136,7 +135,6 @@ fn times(count: usize) -> String {
 }
 
 fn rows(
-    results: &Results,
     workload: &Workload,
     ran: &WorkloadResults,
     reference: Option<&Contender>,
@@ -146,7 +144,7 @@ fn rows(
         let runs = ran.counting(&who.id);
         let cells = workload.figures.iter().map(|figure| {
             let against = reference.filter(|reference| reference.id != who.id);
-            cell(results.seed, ran, figure, &who.id, against.map(|r| r.id.as_str()))
+            cell(ran, figure, &who.id, against.map(|r| r.id.as_str()))
         });
         Row {
             who: who.id.clone(),
@@ -172,7 +170,6 @@ fn rows(
 }
 
 fn cell(
-    seed: u64,
     ran: &WorkloadResults,
     figure: &Figure,
     who: &str,
@@ -191,8 +188,7 @@ fn cell(
             .iter()
             .filter_map(|(block, run)| Some((of(ours.get(block)?)?, of(run)?)))
             .collect();
-        let purpose = format!("{}/{reference}/{who}/{}", ran.name, figure.key);
-        let ratio = Ratio::of(&pairs, &mut Draw::new(seed, &purpose))?;
+        let ratio = Ratio::of(&pairs)?;
         Some((ratio, ratio.verdict(figure.less_is_better)))
     });
     Some(Cell { median: median(&values), best, against })

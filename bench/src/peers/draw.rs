@@ -1,6 +1,6 @@
 //! Random orders and samples that come again.
 //!
-//! Owns the small generator that both are drawn from. The same seed gives the same draws on any machine.
+//! Owns the small generator that they are drawn from. The same seed gives the same draws on any machine.
 
 /// SplitMix64: small, seeded, good enough to draw orders and samples.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ pub struct Results {
     pub machine: Machine,
     /// Which cores did what.
     pub cores: Cores,
-    /// Where all orders and bootstrap samples come from.
+    /// Where all orders come from.
     pub seed: u64,
     /// Blocks asked for.
     pub blocks: usize,

@@ -90,7 +90,7 @@ pub struct Head {
     pub took_s: f64,
     /// Seconds that each run was measured.
     pub seconds: f64,
-    /// Where the orders and the bootstrap samples come from.
+    /// Where the orders come from.
     pub seed: u64,
     /// Whether it was ended before its time.
     pub interrupted: bool,

@@ -206,9 +206,8 @@ impl Contest {
     }
 
     /// A candidate's figure over the reference's, with its interval.
-    pub fn ratio(&self, at: usize, judged: &Judged, seed: u64) -> Option<Ratio> {
-        let purpose = format!("{}/{}", self.stage, self.entries[at].candidate.label());
-        Ratio::of(&self.pairs(at, judged), &mut Draw::new(seed, &purpose))
+    pub fn ratio(&self, at: usize, judged: &Judged) -> Option<Ratio> {
+        Ratio::of(&self.pairs(at, judged))
     }
 
     fn pairs(&self, at: usize, judged: &Judged) -> Vec<(f64, f64)> {
@@ -303,7 +302,7 @@ mod tests {
         let mut contest = contest(&[("buffers", "64"), ("spin", "off")]);
         contest.blocks(&mut runner, 9, TERMS, &mut Log::default(), &mut |_, _| ());
         assert_eq!(contest.ranked(&judged()), [1, 0]);
-        let ratio = contest.ratio(1, &judged(), 1).unwrap();
+        let ratio = contest.ratio(1, &judged()).unwrap();
         assert!(ratio.low > 0.85 && ratio.high < 0.95, "{ratio:?}");
     }
 

@@ -180,7 +180,7 @@ fn rows(contest: &Contest, plan: &Plan) -> Vec<Row> {
                 less_is_better: named.less_is_better,
                 defaults: middle(&mut contest.reference_runs.values()),
                 with_it: middle(&mut entry.runs.values()),
-                ratio: contest.ratio(at, &judged, plan.seed),
+                ratio: contest.ratio(at, &judged),
             });
         }
     }

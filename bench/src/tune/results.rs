@@ -123,7 +123,7 @@ impl Results {
                 Some(Tried {
                     stage: contest.stage.into(),
                     candidate: contest.entries[at].candidate.label(),
-                    ratio: contest.ratio(at, judged, plan.seed)?,
+                    ratio: contest.ratio(at, judged)?,
                 })
             }));
         }

@@ -292,7 +292,7 @@ impl<R: Runner> Search<'_, R> {
         let ended = self.blocks(&mut contest, blocks.min(BLOCKS_MAX), until);
         let judged = self.found.judged.clone();
         for (at, (name, value)) in winner.changes.iter().enumerate() {
-            let ratio = contest.ratio(at, &judged, self.plan.seed);
+            let ratio = contest.ratio(at, &judged);
             let behind = |r: Ratio| r.verdict(judged.less_is_better) == Verdict::Behind;
             let helps = ratio.is_some_and(|r| behind(r) && !r.is_equal());
             let needed = !judged.holds(contest.entries[at].runs.values());
@@ -323,7 +323,7 @@ impl<R: Runner> Search<'_, R> {
         let mut contest = Contest::new("confirm", Candidate::new([]), vec![winner.clone()]);
         let ended = self.blocks(&mut contest, blocks, until);
         let judged = &self.found.judged;
-        let ratio = contest.ratio(0, judged, self.plan.seed);
+        let ratio = contest.ratio(0, judged);
         let holds = judged.holds(contest.entries[0].runs.values());
         self.found.outcome = match ratio {
             _ if ended == Ended::Interrupted => Outcome::Interrupted,

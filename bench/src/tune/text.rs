@@ -91,13 +91,10 @@ fn confirmed(results: &Results, paint: Paint) -> String {
         let Some((was, is)) = results.medians(named.words) else { continue };
         let pairs: Vec<(f64, f64)> =
             tuned.samples.iter().copied().zip(defaults.samples.iter().copied()).collect();
-        // Drawn as the verdict was: the figure that decides must say the same in both places.
-        let purpose = format!("confirm/{candidate}");
-        let mut draw = crate::peers::draw::Draw::new(results.head.seed, &purpose);
         rows.push(RatioRow {
             label: named.words.into(),
             cells: vec![figure(was, named.unit), figure(is, named.unit)],
-            ratio: crate::peers::interval::Ratio::of(&pairs, &mut draw),
+            ratio: crate::peers::interval::Ratio::of(&pairs),
             less_is_better: named.less_is_better,
             word: String::new(),
         });
