@@ -114,13 +114,15 @@ fn end<'a>(mut medians: impl Iterator<Item = &'a (f64, f64)>) -> f64 {
 /// odd number the same one twice), and with what chance.
 fn chances(n: usize) -> impl Iterator<Item = (usize, usize, f64)> {
     let half = n / 2;
+    let ways = ln_ways(n);
+    let ways_of_halves = ways[half];
     // That the draw in place `half + n % 2` of the sorted ones is among the lowest `k` values.
-    let within = move |k: usize| at_least(n, half + n % 2, k as f64 / n as f64);
+    let within = move |k: usize| at_least(&ways, half + n % 2, k as f64 / n as f64);
     // That those in the places `half` and `half + 1` are at most `i` and at least `j`, counted from 0.
     let apart = move |i: Option<usize>, j: usize| match i {
         Some(i) if j < n => {
             let (low, high) = ((i + 1) as f64 / n as f64, (n - j) as f64 / n as f64);
-            (ln_choose(n, half) + half as f64 * low.ln() + (n - half) as f64 * high.ln()).exp()
+            (ways_of_halves + half as f64 * low.ln() + (n - half) as f64 * high.ln()).exp()
         }
         _ => 0.0,
     };
@@ -137,18 +139,23 @@ fn chances(n: usize) -> impl Iterator<Item = (usize, usize, f64)> {
     })
 }
 
-/// The chance of at least `k` of `n`, each of which has the chance `p`.
-fn at_least(n: usize, k: usize, p: f64) -> f64 {
+/// The chance of at least `k` of some, each of which has the chance `p`; `ways` as [`ln_ways`] has them.
+fn at_least(ways: &[f64], k: usize, p: f64) -> f64 {
     if p <= 0.0 || p >= 1.0 {
         return p.clamp(0.0, 1.0);
     }
-    let exactly = |i| (ln_choose(n, i) + i as f64 * p.ln() + (n - i) as f64 * (1.0 - p).ln()).exp();
+    let n = ways.len() - 1;
+    let exactly = |i: usize| (ways[i] + i as f64 * p.ln() + (n - i) as f64 * (1.0 - p).ln()).exp();
     (k..=n).map(exactly).sum()
 }
 
-/// The logarithm of how many ways there are to choose `k` of `n`.
-fn ln_choose(n: usize, k: usize) -> f64 {
-    (0..k).map(|i| ((n - i) as f64 / (k - i) as f64).ln()).sum()
+/// The logarithms of how many ways there are to choose 0, 1, … of `n`.
+fn ln_ways(n: usize) -> Vec<f64> {
+    let mut ways = vec![0.0];
+    for k in 1..=n {
+        ways.push(ways[k - 1] + ((n - k + 1) as f64 / k as f64).ln());
+    }
+    ways
 }
 
 /// The middle of a sorted copy; of an even number the mean of the two. NaN of nothing.
