@@ -1,7 +1,8 @@
 //! Small futures and numbers for tests.
 //!
-//! Owns polling and stepping by hand ([`poll_once`], [`turns`], [`ticker`], [`stepped`], [`rest`]), waiting for a condition with a wide limit
-//! ([`settled`]), counting drops ([`Drops`]) and repeatable random numbers ([`Rng`]).
+//! Owns polling and stepping by hand ([`poll_once`], [`turns`], [`ticker`], [`stepped`], [`rest`]), waiting
+//! for a condition with a wide limit ([`settled`]), counting drops ([`Drops`]) and repeatable random numbers
+//! ([`Rng`]).
 
 use std::cell::Cell;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! Instructions per operation of the hot paths, counted by callgrind and held against a stored baseline.
 //!
 //! Owns the command line. Every workload runs under valgrind with a small and with a larger fixed number
-//! of operations, once each or as often as steadies its count; the difference of the two counts over the difference of the numbers is what one
-//! operation takes, start and end left out. The counts don't depend on the machine's speed or load. They do
-//! depend on the compiler: a baseline of another one is not compared with.
+//! of operations, once each or as often as steadies its count; the difference of the two counts over the
+//! difference of the numbers is what one operation takes, start and end left out. The counts don't depend on
+//! the machine's speed or load. They do depend on the compiler: a baseline of another one is not compared with.
 
 mod baseline;
 mod callgrind;

@@ -73,8 +73,15 @@ fn facts(results: &Results, width: f64) -> Vec<String> {
         "{}, {} {kind} (server on one, generator on another), Linux {}, {}",
         machine.cpu_model, machine.cpus, machine.kernel, results.started
     );
-    let columns = ((width - 32.0) / LETTER) as usize;
-    [host, results.command_line.clone()].iter().flat_map(|line| wrap(line, columns)).collect()
+    [host, results.command_line.clone()]
+        .iter()
+        .flat_map(|line| wrap(line, columns(width)))
+        .collect()
+}
+
+/// Letters of a line of facts that fit.
+fn columns(width: f64) -> usize {
+    ((width - 32.0) / LETTER) as usize
 }
 
 fn part<'a>(all: &'a [Comparison], name: &str) -> Option<&'a Part> {
@@ -172,7 +179,9 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert!(facts(&long).len() > facts(&short).len(), "{:?}", facts(&long));
-        let columns = ((LABELS + 2.0 * PANEL + 10.0 - 32.0) / LETTER) as usize;
+        // As its viewBox says.
+        let width: f64 = long.split(['"', ' ']).nth(7).unwrap().parse().unwrap();
+        let columns = columns(width);
         assert!(
             facts(&long).iter().all(|line| line.chars().count() <= columns),
             "{:?}",
