@@ -39,24 +39,34 @@ break_it() {
     (cd "$tree" && timeout 600 cargo test -q --release --target-dir ../loom-breaks-target -p coreloop --lib \
         "$4") >"$tree.log" 2>&1 || status=$?
     # A model that hits loom's limit of branches may be too large or turn in circles: that finds nothing.
-    if [ "$status" = 0 ] || [ "$status" = 124 ] || ! grep -q "^running [1-9]" "$tree.log" ||
-        ! grep -A1 'panicked at' "$tree.log" | grep -v -e '^--' -e 'panicked at' | grep -qv 'exceeded maximum'; then
+    if [ "$status" = 0 ] || [ "$status" = 124 ] || ! grep -aq "^running [1-9]" "$tree.log" ||
+        ! grep -aA1 'panicked at' "$tree.log" | grep -av -e '^--' -e 'panicked at' | grep -aqv 'exceeded maximum'; then
         echo "MISSED $1 (status $status, $tree.log)"
         cp "$tree.log" "$tree-$1.log"
         missed=$((missed + 1))
     else
-        echo "found  $1: $(grep -E 'panicked at' -A1 "$tree.log" | grep -v -e '^--' -e panicked -e 'exceeded maximum' |
+        echo "found  $1: $(grep -aE 'panicked at' -A1 "$tree.log" | grep -av -e '^--' -e panicked -e 'exceeded maximum' |
             head -1 | cut -c1-90)"
     fi
     copy
 }
 
 break_it park-without-fence mailbox/cell.rs \
-    's/(store_u32\(&self.parked, 1, Ordering::Relaxed\);)\s+fence\(Ordering::SeqCst\);/$1/' loom_park
-break_it unpark-without-fence mailbox/cell.rs \
-    's/(fn unpark\(&self\) \{)\s+fence\(Ordering::SeqCst\);/$1/' loom_park
+    's/publish_u32\(&self\.bell\.parked, 1\);/store_u32(&self.bell.parked, 1, Ordering::Relaxed);/' loom_park
+break_it post-without-fence mailbox/cell.rs \
+    's/publish_among\(&self\.bell\.posted, true\);/self.bell.posted.swap(true, Ordering::AcqRel);/' loom_park
+break_it post-of-several-relaxed mailbox/cell.rs \
+    's/publish_among\(&self\.bell\.posted, true\);/fence(Ordering::SeqCst); self.bell.posted.swap(true, Ordering::Relaxed); fence(Ordering::SeqCst);/ or die; s/self\.bell\.posted\.swap\(false, Ordering::AcqRel\)/self.bell.posted.swap(false, Ordering::Relaxed)/ or die' loom_queue
+break_it post-before-the-wake mailbox/cell.rs \
+    's/self\.map\.set\(slot\);\s+self\.post\(\);/self.post(); self.map.set(slot);/' loom_park
+break_it post-taken-after-the-mail mailbox/park_loom_tests.rs \
+    's/if cell\.take_post\(\) \{\s+cell\.map\.drain\(woken\);/if cell.has_post() { cell.map.drain(woken); cell.take_post();/' loom_park
+break_it post-taken-by-load-and-store mailbox/cell.rs \
+    's/self\.bell\.posted\.load\(Ordering::Relaxed\) && self\.bell\.posted\.swap\(false, Ordering::AcqRel\)/{ let was = self.bell.posted.load(Ordering::Relaxed); if was { self.bell.posted.store(false, Ordering::Relaxed) }; was }/' loom_
+break_it post-of-closures-before-them mailbox/queue.rs \
+    's/(let job = job;)/$1 self.cell.post();/ or die; s/drop\(open\);\s+self\.cell\.post\(\);/drop(open); self.cell.unpark();/ or die' loom_park_neither
 break_it park-without-second-look mailbox/park_loom_tests.rs \
-    's/if !has_mail\(\) \{/if has_mail() || true {/' loom_park
+    's/if !cell\.has_post\(\) \{/if cell.has_post() || true {/' loom_park
 break_it map-sets-downwards mailbox/wake_map.rs \
     's/( +segment\.summary\[w \/ BITS\]\.fetch_or[^;]+;)\n( +self\.dirty\[s[^;]+;)/$2\n$1/' loom_park
 break_it map-looks-before-it-clears mailbox/wake_map.rs \
@@ -66,17 +76,17 @@ break_it map-relaxed-setter mailbox/wake_map.rs \
 break_it map-relaxed-owner mailbox/wake_map.rs \
     's/segment\.words\[w\]\.swap\(0, Ordering::AcqRel\)/segment.words[w].swap(0, Ordering::Relaxed)/' loom_park_a_wake_brings
 break_it close-does-not-wait mailbox/cell.rs \
-    's/while self\.cell\.sending\.load\(LOOK\) != 0/while false/' loom_close
+    's/while self\.cell\.senders\.sending\.load\(LOOK\) != 0/while false/' loom_close
 break_it sender-counts-itself-late mailbox/cell.rs \
-    's/publish_one_more\(&self\.sending\);(\s+)(if self\.send_message\(\))/let early = self.wake_fd.load(LOOK);$1publish_one_more(&self.sending);$1if early >= 0 { system::write_event(early); }$1$2/' loom_close
+    's/publish_one_more\(&self\.senders\.sending\);(\s+)(if self\.send_message\(\))/let early = self.wake_fd.load(LOOK);$1publish_one_more(&self.senders.sending);$1if early >= 0 { system::write_event(early); }$1$2/' loom_close
 break_it sender-leaves-relaxed mailbox/cell.rs \
     's/sending\.fetch_sub\(1, Ordering::SeqCst\)/sending.fetch_sub(1, Ordering::Relaxed)/' loom_close
 break_it close-ring-forgets-the-ring mailbox/cell.rs \
     's/(fn close_ring\(&self\) \{)\s+publish_i32[^;]+;/$1/' loom_close
 break_it queue-push-does-not-wake mailbox/queue.rs \
-    's/drop\(open\);\s+self\.cell\.unpark\(\);/drop(open);/' loom_queue
+    's/drop\(open\);\s+self\.cell\.post\(\);/drop(open);/' loom_queue
 break_it queue-news-before-the-closure mailbox/queue.rs \
-    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.unpark();/ or die; s/(open\.jobs\.push_back\(job\);\s+\}\s+\})\s+self\.any\.store[^;]+;\s+drop\(open\);\s+self\.cell\.unpark\(\);/$1/ or die' loom_queue_a_push
+    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.post();/ or die; s/(open\.jobs\.push_back\(job\);\s+\}\s+\})\s+self\.any\.store[^;]+;\s+drop\(open\);\s+self\.cell\.post\(\);/$1/ or die' loom_queue_a_push
 break_it queue-close-keeps-what-waits mailbox/queue.rs \
     's/wake_all\(open\.waiting\);/std::mem::forget(open.waiting);/ or die; s/(fn take.*?)wake_all\(waiting\);/$1std::mem::forget(waiting);/s or die' loom_queue_room
 break_it queue-close-leaves-it-open mailbox/queue.rs \

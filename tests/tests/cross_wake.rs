@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use coreloop::cross;
-use coreloop::{Cores, EventLoop, Feature, Handle, Settings, Spin, yield_now};
+use coreloop::{CoreState, Cores, EventLoop, Feature, Handle, Settings, Spin, yield_now};
 use coreloop_tests::process::strace_works;
 use coreloop_tests::{Child, in_child, skipped, two_cores};
 
@@ -52,6 +52,22 @@ fn cross_wake_of_a_parked_core_by_message_or_eventfd() {
         let wakes = ping_pong(settings, 300);
         assert!(wakes > 0, "two cores that sleep were never woken");
     }
+}
+
+#[test]
+fn cross_wake_the_last_one_is_counted_though_nobody_sleeps_after_it() {
+    let mut event_loop = EventLoop::with(Settings::default().spin(Spin::Off)).unwrap();
+    let handle = event_loop.handle();
+    let (mut to, mut there) = cross::channel(4);
+    let sender = thread::spawn(move || {
+        while handle.snapshot(0).unwrap().state != CoreState::Parked {
+            thread::sleep(Duration::from_millis(1));
+        }
+        to.try_send(7).unwrap();
+    });
+    assert_eq!(event_loop.block_on(async move { there.recv().await }), Some(7));
+    sender.join().unwrap();
+    assert_eq!(event_loop.stats().counters.remote_wakes, 1);
 }
 
 /// Runs `body` in a child under strace; the calls of the two kinds that wake somebody: messages to rings, and

@@ -11,15 +11,14 @@ use std::time::Duration;
 use coreloop::{EventLoop, Settings, StatsLevel, spawn};
 use coreloop_net::{TcpListener, TcpStream};
 
-const CONNECTIONS: usize = 64;
 const SIZE: usize = 64;
 
-/// `count` requests of 64 bytes over 64 connections, `depth` at a time on each.
-pub fn requests(count: u64, depth: usize, stats: StatsLevel) {
+/// `count` requests of 64 bytes over so many connections, `depth` at a time on each.
+pub fn requests(count: u64, connections: usize, depth: usize, stats: StatsLevel) {
     let mut event_loop = EventLoop::with(Settings::default().stats(stats)).expect("a loop");
     let echoed = Rc::new(Cell::new(0));
     let addr = event_loop.block_on(listen(echoed.clone()));
-    let mut clients: Vec<StdStream> = (0..CONNECTIONS)
+    let mut clients: Vec<StdStream> = (0..connections)
         .map(|_| {
             let client = StdStream::connect(addr).expect("connected");
             client.set_nodelay(true).expect("no delay");
@@ -28,11 +27,11 @@ pub fn requests(count: u64, depth: usize, stats: StatsLevel) {
         })
         .collect();
     let request = vec![7; SIZE * depth];
-    let rounds = count / (CONNECTIONS * depth) as u64;
+    let rounds = count / (connections * depth) as u64;
     let mut expected = 0;
     for _ in 0..rounds {
         left_out_of_counts_write(&mut clients, &request);
-        expected += CONNECTIONS * request.len();
+        expected += connections * request.len();
         while echoed.get() < expected {
             event_loop.turn(None);
         }

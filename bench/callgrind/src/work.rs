@@ -42,7 +42,15 @@ pub const WORKLOADS: &[Workload] = &[
         small: 640,
         large: 6_400,
         runs: 1,
-        run: |count| echo::requests(count, 1, StatsLevel::default()),
+        run: |count| echo::requests(count, 64, 1, StatsLevel::default()),
+    },
+    Workload {
+        name: "echo-single",
+        what: "as echo, one connection: each request has the turns of the loop to itself",
+        small: 200,
+        large: 2_000,
+        runs: 1,
+        run: |count| echo::requests(count, 1, 1, StatsLevel::default()),
     },
     Workload {
         name: "echo-stats-off",
@@ -50,7 +58,7 @@ pub const WORKLOADS: &[Workload] = &[
         small: 640,
         large: 6_400,
         runs: 1,
-        run: |count| echo::requests(count, 1, StatsLevel::Off),
+        run: |count| echo::requests(count, 64, 1, StatsLevel::Off),
     },
     Workload {
         name: "echo-histograms",
@@ -58,7 +66,7 @@ pub const WORKLOADS: &[Workload] = &[
         small: 640,
         large: 6_400,
         runs: 1,
-        run: |count| echo::requests(count, 1, StatsLevel::Histograms),
+        run: |count| echo::requests(count, 64, 1, StatsLevel::Histograms),
     },
     Workload {
         name: "echo-depth-16",
@@ -66,7 +74,7 @@ pub const WORKLOADS: &[Workload] = &[
         small: 10_240,
         large: 102_400,
         runs: 1,
-        run: |count| echo::requests(count, 16, StatsLevel::default()),
+        run: |count| echo::requests(count, 64, 16, StatsLevel::default()),
     },
     Workload {
         name: "spawn",

@@ -228,6 +228,7 @@ impl Ring {
     ///
     /// # Errors
     /// An errno that means the ring cannot go on (it was closed, or memory was unmapped under it).
+    #[inline]
     pub(crate) fn enter(&mut self, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
         self.release(self.sq_tail, self.tail);
         if self.special {

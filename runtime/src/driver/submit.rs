@@ -82,10 +82,15 @@ impl Driver {
     }
 
     /// Moves what waited for room into the queue, as far as it fits: cancels first.
+    #[inline]
     pub(crate) fn queue_waiting(&self) {
-        if !self.detours.has(Detours::WAITING) {
-            return;
+        if self.detours.has(Detours::WAITING) {
+            self.queue_all_waiting();
         }
+    }
+
+    #[cold]
+    fn queue_all_waiting(&self) {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(&target) = waiting.cancels.front() {
             if !self.push_cancel(target) {
@@ -210,6 +215,7 @@ impl Driver {
         self.enter(ring, min_complete, until)
     }
 
+    #[inline]
     fn enter(&self, ring: &mut Ring, min_complete: u32, until: Option<u64>) -> io::Result<Entered> {
         let entered = ring.enter(min_complete, until)?;
         // What the kernel turned away is there to be submitted still.

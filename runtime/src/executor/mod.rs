@@ -198,6 +198,7 @@ impl Core {
 
     /// Enters what the core has now into its book.
     pub(crate) fn say_gauges(&self) {
+        self.count_remote_wakes();
         let pool = self.driver.pool();
         let (blocking_threads, blocking_queued) = self.blocking.in_use();
         let gauges = Gauges {

@@ -66,6 +66,7 @@ impl Core {
     pub(crate) fn begin_watch(&self) -> bool {
         self.driver.arm_wake();
         self.submit();
+        self.count_remote_wakes();
         let cell = self.tasks.lease().cell;
         cell.park();
         let watching = !self.has_work() && !self.driver.has_unsubmitted() && self.driver.may_wait();
@@ -157,6 +158,7 @@ impl Core {
     /// First step of a park: from here on, who sends mail writes to the eventfd.
     #[inline]
     pub(crate) fn announce_park(&self) {
+        self.count_remote_wakes();
         self.tasks.lease().cell.park();
     }
 

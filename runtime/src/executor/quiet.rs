@@ -35,7 +35,7 @@ impl Core {
     /// steps a loop, such as a simulation, takes turns one by one.
     pub(super) fn quiet_turns(&self, root: &mut Root<'_>) {
         // Nor where the clock is read between polls, for whatever reason.
-        if self.metrics.timing() || self.slow_ns.is_some() || self.flush_ns != u64::MAX {
+        if self.reads_clock_between_polls() {
             return;
         }
         // The first turn comes after a look.

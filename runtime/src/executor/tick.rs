@@ -50,7 +50,7 @@ impl Core {
         };
         match self.work(Some(&mut poll_root), wait) {
             Some(until) => self.woke.set(self.sleep(until)),
-            None if ended => {}
+            None if ended || !self.tasks.any_ready() => {}
             None => self.quiet_turns(root),
         }
     }
@@ -94,19 +94,47 @@ impl Core {
     }
 
     /// Wakes and closures from other threads; whether closures ran.
+    #[inline(always)]
     pub(super) fn take_mail(&self) -> bool {
         let cell = self.tasks.lease().cell;
-        if cell.map.any() {
-            cell.map.drain(|slot| self.tasks.wake_slot(slot));
+        let posted = cell.take_post();
+        if posted {
+            self.take_wakes();
         }
+        if self.watches.any() {
+            self.take_due();
+        }
+        posted && self.run_jobs()
+    }
+
+    /// Schedules the tasks that other threads have woken.
+    #[inline(never)]
+    fn take_wakes(&self) {
+        self.tasks.lease().cell.map.drain(|slot| self.tasks.wake_slot(slot));
+    }
+
+    /// Enters in the book what senders have counted: where nobody waits for the cache line that they count
+    /// in, and before anybody is told.
+    #[inline]
+    pub(super) fn count_remote_wakes(&self) {
+        let syscalls = self.tasks.lease().cell.take_remote_wakes();
+        if syscalls > 0 {
+            self.metrics.add(Kind::RemoteWakes, syscalls);
+        }
+    }
+
+    /// Wakes who waits for another core's message that has come.
+    #[inline(never)]
+    fn take_due(&self) {
         self.watches.take_due(|slot| {
             spans::woken(self.tasks.core_id(), slot, None);
             self.tasks.wake_slot(slot);
         });
-        let syscalls = cell.take_remote_wakes();
-        if syscalls > 0 {
-            self.metrics.add(Kind::RemoteWakes, syscalls);
-        }
+    }
+
+    /// Runs the closures that other threads have left; whether there were any.
+    #[cold]
+    fn run_jobs(&self) -> bool {
         if !self.jobs.any() {
             return false;
         }
@@ -128,8 +156,9 @@ impl Core {
         self.slow_ns.filter(|slow| took > *slow).map(|_| Duration::from_nanos(took))
     }
 
+    #[inline]
     pub(super) fn has_mail(&self) -> bool {
-        self.tasks.lease().cell.map.any() || self.jobs.any() || self.watches.any_due()
+        self.tasks.lease().cell.has_post() || self.watches.any_due()
     }
 
     /// Polls what was ready when the step began, as far as the quota reaches; the rest keeps its place.
@@ -142,15 +171,49 @@ impl Core {
         if ready == SEVERAL {
             return self.run_queues(root, began);
         }
-        let mut clock = PollClock::new(self, began, ready);
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
+        if self.reads_clock_between_polls() {
+            self.run_with_clock(&mut turn, gave_way, began);
+            return (ready > 0, turn.ended);
+        }
         // One catch for all polls: a task that panics is ended, and the others go on.
+        while let Err(payload) =
+            catch_unwind(AssertUnwindSafe(|| self.poll_ready(&mut turn, began)))
+        {
+            self.tasks.end_panicked(payload);
+        }
+        self.tasks.end_turn(gave_way, turn.left == 0 && !turn.ended);
+        (ready > 0, turn.ended)
+    }
+
+    /// Whether somebody asks how long polls take, or how long submissions wait for them.
+    #[inline]
+    pub(super) fn reads_clock_between_polls(&self) -> bool {
+        self.metrics.timing() || self.slow_ns.is_some() || self.flush_ns != u64::MAX
+    }
+
+    #[inline]
+    fn poll_ready(&self, turn: &mut RunTurn<'_, '_>, began: u64) {
+        while turn.left > 0 {
+            if turn.is_look_due() && !self.look(self.kernel.now_ns(), began) {
+                return;
+            }
+            if !self.poll_plainly(turn) {
+                return;
+            }
+        }
+    }
+
+    /// The polls of a turn, as [`run_ready`](Self::run_ready), with the clock.
+    #[inline(never)]
+    fn run_with_clock(&self, turn: &mut RunTurn<'_, '_>, gave_way: usize, began: u64) {
+        let mut clock = PollClock::new(self, began, turn.ready);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
             if self.flush_ns == u64::MAX {
-                self.poll_ready(&mut turn, &mut clock, began);
+                self.poll_with_clock(turn, &mut clock, began);
             } else {
-                self.poll_and_flush(&mut turn, &mut clock, began);
+                self.poll_and_flush(turn, &mut clock, began);
             }
         })) {
             self.tasks.end_panicked(payload);
@@ -158,12 +221,11 @@ impl Core {
         }
         self.tasks.end_turn(gave_way, turn.left == 0 && !turn.ended);
         clock.tick_ends(began);
-        (ready > 0, turn.ended)
     }
 
-    fn poll_ready(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
+    fn poll_with_clock(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
         loop {
-            // Those ahead of the next that is timed: all, while nobody asks how long a poll takes.
+            // Those ahead of the next that is timed.
             let next = clock.next(turn.left);
             while turn.left > next {
                 if turn.is_look_due() && !self.look(self.kernel.now_ns(), began) {
@@ -210,7 +272,7 @@ impl Core {
         !turn.ended
     }
 
-    /// As [`poll_ready`](Self::poll_ready), with `flush_interval`: looks at the clock after each poll.
+    /// As [`poll_with_clock`](Self::poll_with_clock), with `flush_interval`: looks at it after each poll.
     #[cold]
     fn poll_and_flush(&self, turn: &mut RunTurn<'_, '_>, clock: &mut PollClock<'_>, began: u64) {
         while turn.left > 0 {

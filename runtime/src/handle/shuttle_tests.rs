@@ -61,16 +61,18 @@ fn send(cell: &'static CoreCell, queue: &Arc<JobQueue>, sender: usize) -> (usize
     answered
 }
 
-/// Turns of the core until `until` says so: mail first, then woken tasks, then the park.
+/// Turns of the core until `until` says so: mail, then the park.
 fn turns(cell: &CoreCell, queue: &JobQueue, woken: &mut usize, until: impl Fn(usize) -> bool) {
     loop {
-        queue.take().into_iter().for_each(|job| job());
-        cell.map.drain(|_| *woken += 1);
+        if cell.take_post() {
+            cell.map.drain(|_| *woken += 1);
+            queue.take().into_iter().for_each(|job| job());
+        }
         if until(*woken) {
             return;
         }
         cell.park();
-        if !queue.any() && !cell.map.any() {
+        if !cell.has_post() {
             sleep();
         }
         cell.unparked();

@@ -3,10 +3,15 @@
 //! Owns the table of [`CoreCell`]s, leased to one loop at a time. A waker of a loop that has long gone
 //! still names a cell, finds its bits, and does no harm.
 //!
-//! Park protocol. Parker: `parked = 1`, fence, look for mail once more, enter, `parked = 0`. Sender:
-//! publish, fence, and if `parked` is 1, swap it to 0 and send a message to the ring, or write the eventfd.
-//! Both fences are SeqCst, so at least one of the two sees the other. A descriptor is closed only when no
-//! sender is between reading its number and using it, or a stranger's file could be written to.
+//! Post: whoever leaves mail (a wake's bit, a closure) sets `posted` after it; the core takes that before it
+//! looks into either place, so that a look for mail is a look at one word. Mail that a core did not see has
+//! set `posted` after the core took it, and is found the next time.
+//!
+//! Park protocol. Parker: `parked = 1`, look for mail once more, enter, `parked = 0`. Sender: publish, look
+//! at `parked`, and if that is 1, swap it to 0 and send a message to the ring, or write the eventfd. What
+//! either stores and then looks at is SeqCst, so at least one of the two sees the other. A descriptor is
+//! closed only when no sender is between reading its number and using it, or a stranger's file could be
+//! written to.
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -18,7 +23,7 @@ use crate::sys::linux as system;
 use crate::sys::modelled as system;
 use crate::sys::shared::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, LOOK, Ordering, fence, give_way,
-    publish_i32, publish_one_more, store_bool, store_u32,
+    publish_among, publish_i32, publish_one_more, publish_u32, store_bool, store_u32,
 };
 
 /// Loops that may live in one process at a time.
@@ -41,9 +46,10 @@ crate::sys::model::lazy_static! {
     static ref CELLS: Cells = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
 }
 
-#[repr(align(128))]
+#[repr(C)]
 pub(crate) struct CoreCell {
-    parked: AtomicU32,
+    bell: Bell,
+    senders: Senders,
     leased: AtomicBool,
     wake_fd: AtomicI32,
     /// The ring, where the kernel takes messages to it.
@@ -51,12 +57,26 @@ pub(crate) struct CoreCell {
     /// A second one, for whoever waits outside of the loop. The kernel does not pass a write to the first
     /// one on to an eventfd that is registered with the ring.
     notify_fd: AtomicI32,
-    /// Senders between looking at the two and having written to them.
-    sending: AtomicU32,
     /// Where the next lease's task generations begin.
     generations: AtomicU32,
-    remote_wakes: AtomicU64,
     pub(crate) map: WakeMap,
+}
+
+/// What a core and those who wake it tell each other.
+#[repr(align(128))]
+struct Bell {
+    parked: AtomicU32,
+    /// Wakes may be in the map, or closures in the core's queue.
+    posted: AtomicBool,
+}
+
+/// What senders write beside, when the core that they have woken looks at its bell: on lines of its own,
+/// which the core reads when it has time.
+#[repr(align(128))]
+struct Senders {
+    /// Those between looking at the descriptors and having written to them.
+    sending: AtomicU32,
+    remote_wakes: AtomicU64,
 }
 
 /// One loop's use of a cell; ends the lease when dropped.
@@ -68,14 +88,13 @@ pub(crate) struct Lease {
 impl CoreCell {
     fn new() -> Self {
         Self {
-            parked: AtomicU32::new(0),
+            bell: Bell { parked: AtomicU32::new(0), posted: AtomicBool::new(false) },
+            senders: Senders { sending: AtomicU32::new(0), remote_wakes: AtomicU64::new(0) },
             leased: AtomicBool::new(false),
             wake_fd: AtomicI32::new(-1),
             ring_fd: AtomicI32::new(-1),
             notify_fd: AtomicI32::new(-1),
-            sending: AtomicU32::new(0),
             generations: AtomicU32::new(0),
-            remote_wakes: AtomicU64::new(0),
             map: WakeMap::new(),
         }
     }
@@ -83,19 +102,32 @@ impl CoreCell {
     /// Wakes a slot from another thread.
     pub(crate) fn wake(&self, slot: u32) {
         self.map.set(slot);
+        self.post();
+    }
+
+    /// Makes the core look at its mail, which was left before: the next time that it does by itself, or now if
+    /// it is parked.
+    pub(crate) fn post(&self) {
+        publish_among(&self.bell.posted, true);
         self.unpark();
     }
 
-    /// Makes the core look at its mail, if it is parked. What it is to see was published before.
-    pub(crate) fn unpark(&self) {
-        fence(Ordering::SeqCst);
-        self.unpark_published();
+    /// Whether mail may have come since [`take_post`](Self::take_post).
+    #[inline]
+    pub(crate) fn has_post(&self) -> bool {
+        self.bell.posted.load(LOOK)
     }
 
-    /// As [`unpark`](Self::unpark), where what it is to see was stored by
-    /// [`publish`](crate::sys::shared::publish).
-    pub(crate) fn unpark_published(&self) {
-        if self.parked.load(LOOK) == 0 || self.parked.swap(0, Ordering::AcqRel) == 0 {
+    /// Whether mail may have come; what came is then to be taken. The owning core only.
+    #[inline]
+    pub(crate) fn take_post(&self) -> bool {
+        self.bell.posted.load(Ordering::Relaxed) && self.bell.posted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Ends the core's park, if it is parked. What it is to see was stored by
+    /// [`publish`](crate::sys::shared::publish) or its like, or by its own thread.
+    pub(crate) fn unpark(&self) {
+        if self.bell.parked.load(LOOK) == 0 || self.bell.parked.swap(0, Ordering::AcqRel) == 0 {
             return;
         }
         self.wake_parked();
@@ -103,14 +135,14 @@ impl CoreCell {
 
     #[cold]
     fn wake_parked(&self) {
-        publish_one_more(&self.sending);
+        publish_one_more(&self.senders.sending);
         if self.send_message() {
-            self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+            self.senders.remote_wakes.fetch_add(1, Ordering::Relaxed);
         } else {
             self.write_to(&self.wake_fd);
         }
         self.write_to(&self.notify_fd);
-        self.sending.fetch_sub(1, Ordering::SeqCst);
+        self.senders.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Wakes the core by a message to its ring. It may be turned away: by a kernel that is short of memory,
@@ -126,32 +158,31 @@ impl CoreCell {
         if fd >= 0 {
             // The descriptor stays open while `sending` counts us.
             system::write_event(fd);
-            self.remote_wakes.fetch_add(1, Ordering::Relaxed);
+            self.senders.remote_wakes.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Announces a park. The caller looks at its mail once more before it sleeps.
     pub(crate) fn park(&self) {
-        store_u32(&self.parked, 1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        publish_u32(&self.bell.parked, 1);
     }
 
     /// Whether the core sleeps, or is about to.
     pub(crate) fn is_parked(&self) -> bool {
-        self.parked.load(Ordering::Relaxed) != 0
+        self.bell.parked.load(Ordering::Relaxed) != 0
     }
 
     /// The park is over, or does not take place.
     pub(crate) fn unparked(&self) {
-        store_u32(&self.parked, 0, Ordering::Relaxed);
+        store_u32(&self.bell.parked, 0, Ordering::Relaxed);
     }
 
     /// How many system calls other threads made to wake this core.
     pub(crate) fn take_remote_wakes(&self) -> u64 {
-        if self.remote_wakes.load(Ordering::Relaxed) == 0 {
+        if self.senders.remote_wakes.load(Ordering::Relaxed) == 0 {
             return 0;
         }
-        self.remote_wakes.swap(0, Ordering::Relaxed)
+        self.senders.remote_wakes.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -218,7 +249,7 @@ impl Lease {
     /// an eventfd.
     pub(crate) fn open(&self, wake_fd: RawFd, ring_fd: Option<RawFd>) {
         // Wakes that the last lease's loop did not live to count.
-        self.cell.remote_wakes.store(0, Ordering::Relaxed);
+        self.cell.senders.remote_wakes.store(0, Ordering::Relaxed);
         self.cell.wake_fd.store(wake_fd, Ordering::SeqCst);
         self.cell.ring_fd.store(ring_fd.unwrap_or(-1), Ordering::SeqCst);
     }
@@ -246,7 +277,7 @@ impl Lease {
     }
 
     fn wait_for_senders(&self) {
-        while self.cell.sending.load(LOOK) != 0 {
+        while self.cell.senders.sending.load(LOOK) != 0 {
             // A sender is within a call that does not block.
             give_way();
         }
@@ -258,6 +289,7 @@ impl Drop for Lease {
         self.close();
         self.cell.unparked();
         // What was woken belongs to no one any more.
+        self.cell.take_post();
         self.cell.map.drain(|_| ());
         store_bool(&self.cell.leased, false, Ordering::Release);
     }

@@ -25,21 +25,28 @@ fn core() -> &'static CoreCell {
 }
 
 /// What the loop does between two turns: announces its park, looks once more, sleeps.
-fn park(cell: &CoreCell, has_mail: impl Fn() -> bool) {
+fn park(cell: &CoreCell) {
     cell.park();
-    if !has_mail() {
+    if !cell.has_post() {
         sleep();
     }
     cell.unparked();
 }
 
+/// What it does at the beginning of one.
+fn take_wakes(cell: &CoreCell, woken: impl FnMut(u32)) {
+    if cell.take_post() {
+        cell.map.drain(woken);
+    }
+}
+
 fn wait_for(cell: &CoreCell, mut slots: Vec<u32>) {
     loop {
-        cell.map.drain(|slot| slots.retain(|s| *s != slot));
+        take_wakes(cell, |slot| slots.retain(|s| *s != slot));
         if slots.is_empty() {
             return;
         }
-        park(cell, || cell.map.any());
+        park(cell);
     }
 }
 
@@ -71,9 +78,9 @@ fn loom_park_a_second_wake_of_the_same_slot_is_not_lost() {
         });
         let mut seen = 0;
         while seen < 2 {
-            cell.map.drain(|_| seen = written.load(Ordering::Relaxed));
+            take_wakes(cell, |_| seen = written.load(Ordering::Relaxed));
             if seen < 2 {
-                park(cell, || cell.map.any());
+                park(cell);
             }
         }
         sender.join().unwrap();
@@ -167,14 +174,42 @@ fn loom_queue_a_push_wakes_the_core() {
             thread::spawn(move || assert!(queue.push_anyway(Job::boxed(&count)).is_ok()))
         });
         while count[0].load(Ordering::Relaxed) < 2 {
-            if queue.any() {
+            if cell.take_post() && queue.any() {
                 queue.take().into_iter().for_each(|job| job());
             } else {
-                park(cell, || queue.any());
+                park(cell);
             }
         }
         senders.into_iter().for_each(|sender| sender.join().unwrap());
         assert_eq!(count[1].load(Ordering::Relaxed), 2);
+    });
+}
+
+/// A wake and a closure are told by the same word.
+#[test]
+fn loom_park_neither_of_a_wake_and_a_closure_is_lost() {
+    check(3, || {
+        let cell = core();
+        let queue = queue_of(cell);
+        let count = count();
+        let pusher = thread::spawn({
+            let (queue, count) = (queue.clone(), count.clone());
+            move || assert!(queue.push(Job::boxed(&count)).is_ok())
+        });
+        let waker = thread::spawn(move || cell.wake(0));
+        let mut woken = false;
+        while !woken || count[0].load(Ordering::Relaxed) == 0 {
+            if cell.take_post() {
+                cell.map.drain(|_| woken = true);
+                if queue.any() {
+                    queue.take().into_iter().for_each(|job| job());
+                }
+            } else {
+                park(cell);
+            }
+        }
+        [pusher, waker].into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!(count[1].load(Ordering::Relaxed), 1);
     });
 }
 

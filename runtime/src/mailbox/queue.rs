@@ -86,7 +86,7 @@ impl JobQueue {
         }
         self.any.store(true, Ordering::Release);
         drop(open);
-        self.cell.unpark();
+        self.cell.post();
         Ok(())
     }
 

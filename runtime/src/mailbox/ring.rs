@@ -367,9 +367,9 @@ impl<T: Send> Watched for Ring<T> {
     #[inline]
     fn is_due(&self, end: End, at: usize) -> bool {
         match end {
-            End::Receiver => self.holds(at, Ordering::Relaxed),
+            End::Receiver => self.holds(at, LOOK),
             End::Sender => {
-                let head = self.head.0.load(Ordering::Relaxed);
+                let head = self.head.0.load(LOOK);
                 head.wrapping_sub(at) <= usize::MAX / 2
             }
         }

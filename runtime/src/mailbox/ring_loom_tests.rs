@@ -210,12 +210,14 @@ fn cores() -> [&'static CoreCell; 2] {
 fn watch(cell: &CoreCell, is_due: impl Fn() -> bool) {
     loop {
         let mut woken = is_due();
-        cell.map.drain(|_| woken = true);
+        if cell.take_post() {
+            cell.map.drain(|_| woken = true);
+        }
         if woken {
             return;
         }
         cell.park();
-        if !is_due() && !cell.map.any() {
+        if !is_due() && !cell.has_post() {
             sleep();
         }
         cell.unparked();

@@ -64,7 +64,7 @@ impl Waiter {
         if who == BY_WAKER {
             self.call_waker();
         } else if let Some(cell) = cell::cell(core_of(who)) {
-            cell.unpark_published();
+            cell.unpark();
         }
     }
 

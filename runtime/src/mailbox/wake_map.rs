@@ -68,12 +68,6 @@ impl WakeMap {
         self.dirty[s / BITS].fetch_or(1 << (s % BITS), Ordering::AcqRel);
     }
 
-    /// Whether any bit may be set.
-    pub(crate) fn any(&self) -> bool {
-        // No branch for each: nearly always there is nothing.
-        self.dirty.iter().fold(0, |all, d| all | d.load(Ordering::Relaxed)) != 0
-    }
-
     /// Takes every bit that is set, the owning core only, lowest slot first.
     pub(crate) fn drain(&self, mut woken: impl FnMut(u32)) {
         for (d, dirty) in self.dirty.iter().enumerate() {
@@ -123,11 +117,9 @@ mod tests {
         slots.iter().for_each(|s| map.set(*s));
         map.set(64);
         map.set(SLOTS_PER_SEGMENT * 7);
-        assert!(map.any());
         let mut seen = Vec::new();
         map.drain(|s| seen.push(s));
         assert_eq!(seen, slots);
-        assert!(!map.any());
         map.drain(|s| panic!("slot {s} twice"));
     }
 

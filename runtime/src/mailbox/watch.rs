@@ -18,7 +18,8 @@ pub(crate) const WATCHES_MAX: usize = 64;
 
 /// Something that one core watches and others change.
 pub(crate) trait Watched: Send + Sync {
-    /// Whether what `end` waits for is there, counted by `at`.
+    /// Whether what `end` waits for is there, counted by `at`. A look in the order
+    /// [`LOOK`](crate::sys::shared::LOOK): it is a core's last one before it sleeps.
     fn is_due(&self, end: End, at: usize) -> bool;
 }
 
@@ -85,18 +86,27 @@ impl Watches {
         contained(|| drop(found));
     }
 
+    /// Whether there are entries.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.any.get()
+    }
+
     /// Whether any entry is due.
     #[inline]
     pub(crate) fn any_due(&self) -> bool {
-        self.any.get() && self.list.borrow().iter().any(Watch::is_due)
+        self.any() && self.is_one_due()
+    }
+
+    #[inline(never)]
+    fn is_one_due(&self) -> bool {
+        self.list.borrow().iter().any(Watch::is_due)
     }
 
     /// Takes out what is due, and gives each one's slot to `wake`.
     #[inline]
     pub(crate) fn take_due(&self, wake: impl FnMut(u32)) {
-        if self.any.get() {
-            self.take(Watch::is_due, wake);
-        }
+        self.take(Watch::is_due, wake);
     }
 
     /// Takes out everything.
@@ -131,10 +141,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::sys::shared::LOOK;
 
     impl Watched for AtomicUsize {
         fn is_due(&self, _: End, at: usize) -> bool {
-            self.load(Ordering::Relaxed) >= at
+            self.load(LOOK) >= at
         }
     }
 

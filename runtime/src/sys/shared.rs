@@ -46,6 +46,13 @@ pub(crate) fn publish_u64(at: &AtomicU64, value: u64) {
     settle();
 }
 
+/// As [`publish`], to a word that other threads swap.
+#[inline]
+pub(crate) fn publish_u32(at: &AtomicU32, value: u32) {
+    store_u32(at, value, Ordering::SeqCst);
+    settle();
+}
+
 /// As [`publish`].
 #[inline]
 pub(crate) fn publish_i32(at: &AtomicI32, value: i32) {
@@ -57,6 +64,14 @@ pub(crate) fn publish_i32(at: &AtomicI32, value: i32) {
 #[inline]
 pub(crate) fn publish_bool(at: &AtomicBool, value: bool) {
     store_bool(at, value, Ordering::SeqCst);
+    settle();
+}
+
+/// As [`publish`], to a word that several threads set: who takes what the last of them has stored sees what
+/// all of them wrote before.
+#[inline]
+pub(crate) fn publish_among(at: &AtomicBool, value: bool) {
+    at.swap(value, Ordering::SeqCst);
     settle();
 }
 
