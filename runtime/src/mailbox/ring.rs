@@ -16,6 +16,8 @@
 //!   while it does, is swept by whichever of the two sees it; one at a time, who unlocks looks again. So
 //!   every value is taken or dropped, once, and none lies in a queue that nobody will read.
 //! - A producer whose value was the last one and is swept by itself gets it back.
+//! - Each wait of an end, and each promise to send, holds the queue for a while. One count of that for both
+//!   ends would go back and forth between the two cores: the producer's holds are counted apart ([`Hold`]).
 
 use std::sync::Arc;
 
@@ -63,9 +65,14 @@ pub(crate) struct Ring<T> {
     tell_every: usize,
 }
 
+/// What holds the queue for the producer: its count lies on another cache line than the queue's own.
+#[repr(align(64))]
+struct Hold<T>(Arc<Ring<T>>);
+
 /// The end that puts. One thread at a time.
 pub(crate) struct Producer<T> {
     ring: Arc<Ring<T>>,
+    hold: Arc<Hold<T>>,
     tail: usize,
     head_seen: usize,
 }
@@ -107,7 +114,9 @@ pub(crate) fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
         room,
         tell_every,
     });
-    (Producer { ring: ring.clone(), tail: 0, head_seen: 0 }, Consumer { ring, head: 0, told: 0 })
+    let hold = Arc::new(Hold(ring.clone()));
+    let producer = Producer { ring: ring.clone(), hold, tail: 0, head_seen: 0 };
+    (producer, Consumer { ring, head: 0, told: 0 })
 }
 
 /// Values of an iterator that are sent together.
@@ -349,11 +358,11 @@ impl<T> Consumer<T> {
 
 impl<T: Send + 'static> Producer<T> {
     pub(crate) fn watched(&self) -> Arc<dyn Watched> {
-        self.ring.clone()
+        self.hold.clone()
     }
 
     pub(crate) fn later(&self) -> Arc<dyn SendLater> {
-        self.ring.clone()
+        self.hold.clone()
     }
 }
 
@@ -376,10 +385,17 @@ impl<T: Send> Watched for Ring<T> {
     }
 }
 
-impl<T: Send> SendLater for Ring<T> {
+impl<T: Send> Watched for Hold<T> {
+    #[inline]
+    fn is_due(&self, end: End, at: usize) -> bool {
+        self.0.is_due(end, at)
+    }
+}
+
+impl<T: Send> SendLater for Hold<T> {
     fn send_now(&self) {
-        if self.send() {
-            self.sweep(None);
+        if self.0.send() {
+            self.0.sweep(None);
         }
     }
 }
