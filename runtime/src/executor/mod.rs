@@ -80,7 +80,7 @@ pub(crate) struct Core {
     pub(crate) watches: Watches,
     /// Channels to other cores in which its tasks have put something.
     pub(crate) unsent: Unsent,
-    /// When the last sleep ended, for the turn that follows it at once.
+    /// When the last sleep or spin ended, for the turn that follows it at once.
     woke: Cell<Option<u64>>,
     pub(crate) metrics: Arc<Recorder>,
     /// What lives on it for others.

@@ -129,6 +129,9 @@ impl Core {
         if met && self.driver.needs_enter() {
             // The kernel has set the flag, not the completions: those take an enter.
             self.driver.submit_and_wait(0, None);
+        } else if met {
+            // As old as one look.
+            self.woke.set(Some(now));
         }
         met
     }

@@ -41,6 +41,8 @@ impl Core {
             if let Some(until) = self.work(None, wait) {
                 self.sleep(until);
             }
+            // Nobody knows when the next turn comes.
+            self.woke.set(None);
             return;
         };
         let mut ended = false;
@@ -62,7 +64,7 @@ impl Core {
         self.metrics.count(Kind::Ticks);
         self.turns.set(self.turns.get() + 1);
         let stepped = root.is_none();
-        // What was read at the end of a sleep has just been read, where the next turn follows it.
+        // What was read at the end of a sleep or a spin has just been read, where the next turn follows it.
         let began = match self.woke.take() {
             Some(woke) => self.stamp_with(woke),
             None => self.read_clock(),
