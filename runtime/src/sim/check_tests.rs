@@ -174,10 +174,21 @@ fn unmap_in_flight() -> Vec<Mistake> {
     let map = Map::anonymous(4096).unwrap();
     bare.push(Sqe::recv(b.as_fd(), map.addr().as_ptr(), 4096, 0), 3);
     assert_eq!(bare.enter(), []);
-    drop(map);
+    unmap_but_keep_the_place(&map);
     bare.push(Sqe::send(a.as_fd(), b"x".as_ptr(), 1, 0), 4);
     assert_eq!(bare.enter().len(), 2);
     bare.found()
+}
+
+/// Takes a mapping of a page away. Its place is kept: a test beside this one may map a page at any time, and
+/// what the kernel gives it first is the hole that the last `munmap(2)` left.
+fn unmap_but_keep_the_place(map: &Map) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    let at = map.addr().as_ptr().cast();
+    // SAFETY: the page is `map`'s, which unmaps what is there when it is dropped; nobody holds a reference
+    // into it.
+    let kept = unsafe { libc::mmap(at, 4096, libc::PROT_NONE, flags, -1, 0) };
+    assert_eq!(kept, at);
 }
 
 #[test]
