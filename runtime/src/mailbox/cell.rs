@@ -105,8 +105,8 @@ impl CoreCell {
         self.post();
     }
 
-    /// Makes the core look at its mail, which was left before: the next time that it does by itself, or now if
-    /// it is parked.
+    /// Makes the core look at its mail, which was left before: the next time that it does so by itself, or
+    /// now if it is parked.
     pub(crate) fn post(&self) {
         publish_among(&self.bell.posted, true);
         self.unpark();
