@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coreloop::report::{FilesError, HistogramFiles};
@@ -156,10 +158,24 @@ fn report_files_without_histograms_to_write_are_refused() {
     let cores = Runtime::builder().cores(Cores::These(vec![cpu, cpu])).unpinned();
     let files = HistogramFiles::log_to(&log);
     let (tell, writing) = std::sync::mpsc::channel();
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = begun.clone();
     let cores = cores.core(1, histograms()).on_start(move |handle| {
         tell.send(files.begin(handle).unwrap()).unwrap();
+        begins.store(true, Ordering::Release);
     });
-    cores.build().unwrap().run(|_| sleep(2 * MS)).unwrap();
+    // What the cores do before that is not in the log, and that may be all where they have a CPU and the
+    // thread that begins it has none.
+    let work = move |_| {
+        let begun = begun.clone();
+        async move {
+            while !begun.load(Ordering::Acquire) {
+                sleep(MS).await;
+            }
+            sleep(2 * MS).await;
+        }
+    };
+    cores.build().unwrap().run(work).unwrap();
     drop(writing.recv().unwrap());
     let (by_tag, _) = read(&std::fs::read(&log).unwrap());
     assert!(!by_tag.is_empty() && by_tag.keys().all(|tag| tag.starts_with("core1.")), "{by_tag:?}");
