@@ -66,12 +66,10 @@ impl Core {
     pub(crate) fn begin_watch(&self) -> bool {
         self.driver.arm_wake();
         self.submit();
-        self.count_remote_wakes();
-        let cell = self.tasks.lease().cell;
-        cell.park();
+        self.announce_park();
         let watching = !self.has_work() && !self.driver.has_unsubmitted() && self.driver.may_wait();
         if !watching {
-            cell.unparked();
+            self.tasks.lease().cell.unparked();
         }
         self.driver.set_watched(watching);
         watching

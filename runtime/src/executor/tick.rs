@@ -176,14 +176,14 @@ impl Core {
         let gave_way = self.tasks.gave_way();
         let mut turn = RunTurn { root, ready, left: ready, ended: false };
         if self.reads_clock_between_polls() {
-            self.run_with_clock(&mut turn, gave_way, began);
-            return (ready > 0, turn.ended);
-        }
-        // One catch for all polls: a task that panics is ended, and the others go on.
-        while let Err(payload) =
-            catch_unwind(AssertUnwindSafe(|| self.poll_ready(&mut turn, began)))
-        {
-            self.tasks.end_panicked(payload);
+            self.run_with_clock(&mut turn, began);
+        } else {
+            // One catch for all polls: a task that panics is ended, and the others go on.
+            while let Err(payload) =
+                catch_unwind(AssertUnwindSafe(|| self.poll_ready(&mut turn, began)))
+            {
+                self.tasks.end_panicked(payload);
+            }
         }
         self.tasks.end_turn(gave_way, turn.left == 0 && !turn.ended);
         (ready > 0, turn.ended)
@@ -209,7 +209,7 @@ impl Core {
 
     /// The polls of a turn, as [`run_ready`](Self::run_ready), with the clock.
     #[inline(never)]
-    fn run_with_clock(&self, turn: &mut RunTurn<'_, '_>, gave_way: usize, began: u64) {
+    fn run_with_clock(&self, turn: &mut RunTurn<'_, '_>, began: u64) {
         let mut clock = PollClock::new(self, began, turn.ready);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
             if self.flush_ns == u64::MAX {
@@ -221,7 +221,6 @@ impl Core {
             self.tasks.end_panicked(payload);
             clock.polled(None, turn.left);
         }
-        self.tasks.end_turn(gave_way, turn.left == 0 && !turn.ended);
         clock.tick_ends(began);
     }
 

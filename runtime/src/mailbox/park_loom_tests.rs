@@ -163,19 +163,29 @@ fn count() -> Arc<[AtomicUsize; 2]> {
     Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)])
 }
 
+/// A thread that leaves a closure.
+fn pusher(queue: &Arc<JobQueue>, count: &Arc<[AtomicUsize; 2]>) -> thread::JoinHandle<()> {
+    let (queue, count) = (queue.clone(), count.clone());
+    thread::spawn(move || assert!(queue.push_anyway(Job::boxed(&count)).is_ok()))
+}
+
+/// What the loop does when it has taken the word that there is mail.
+fn run_jobs(queue: &JobQueue) {
+    if queue.any() {
+        queue.take().into_iter().for_each(|job| job());
+    }
+}
+
 #[test]
 fn loom_queue_a_push_wakes_the_core() {
     check(3, || {
         let cell = core();
         let queue = queue_of(cell);
         let count = count();
-        let senders = [(); 2].map(|()| {
-            let (queue, count) = (queue.clone(), count.clone());
-            thread::spawn(move || assert!(queue.push_anyway(Job::boxed(&count)).is_ok()))
-        });
+        let senders = [(); 2].map(|()| pusher(&queue, &count));
         while count[0].load(Ordering::Relaxed) < 2 {
-            if cell.take_post() && queue.any() {
-                queue.take().into_iter().for_each(|job| job());
+            if cell.take_post() {
+                run_jobs(&queue);
             } else {
                 park(cell);
             }
@@ -192,23 +202,17 @@ fn loom_park_neither_of_a_wake_and_a_closure_is_lost() {
         let cell = core();
         let queue = queue_of(cell);
         let count = count();
-        let pusher = thread::spawn({
-            let (queue, count) = (queue.clone(), count.clone());
-            move || assert!(queue.push(Job::boxed(&count)).is_ok())
-        });
-        let waker = thread::spawn(move || cell.wake(0));
+        let senders = [pusher(&queue, &count), thread::spawn(move || cell.wake(0))];
         let mut woken = false;
         while !woken || count[0].load(Ordering::Relaxed) == 0 {
             if cell.take_post() {
                 cell.map.drain(|_| woken = true);
-                if queue.any() {
-                    queue.take().into_iter().for_each(|job| job());
-                }
+                run_jobs(&queue);
             } else {
                 park(cell);
             }
         }
-        [pusher, waker].into_iter().for_each(|sender| sender.join().unwrap());
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
         assert_eq!(count[1].load(Ordering::Relaxed), 1);
     });
 }
