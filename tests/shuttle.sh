@@ -5,7 +5,6 @@
 # CORELOOP_SHUTTLE says how many orders each model is run in (2,000).
 set -eu
 cd "$(dirname "$0")/.."
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
-RUSTFLAGS="--cfg loom --cfg shuttle" exec cargo test --release --target-dir target/shuttle -p coreloop --lib \
+export CARGO_PROFILE_QUICK_DEBUG_ASSERTIONS=true
+RUSTFLAGS="--cfg loom --cfg shuttle" exec cargo test --profile quick --target-dir target/shuttle -p coreloop --lib \
     "${1:-shuttle_}"

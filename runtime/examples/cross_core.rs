@@ -1,5 +1,6 @@
-//! What messages between two cores cost: one way, to and fro between cores that spin, and between cores that
-//! sleep. `cargo run --release -p coreloop --example cross_core [one-way|batch|spinning|parked]…`
+//! What messages between two cores cost: one way, to and fro between cores that spin, between cores that
+//! sleep only while the other one works, and between cores that were idle for a millisecond, with their CPUs.
+//! `cargo run --release -p coreloop --example cross_core [one-way|batch|spinning|parked|idle]…`
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ where
 }
 
 const ALWAYS: Spin = Spin::Fixed(Duration::from_millis(100));
+
+/// Long enough for a CPU to go to sleep.
+const IDLE: Duration = Duration::from_millis(1);
 
 fn one_way(n: u64, batch: bool) -> f64 {
     let (mut tx, mut rx) = cross::channel::<u64>(1024);
@@ -122,8 +126,14 @@ fn main() {
             println!("round trip of spinning cores, {run}: {p50:.2} us p50, {p99:.2} us p99");
         }
         if wants("parked") {
-            let (p50, p99) = round_trips(3_000, Spin::Off, Duration::from_millis(1));
+            let (p50, p99) = round_trips(50_000, Spin::Off, Duration::ZERO);
             println!("round trip of parked cores, {run}: {p50:.1} us p50, {p99:.1} us p99");
+        }
+        if wants("idle") {
+            let (p50, p99) = round_trips(3_000, Spin::Off, IDLE);
+            println!(
+                "round trip of cores idle for {IDLE:?}, {run}: {p50:.1} us p50, {p99:.1} us p99"
+            );
         }
     }
 }
