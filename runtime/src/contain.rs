@@ -1,8 +1,8 @@
 //! Keeping panics where they belong.
 //!
-//! Owns [`contained`], [`discard`] and [`tell`]. A panic that was caught has a payload, and that
-//! payload has a destructor which may panic again: so the payload of a contained panic is dropped
-//! contained too, and what comes of that is forgotten. What is told people goes out by [`tell`],
+//! Owns [`contained`], [`wake`], [`let_go`], [`discard`] and [`tell`]. A panic that was caught has a
+//! payload, and that payload has a destructor which may panic again: so the payload of a contained panic is
+//! dropped contained too, and what comes of that is forgotten. What is told people goes out by [`tell`],
 //! since `eprintln!` panics where nobody reads standard error any more, and that ends the process
 //! when it happens in a destructor.
 
@@ -10,6 +10,7 @@ use std::any::Any;
 use std::fmt;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 /// Runs `f`; none if it panicked.
 pub(crate) fn contained<R>(f: impl FnOnce() -> R) -> Option<R> {
@@ -20,6 +21,18 @@ pub(crate) fn contained<R>(f: impl FnOnce() -> R) -> Option<R> {
             None
         }
     }
+}
+
+/// Wakes whoever `waker` is of. It may be a stranger's, whose panic is no affair of the one who tells it.
+#[inline]
+pub(crate) fn wake(waker: Waker) {
+    contained(|| waker.wake());
+}
+
+/// Drops a waker, whose destructor may be a stranger's code too.
+#[inline]
+pub(crate) fn let_go(waker: Waker) {
+    contained(|| drop(waker));
 }
 
 /// Drops what a contained panic carried.

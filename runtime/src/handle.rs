@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::contain::wake;
 use crate::executor::{self, context};
 use crate::mailbox::peers::Peers;
 use crate::mailbox::queue::{Job, JobQueue, Refused, Room};
@@ -461,7 +462,7 @@ impl<T> Shared<T> {
         drop(state);
         self.ended.notify_all();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }

@@ -49,6 +49,11 @@ pub struct GuideToScheduling;
 #[doc = include_str!("../../docs/guide/tuning.md")]
 pub struct GuideToTuning;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/histograms.md")]
+pub struct GuideToHistograms;
+
 pub mod by_hand;
 pub mod catalog;
 pub mod child;
@@ -78,7 +83,7 @@ pub mod two_cores;
 pub use by_hand::{ByHand, now};
 pub use child::{Child, in_child, slowness};
 pub use drive::{Rng, poll_once, rest, settled, stepped, turns};
-pub use process::{fd_count, fds_settle_at, rss_bytes};
+pub use process::{fd_count, fds_settle_at, kernel_workers, rss_bytes};
 pub use two_cores::two_cores;
 
 /// Ends the test as skipped: prints `SKIPPED name: why` to the process's real stderr and returns.

@@ -17,6 +17,18 @@ pub fn fd_count() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc is mounted").count() - 1
 }
 
+/// Worker threads that the kernel has made for rings of this process.
+///
+/// # Panics
+/// Without `/proc`.
+pub fn kernel_workers() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").expect("/proc is mounted").flatten();
+    let is_worker = |name: String| name.starts_with("iou-wrk");
+    // One that has ended meanwhile has no name any more.
+    let name = |path: std::path::PathBuf| std::fs::read_to_string(path.join("comm"));
+    threads.filter(|thread| name(thread.path()).is_ok_and(is_worker)).count()
+}
+
 /// Waits until so many descriptors are open, at most `limit` (closing a socket may lag a turn behind);
 /// gives how many there are then.
 pub fn fds_settle_at(want: usize, limit: Duration) -> usize {

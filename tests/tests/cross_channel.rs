@@ -355,7 +355,13 @@ fn cross_values_whose_destructors_panic_harm_nobody() {
 }
 
 #[test]
-#[should_panic = "room for one value at least"]
+#[should_panic = "room for 1 to 1073741824 values, not 0"]
 fn cross_no_room_at_all_is_refused() {
     drop(cross::channel::<u8>(0));
+}
+
+#[test]
+#[should_panic = "room for 1 to 1073741824 values, not 18446744073709551615"]
+fn cross_more_room_than_can_be_is_refused() {
+    drop(cross::channel::<u8>(usize::MAX));
 }

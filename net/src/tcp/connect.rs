@@ -14,6 +14,7 @@ use std::time::Duration;
 use coreloop::cancel::{Interrupted, Interruptible, Settle};
 use coreloop::op::{self, InFlight, Submitter};
 
+use super::read::have_urgent_inline;
 use super::stream::TcpStream;
 use crate::addr::ToAddr;
 
@@ -67,6 +68,7 @@ impl Connect {
         let submitter = Submitter::current();
         let socket = submitter.stream_socket(&addr)?;
         socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
+        have_urgent_inline(&socket)?;
         match submitter.start(op::Connect::new(socket, addr)) {
             Ok(op) => self.step = Step::Flying(op, submitter),
             // It was not sent, so this is an error.

@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError};
 use coreloop::op::Submitter;
 use coreloop::{Handle, PostError};
 
+use super::read::have_urgent_inline;
 use super::stream::TcpStream;
 use crate::locks::Mutex;
 use crate::sock::Sock;
@@ -169,6 +170,8 @@ impl std::error::Error for Undelivered {
 
 impl From<std::net::TcpStream> for DetachedStream {
     fn from(stream: std::net::TcpStream) -> Self {
+        // A socket that can't is none that has urgent data.
+        have_urgent_inline(&stream).ok();
         Self::from_fd(stream.into())
     }
 }

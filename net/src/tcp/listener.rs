@@ -25,6 +25,7 @@ use coreloop::op::{AcceptMany, AcceptOne, AcceptQueue, Armed, Submitter};
 use coreloop::time::{Sleep, sleep};
 
 use super::detach::DetachedStream;
+use super::read::have_urgent_inline;
 use super::stream::TcpStream;
 use crate::addr::ToAddr;
 
@@ -103,8 +104,9 @@ impl ListenOptions {
         if self.reuse_port {
             options.set_reuse_port(true)?;
         }
-        // Accepted sockets inherit both from the listening one: no call per connection.
+        // Accepted sockets inherit these from the listening one: no call per connection.
         options.set_tcp_nodelay(self.nodelay)?;
+        have_urgent_inline(&socket)?;
         if let Some(name) = &self.congestion {
             options.set_tcp_congestion(name.as_bytes())?;
         }
@@ -188,6 +190,7 @@ impl TcpListener {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
         }
         socket2::SockRef::from(&socket).set_nonblocking(false)?;
+        have_urgent_inline(&socket)?;
         Ok(Self::of(socket, submitter))
     }
 

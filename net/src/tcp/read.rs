@@ -33,6 +33,13 @@ pub struct ReadHalf {
     pub(super) sock: Rc<Sock>,
 }
 
+/// Has urgent data come in its place among the rest. An urgent byte apart from it wakes a receive for
+/// nothing, and one that was woken 127 times for nothing (`APOLL_MAX_RETRY`) is left to a worker thread of
+/// the kernel's, which takes a buffer and sleeps with it.
+pub(super) fn have_urgent_inline(socket: &impl AsFd) -> io::Result<()> {
+    socket2::SockRef::from(socket).set_out_of_band_inline(true)
+}
+
 impl ReadHalf {
     pub(super) fn new(sock: Rc<Sock>) -> Self {
         Self { sock }
@@ -47,7 +54,7 @@ impl ReadHalf {
     /// (6.0): what comes then is here before it is asked for. A reader that falls 5 chunks behind ends that;
     /// until the kernel knows, what lay in the socket may come too, and is copied above the quota of
     /// buffers. It is all given in order, here and by the reads, and moves with
-    /// [`detach`](crate::TcpStream::detach).
+    /// [`detach`](crate::TcpStream::detach). Urgent data (RFC 6093) has its place among the rest.
     ///
     /// # Cancel safety
     /// Nothing is lost: what arrives after the future was dropped, or called off by a token or a deadline

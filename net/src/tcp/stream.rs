@@ -13,7 +13,7 @@ use std::time::Duration;
 use coreloop::buf::{IoBuf, IoBufMut};
 use coreloop::op::Submitter;
 
-use super::read::{Read, ReadExact, ReadHalf, Recv};
+use super::read::{Read, ReadExact, ReadHalf, Recv, have_urgent_inline};
 use super::write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};
 use crate::sock::Sock;
 
@@ -51,12 +51,15 @@ impl TcpStream {
         Self { read: ReadHalf::new(sock.clone()), write: WriteHalf::new(sock) }
     }
 
-    /// A connection that was made elsewhere, on the running loop from now on.
+    /// A connection that was made elsewhere, on the running loop from now on. Its urgent data, too, has its
+    /// place among the rest then (SO_OOBINLINE).
     ///
     /// # Panics
     /// Outside a running loop.
     #[track_caller]
     pub fn from_std(stream: std::net::TcpStream) -> Self {
+        // A socket that can't is none that has urgent data.
+        have_urgent_inline(&stream).ok();
         Self::from_fd(stream.into(), &Submitter::current())
     }
 

@@ -337,8 +337,11 @@ impl<'a, F: Form> Writing<'a, F> {
         zero_copy: bool,
     ) -> Poll<BufResult<usize, F::Buf>> {
         debug_assert!(self.op.is_none() && offset == self.sent);
-        // MSG_WAITALL has the kernel go on with a short send by itself (since 5.19).
-        let flags = if self.all { libc::MSG_WAITALL } else { 0 };
+        // MSG_WAITALL would have the kernel go on with a short send by itself (5.19). But when a socket has
+        // been full for the 127th time (`APOLL_MAX_RETRY`) it leaves the op to a worker thread, which sleeps
+        // in it: a thread for each slow reader. So only where each part would wait until the peer has
+        // acknowledged it.
+        let flags = if self.all && zero_copy { libc::MSG_WAITALL } else { 0 };
         let how = How { flags, zero_copy };
         let op = F::op(Held::of(&self.half.sock), buf, offset, how);
         match self.half.sock.submitter().start_for(op, waker) {

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::contain::wake;
 use crate::sys::shared::{Mutex, MutexGuard};
 
 /// A closure's value, or what it panicked with.
@@ -49,7 +50,7 @@ impl<T> Promise<T> {
         *state = State::Ended(ended);
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Job;
-use crate::contain::contained;
+use crate::contain::{contained, wake};
 use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 
 /// How much of a pool there may be.
@@ -283,9 +283,7 @@ impl Drop for Submission {
         }
         let next = state.promise(self.shared.limits);
         drop(state);
-        if let Some(next) = next {
-            next.wake();
-        }
+        next.into_iter().for_each(wake);
         drop((waker, job));
     }
 }

@@ -101,6 +101,31 @@ fn a_closure_that_is_taken_back_makes_room_and_never_runs() {
 }
 
 #[test]
+fn a_waker_that_panics_takes_no_worker_along() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a stranger's waker");
+        }
+    }
+    let (pool, seen) = (pool(1, 1), Arc::default());
+    let (mut first, mut second) = (ask(&pool, &seen, 1), ask(&pool, &seen, 2));
+    let mut third = ask(&pool, &seen, 3);
+    assert!(first.poll().is_ready());
+    let panics = Waker::from(Arc::new(Panics));
+    assert!(second.submission.poll_handed(&panics).is_pending());
+    assert!(third.submission.poll_handed(&panics).is_pending());
+    pool.serve_one().unwrap().run();
+    assert_eq!((&*seen.lock().unwrap(), pool.shared().lock().running), (&vec![1], 0));
+    // The place that it was promised goes on, to the next one that panics.
+    drop(second);
+    assert!(third.poll().is_ready());
+    pool.serve_one().unwrap().run();
+    assert_eq!(*seen.lock().unwrap(), [1, 3]);
+    drop(pool.stand_in());
+}
+
+#[test]
 fn a_closed_pool_drops_what_is_queued_and_counts_what_runs() {
     let (pool, seen) = (pool(1, 4), Arc::default());
     let mut asked: Vec<_> = (0..3).map(|i| ask(&pool, &seen, i)).collect();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::pool::{Pool, Shared};
-use crate::contain::contained;
+use crate::contain::{contained, wake};
 use crate::sys::threads;
 
 /// How long a thread without work stays.
@@ -39,7 +39,7 @@ impl Pool {
     /// when the queue is empty.
     pub(crate) fn serve_one(&self) -> Option<Served> {
         let (job, woken) = self.shared().lock().take(self.shared().limits)?;
-        woken.into_iter().for_each(std::task::Waker::wake);
+        woken.into_iter().for_each(wake);
         Some(Served { shared: self.shared().clone(), job: Some(job) })
     }
 
@@ -89,9 +89,7 @@ pub(super) fn serve(shared: &Arc<Shared>, cpus: &[usize]) {
     loop {
         if let Some((job, woken)) = state.take(shared.limits) {
             drop(state);
-            if let Some(woken) = woken {
-                woken.wake();
-            }
+            woken.into_iter().for_each(wake);
             Served { shared: shared.clone(), job: Some(job) }.run();
             state = shared.lock();
         } else if state.closed {

@@ -19,7 +19,8 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use super::children::Children;
-use crate::sync::{WaitKey, WaitRoom, let_go};
+use crate::contain::let_go;
+use crate::sync::{WaitKey, WaitRoom};
 use crate::task::info::Note;
 
 /// Says that something is to end. Tasks look at it, wait for it, or have their operations listen to it.

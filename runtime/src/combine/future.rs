@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::contain::contained;
+use crate::contain::wake;
 use crate::task::current;
 use crate::task::info::Note;
 
@@ -105,7 +105,7 @@ impl<T> Shared<T> {
         let waiters = std::mem::take(&mut *self.waiters.borrow_mut());
         for place in waiters.places {
             if let Place::Taken(waker) = place {
-                contained(|| waker.wake());
+                wake(waker);
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::race::{Either, race};
 use super::try_gather::TaskFailure;
-use crate::contain::contained;
+use crate::contain::wake;
 use crate::spawn::try_spawn;
 use crate::task::info::Note;
 use crate::task::{Canceller, JoinError, JoinHandle, TaskId, current};
@@ -389,7 +389,7 @@ impl<E> State<E> {
 
     fn wake(&self) {
         if let Some(waker) = self.waker.take() {
-            contained(|| waker.wake());
+            wake(waker);
         }
     }
 

@@ -29,7 +29,7 @@ use crate::task::info::Note;
 /// bytes.
 ///
 /// # Panics
-/// If `capacity` is zero.
+/// If `capacity` is zero or above 2^30.
 ///
 /// ```
 /// use coreloop::cross;
@@ -60,11 +60,17 @@ use crate::task::info::Note;
 /// ```
 #[track_caller]
 pub fn channel<T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(capacity > 0, "a channel has room for one value at least");
+    assert!(
+        (1..=CAPACITY_MAX).contains(&capacity),
+        "a channel has room for 1 to {CAPACITY_MAX} values, not {capacity}"
+    );
     let (producer, consumer) = ring::ring(capacity);
     let tx = Sender { producer, waiting: Waiting::Not, polled: u64::MAX, promised: (u64::MAX, 0) };
     (tx, Receiver { consumer, waiting: Waiting::Not })
 }
+
+/// Values that a channel may be asked to have room for.
+const CAPACITY_MAX: usize = 1 << 30;
 
 /// Values that are sent together, at most.
 const SEND_AT: usize = 32;

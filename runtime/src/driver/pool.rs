@@ -28,7 +28,7 @@ use super::ring::Ring;
 use super::ways::Ways;
 use crate::metrics::{Kind, Recorder, wake_contained};
 use crate::planted::{self, Fault};
-use crate::sys::abi::{self, BufEntry, BufReg};
+use crate::sys::abi::{self, BufEntry, BufReg, BufStatus};
 use crate::sys::linux::Map;
 
 #[derive(Clone, Debug)]
@@ -416,13 +416,31 @@ impl Pool {
         }
     }
 
-    /// Lets the next receives try, as many as there are buffers. Called once a tick, so that a turn given
-    /// to a socket without data does not hold up those behind it.
-    pub(crate) fn give_turns(&self) {
-        if self.waiters.borrow().is_empty() {
-            return;
+    /// Buffers that a receive would find. A receive that was woken for nothing again and again waits in one
+    /// of the kernel's worker threads, and has taken its buffer beforehand: no completion tells of that, and
+    /// turns given for such buffers would go round and round. (Before 6.8 the kernel does not say; then it
+    /// is as many as completions tell.)
+    pub(crate) fn to_be_found(&self, ring: &Ring) -> u32 {
+        match self.in_ring(ring) {
+            Some(0) if self.double() => self.in_ring(ring).unwrap_or(0),
+            Some(found) => found,
+            None => self.available.get(),
         }
-        for _ in 0..self.available.get() {
+    }
+
+    fn in_ring(&self, ring: &Ring) -> Option<u32> {
+        let tail = self.ring.as_ref()?.tail.get();
+        let mut status = BufStatus { buf_group: GROUP.into(), ..BufStatus::default() };
+        let op = abi::register::PBUF_STATUS;
+        // SAFETY: one live buf_status that names our own group, which the kernel fills in.
+        unsafe { ring.register(op, ptr::from_mut(&mut status).cast(), 1) }.ok()?;
+        Some(u32::from(tail.wrapping_sub(status.head as u16)))
+    }
+
+    /// Lets the next receives try, as many as may find one of `most` buffers. Called once a tick, so that a
+    /// turn given to a socket without data does not hold up those behind it.
+    pub(crate) fn give_turns(&self, most: u32) {
+        for _ in 0..self.available.get().min(most) {
             let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
             turn.give(&self.metrics);
         }

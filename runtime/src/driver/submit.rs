@@ -166,6 +166,16 @@ impl Driver {
             && !self.pool.has_waiters()
     }
 
+    /// Lets receives that wait for a buffer try, as many as would find one.
+    #[inline]
+    pub(crate) fn give_turns(&self) {
+        if self.pool.has_waiters() {
+            // Asked with the ring borrowed; a turn may wake a stranger.
+            let most = self.ring.borrow().as_ref().map_or(0, |ring| self.pool.to_be_found(ring));
+            self.pool.give_turns(most);
+        }
+    }
+
     /// Whether completions lie in the queue, or the kernel says that an enter would bring some.
     pub(crate) fn has_news(&self) -> bool {
         let ring = self.ring.borrow();

@@ -100,7 +100,6 @@ impl Core {
             let leaked = self.driver.close_drained();
             // Destructors of wakers and of what ops held may have made tasks.
             contained(|| self.tasks.end_spawned());
-            self.unsent.send();
             self.watches.clear();
             leaked
         });

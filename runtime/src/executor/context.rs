@@ -14,14 +14,16 @@ use crate::task::current;
 
 /// Runs `f` with `core` as the current one.
 pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
-    /// A panic that goes through leaves nobody within.
-    struct Idle<'a>(&'a Core);
-    impl Drop for Idle<'_> {
+    /// Also where a panic goes through: nobody is within, and what was put into channels is sent. No turn may
+    /// come that would do it.
+    struct Left<'a>(&'a Core);
+    impl Drop for Left<'_> {
         fn drop(&mut self) {
             self.0.metrics.set_busy(false);
+            self.0.unsent.send();
         }
     }
-    let _idle = Idle(core);
+    let _left = Left(core);
     current::enter(&core.tasks, std::ptr::from_ref(core).cast(), f)
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use super::queue::JobQueue;
+use crate::contain::wake;
 use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// The cores of one runtime. Clones name the same ones.
@@ -43,7 +44,7 @@ impl Stop {
         self.asked.store(true, Ordering::Release);
         let mains = std::mem::take(&mut *self.lock());
         for waker in mains {
-            waker.wake();
+            wake(waker);
         }
     }
 

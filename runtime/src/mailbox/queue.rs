@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
-use crate::contain::contained;
+use crate::contain::wake;
 use crate::metrics::{CoreState, Latency, Recorder, Snapshot};
 use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
 
@@ -157,7 +157,7 @@ impl JobQueue {
 
 fn wake_all(waiting: BTreeMap<u64, Waker>) {
     for waker in waiting.into_values() {
-        contained(|| waker.wake());
+        wake(waker);
     }
 }
 

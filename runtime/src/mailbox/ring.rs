@@ -26,7 +26,8 @@ use super::waiter::Waiter;
 use super::watch::{End, Watched};
 use crate::contain::contained;
 use crate::sys::shared::{
-    AtomicBool, AtomicUsize, LOOK, Ordering, Place, publish, publish_bool, spin, store_bool,
+    AtomicBool, AtomicUsize, LOOK, Ordering, Place, give_way, publish, publish_bool, spin,
+    store_bool,
 };
 
 /// A cache line of its own, and its neighbour, which processors fetch with it.
@@ -119,6 +120,9 @@ pub(crate) fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     (producer, Consumer { ring, head: 0, told: 0 })
 }
 
+/// Looks at a lock before its holder is given time to run.
+const ROUNDS: u32 = 64;
+
 /// Values of an iterator that are sent together.
 const SEND_AT: usize = 64;
 
@@ -141,9 +145,12 @@ impl<T> Ring<T> {
     #[inline]
     fn send(&self) -> bool {
         let put = &self.put.0;
+        let mut rounds = 0u32;
         while put.sending.swap(true, Ordering::Acquire) {
-            // The core that the producer came from is about to send the rest: a few stores.
-            spin();
+            // The core that the producer came from is about to send the rest: a few stores, unless the
+            // system has just put its thread aside.
+            rounds += 1;
+            if rounds.is_multiple_of(ROUNDS) { give_way() } else { spin() }
         }
         let sent = put.sent.load(Ordering::Relaxed);
         let tail = put.tail.load(Ordering::Acquire);
@@ -375,13 +382,12 @@ impl<T: Send + 'static> Consumer<T> {
 impl<T: Send> Watched for Ring<T> {
     #[inline]
     fn is_due(&self, end: End, at: usize) -> bool {
-        match end {
-            End::Receiver => self.holds(at, LOOK),
-            End::Sender => {
-                let head = self.head.0.load(LOOK);
-                head.wrapping_sub(at) <= usize::MAX / 2
-            }
-        }
+        let (now, at) = match end {
+            End::Receiver => (self.slot(at).stamp.load(LOOK), at.wrapping_add(1)),
+            End::Sender => (self.head.0.load(LOOK), at),
+        };
+        // Or past it: what was forgotten here, or went on elsewhere, is to lapse.
+        now.wrapping_sub(at) <= usize::MAX / 2
     }
 }
 
@@ -417,5 +423,25 @@ impl<T> Drop for Consumer<T> {
         self.ring.consumer.0.gone.store(true, Ordering::Release);
         self.ring.producer.0.waiter.wake();
         self.ring.sweep(None);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Also where a slot has been used again since.
+    #[test]
+    fn what_is_watched_for_stays_due_when_it_has_passed() {
+        let (mut tx, mut rx) = ring::<usize>(1);
+        let watched = Consumer::watched(&rx);
+        for n in 0..5 {
+            assert!(!watched.is_due(End::Receiver, n), "{n} is to come");
+            tx.put(n).unwrap();
+            tx.send();
+            assert!((0..=n).all(|passed| watched.is_due(End::Receiver, passed)), "{n} is there");
+            assert_eq!(rx.take(), Some(n));
+            rx.tell();
+        }
     }
 }

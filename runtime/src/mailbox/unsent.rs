@@ -35,6 +35,12 @@ impl Unsent {
         self.sent.get()
     }
 
+    /// Whether there is something to send.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.any.get()
+    }
+
     /// Sends what was promised.
     #[inline]
     pub(crate) fn send(&self) {

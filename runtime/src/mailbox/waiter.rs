@@ -10,6 +10,7 @@
 use std::task::Waker;
 
 use super::cell;
+use crate::contain::{let_go, wake};
 use crate::spans;
 use crate::sys::shared::{AtomicU64, LOOK, Mutex, Ordering, fence, publish_u64};
 
@@ -37,16 +38,17 @@ impl Waiter {
         let old = lock(&self.waker).replace(waker);
         publish_u64(&self.who, BY_WAKER);
         // Someone else's code, with nothing held.
-        drop(old);
+        if let Some(old) = old {
+            let_go(old);
+        }
     }
 
     /// Nobody waits any more. By the one who did.
     pub(crate) fn clear(&self) {
         let by_waker = self.who.load(Ordering::Relaxed) == BY_WAKER;
         self.who.store(NOBODY, Ordering::Relaxed);
-        if by_waker {
-            let old = lock(&self.waker).take();
-            drop(old);
+        if by_waker && let Some(old) = self.take_waker() {
+            let_go(old);
         }
     }
 
@@ -84,11 +86,16 @@ impl Waiter {
         }
     }
 
+    /// Someone else's code, to be run with nothing held.
+    fn take_waker(&self) -> Option<Waker> {
+        lock(&self.waker).take()
+    }
+
     fn call_waker(&self) {
         // It may have gone, or another one come, since `who` was read; that one is woken in vain.
-        let waker = lock(&self.waker).take();
+        let waker = self.take_waker();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::contain::contained;
+use crate::contain::wake;
 use crate::sys::shared::{Mutex, MutexGuard};
 use crate::task::current;
 use crate::task::info::Note;
@@ -72,7 +72,7 @@ fn wake_all(mut state: MutexGuard<'_, State>) {
     let waiting = mem::take(&mut state.waiting);
     drop(state);
     for (_, waker) in waiting {
-        contained(|| waker.wake());
+        wake(waker);
     }
 }
 

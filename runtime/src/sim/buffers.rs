@@ -44,6 +44,11 @@ impl Group {
             inside: BTreeSet::new(),
         }
     }
+
+    /// Entries that were taken.
+    pub(super) fn taken(&self) -> u16 {
+        self.head
+    }
 }
 
 impl State {

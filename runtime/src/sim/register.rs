@@ -11,7 +11,9 @@ use super::errnos::Call;
 use super::fixed::takes_out;
 use super::kernel::SimKernel;
 use super::memory::{Fault, read, write};
-use crate::sys::abi::{BufReg, OP_SUPPORTED, Probe, ProbeOp, RsrcUpdate, opcode, register};
+use crate::sys::abi::{
+    BufReg, BufStatus, OP_SUPPORTED, Probe, ProbeOp, RsrcUpdate, opcode, register,
+};
 
 /// Ops that the simulated kernel does.
 const OPS: [u8; 11] = [
@@ -66,6 +68,7 @@ impl SimKernel {
             register::UNREGISTER_PBUF_RING if self.shape.buffer_rings => {
                 self.unregister_buffers(addr, ring)
             }
+            register::PBUF_STATUS if self.shape.buffer_rings => self.buffers_taken(addr, ring),
             _ => Err(libc::EINVAL),
         }
     }
@@ -148,5 +151,20 @@ impl SimKernel {
             let ring = state.rings.get_mut(ring).ok_or(libc::EBADF)?;
             ring.groups.remove(&reg.bgid).map(|_| 0).ok_or(libc::ENOENT)
         })
+    }
+
+    fn buffers_taken(&self, addr: u64, ring: usize) -> Result<u32, i32> {
+        // SAFETY: any bytes are a question.
+        let mut status = unsafe { read::<BufStatus>(addr) }.map_err(|Fault| libc::EFAULT)?;
+        if status.resv != [0; 8] {
+            return Err(libc::EINVAL);
+        }
+        status.head = self.world.with(|state| {
+            let group = u16::try_from(status.buf_group).map_err(|_| libc::ENOENT)?;
+            let ring = state.rings.get(ring).ok_or(libc::EBADF)?;
+            Ok::<_, i32>(ring.groups.get(&group).ok_or(libc::ENOENT)?.taken().into())
+        })?;
+        write(addr, &status).map_err(|Fault| libc::EFAULT)?;
+        Ok(0)
     }
 }

@@ -16,7 +16,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::wait_list::Key;
-use super::wait_room::{WaitRoom, let_go};
+use super::wait_room::WaitRoom;
+use crate::contain::let_go;
 use crate::task::info::Note;
 
 /// The most permits that a gate can have.

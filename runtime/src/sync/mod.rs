@@ -51,4 +51,4 @@ pub use store::{Fifo, Lifo, Priority, Store};
 
 // For the tokens of `cancel`, which wait in the same way.
 pub(crate) use wait_list::Key as WaitKey;
-pub(crate) use wait_room::{WaitRoom, let_go};
+pub(crate) use wait_room::WaitRoom;

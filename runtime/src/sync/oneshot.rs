@@ -9,8 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::wait_room::let_go;
-use crate::contain::contained;
+use crate::contain::{self, let_go};
 use crate::task::current;
 use crate::task::info::Note;
 
@@ -74,7 +73,7 @@ fn note(place: &Cell<Option<Waker>>, cx: &Context<'_>) {
 
 fn wake(place: &Cell<Option<Waker>>) {
     if let Some(waker) = place.take() {
-        contained(|| waker.wake());
+        contain::wake(waker);
     }
 }
 

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::wait_list::{Key, Left, WaitList};
-use crate::contain::contained;
+use crate::contain::{let_go, wake};
 use crate::task::current;
 use crate::task::info::Note;
 
@@ -68,9 +68,9 @@ impl<R: Copy, G> WaitRoom<R, G> {
         loop {
             let next = self.list.borrow_mut().next_to_wake();
             match next {
-                Some(waker) => contained(|| waker.wake()),
+                Some(waker) => wake(waker),
                 None => return,
-            };
+            }
         }
     }
 
@@ -181,9 +181,4 @@ impl<G, F> Drop for Wait<'_, G, F> {
             self.room.leave(key);
         }
     }
-}
-
-/// Drops a waker, whose destructor may be foreign code.
-pub(crate) fn let_go(waker: Waker) {
-    contained(|| drop(waker));
 }

@@ -59,6 +59,8 @@ pub(crate) mod register {
     pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
     pub(crate) const PBUF_RING: u32 = 22;
     pub(crate) const UNREGISTER_PBUF_RING: u32 = 23;
+    /// 6.8.
+    pub(crate) const PBUF_STATUS: u32 = 26;
     pub(crate) const NAPI: u32 = 27;
     #[cfg(test)]
     pub(crate) const UNREGISTER_NAPI: u32 = 28;
@@ -220,6 +222,16 @@ pub(crate) struct BufReg {
     pub(crate) resv: [u64; 3],
 }
 
+/// `struct io_uring_buf_status`, as `IORING_REGISTER_PBUF_STATUS` takes it.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct BufStatus {
+    pub(crate) buf_group: u32,
+    /// Entries that were taken, modulo 2^16.
+    pub(crate) head: u32,
+    pub(crate) resv: [u32; 8],
+}
+
 /// `struct io_uring_rsrc_register`, as `IORING_REGISTER_FILES2` takes it.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
@@ -314,6 +326,7 @@ const _: () = assert!(size_of::<RawCqe>() == 16);
 const _: () = assert!(size_of::<GetEventsArg>() == 24);
 const _: () = assert!(size_of::<BufEntry>() == 16);
 const _: () = assert!(size_of::<BufReg>() == 40);
+const _: () = assert!(size_of::<BufStatus>() == 40);
 const _: () = assert!(size_of::<Message>() == 64);
 const _: () = assert!(size_of::<Napi>() == 16);
 const _: () = assert!(size_of::<Probe>() == 16 + 8 * opcode::LAST_KNOWN as usize);
