@@ -61,13 +61,16 @@ histograms! {
     /// From the hand-over of a closure by another thread, the first since the last look, to the look that
     /// finds it. Empty in a simulation.
     Mailbox => mailbox,
-    /// From queueing a receive to its completion, the peer's silence included.
+    /// From queueing a receive to its completion, the peer's silence included. Receives for many are not
+    /// timed.
     OpRecv => op_recv,
-    /// From queueing a send to its completion.
+    /// From queueing a send to its completion, of one without copy to its result. Sends made at once are no
+    /// ops, and not among them.
     OpSend => op_send,
     /// From queueing a connect to its completion.
     OpConnect => op_connect,
-    /// From queueing a single accept to its completion; those that accept many are not timed.
+    /// From queueing an accept to its completion, of an op for one connection. A `TcpListener`'s are not
+    /// timed, whether one submission of theirs accepts many or one.
     OpAccept => op_accept,
     /// From queueing a read to its completion.
     OpRead => op_read,
