@@ -173,6 +173,7 @@ impl Ops {
             ready_if: self.ready_if,
             limit: self.limit,
             asked: Cell::new(None),
+            asked_before: Cell::new(None),
         };
         Ok(OpsListener { listener, pages: Rc::new(pages) })
     }

@@ -32,6 +32,8 @@ pub(super) struct Pages {
     pub(super) limit: Duration,
     /// When all cores were asked last.
     pub(super) asked: Cell<Option<Instant>>,
+    /// When they were asked last so that they had all their time to answer before they were asked again.
+    pub(super) asked_before: Cell<Option<Instant>>,
 }
 
 /// An answer that is whole, or one that is made while it is taken.
@@ -133,13 +135,18 @@ impl Pages {
     /// What each core did, with gauges of now from those that answer in time.
     async fn stats(&self) -> Vec<Snapshot> {
         if let Some(asked) = self.asked.get()
-            && asked.elapsed() < ASK_AGAIN
+            && asked.elapsed() < ASK_AGAIN.max(self.limit)
         {
             let all = self.handle.snapshots();
             if all.iter().any(|core| is_silent(core, asked)) {
                 return all;
             }
         }
+        self.ask().await
+    }
+
+    async fn ask(&self) -> Vec<Snapshot> {
+        self.asked_before.set(self.asked_in_full());
         self.asked.set(Some(Instant::now()));
         self.handle.all_stats(self.limit).await
     }
@@ -200,10 +207,16 @@ impl Pages {
         ))
     }
 
-    /// Those of `all` that have had their time to answer, and did not.
+    /// When the cores were asked last, of those times after which they had all their time to answer.
+    fn asked_in_full(&self) -> Option<Instant> {
+        let last = self.asked.get().filter(|asked| asked.elapsed() >= self.limit);
+        last.or(self.asked_before.get())
+    }
+
+    /// Those of `all` that have had their time to answer, and have not answered since.
     fn silent<'a>(&self, all: &'a [Snapshot]) -> impl Iterator<Item = &'a Snapshot> {
-        // Where another request asked a moment ago the cores have their time yet.
-        let asked = self.asked.get().filter(|asked| asked.elapsed() >= self.limit);
+        // To be asked again is no sign of life: what they were asked before goes on to count.
+        let asked = self.asked_in_full();
         all.iter().filter(move |core| asked.is_some_and(|asked| is_silent(core, asked)))
     }
 
@@ -269,5 +282,76 @@ fn json(document: &impl Serialize) -> Answer {
         Ok(body) => Answer { status: Status::Ok, content_type: JSON, body: body + "\n" },
         // Numbers, words and lists: there is nothing that could be refused.
         Err(error) => Answer::text(Status::Unavailable, format!("{error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use coreloop::EventLoop;
+    use coreloop_tests::drive::{poll_once, rest, stepped};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn pages(of: &EventLoop, limit: Duration) -> Pages {
+        Pages {
+            handle: of.handle(),
+            config: None,
+            graceful: None,
+            ready_if: Vec::new(),
+            limit,
+            asked: Cell::new(None),
+            asked_before: Cell::new(None),
+        }
+    }
+
+    fn says(own: &mut EventLoop, pages: &Pages) -> Status {
+        own.block_on(pages.live()).status
+    }
+
+    /// What `/livez` says of a core that goes on while it is asked.
+    fn says_of_one_that_goes_on(
+        own: &mut EventLoop,
+        other: &mut EventLoop,
+        pages: &Pages,
+    ) -> Status {
+        let mut answer = pin!(pages.live());
+        assert!(own.block_on(poll_once(answer.as_mut())).is_pending());
+        rest(other);
+        own.block_on(answer).status
+    }
+
+    #[test]
+    fn a_core_that_hangs_does_not_live_because_it_is_asked_again() {
+        let (mut own, mut other) = (stepped(), stepped());
+        let pages = pages(&other, Duration::from_millis(300));
+        // Nobody has it go on, and all its time passes.
+        assert_eq!(says(&mut own, &pages), Status::Unavailable);
+        let mut again = pin!(pages.ask());
+        assert!(own.block_on(poll_once(again.as_mut())).is_pending());
+        assert_eq!(says(&mut own, &pages), Status::Unavailable);
+        // Nor because it is asked once more before that time has passed.
+        let mut once_more = pin!(pages.ask());
+        assert!(own.block_on(poll_once(once_more.as_mut())).is_pending());
+        assert_eq!(says(&mut own, &pages), Status::Unavailable);
+        // It goes on, and lives.
+        rest(&mut other);
+        assert_eq!(pages.silent(&pages.handle.snapshots()).count(), 0);
+        assert_eq!(says_of_one_that_goes_on(&mut own, &mut other, &pages), Status::Ok);
+    }
+
+    #[test]
+    fn a_core_that_has_answered_has_its_time_when_it_is_asked_again() {
+        let (mut own, mut other) = (stepped(), stepped());
+        let pages = pages(&other, HOUR);
+        assert_eq!(says_of_one_that_goes_on(&mut own, &mut other, &pages), Status::Ok);
+        for _ in 0..2 {
+            let mut again = pin!(pages.ask());
+            assert!(own.block_on(poll_once(again.as_mut())).is_pending());
+            assert_eq!(says(&mut own, &pages), Status::Ok);
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Connections of the ops listener.
 //!
 //! Owns how long each step may take, and how many connections there may be. Above [`CONNECTIONS_MAX`] the one
-//! that has been idle for longest is closed for the new one; where all are busy the new one waits, and each
-//! of them is busy for a bounded time: of a list of tasks that is for each of its pages. Knows none of the
-//! pages.
+//! that has been idle for longest is closed for the new one. Where all are busy the new one waits, and
+//! meanwhile each is closed as soon as it has answered a request, however many more its peer has sent: that
+//! takes a bounded time, which of a list of tasks is for each of its pages. Knows none of the pages.
 
 use std::cell::Cell;
 use std::io;
@@ -15,7 +15,7 @@ use coreloop::cancel::Interruptible;
 use coreloop::spawn_named;
 use coreloop::sync::Event;
 use coreloop::task::JoinHandle;
-use coreloop::time::Instant;
+use coreloop::time::{Instant, timeout};
 
 use super::http::{self, Answer, Length, Parsed, Request, Status};
 use super::pages::{Pages, Reply};
@@ -24,6 +24,9 @@ use crate::{TcpListener, TcpStream};
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 32;
+/// How long one that has just come is not yet idle: what it asks for is on its way, and whoever comes next
+/// would close it unheard.
+const GREETING: Duration = Duration::from_millis(100);
 /// How long a connection may be silent between requests.
 const IDLE: Duration = Duration::from_secs(120);
 /// How long a request's head may take from its first byte.
@@ -51,7 +54,7 @@ pub(super) async fn serve(mut listener: TcpListener, pages: Rc<Pages>) -> io::Er
 #[derive(Default)]
 struct Open {
     connections: Vec<Connection>,
-    one_has_ended: Rc<Event>,
+    room: Rc<Room>,
 }
 
 struct Connection {
@@ -59,30 +62,40 @@ struct Connection {
     idle_since: Rc<Cell<Option<Instant>>>,
 }
 
+/// What the connections hear of whoever waits for one of them to go, and what that one hears of them.
+#[derive(Default)]
+struct Room {
+    /// Somebody waits, and all were busy.
+    wanted: Cell<bool>,
+    /// One has ended or become idle.
+    changed: Event,
+}
+
 impl Open {
     async fn make_room(&mut self) {
         loop {
-            self.one_has_ended.clear();
+            self.room.changed.clear();
             self.connections.retain(|c| !c.task.is_finished());
             if self.connections.len() < CONNECTIONS_MAX {
+                self.room.wanted.set(false);
                 return;
             }
-            let idlest = self.connections.iter().filter(|c| c.idle_since.get().is_some());
-            if let Some(idlest) = idlest.min_by_key(|c| c.idle_since.get()) {
-                idlest.task.cancel();
+            let idle = self.connections.iter().filter(|c| c.idle_since.get().is_some());
+            match idle.min_by_key(|c| c.idle_since.get()) {
+                Some(idlest) => _ = idlest.task.cancel(),
+                None => self.room.wanted.set(true),
             }
-            self.one_has_ended.wait().await;
+            self.room.changed.wait().await;
         }
     }
 
     fn take(&mut self, stream: TcpStream, pages: &Rc<Pages>) {
-        let idle_since = Rc::new(Cell::new(Some(Instant::now())));
-        let told = Told(self.one_has_ended.clone());
-        let (idle, pages) = (idle_since.clone(), pages.clone());
+        let idle_since = Rc::new(Cell::new(None));
+        let place = Place { room: self.room.clone(), idle_since: idle_since.clone() };
+        let pages = pages.clone();
         let task = spawn_named("ops connection", async move {
-            let _told = told;
             // How a scraper goes is its own affair.
-            let _ = converse(stream, &pages, &idle).await;
+            let _ = converse(stream, &pages, &place).await;
         });
         self.connections.push(Connection { task, idle_since });
     }
@@ -96,24 +109,45 @@ impl Drop for Open {
     }
 }
 
-/// Says at its drop that a connection has ended, however it did.
-struct Told(Rc<Event>);
+/// A connection's place among the others, as it sees it. Its drop says that the connection has ended, however
+/// it did.
+struct Place {
+    room: Rc<Room>,
+    idle_since: Rc<Cell<Option<Instant>>>,
+}
 
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.0.set();
+impl Place {
+    fn is_wanted(&self) -> bool {
+        self.room.wanted.get()
+    }
+
+    fn becomes_idle(&self) {
+        self.idle_since.set(Some(Instant::now()));
+        self.room.changed.set();
+    }
+
+    fn becomes_busy(&self) {
+        self.idle_since.set(None);
     }
 }
 
-async fn converse(
-    mut stream: TcpStream,
-    pages: &Pages,
-    idle_since: &Cell<Option<Instant>>,
-) -> io::Result<()> {
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.changed.set();
+    }
+}
+
+async fn converse(mut stream: TcpStream, pages: &Pages, place: &Place) -> io::Result<()> {
     let mut bytes = Vec::new();
+    if let Ok(first) = timeout(GREETING, stream.recv()).await {
+        let Some(chunk) = first? else { return Ok(()) };
+        bytes.extend_from_slice(&chunk);
+    }
     loop {
-        idle_since.set(Some(Instant::now()));
-        let request = match next(&mut stream, &mut bytes, idle_since).await? {
+        if bytes.is_empty() {
+            place.becomes_idle();
+        }
+        let mut request = match next(&mut stream, &mut bytes, place).await? {
             Next::Request(request) => request,
             Next::Refused(status) => {
                 write(&mut stream, Answer::of(status), false, false).await?;
@@ -121,14 +155,17 @@ async fn converse(
             }
             Next::End => return Ok(()),
         };
-        let keep_alive = match pages.answer(&request).await {
+        let reply = pages.answer(&request).await;
+        request.keep_alive &= !place.is_wanted();
+        let keep_alive = match reply {
             Reply::Whole(answer) => {
                 write(&mut stream, answer, request.head_only, request.keep_alive).await?;
                 request.keep_alive
             }
             Reply::Tasks(pages) => write_pieces(&mut stream, pages, &request).await?,
         };
-        if !keep_alive {
+        // It may be wanted only since the answer's head went out.
+        if !keep_alive || place.is_wanted() {
             return linger(stream).await;
         }
     }
@@ -140,15 +177,11 @@ enum Next {
     End,
 }
 
-async fn next(
-    stream: &mut TcpStream,
-    bytes: &mut Vec<u8>,
-    idle_since: &Cell<Option<Instant>>,
-) -> io::Result<Next> {
+async fn next(stream: &mut TcpStream, bytes: &mut Vec<u8>, place: &Place) -> io::Result<Next> {
     let mut limit = Instant::now() + if bytes.is_empty() { IDLE } else { HEAD };
     loop {
         if !bytes.is_empty() {
-            idle_since.set(None);
+            place.becomes_busy();
             match http::parse(bytes) {
                 Parsed::Whole(request, len) => {
                     bytes.drain(..len);
