@@ -179,12 +179,13 @@ impl Peer {
 /// the one that takes it (SO_ATTACH_REUSEPORT_CBPF): `table` says which position in their group a CPU's
 /// connections go to. Connections of CPUs that are not in it are spread over the positions that are. The
 /// order of `listen` calls makes the positions; when a listener closes, the last one moves into its place.
-/// A position that there is not falls back to the kernel's own choice.
+/// A position that there is not falls back to the kernel's own choice. An empty table takes the program away
+/// again (SO_DETACH_REUSEPORT_BPF, Linux 5.3): the kernel's own hash chooses then.
 ///
 /// The program belongs to the group: one call, on any of its sockets, replaces that of all.
 ///
 /// # Errors
-/// As `setsockopt(2)`; `InvalidInput` for an empty table or one of more than 1,000 CPUs.
+/// As `setsockopt(2)`; `InvalidInput` for more than 1,000 CPUs.
 ///
 /// ```
 /// let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

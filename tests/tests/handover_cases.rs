@@ -237,7 +237,7 @@ fn handover_names_and_paths_that_will_not_do_are_refused() {
         let path = Own::new();
         let this = begin(&path).await;
         let (listener, _) = system_listener();
-        for name in ["", "two\nlines", &"x".repeat(201)] {
+        for name in ["", "two\nlines", "http\r", "\r", "a\rb", "tab\t", "\0", &"x".repeat(201)] {
             let e = this.lend(name, &listener).unwrap_err();
             assert_eq!(e.kind(), std::io::ErrorKind::InvalidInput);
         }
@@ -249,6 +249,27 @@ fn handover_names_and_paths_that_will_not_do_are_refused() {
         assert!(TcpListener::from_fd(stream).is_err());
     })
     .unwrap();
+}
+
+/// A name that ends in any character is refused, or comes as it was lent.
+#[coreloop::test]
+async fn handover_a_name_that_is_lent_comes_as_it_was() {
+    let path = Own::new();
+    let old = begin(&path).await;
+    let (listener, _) = system_listener();
+    let odd = ['\u{2028}', '\u{feff}', 'é', '界'];
+    let names = ('\0'..='\u{a0}').chain(odd).map(|c| format!("http{c}"));
+    let (lent, refused): (Vec<_>, Vec<_>) =
+        names.partition(|name| old.lend(name, &listener).is_ok());
+    assert_eq!(refused.len(), 32 + 33, "control characters, and nothing else: {refused:?}");
+    assert!(refused.iter().all(|name| name.contains(char::is_control)), "{refused:?}");
+    let waits = spawn(async move { old.successor().await });
+    let new = begin(&path).await;
+    for name in &lent {
+        assert_eq!(new.take_all(name).len(), 1, "{name:?}");
+    }
+    assert!(new.ready(1).unwrap());
+    timeout(LIMIT, waits).await.unwrap().unwrap().unwrap();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The setting `accept_spread`: each value does what it says, and what the kernel can't is stepped down in words.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -10,11 +10,15 @@ use std::time::Duration;
 use coreloop::config::{AcceptSpread, Field};
 use coreloop::placement::allowed_cpus;
 use coreloop::shutdown::Graceful;
-use coreloop::{Cores, Runtime, Settings};
+use coreloop::{Core, Cores, Runtime, Settings};
 use coreloop_net::ListenOptions;
-use coreloop_net::spread::{Accepted, Acceptors};
-use coreloop_tests::process::{block_socket_option, run_on};
-use coreloop_tests::{in_child, skip};
+use coreloop_net::spread::{Accepted, Acceptor, Acceptors};
+use coreloop_tests::process::{
+    block_socket_option, file_limit, fill_descriptor_gaps, run_on, set_file_limit,
+};
+use coreloop_tests::{in_child, settled, skip};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A server of two cores that keeps what it accepts; what each has of all that were connected, in their order.
 struct Served {
@@ -24,23 +28,36 @@ struct Served {
 
 /// Connects so many times, each from the CPU that `from` says, and waits after each for its accept.
 fn served(way: AcceptSpread, cpus: [usize; 2], from: &[usize]) -> Served {
+    served_by(way, cpus, from, |acceptors, core| acceptors.join(core))
+}
+
+/// As [`served`], with cores that join this way, one after the other.
+fn served_by(
+    way: AcceptSpread,
+    cpus: [usize; 2],
+    from: &[usize],
+    join: fn(&Acceptors, &Core) -> io::Result<Acceptor>,
+) -> Served {
     let acceptors = Acceptors::new("127.0.0.1:0", ListenOptions::default(), way, 2).unwrap();
     let graceful = Graceful::new(Duration::ZERO);
     let (joined, joins) = mpsc::channel::<SocketAddr>();
     let (tell, told) = mpsc::channel::<usize>();
     let runtime = Runtime::builder().cores(Cores::These(cpus.to_vec())).build().unwrap();
     let (own, ends) = (acceptors.clone(), graceful.clone());
+    let turn = Arc::new(AtomicUsize::new(0));
     let server = thread::spawn(move || {
         runtime.run(move |core| {
             let (acceptors, graceful) = (own.clone(), ends.clone());
-            let (joined, tell) = (joined.clone(), tell.clone());
+            let (joined, tell, turn) = (joined.clone(), tell.clone(), turn.clone());
             async move {
                 let here = graceful.here();
-                let mut acceptor = acceptors.join(&core).unwrap();
+                assert!(settled(LIMIT, || turn.load(Ordering::SeqCst) == core.index()).await);
+                let mut acceptor = join(&acceptors, &core).unwrap();
                 let book = core.handle().snapshot(core.index()).unwrap().step_downs;
                 let said = book.iter().find(|step| step.what == "accept_spread");
                 let told = said.is_some_and(|s| s.why.starts_with("asked cpu, in force reuseport"));
                 assert_eq!(told, acceptors.stepped_down().is_some(), "{said:?}");
+                turn.fetch_add(1, Ordering::SeqCst);
                 joined.send(acceptors.addr()).unwrap();
                 let mut kept: Vec<Accepted> = Vec::new();
                 loop {
@@ -67,7 +84,7 @@ fn served(way: AcceptSpread, cpus: [usize; 2], from: &[usize]) -> Served {
     let cores = from.iter().map(|cpu| {
         run_on(*cpu).unwrap();
         clients.push(StdStream::connect(addr).unwrap());
-        told.recv_timeout(Duration::from_secs(20)).expect("it is accepted")
+        told.recv_timeout(LIMIT).expect("it is accepted")
     });
     let cores = cores.collect();
     graceful.begin();
@@ -125,16 +142,19 @@ fn spread_setting_least_connections_gives_to_whoever_has_the_fewest() {
     let way = AcceptSpread::LeastConnections;
     let acceptors = Acceptors::new("127.0.0.1:0", ListenOptions::default(), way, 2).unwrap();
     let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-    let seen = counts.clone();
+    let (seen, joined) = (counts.clone(), Arc::new(AtomicUsize::new(0)));
     let graceful = Graceful::new(Duration::ZERO);
     runtime
         .run(move |core| {
             let (acceptors, counts) = (acceptors.clone(), counts.clone());
-            let graceful = graceful.clone();
+            let (graceful, joined) = (graceful.clone(), joined.clone());
             async move {
                 let here = graceful.here();
                 let mut acceptor = acceptors.join(&core).unwrap();
+                joined.fetch_add(1, Ordering::SeqCst);
                 if core.index() == 0 {
+                    // Before, the other one has no share.
+                    assert!(settled(LIMIT, || joined.load(Ordering::SeqCst) == 2).await);
                     let (addr, counts) = (acceptors.addr(), counts.clone());
                     let graceful = graceful.clone();
                     drop(coreloop::spawn_blocking(move || {
@@ -190,6 +210,95 @@ fn spread_setting_cpu_steps_down_where_the_kernel_takes_no_program() {
         let why = served.acceptors.stepped_down().unwrap();
         assert!(why.starts_with("accept_spread = cpu is reuseport here"), "{why}");
         assert!(why.contains("Protocol not available"), "{why}");
+    });
+}
+
+/// Whether threads can be had that the kernel refuses an option.
+fn filters_work() -> io::Result<()> {
+    let of_its_own = thread::spawn(|| refuse(libc::SO_ATTACH_REUSEPORT_CBPF));
+    of_its_own.join().unwrap()
+}
+
+fn refuse(option: i32) -> io::Result<()> {
+    block_socket_option(option, libc::ENOPROTOOPT)
+}
+
+/// The first core's program was taken, the second's is not: the one that there is goes, and both have some.
+#[test]
+fn spread_setting_cpu_steps_down_in_the_middle_and_no_core_is_left_out() {
+    in_child("spread_setting_cpu_steps_down_in_the_middle_and_no_core_is_left_out", || {
+        if let Err(e) = filters_work() {
+            skip!("no seccomp filters here: {e}");
+        }
+        let cpus = first_cpu();
+        let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], |acceptors, core| {
+            if core.index() == 1 {
+                refuse(libc::SO_ATTACH_REUSEPORT_CBPF)?;
+            }
+            acceptors.join(core)
+        });
+        // One chance in 2^63 that a hash sends all of them to one.
+        assert!((0..2).all(|core| served.cores.contains(&core)), "{:?}", served.cores);
+        assert_eq!(served.acceptors.way(), AcceptSpread::ReusePort);
+        let why = served.acceptors.stepped_down().unwrap();
+        assert!(
+            why.ends_with("takes no program for the port (Protocol not available (os error 92))"),
+            "{why}"
+        );
+    });
+}
+
+/// Without a descriptor for its part in the group, and with a kernel that takes no program away: a program that
+/// names nobody is as good.
+#[test]
+fn spread_setting_cpu_steps_down_in_the_middle_where_the_program_can_not_be_detached() {
+    let name = "spread_setting_cpu_steps_down_in_the_middle_where_the_program_can_not_be_detached";
+    in_child(name, || {
+        if let Err(e) = filters_work() {
+            skip!("no seccomp filters here: {e}");
+        }
+        let cpus = first_cpu();
+        let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], |acceptors, core| {
+            if core.index() == 0 {
+                return acceptors.join(core);
+            }
+            refuse(libc::SO_DETACH_REUSEPORT_BPF)?;
+            let before = file_limit();
+            // Room for a listener, and not for a second descriptor of it.
+            set_file_limit(fill_descriptor_gaps() + 1);
+            let joined = acceptors.join(core);
+            set_file_limit(before);
+            joined
+        });
+        assert!((0..2).all(|core| served.cores.contains(&core)), "{:?}", served.cores);
+        let why = served.acceptors.stepped_down().unwrap();
+        assert!(
+            why.ends_with("takes no program for the port (Too many open files (os error 24))"),
+            "{why}"
+        );
+    });
+}
+
+/// A kernel that keeps the program that it has, whatever is done: whoever joined before serves all, and it is said.
+#[test]
+fn spread_setting_cpu_steps_down_in_the_middle_and_loses_none_where_the_program_stays() {
+    let name = "spread_setting_cpu_steps_down_in_the_middle_and_loses_none_where_the_program_stays";
+    in_child(name, || {
+        if let Err(e) = filters_work() {
+            skip!("no seccomp filters here: {e}");
+        }
+        let cpus = first_cpu();
+        let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], |acceptors, core| {
+            if core.index() == 1 {
+                refuse(libc::SO_ATTACH_REUSEPORT_CBPF)?;
+                refuse(libc::SO_DETACH_REUSEPORT_BPF)?;
+            }
+            acceptors.join(core)
+        });
+        assert_eq!(served.cores, [0; 64]);
+        let why = served.acceptors.stepped_down().unwrap();
+        assert!(why.contains("keeps the one that it has (Protocol not available"), "{why}");
+        assert!(why.ends_with("the cores before serve all"), "{why}");
     });
 }
 

@@ -133,6 +133,40 @@ fn spread_sim_sixteen_cores_accept_each_way() {
     }
 }
 
+/// Faults refuse a core its place in the group after others have theirs: the connections of those that joined from
+/// then on, and how many these are; none if it was the first that was refused, or nobody was.
+fn stepped_down(seed: u64) -> Option<(usize, usize)> {
+    let sim = Sim::builder().seed(seed).faults(Faults::calls()).build();
+    let way = AcceptSpread::Cpu;
+    let acceptors = Acceptors::new(ADDR, ListenOptions::default(), way, CORES).unwrap();
+    let (ready, had) = (Rc::new(Cell::new(0)), Rc::new(Cell::new((0, 0))));
+    let (own, own_ready, own_had) = (acceptors.clone(), ready.clone(), had.clone());
+    let server = sim.host("server", CORES, move |core| {
+        let (acceptors, ready, had) = (own.clone(), own_ready.clone(), own_had.clone());
+        async move {
+            let mut acceptor = until_ok(|| acceptors.join(&core)).await;
+            let is_late = usize::from(acceptors.stepped_down().is_some());
+            had.set((had.get().0, had.get().1 + is_late));
+            ready.set(ready.get() + 1);
+            loop {
+                let Ok(mut accepted) = acceptor.accept().await else { continue };
+                had.set((had.get().0 + is_late, had.get().1));
+                let _ = accepted.write_all(vec![core.index() as u8]).await;
+            }
+        }
+    });
+    all_ask(sim, server, &ready, seed);
+    let (_, late) = had.get();
+    (1..CORES).contains(&late).then(|| had.get())
+}
+
+#[test]
+fn spread_sim_a_step_down_in_the_middle_leaves_no_core_out() {
+    let found: Vec<_> = (0..100).filter_map(stepped_down).take(3).collect();
+    assert_eq!(found.len(), 3, "faults do it in some of these seeds");
+    assert!(found.iter().all(|(connections, _)| *connections > 0), "{found:?}");
+}
+
 /// Serves until the end has begun, and then what it has accepted to its end.
 async fn until_stopped(core: Core, graceful: Graceful, random: Sim) -> Drained {
     let here = graceful.here();

@@ -215,12 +215,12 @@ impl Handover {
     /// stays open, and listens, until it was handed over or this goes, also if the original is closed.
     ///
     /// # Errors
-    /// `InvalidInput` for a name that is empty, longer than 200 bytes, or has a line break, and for more than
-    /// 4,096 sockets; as `dup(2)`.
+    /// `InvalidInput` for a name that is empty, longer than 200 bytes, or has a control character (a line
+    /// break among them), and for more than 4,096 sockets; as `dup(2)`.
     pub fn lend(&self, name: &str, socket: impl AsFd) -> io::Result<()> {
         let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        if name.is_empty() || name.len() > wire::NAME_MAX || name.contains('\n') {
-            return invalid("the name of a socket is one line of 1 to 200 bytes");
+        if name.is_empty() || name.len() > wire::NAME_MAX || name.contains(char::is_control) {
+            return invalid("the name of a socket is 1 to 200 bytes without control characters");
         }
         let socket = Arc::new(fds::duplicate(socket)?);
         let mut state = self.lock();

@@ -15,7 +15,7 @@ use coreloop::config::AcceptSpread;
 use coreloop::op::Submitter;
 use coreloop::task::JoinHandle;
 
-use super::deal::{Deal, Dealer, Seat, dealer};
+use super::deal::{Deal, Dealer, Seat, Seats, unseated};
 use super::group::{Group, SteeredListener};
 use super::loads::{Counted, Loads};
 use crate::addr::ToAddr;
@@ -65,8 +65,9 @@ struct Inner {
 struct State {
     addr: SocketAddr,
     group: Group,
-    /// Of each core, until it has joined.
-    seats: Vec<Option<Seat>>,
+    /// Of cores that have not joined, where connections are dealt out.
+    seats: Option<Seats>,
+    /// Until core 0 has joined.
     dealer: Option<Dealer>,
     /// Why it is not the way that was asked for.
     stepped_down: Option<String>,
@@ -97,11 +98,11 @@ impl Acceptors {
             AcceptSpread::LeastConnections => Some(Deal::LeastConnections),
             _ => None,
         };
-        let (dealer, seats) = deal.map(|deal| dealer(&loads, deal, QUEUED_MAX)).unzip();
+        let (dealer, seats) = deal.map(|deal| unseated(&loads, deal, QUEUED_MAX)).unzip();
         let state = Mutex::new(State {
             addr,
             group: Group::new(addr, options.clone())?,
-            seats: seats.unwrap_or_default().into_iter().map(Some).collect(),
+            seats,
             dealer,
             stepped_down: None,
             over: None,
@@ -109,7 +110,8 @@ impl Acceptors {
         Ok(Self { inner: Arc::new(Inner { options, asked: way, loads, state }) })
     }
 
-    /// The running core's part in it. Core 0's is what accepts for all, where connections are dealt out.
+    /// The running core's part in it. Core 0's is what accepts for all, where connections are dealt out; a
+    /// core has its share of them from its join on, and none if it never joins.
     ///
     /// # Errors
     /// As [`ListenOptions::bind`]; `AlreadyExists` for a core that has joined, where they are dealt out.
@@ -153,30 +155,39 @@ impl Acceptors {
         };
         // Whether it was the program or the address: a plain listener has the address alone to fail for.
         let plain = self.plain(state)?;
-        let why = format!("the kernel takes no program for the port ({refused})");
+        let mut why = format!("the kernel takes no program for the port ({refused})");
+        // The program of the cores that came before names none of the listeners that come now.
+        if let Err(kept) = state.group.unsteer() {
+            // Not as it was asked for, and nothing is lost: whoever gets a connection accepts.
+            why += &format!(", and keeps the one that it has ({kept}): the cores before serve all");
+        }
         state.stepped_down = Some(why);
         Ok(Source::Plain(plain))
     }
 
     fn seated(&self, state: &mut State, core: usize) -> io::Result<Source> {
         let joined = || io::Error::new(io::ErrorKind::AlreadyExists, "this core has joined");
-        if state.seats[core].is_none() {
+        if !state.seats.as_ref().is_some_and(|seats| seats.is_free(core)) {
             return Err(joined());
         }
-        let accepts = if core == 0 {
-            let mut listener = self.plain(state)?;
-            state.dealer.take().map(|mut dealer| {
-                let acceptors = self.clone();
-                coreloop::spawn_named("dealer", async move {
-                    if let Err(why) = dealer.run(&mut listener).await {
-                        acceptors.lock().over = Some(why.to_string());
-                    }
-                })
-            })
-        } else {
-            None
-        };
-        Ok(Source::Dealt { seat: state.seats[core].take().ok_or_else(joined)?, accepts })
+        // Before the seat is taken: without a listener this core has not joined, and may again.
+        let listener = if core == 0 { Some(self.plain(state)?) } else { None };
+        let seat = state.seats.as_mut().and_then(|seats| seats.take(core)).ok_or_else(joined)?;
+        let accepts = listener.and_then(|listener| {
+            let dealer = state.dealer.take()?;
+            Some(self.deals(dealer, listener))
+        });
+        Ok(Source::Dealt { seat, accepts })
+    }
+
+    /// Accepts for all, until its handle is cancelled.
+    fn deals(&self, mut dealer: Dealer, mut listener: TcpListener) -> JoinHandle<()> {
+        let acceptors = self.clone();
+        coreloop::spawn_named("dealer", async move {
+            if let Err(why) = dealer.run(&mut listener).await {
+                acceptors.lock().over = Some(why.to_string());
+            }
+        })
     }
 
     /// Where they listen; with its port, if 0 was asked for and one listens.

@@ -8,12 +8,14 @@
 //!    └──── came back ────┘ (the seat was dropped, or its core has ended)
 //! ```
 //! With no seat left it stays pending, and is closed and counted when the dealer goes. With no room at any
-//! seat the dealer does not accept: first the listener's queue fills, then the kernel's backlog.
+//! seat the dealer does not accept: first the listener's queue fills, then the kernel's backlog. A seat that
+//! nobody has taken yet is no place: it has no queue, and nothing is dealt to it.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::str::FromStr;
@@ -82,13 +84,17 @@ impl FromStr for Deal {
 /// ```
 #[track_caller]
 pub fn dealer(loads: &Loads, deal: Deal, queued_max: usize) -> (Dealer, Vec<Seat>) {
+    let (mut dealer, mut seats) = unseated(loads, deal, queued_max);
+    let all = (0..loads.cores()).filter_map(|core| seats.take(core)).collect();
+    dealer.look();
+    (dealer, all)
+}
+
+/// As [`dealer`](fn@dealer), and each seat is there once its core takes it.
+pub(super) fn unseated(loads: &Loads, deal: Deal, queued_max: usize) -> (Dealer, Seats) {
     let back = Arc::new(Back::default());
-    let (places, seats) = (0..loads.cores())
-        .map(|core| {
-            let (sender, receiver) = cross::channel(queued_max);
-            (Some(sender), Seat { core, receiver })
-        })
-        .unzip();
+    let places = (0..loads.cores()).map(|_| Place::Free).collect();
+    let seats = Seats { queued_max, free: vec![true; loads.cores()], back: back.clone() };
     let loads = loads.clone();
     (Dealer { places, loads, deal, next: 0, pending: VecDeque::new(), back }, seats)
 }
@@ -98,8 +104,8 @@ pub fn dealer(loads: &Loads, deal: Deal, queued_max: usize) -> (Dealer, Vec<Seat
 /// Dropping it closes what it had accepted and not dealt out, and counts it ([`Tally::closed`]); the seats
 /// take what is queued for them and then see the end.
 pub struct Dealer {
-    /// None where the seat is gone.
-    places: Vec<Option<cross::Sender<Parcel>>>,
+    /// Of each core.
+    places: Vec<Place>,
     loads: Loads,
     deal: Deal,
     /// The core that has its turn, where that decides.
@@ -108,6 +114,21 @@ pub struct Dealer {
     /// and those that had been queued at seats that are gone.
     pending: VecDeque<DetachedStream>,
     back: Arc<Back>,
+}
+
+/// Where a core's connections are put.
+enum Place {
+    /// Nobody has taken the seat yet.
+    Free,
+    Taken(cross::Sender<Parcel>),
+    /// The seat was dropped, or its core has ended.
+    Gone,
+}
+
+impl Place {
+    fn sender(&mut self) -> Option<&mut cross::Sender<Parcel>> {
+        if let Self::Taken(sender) = self { Some(sender) } else { None }
+    }
 }
 
 /// Why a dealer deals no more.
@@ -156,7 +177,7 @@ impl Dealer {
             let mut accept = pin!(listener.accept_detached());
             let back = self.back.clone();
             let accepted = poll_fn(|cx| {
-                if back.poll_returned(cx).is_ready() {
+                if back.poll_told(cx).is_ready() {
                     return Poll::Ready(None);
                 }
                 accept.as_mut().poll(cx).map(Some)
@@ -198,7 +219,7 @@ impl Dealer {
     /// Nothing is lost.
     pub async fn flush(&mut self) -> Result<(), DealError> {
         while !self.deal_while_there_is_room() {
-            if self.places.iter().all(Option::is_none) {
+            if self.places.iter().all(|place| matches!(place, Place::Gone)) {
                 return Err(DealError::NoSeatLeft);
             }
             self.room().await;
@@ -209,7 +230,7 @@ impl Dealer {
     /// Whether all that was pending has been dealt out.
     fn deal_while_there_is_room(&mut self) -> bool {
         loop {
-            self.back.take_into(&mut self.pending);
+            self.look();
             let Some(stream) = self.pending.pop_front() else { return true };
             if let Err(stream) = self.place(stream) {
                 self.pending.push_front(stream);
@@ -220,8 +241,17 @@ impl Dealer {
 
     /// What could not be dealt out.
     pub fn take_pending(&mut self) -> Vec<DetachedStream> {
-        self.back.take_into(&mut self.pending);
+        self.look();
         self.pending.drain(..).collect()
+    }
+
+    /// Takes up what it was told: connections that came back, seats that were taken.
+    fn look(&mut self) {
+        let mut told = self.back.lock();
+        self.pending.extend(told.returned.drain(..));
+        for (core, sender) in told.taken.drain(..) {
+            self.places[core] = Place::Taken(sender);
+        }
     }
 
     /// What has become of the connections; may outlive the dealer.
@@ -232,7 +262,7 @@ impl Dealer {
     /// Puts a connection to the seat whose turn it is, or to the next that has room.
     fn place(&mut self, mut stream: DetachedStream) -> Result<(), DetachedStream> {
         for core in self.order() {
-            let Some(sender) = &mut self.places[core] else { continue };
+            let Some(sender) = self.places[core].sender() else { continue };
             let counted = Some(self.loads.count(core));
             let parcel = Parcel { stream: Some(stream), counted, back: self.back.clone() };
             match sender.try_send(parcel) {
@@ -244,7 +274,7 @@ impl Dealer {
                 Err(TrySendError::Full(mut parcel)) => stream = parcel.open().0,
                 Err(TrySendError::Closed(mut parcel)) => {
                     stream = parcel.open().0;
-                    self.places[core] = None;
+                    self.places[core] = Place::Gone;
                 }
             }
         }
@@ -262,13 +292,14 @@ impl Dealer {
         order
     }
 
-    /// Waits for room at any seat, or for the end of one.
+    /// Waits for room at any seat, for the end of one, or for one that is taken.
     async fn room(&mut self) {
-        let senders = self.places.iter_mut().flatten();
+        let senders = self.places.iter_mut().filter_map(Place::sender);
         let mut waits: Vec<_> = senders.map(|sender| Box::pin(sender.ready())).collect();
+        let back = &self.back;
         poll_fn(|cx| {
             let any = waits.iter_mut().any(|wait| wait.as_mut().poll(cx).is_ready());
-            if any { Poll::Ready(()) } else { Poll::Pending }
+            if any { Poll::Ready(()) } else { back.poll_told(cx) }
         })
         .await;
     }
@@ -276,18 +307,20 @@ impl Dealer {
 
 impl Drop for Dealer {
     fn drop(&mut self) {
-        let mut state = self.back.lock();
-        state.over = true;
-        let waker = state.waker.take();
-        self.pending.extend(state.returned.drain(..));
-        drop((state, waker));
+        let mut told = self.back.lock();
+        told.over = true;
+        let waker = told.waker.take();
+        self.pending.extend(told.returned.drain(..));
+        let taken = mem::take(&mut told.taken);
+        // With nothing held: who waits at those seats is woken, and sees the end.
+        drop((told, waker, taken));
         self.back.closed.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
     }
 }
 
 impl fmt::Debug for Dealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seats = self.places.iter().flatten().count();
+        let seats = self.places.iter().filter(|place| matches!(place, Place::Taken(_))).count();
         let mut out = f.debug_struct("Dealer");
         out.field("deal", &self.deal).field("seats", &seats).finish_non_exhaustive()
     }
@@ -326,61 +359,99 @@ impl fmt::Debug for Tally {
     }
 }
 
-/// The way back from seats to their dealer.
+/// The way from seats to their dealer.
 #[derive(Default)]
 struct Back {
-    state: Mutex<Returned>,
+    told: Mutex<Told>,
     dealt: AtomicU64,
     came_back: AtomicU64,
     closed: AtomicU64,
 }
 
 #[derive(Default)]
-struct Returned {
+struct Told {
     /// No more than were queued at seats.
     returned: Vec<DetachedStream>,
+    /// Whose seats were taken, with where to put their connections.
+    taken: Vec<(usize, cross::Sender<Parcel>)>,
     waker: Option<Waker>,
     /// The dealer is gone.
     over: bool,
 }
 
 impl Back {
-    fn lock(&self) -> MutexGuard<'_, Returned> {
+    fn lock(&self) -> MutexGuard<'_, Told> {
         // Nothing panics while it is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give(&self, stream: DetachedStream) {
-        let mut state = self.lock();
-        if state.over {
-            drop(state);
+        let mut told = self.lock();
+        if told.over {
+            drop(told);
             self.closed.fetch_add(1, Ordering::Relaxed);
             return drop(stream);
         }
-        state.returned.push(stream);
-        let waker = state.waker.take();
-        drop(state);
+        told.returned.push(stream);
         self.came_back.fetch_add(1, Ordering::Relaxed);
-        if let Some(waker) = waker {
-            waker.wake();
+        wake(told);
+    }
+
+    fn seat(&self, core: usize, sender: cross::Sender<Parcel>) {
+        let mut told = self.lock();
+        if told.over {
+            drop(told);
+            // The seat sees the end.
+            return drop(sender);
         }
+        told.taken.push((core, sender));
+        wake(told);
     }
 
-    fn take_into(&self, pending: &mut VecDeque<DetachedStream>) {
-        pending.extend(self.lock().returned.drain(..));
-    }
-
-    fn poll_returned(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_told(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Cloned before the lock is taken: a foreign waker's code runs with nothing held.
         let new = cx.waker().clone();
-        let mut state = self.lock();
-        if !state.returned.is_empty() {
+        let mut told = self.lock();
+        if !(told.returned.is_empty() && told.taken.is_empty()) {
             return Poll::Ready(());
         }
-        let old = state.waker.replace(new);
-        drop(state);
+        let old = told.waker.replace(new);
+        drop(told);
         drop(old);
         Poll::Pending
+    }
+}
+
+/// Has the dealer look, with nothing held.
+fn wake(mut told: MutexGuard<'_, Told>) {
+    let waker = told.waker.take();
+    drop(told);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// Seats that are taken one by one; the dealer knows of those that were.
+pub(super) struct Seats {
+    queued_max: usize,
+    /// Of each core, whether nobody has taken it.
+    free: Vec<bool>,
+    back: Arc<Back>,
+}
+
+impl Seats {
+    pub(super) fn is_free(&self, core: usize) -> bool {
+        self.free[core]
+    }
+
+    /// The seat of this core, which is dealt to from now on; none if it was taken before.
+    pub(super) fn take(&mut self, core: usize) -> Option<Seat> {
+        if !mem::take(&mut self.free[core]) {
+            return None;
+        }
+        let (sender, receiver) = cross::channel(self.queued_max);
+        self.back.seat(core, sender);
+        Some(Seat { core, receiver })
     }
 }
 

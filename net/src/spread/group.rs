@@ -9,7 +9,8 @@
 //! ```
 //! Invariant: while no lock is held, entry `i` of the table is the kernel's socket `i`. It takes that nobody
 //! else (another process, another group) binds the address. A socket leaves by `shutdown(2)` under the lock,
-//! not by its close, which may lag behind an operation in flight.
+//! not by its close, which may lag behind an operation in flight. A group that is given up
+//! ([`unsteer`](Group::unsteer)) has no positions any more.
 
 use std::fmt;
 use std::io;
@@ -23,6 +24,9 @@ use coreloop::op::Submitter;
 use crate::addr::ToAddr;
 use crate::locks::{Mutex, MutexGuard};
 use crate::tcp::{ListenOptions, TcpListener};
+
+/// What names a position that there never is: the kernel's own hash chooses then.
+const NOBODY: [(usize, u32); 1] = [(0, u32::MAX)];
 
 /// Listeners of several cores on one address, each of which gets the connections that arrive on its core's
 /// CPU. Clones are the same group, on any thread.
@@ -207,6 +211,27 @@ impl Group {
             return Err(e);
         }
         Ok(SteeredListener { listener, number, group: self.clone() })
+    }
+
+    /// Gives steering up: from now on the kernel's own hash chooses, among all that listen at the address,
+    /// also those that are none of this group's. Nobody is to bind here any more, or to retire.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`: the program that is attached stays then, as it is.
+    ///
+    /// # Panics
+    /// Outside a running loop.
+    #[track_caller]
+    pub(super) fn unsteer(&self) -> io::Result<()> {
+        let mut members = self.lock();
+        for member in &mut members.order {
+            // Whoever leaves later has no table to attach.
+            member.cpu = None;
+        }
+        let Some(Member { socket, .. }) = members.order.first() else { return Ok(()) };
+        let submitter = Submitter::current();
+        let detached = submitter.steer_by_cpu(socket, &[]);
+        detached.or_else(|_| submitter.steer_by_cpu(socket, &NOBODY))
     }
 
     /// Whose connections the listeners get, by position. For logs and tests.

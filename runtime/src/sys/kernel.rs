@@ -145,7 +145,7 @@ pub(crate) trait Kernel {
     fn listen(&self, fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()>;
 
     /// Has the CPU that a connection arrives on choose the position of who takes it: see
-    /// [`fds::steer_by_cpu`](crate::fds::steer_by_cpu).
+    /// [`fds::steer_by_cpu`](crate::fds::steer_by_cpu). An empty table takes away what an earlier one said.
     fn steer(&self, fd: BorrowedFd<'_>, table: &[(usize, u32)]) -> io::Result<()> {
         let _ = (fd, table);
         Err(io::ErrorKind::Unsupported.into())

@@ -9,10 +9,13 @@ use std::ptr;
 /// Four instructions each, of the 4,096 that a program may have.
 const STEERED_CPUS_MAX: usize = 1000;
 
-/// Attaches the program of this table.
+/// Attaches the program of this table; an empty one takes away what is attached.
 pub(crate) fn attach(socket: BorrowedFd<'_>, table: &[(usize, u32)]) -> io::Result<()> {
-    if table.is_empty() || table.len() > STEERED_CPUS_MAX {
-        let why = format!("{} CPUs: a program names from 1 to {STEERED_CPUS_MAX}", table.len());
+    if table.is_empty() {
+        return detach(socket);
+    }
+    if table.len() > STEERED_CPUS_MAX {
+        let why = format!("{} CPUs: a program names {STEERED_CPUS_MAX} at most", table.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     steer(socket, &mut steering(table))
@@ -51,6 +54,27 @@ fn steer(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Resul
         )
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// SO_DETACH_REUSEPORT_BPF: has the kernel's hash choose again. Linux 5.3.
+fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let unused: libc::c_int = 0;
+    // SAFETY: a live integer of the length that is given, which the kernel reads.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            ptr::from_ref(&unused).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        return Ok(());
+    }
+    let refused = io::Error::last_os_error();
+    // There was none.
+    if refused.raw_os_error() == Some(libc::ENOENT) { Ok(()) } else { Err(refused) }
 }
 
 #[cfg(test)]
