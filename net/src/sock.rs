@@ -23,7 +23,10 @@ pub(crate) struct Sock {
     file: FixedFile,
     /// A send is in flight: one per socket, also if its future was dropped or forgotten.
     pub(crate) sending: Cell<bool>,
-    /// The same for a receive into a caller's buffer.
+    /// How far a write of all is with the op that is under way for it, or that ended short and its future has
+    /// not heard of: what is left of it where that was forgotten.
+    pub(crate) writing: Cell<Option<TornWrite>>,
+    /// As `sending`, for a receive into a caller's buffer.
     pub(crate) receiving: Cell<bool>,
     pub(crate) membership: Membership,
     /// The one receive that is armed. In here and not in its half, so that a stream is one word: a future
@@ -50,6 +53,7 @@ impl Sock {
         Rc::new(Self {
             file: submitter.file(fd),
             sending: Cell::new(false),
+            writing: Cell::new(None),
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
             armed: RefCell::default(),
@@ -77,7 +81,7 @@ impl Sock {
     /// Whether an earlier send is under way or may have left a note. `false` for most sockets.
     #[inline]
     pub(crate) fn has_earlier_send(&self) -> bool {
-        self.sending.get() || self.has_notes()
+        self.sending.get() || self.writing.get().is_some() || self.has_notes()
     }
 
     #[inline]
@@ -189,12 +193,13 @@ impl Sock {
         self.if_late(|late| late.error.take())?
     }
 
+    /// What an earlier write has left undone; no send is under way.
     pub(crate) fn torn(&self) -> Option<TornWrite> {
-        self.if_late(|late| late.torn)?
+        self.writing.get().or_else(|| self.if_late(|late| late.torn)?)
     }
 
     pub(crate) fn take_torn(&self) -> Option<TornWrite> {
-        self.if_late(|late| late.torn.take())?
+        self.writing.take().or_else(|| self.if_late(|late| late.torn.take())?)
     }
 
     /// Notes that so many bytes of a write that was dropped had been sent before its current op.
@@ -286,8 +291,13 @@ impl LateBytes for Held {
 }
 
 impl LateSend for Held {
-    fn send_ended(&self) {
+    fn send_ended(&self, sent: usize) {
         self.0.sending.set(false);
+        if let Some(TornWrite { sent: before, len }) = self.0.writing.take() {
+            let sent = before + sent;
+            // As for a dropped one: all done, or not begun, it leaves the stream whole.
+            self.0.writing.set((0 < sent && sent < len).then_some(TornWrite { sent, len }));
+        }
         if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
             self.0.submitter().wake_soon(waker);
         }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use coreloop::combine::race;
-use coreloop::time::{sleep, timeout};
+use coreloop::time::timeout;
 use coreloop::{EventLoop, RemoteError};
 use coreloop_tests::drive::Drops;
 use coreloop_tests::{net, poll_once, turns};
@@ -14,7 +14,8 @@ use coreloop_tests::{net, poll_once, turns};
 const SOON: Duration = Duration::from_secs(5);
 
 /// A write knew of an earlier one only from that one's destructor: after a forgotten write both were in
-/// the kernel at a time, and their bytes came mixed.
+/// the kernel at a time, and their bytes came mixed. And one that was forgotten half way is as one that was
+/// dropped: nothing comes behind its half before somebody has asked how much that was.
 #[test]
 fn cancel_forgotten_write_goes_before_the_next() {
     const LEN: usize = 8_000_000;
@@ -23,13 +24,16 @@ fn cancel_forgotten_write_goes_before_the_next() {
         let mut forgotten = Box::pin(client.write_all(vec![b'a'; LEN]));
         assert!(poll_once(forgotten.as_mut()).await.is_pending());
         std::mem::forget(forgotten);
-        sleep(Duration::from_millis(2)).await;
+        let e = timeout(SOON, client.write_all("b")).await.expect("it is told").unwrap_err();
+        assert!(e.to_string().contains("of 8000000 bytes"), "{e}");
+        let torn = client.take_torn_write().expect("there are no 8 MB of room");
+        assert!(0 < torn.sent && torn.sent < LEN && torn.len == LEN, "{torn:?}");
         let second = coreloop::spawn(async move {
             let written = client.write_all(vec![b'b'; LEN]).await.map(|(n, _)| n);
             (written, client)
         });
         let (mut letters, mut total) = (Vec::new(), 0);
-        while total < 2 * LEN {
+        while total < torn.sent + LEN {
             let got =
                 timeout(Duration::from_secs(60), server.recv()).await.expect("more is to come");
             let chunk = got.unwrap().expect("more is to come");
@@ -40,9 +44,25 @@ fn cancel_forgotten_write_goes_before_the_next() {
                 }
             }
         }
-        assert_eq!((letters, total), (b"ab".to_vec(), 2 * LEN));
-        let (written, _client) = second.await.unwrap();
+        assert_eq!((letters, total), (b"ab".to_vec(), torn.sent + LEN));
+        let (written, mut client) = second.await.unwrap();
         assert_eq!(written.unwrap(), LEN);
+        assert!(client.take_torn_write().is_none());
+    })
+    .unwrap();
+}
+
+/// A forgotten write that is done when the next one begins leaves the stream whole.
+#[test]
+fn cancel_forgotten_write_that_is_all_done_is_none_that_is_torn() {
+    coreloop::run(async {
+        let (mut client, mut server) = net::streams().await;
+        let mut forgotten = Box::pin(client.write_many(vec!["one", "two"]));
+        assert!(poll_once(forgotten.as_mut()).await.is_pending());
+        std::mem::forget(forgotten);
+        client.write_all("three").await.unwrap();
+        let (_, bytes) = timeout(SOON, server.read_exact(vec![0; 11])).await.unwrap().unwrap();
+        assert_eq!(bytes, b"onetwothree");
     })
     .unwrap();
 }

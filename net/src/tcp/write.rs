@@ -63,7 +63,8 @@ impl WriteHalf {
     /// # Cancel safety
     /// Dropping it cancels the send; the peer sees an exact prefix. The next write waits until that is
     /// settled. If it had been half done, writes fail until [`take_torn_write`](Self::take_torn_write)
-    /// was called.
+    /// was called. A forgotten one (`mem::forget`) ends with what the socket took at once, and counts as
+    /// dropped then.
     ///
     /// Called off by a token or a deadline ([`Interruptible`]) it waits until the kernel lets go, and gives
     /// the buffer back with how much of it was sent ([`BufError::transferred`]): the next write may go on
@@ -87,7 +88,7 @@ impl WriteHalf {
         WriteMany(Writing::new(self, bufs, true))
     }
 
-    /// How far the last write had come, if it was dropped half way; the stream is usable again.
+    /// How far the last write had come, if it was dropped or forgotten half way; the stream is usable again.
     pub fn take_torn_write(&mut self) -> Option<TornWrite> {
         if self.sock.sending.get() {
             return None;
@@ -197,7 +198,7 @@ impl<'a, F: Form> Writing<'a, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
         let Some(op) = &mut self.op else { return self.begin(cx) };
         let out = ready!(op.poll(cx));
-        self.op = None;
+        self.op_ended();
         match out {
             Ok((n, buf)) => {
                 self.sent += n;
@@ -252,6 +253,13 @@ impl<'a, F: Form> Writing<'a, F> {
         }
     }
 
+    /// Its op has ended, and this future knows.
+    #[inline]
+    fn op_ended(&mut self) {
+        self.op = None;
+        self.half.sock.writing.set(None);
+    }
+
     /// The buffer of a write that has not begun.
     #[inline]
     fn take_buf(&mut self) -> F::Buf {
@@ -301,7 +309,7 @@ impl<'a, F: Form> Writing<'a, F> {
         };
         op.cancel();
         let out = ready!(op.poll(cx));
-        self.op = None;
+        self.op_ended();
         Poll::Ready(match out {
             Ok((n, buf)) => {
                 self.sent += n;
@@ -349,6 +357,10 @@ impl<'a, F: Form> Writing<'a, F> {
                 self.op = Some(op);
                 // Until the op's end, also if this future is dropped or forgotten.
                 self.half.sock.sending.set(true);
+                if self.all {
+                    let writing = TornWrite { sent: self.sent, len: self.len };
+                    self.half.sock.writing.set(Some(writing));
+                }
                 Poll::Pending
             }
             Err(out) => Poll::Ready(out.map_err(|e| self.sent_before(e))),
@@ -370,6 +382,7 @@ impl<F: Form> Drop for Writing<'_, F> {
         if self.op.is_some() {
             // What the op itself sends is added at its end; see `late_send`.
             self.half.sock.note_torn(TornWrite { sent: self.sent, len: self.len });
+            self.half.sock.writing.set(None);
         }
     }
 }
@@ -377,7 +390,7 @@ impl<F: Form> Drop for Writing<'_, F> {
 fn torn_error(torn: TornWrite) -> io::Error {
     let TornWrite { sent, len } = torn;
     io::Error::other(format!(
-        "an earlier write was dropped after {sent} of {len} bytes; `take_torn_write` clears this"
+        "an earlier write was dropped or forgotten after {sent} of {len} bytes; `take_torn_write` clears this"
     ))
 }
 

@@ -12,8 +12,9 @@ use crate::sys::abi::opcode;
 
 /// Who is told of a send's end, and how it ended if its handle was gone.
 pub trait LateSend: AsFd + 'static {
-    /// The send has ended; another may be started. Called first, also if the handle was forgotten.
-    fn send_ended(&self);
+    /// The send has ended, after so many bytes; another may be started. Called first, also if the handle was
+    /// forgotten.
+    fn send_ended(&self, sent: usize);
 
     /// Of `asked` bytes so many were sent, or none for this reason.
     fn late_send(&self, sent: io::Result<usize>, asked: usize);
@@ -65,8 +66,8 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
         Sqe::send(self.socket.as_fd(), from, len, allowed(self.flags)).with_op_code(self.opcode)
     }
 
-    unsafe fn completed(&mut self, _: Cqe) {
-        self.socket.send_ended();
+    unsafe fn completed(&mut self, cqe: Cqe) {
+        self.socket.send_ended(cqe.result().map_or(0, |n| n as usize));
     }
 
     #[inline(always)]
@@ -143,8 +144,8 @@ unsafe impl<H: LateSend, B: IoBuf> Op for SendMany<H, B> {
         Sqe::sendmsg(self.socket.as_fd(), self.message.as_ptr(), allowed(self.flags))
     }
 
-    unsafe fn completed(&mut self, _: Cqe) {
-        self.socket.send_ended();
+    unsafe fn completed(&mut self, cqe: Cqe) {
+        self.socket.send_ended(cqe.result().map_or(0, |n| n as usize));
     }
 
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
