@@ -23,9 +23,11 @@ pub(crate) struct Sock {
     file: FixedFile,
     /// A send is in flight: one per socket, also if its future was dropped or forgotten.
     pub(crate) sending: Cell<bool>,
-    /// How far a write of all is with the op that is under way for it, or that ended short and its future has
-    /// not heard of: what is left of it where that was forgotten.
-    pub(crate) writing: Cell<Option<TornWrite>>,
+    /// What the present write had sent before its present op.
+    pub(crate) sent_before: Cell<usize>,
+    /// Of an op that ended short: how far its write is, until its future hears of it, which it never does if
+    /// it was forgotten.
+    pub(crate) short: Cell<Option<TornWrite>>,
     /// As `sending`, for a receive into a caller's buffer.
     pub(crate) receiving: Cell<bool>,
     pub(crate) membership: Membership,
@@ -53,7 +55,8 @@ impl Sock {
         Rc::new(Self {
             file: submitter.file(fd),
             sending: Cell::new(false),
-            writing: Cell::new(None),
+            sent_before: Cell::new(0),
+            short: Cell::new(None),
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
             armed: RefCell::default(),
@@ -81,7 +84,7 @@ impl Sock {
     /// Whether an earlier send is under way or may have left a note. `false` for most sockets.
     #[inline]
     pub(crate) fn has_earlier_send(&self) -> bool {
-        self.sending.get() || self.writing.get().is_some() || self.has_notes()
+        self.sending.get() || self.short.get().is_some() || self.has_notes()
     }
 
     #[inline]
@@ -195,16 +198,24 @@ impl Sock {
 
     /// What an earlier write has left undone; no send is under way.
     pub(crate) fn torn(&self) -> Option<TornWrite> {
-        self.writing.get().or_else(|| self.if_late(|late| late.torn)?)
+        self.short.get().or_else(|| self.if_late(|late| late.torn)?)
     }
 
     pub(crate) fn take_torn(&self) -> Option<TornWrite> {
-        self.writing.take().or_else(|| self.if_late(|late| late.torn.take())?)
+        self.short.take().or_else(|| self.if_late(|late| late.torn.take())?)
     }
 
     /// Notes that so many bytes of a write that was dropped had been sent before its current op.
     pub(crate) fn note_torn(&self, torn: TornWrite) {
         self.with_late(|late| late.torn = Some(torn));
+    }
+
+    /// An op has ended short. A write that had not begun by then leaves the stream whole.
+    #[cold]
+    fn ended_short(&self, sent: usize, asked: usize) {
+        let before = self.sent_before.get();
+        let torn = TornWrite { sent: before + sent, len: before + asked };
+        self.short.set((torn.sent > 0).then_some(torn));
     }
 
     /// `f` runs no code of a user's, so it does not come back here.
@@ -291,12 +302,11 @@ impl LateBytes for Held {
 }
 
 impl LateSend for Held {
-    fn send_ended(&self, sent: usize) {
+    #[inline]
+    fn send_ended(&self, sent: usize, asked: usize) {
         self.0.sending.set(false);
-        if let Some(TornWrite { sent: before, len }) = self.0.writing.take() {
-            let sent = before + sent;
-            // As for a dropped one: all done, or not begun, it leaves the stream whole.
-            self.0.writing.set((0 < sent && sent < len).then_some(TornWrite { sent, len }));
+        if sent < asked {
+            self.0.ended_short(sent, asked);
         }
         if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
             self.0.submitter().wake_soon(waker);
@@ -305,6 +315,7 @@ impl LateSend for Held {
 
     fn late_send(&self, sent: io::Result<usize>, asked: usize) {
         let sent = sent.unwrap_or(0);
+        self.0.short.set(None);
         self.0.with_late(|late| {
             // The write noted what its earlier ops had sent; this op's share is added. A write that was
             // all done, or had not begun, leaves the stream whole.

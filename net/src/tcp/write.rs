@@ -198,14 +198,14 @@ impl<'a, F: Form> Writing<'a, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, F::Buf>> {
         let Some(op) = &mut self.op else { return self.begin(cx) };
         let out = ready!(op.poll(cx));
-        self.op_ended();
+        self.op = None;
         match out {
             Ok((n, buf)) => {
                 self.sent += n;
-                if !self.all || self.sent >= self.len {
+                if self.sent >= self.len {
                     return Poll::Ready(Ok((self.sent, buf)));
                 }
-                self.go_on(n, buf, cx)
+                self.ended_short(n, buf, cx)
             }
             Err(e) => self.failed(e, cx),
         }
@@ -253,13 +253,6 @@ impl<'a, F: Form> Writing<'a, F> {
         }
     }
 
-    /// Its op has ended, and this future knows.
-    #[inline]
-    fn op_ended(&mut self) {
-        self.op = None;
-        self.half.sock.writing.set(None);
-    }
-
     /// The buffer of a write that has not begun.
     #[inline]
     fn take_buf(&mut self) -> F::Buf {
@@ -268,12 +261,16 @@ impl<'a, F: Form> Writing<'a, F> {
 
     /// The kernel took `n` bytes and there are more.
     #[cold]
-    fn go_on(
+    fn ended_short(
         &mut self,
         n: usize,
         buf: F::Buf,
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, F::Buf>> {
+        self.half.sock.short.set(None);
+        if !self.all {
+            return Poll::Ready(Ok((self.sent, buf)));
+        }
         if n == 0 {
             let e = io::Error::from(io::ErrorKind::WriteZero);
             return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
@@ -287,6 +284,7 @@ impl<'a, F: Form> Writing<'a, F> {
         e: BufError<F::Buf>,
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, F::Buf>> {
+        self.half.sock.short.set(None);
         if e.error().raw_os_error() == Some(libc::EINTR) {
             return self.send_rest(e.into_buf(), cx.waker().clone());
         }
@@ -309,7 +307,8 @@ impl<'a, F: Form> Writing<'a, F> {
         };
         op.cancel();
         let out = ready!(op.poll(cx));
-        self.op_ended();
+        self.op = None;
+        self.half.sock.short.set(None);
         Poll::Ready(match out {
             Ok((n, buf)) => {
                 self.sent += n;
@@ -357,10 +356,7 @@ impl<'a, F: Form> Writing<'a, F> {
                 self.op = Some(op);
                 // Until the op's end, also if this future is dropped or forgotten.
                 self.half.sock.sending.set(true);
-                if self.all {
-                    let writing = TornWrite { sent: self.sent, len: self.len };
-                    self.half.sock.writing.set(Some(writing));
-                }
+                self.half.sock.sent_before.set(self.sent);
                 Poll::Pending
             }
             Err(out) => Poll::Ready(out.map_err(|e| self.sent_before(e))),
@@ -382,7 +378,6 @@ impl<F: Form> Drop for Writing<'_, F> {
         if self.op.is_some() {
             // What the op itself sends is added at its end; see `late_send`.
             self.half.sock.note_torn(TornWrite { sent: self.sent, len: self.len });
-            self.half.sock.writing.set(None);
         }
     }
 }
