@@ -67,7 +67,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
-        self.socket.send_ended(cqe.result().map_or(0, |n| n as usize), self.asked());
+        self.socket.send_ended(cqe.raw_result().max(0) as usize, self.asked());
     }
 
     #[inline(always)]
@@ -145,7 +145,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for SendMany<H, B> {
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
-        self.socket.send_ended(cqe.result().map_or(0, |n| n as usize), self.asked());
+        self.socket.send_ended(cqe.raw_result().max(0) as usize, self.asked());
     }
 
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {
