@@ -21,14 +21,11 @@ use crate::tcp::{Pace, Receive, TornWrite};
 
 pub(crate) struct Sock {
     file: FixedFile,
-    /// A send is in flight: one per socket, also if its future was dropped or forgotten.
-    pub(crate) sending: Cell<bool>,
-    /// What the present write had sent before its present op.
-    pub(crate) sent_before: Cell<usize>,
-    /// Of an op that ended short: how far its write is, until its future hears of it, which it never does if
-    /// it was forgotten.
-    pub(crate) short: Cell<Option<TornWrite>>,
-    /// As `sending`, for a receive into a caller's buffer.
+    sending: Cell<Sending>,
+    /// How far the write is, or was, of which that is.
+    written: Cell<TornWrite>,
+    /// A receive into a caller's buffer is in flight: one per socket, also if its future was dropped or
+    /// forgotten.
     pub(crate) receiving: Cell<bool>,
     pub(crate) membership: Membership,
     /// The one receive that is armed. In here and not in its half, so that a stream is one word: a future
@@ -37,6 +34,17 @@ pub(crate) struct Sock {
     /// How it is armed next. The reading half's too.
     pub(crate) pace: Cell<Pace>,
     late: Cell<Option<Box<Late>>>,
+}
+
+/// The socket's last send. There is one at a time, also if its future was dropped or forgotten.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Sending {
+    /// Has ended, and its future has heard how.
+    #[default]
+    Nothing,
+    InFlight,
+    /// Has ended, and its future has not heard of it. It never does if it was forgotten.
+    Unheard,
 }
 
 #[derive(Debug, Default)]
@@ -54,9 +62,8 @@ impl Sock {
     pub(crate) fn new(fd: OwnedFd, submitter: &Submitter) -> Rc<Self> {
         Rc::new(Self {
             file: submitter.file(fd),
-            sending: Cell::new(false),
-            sent_before: Cell::new(0),
-            short: Cell::new(None),
+            sending: Cell::default(),
+            written: Cell::default(),
             receiving: Cell::new(false),
             membership: submitter.join_buffers(),
             armed: RefCell::default(),
@@ -84,7 +91,25 @@ impl Sock {
     /// Whether an earlier send is under way or may have left a note. `false` for most sockets.
     #[inline]
     pub(crate) fn has_earlier_send(&self) -> bool {
-        self.sending.get() || self.short.get().is_some() || self.has_notes()
+        self.sending.get() != Sending::Nothing || self.has_notes()
+    }
+
+    #[inline]
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending.get() == Sending::InFlight
+    }
+
+    /// A send is under way, of a write that has come so far.
+    #[inline]
+    pub(crate) fn send_begins(&self, written: TornWrite) {
+        self.sending.set(Sending::InFlight);
+        self.written.set(written);
+    }
+
+    /// The future of a send that has ended knows how.
+    #[inline]
+    pub(crate) fn send_is_heard_of(&self) {
+        self.sending.set(Sending::Nothing);
     }
 
     #[inline]
@@ -152,7 +177,7 @@ impl Sock {
 
     /// Ready when no send is under way any more.
     pub(crate) fn poll_send_quiet(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let quiet = || !self.sending.get() || self.submitter().is_closed();
+        let quiet = || !self.is_sending() || self.submitter().is_closed();
         if quiet() {
             return Poll::Ready(());
         }
@@ -198,24 +223,27 @@ impl Sock {
 
     /// What an earlier write has left undone; no send is under way.
     pub(crate) fn torn(&self) -> Option<TornWrite> {
-        self.short.get().or_else(|| self.if_late(|late| late.torn)?)
+        self.forgotten().or_else(|| self.if_late(|late| late.torn)?)
     }
 
     pub(crate) fn take_torn(&self) -> Option<TornWrite> {
-        self.short.take().or_else(|| self.if_late(|late| late.torn.take())?)
+        let forgotten = self.forgotten();
+        self.send_is_heard_of();
+        forgotten.or_else(|| self.if_late(|late| late.torn.take())?)
+    }
+
+    /// A write that was forgotten half way. One that was all done, or had not begun, left the stream whole.
+    fn forgotten(&self) -> Option<TornWrite> {
+        let written = self.written.get();
+        let torn = self.sending.get() == Sending::Unheard
+            && 0 < written.sent
+            && written.sent < written.len;
+        torn.then_some(written)
     }
 
     /// Notes that so many bytes of a write that was dropped had been sent before its current op.
     pub(crate) fn note_torn(&self, torn: TornWrite) {
         self.with_late(|late| late.torn = Some(torn));
-    }
-
-    /// An op has ended short. A write that had not begun by then leaves the stream whole.
-    #[cold]
-    fn ended_short(&self, sent: usize, asked: usize) {
-        let before = self.sent_before.get();
-        let torn = TornWrite { sent: before + sent, len: before + asked };
-        self.short.set((torn.sent > 0).then_some(torn));
     }
 
     /// `f` runs no code of a user's, so it does not come back here.
@@ -303,11 +331,10 @@ impl LateBytes for Held {
 
 impl LateSend for Held {
     #[inline]
-    fn send_ended(&self, sent: usize, asked: usize) {
-        self.0.sending.set(false);
-        if sent < asked {
-            self.0.ended_short(sent, asked);
-        }
+    fn send_ended(&self, sent: usize) {
+        self.0.sending.set(Sending::Unheard);
+        let TornWrite { sent: before, len } = self.0.written.get();
+        self.0.written.set(TornWrite { sent: before + sent, len });
         if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
             self.0.submitter().wake_soon(waker);
         }
@@ -315,7 +342,7 @@ impl LateSend for Held {
 
     fn late_send(&self, sent: io::Result<usize>, asked: usize) {
         let sent = sent.unwrap_or(0);
-        self.0.short.set(None);
+        self.0.send_is_heard_of();
         self.0.with_late(|late| {
             // The write noted what its earlier ops had sent; this op's share is added. A write that was
             // all done, or had not begun, leaves the stream whole.

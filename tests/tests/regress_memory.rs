@@ -46,7 +46,7 @@ impl LateBytes for Plain {
 }
 
 impl LateSend for Plain {
-    fn send_ended(&self, _: usize, _: usize) {}
+    fn send_ended(&self, _: usize) {}
     fn late_send(&self, _: io::Result<usize>, _: usize) {}
 }
 

@@ -62,7 +62,7 @@ impl LateBytes for Hooked {
     }
 }
 impl LateSend for Hooked {
-    fn send_ended(&self, _: usize, _: usize) {
+    fn send_ended(&self, _: usize) {
         self.run();
     }
     fn late_send(&self, _: io::Result<usize>, _: usize) {

@@ -28,19 +28,17 @@ struct Served {
 
 /// Connects so many times, each from the CPU that `from` says, and waits after each for its accept.
 fn served(way: AcceptSpread, cpus: [usize; 2], from: &[usize]) -> Served {
-    served_by(way, cpus, from, |acceptors, core| acceptors.join(core))
+    served_by(way, cpus, from, [Acceptors::join; 2])
 }
 
-/// As [`served`], with cores that join this way, one after the other.
-fn served_by(
-    way: AcceptSpread,
-    cpus: [usize; 2],
-    from: &[usize],
-    join: fn(&Acceptors, &Core) -> io::Result<Acceptor>,
-) -> Served {
+/// How a core joins.
+type Join = fn(&Acceptors, &Core) -> io::Result<Acceptor>;
+
+/// As [`served`], with cores that join so, one after the other.
+fn served_by(way: AcceptSpread, cpus: [usize; 2], from: &[usize], joins: [Join; 2]) -> Served {
     let acceptors = Acceptors::new("127.0.0.1:0", ListenOptions::default(), way, 2).unwrap();
     let graceful = Graceful::new(Duration::ZERO);
-    let (joined, joins) = mpsc::channel::<SocketAddr>();
+    let (joined, addrs) = mpsc::channel::<SocketAddr>();
     let (tell, told) = mpsc::channel::<usize>();
     let runtime = Runtime::builder().cores(Cores::These(cpus.to_vec())).build().unwrap();
     let (own, ends) = (acceptors.clone(), graceful.clone());
@@ -52,7 +50,7 @@ fn served_by(
             async move {
                 let here = graceful.here();
                 assert!(settled(LIMIT, || turn.load(Ordering::SeqCst) == core.index()).await);
-                let mut acceptor = join(&acceptors, &core).unwrap();
+                let mut acceptor = joins[core.index()](&acceptors, &core).unwrap();
                 let book = core.handle().snapshot(core.index()).unwrap().step_downs;
                 let said = book.iter().find(|step| step.what == "accept_spread");
                 let told = said.is_some_and(|s| s.why.starts_with("asked cpu, in force reuseport"));
@@ -78,7 +76,7 @@ fn served_by(
             }
         })
     });
-    let addr = [joins.recv().unwrap(), joins.recv().unwrap()].map(|addr| addr.port());
+    let addr = [addrs.recv().unwrap(), addrs.recv().unwrap()].map(|addr| addr.port());
     let addr = SocketAddr::from(([127, 0, 0, 1], addr.into_iter().max().unwrap()));
     let mut clients = Vec::new();
     let cores = from.iter().map(|cpu| {
@@ -198,8 +196,7 @@ fn spread_setting_least_connections_gives_to_whoever_has_the_fewest() {
 #[test]
 fn spread_setting_cpu_steps_down_where_the_kernel_takes_no_program() {
     in_child("spread_setting_cpu_steps_down_where_the_kernel_takes_no_program", || {
-        let option = libc::SO_ATTACH_REUSEPORT_CBPF;
-        if let Err(e) = block_socket_option(option, libc::ENOPROTOOPT) {
+        if let Err(e) = refuse(libc::SO_ATTACH_REUSEPORT_CBPF) {
             skip!("no seccomp filters here: {e}");
         }
         // Its threads inherit the filter.
@@ -213,38 +210,42 @@ fn spread_setting_cpu_steps_down_where_the_kernel_takes_no_program() {
     });
 }
 
-/// Whether threads can be had that the kernel refuses an option.
-fn filters_work() -> io::Result<()> {
-    let of_its_own = thread::spawn(|| refuse(libc::SO_ATTACH_REUSEPORT_CBPF));
-    of_its_own.join().unwrap()
-}
-
 fn refuse(option: i32) -> io::Result<()> {
     block_socket_option(option, libc::ENOPROTOOPT)
 }
 
-/// The first core's program was taken, the second's is not: the one that there is goes, and both have some.
+/// 64 connections where the first core's program is taken and `second` joins as the second one, whose program is
+/// not; and why it stepped down.
+///
+/// # Errors
+/// Where no thread can be refused anything.
+fn stepped_down_in_the_middle(second: Join) -> io::Result<(Served, String)> {
+    // On a thread of its own.
+    thread::spawn(|| refuse(libc::SO_ATTACH_REUSEPORT_CBPF)).join().unwrap()?;
+    let (cpus, joins) = (first_cpu(), [Acceptors::join, second]);
+    let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], joins);
+    assert_eq!(served.acceptors.way(), AcceptSpread::ReusePort);
+    let why = served.acceptors.stepped_down().unwrap();
+    Ok((served, why))
+}
+
+const REFUSED: &str = "takes no program for the port (Protocol not available (os error 92))";
+
+/// The one that there is goes, and both have some.
 #[test]
 fn spread_setting_cpu_steps_down_in_the_middle_and_no_core_is_left_out() {
     in_child("spread_setting_cpu_steps_down_in_the_middle_and_no_core_is_left_out", || {
-        if let Err(e) = filters_work() {
-            skip!("no seccomp filters here: {e}");
-        }
-        let cpus = first_cpu();
-        let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], |acceptors, core| {
-            if core.index() == 1 {
-                refuse(libc::SO_ATTACH_REUSEPORT_CBPF)?;
-            }
+        let served = stepped_down_in_the_middle(|acceptors, core| {
+            refuse(libc::SO_ATTACH_REUSEPORT_CBPF)?;
             acceptors.join(core)
         });
+        let (served, why) = match served {
+            Ok(served) => served,
+            Err(e) => skip!("no seccomp filters here: {e}"),
+        };
         // One chance in 2^63 that a hash sends all of them to one.
         assert!((0..2).all(|core| served.cores.contains(&core)), "{:?}", served.cores);
-        assert_eq!(served.acceptors.way(), AcceptSpread::ReusePort);
-        let why = served.acceptors.stepped_down().unwrap();
-        assert!(
-            why.ends_with("takes no program for the port (Protocol not available (os error 92))"),
-            "{why}"
-        );
+        assert!(why.ends_with(REFUSED), "{why}");
     });
 }
 
@@ -254,14 +255,7 @@ fn spread_setting_cpu_steps_down_in_the_middle_and_no_core_is_left_out() {
 fn spread_setting_cpu_steps_down_in_the_middle_where_the_program_can_not_be_detached() {
     let name = "spread_setting_cpu_steps_down_in_the_middle_where_the_program_can_not_be_detached";
     in_child(name, || {
-        if let Err(e) = filters_work() {
-            skip!("no seccomp filters here: {e}");
-        }
-        let cpus = first_cpu();
-        let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], |acceptors, core| {
-            if core.index() == 0 {
-                return acceptors.join(core);
-            }
+        let served = stepped_down_in_the_middle(|acceptors, core| {
             refuse(libc::SO_DETACH_REUSEPORT_BPF)?;
             let before = file_limit();
             // Room for a listener, and not for a second descriptor of it.
@@ -270,12 +264,12 @@ fn spread_setting_cpu_steps_down_in_the_middle_where_the_program_can_not_be_deta
             set_file_limit(before);
             joined
         });
+        let (served, why) = match served {
+            Ok(served) => served,
+            Err(e) => skip!("no seccomp filters here: {e}"),
+        };
         assert!((0..2).all(|core| served.cores.contains(&core)), "{:?}", served.cores);
-        let why = served.acceptors.stepped_down().unwrap();
-        assert!(
-            why.ends_with("takes no program for the port (Too many open files (os error 24))"),
-            "{why}"
-        );
+        assert!(why.ends_with("for the port (Too many open files (os error 24))"), "{why}");
     });
 }
 
@@ -284,19 +278,16 @@ fn spread_setting_cpu_steps_down_in_the_middle_where_the_program_can_not_be_deta
 fn spread_setting_cpu_steps_down_in_the_middle_and_loses_none_where_the_program_stays() {
     let name = "spread_setting_cpu_steps_down_in_the_middle_and_loses_none_where_the_program_stays";
     in_child(name, || {
-        if let Err(e) = filters_work() {
-            skip!("no seccomp filters here: {e}");
-        }
-        let cpus = first_cpu();
-        let served = served_by(AcceptSpread::Cpu, cpus, &[cpus[0]; 64], |acceptors, core| {
-            if core.index() == 1 {
-                refuse(libc::SO_ATTACH_REUSEPORT_CBPF)?;
-                refuse(libc::SO_DETACH_REUSEPORT_BPF)?;
-            }
+        let served = stepped_down_in_the_middle(|acceptors, core| {
+            refuse(libc::SO_ATTACH_REUSEPORT_CBPF)?;
+            refuse(libc::SO_DETACH_REUSEPORT_BPF)?;
             acceptors.join(core)
         });
+        let (served, why) = match served {
+            Ok(served) => served,
+            Err(e) => skip!("no seccomp filters here: {e}"),
+        };
         assert_eq!(served.cores, [0; 64]);
-        let why = served.acceptors.stepped_down().unwrap();
         assert!(why.contains("keeps the one that it has (Protocol not available"), "{why}");
         assert!(why.ends_with("the cores before serve all"), "{why}");
     });

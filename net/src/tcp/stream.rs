@@ -13,7 +13,8 @@ use std::time::Duration;
 use coreloop::buf::{IoBuf, IoBufMut};
 use coreloop::op::Submitter;
 
-use super::read::{Read, ReadExact, ReadHalf, Recv, have_urgent_inline};
+use super::detach::DetachedStream;
+use super::read::{Read, ReadExact, ReadHalf, Recv};
 use super::write::{TornWrite, Write, WriteAll, WriteHalf, WriteMany};
 use crate::sock::Sock;
 
@@ -58,9 +59,7 @@ impl TcpStream {
     /// Outside a running loop.
     #[track_caller]
     pub fn from_std(stream: std::net::TcpStream) -> Self {
-        // A socket that can't is none that has urgent data.
-        have_urgent_inline(&stream).ok();
-        Self::from_fd(stream.into(), &Submitter::current())
+        DetachedStream::from(stream).attach()
     }
 
     /// See [`ReadHalf::recv`].

@@ -29,8 +29,8 @@ pub struct WriteHalf {
     pub(super) sock: Rc<Sock>,
 }
 
-/// How far a write had come that was dropped half way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a write had come that was dropped or forgotten half way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TornWrite {
     /// Bytes that were sent, an exact prefix; above 0 and below `len`.
     pub sent: usize,
@@ -90,7 +90,7 @@ impl WriteHalf {
 
     /// How far the last write had come, if it was dropped or forgotten half way; the stream is usable again.
     pub fn take_torn_write(&mut self) -> Option<TornWrite> {
-        if self.sock.sending.get() {
+        if self.sock.is_sending() {
             return None;
         }
         self.sock.take_torn()
@@ -199,13 +199,14 @@ impl<'a, F: Form> Writing<'a, F> {
         let Some(op) = &mut self.op else { return self.begin(cx) };
         let out = ready!(op.poll(cx));
         self.op = None;
+        self.half.sock.send_is_heard_of();
         match out {
             Ok((n, buf)) => {
                 self.sent += n;
-                if self.sent >= self.len {
+                if !self.all || self.sent >= self.len {
                     return Poll::Ready(Ok((self.sent, buf)));
                 }
-                self.ended_short(n, buf, cx)
+                self.go_on(n, buf, cx)
             }
             Err(e) => self.failed(e, cx),
         }
@@ -261,16 +262,12 @@ impl<'a, F: Form> Writing<'a, F> {
 
     /// The kernel took `n` bytes and there are more.
     #[cold]
-    fn ended_short(
+    fn go_on(
         &mut self,
         n: usize,
         buf: F::Buf,
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, F::Buf>> {
-        self.half.sock.short.set(None);
-        if !self.all {
-            return Poll::Ready(Ok((self.sent, buf)));
-        }
         if n == 0 {
             let e = io::Error::from(io::ErrorKind::WriteZero);
             return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
@@ -284,7 +281,6 @@ impl<'a, F: Form> Writing<'a, F> {
         e: BufError<F::Buf>,
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, F::Buf>> {
-        self.half.sock.short.set(None);
         if e.error().raw_os_error() == Some(libc::EINTR) {
             return self.send_rest(e.into_buf(), cx.waker().clone());
         }
@@ -308,7 +304,7 @@ impl<'a, F: Form> Writing<'a, F> {
         op.cancel();
         let out = ready!(op.poll(cx));
         self.op = None;
-        self.half.sock.short.set(None);
+        self.half.sock.send_is_heard_of();
         Poll::Ready(match out {
             Ok((n, buf)) => {
                 self.sent += n;
@@ -355,8 +351,7 @@ impl<'a, F: Form> Writing<'a, F> {
             Ok(op) => {
                 self.op = Some(op);
                 // Until the op's end, also if this future is dropped or forgotten.
-                self.half.sock.sending.set(true);
-                self.half.sock.sent_before.set(self.sent);
+                self.half.sock.send_begins(TornWrite { sent: self.sent, len: self.len });
                 Poll::Pending
             }
             Err(out) => Poll::Ready(out.map_err(|e| self.sent_before(e))),

@@ -143,7 +143,7 @@ mod tests {
     }
 
     impl LateSend for Sender {
-        fn send_ended(&self, _: usize, _: usize) {}
+        fn send_ended(&self, _: usize) {}
 
         fn late_send(&self, _: std::io::Result<usize>, _: usize) {}
     }

@@ -12,9 +12,9 @@ use crate::sys::abi::opcode;
 
 /// Who is told of a send's end, and how it ended if its handle was gone.
 pub trait LateSend: AsFd + 'static {
-    /// The send has ended, after so many of the bytes that were asked for; another may be started. Called
-    /// first, also if the handle was forgotten.
-    fn send_ended(&self, sent: usize, asked: usize);
+    /// The send has ended, after so many bytes; another may be started. Called first, also if the handle was
+    /// forgotten.
+    fn send_ended(&self, sent: usize);
 
     /// Of `asked` bytes so many were sent, or none for this reason.
     fn late_send(&self, sent: io::Result<usize>, asked: usize);
@@ -67,7 +67,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
-        self.socket.send_ended(cqe.raw_result().max(0) as usize, self.asked());
+        self.socket.send_ended(cqe.raw_result().max(0) as usize);
     }
 
     #[inline(always)]
@@ -145,7 +145,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for SendMany<H, B> {
     }
 
     unsafe fn completed(&mut self, cqe: Cqe) {
-        self.socket.send_ended(cqe.raw_result().max(0) as usize, self.asked());
+        self.socket.send_ended(cqe.raw_result().max(0) as usize);
     }
 
     unsafe fn finish(self, cqe: Cqe) -> Self::Out {

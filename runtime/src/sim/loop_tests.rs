@@ -73,7 +73,7 @@ impl AsFd for Held {
 }
 
 impl LateSend for Held {
-    fn send_ended(&self, _: usize, _: usize) {}
+    fn send_ended(&self, _: usize) {}
     fn late_send(&self, _: io::Result<usize>, _: usize) {}
 }
 

@@ -43,38 +43,28 @@ fn steering(table: &[(usize, u32)]) -> Vec<libc::sock_filter> {
 fn steer(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
-    // SAFETY: a live program of the length that it says, which the kernel copies.
-    let rc = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            ptr::from_ref(&program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // SAFETY: the option takes a program; it is live, and as long as it says. The kernel copies it.
+    unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
 }
 
 /// SO_DETACH_REUSEPORT_BPF: has the kernel's hash choose again. Linux 5.3.
 fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     let unused: libc::c_int = 0;
-    // SAFETY: a live integer of the length that is given, which the kernel reads.
-    let rc = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DETACH_REUSEPORT_BPF,
-            ptr::from_ref(&unused).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if rc == 0 {
-        return Ok(());
+    // SAFETY: this option takes an integer, and does nothing with it.
+    match unsafe { set_option(socket, libc::SO_DETACH_REUSEPORT_BPF, &unused) } {
+        // There was none.
+        Err(refused) if refused.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
     }
-    let refused = io::Error::last_os_error();
-    // There was none.
-    if refused.raw_os_error() == Some(libc::ENOENT) { Ok(()) } else { Err(refused) }
+}
+
+/// # Safety
+/// `value` is of the type that the option takes, and what it points at is valid during the call.
+unsafe fn set_option<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    let (from, len) = (ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: `value` is live and of that length; else as the caller promises.
+    let rc = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, from, len) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

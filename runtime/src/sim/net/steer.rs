@@ -38,11 +38,11 @@ impl State {
         }
     }
 
-    /// SO_ATTACH_REUSEPORT_CBPF with such a table: 0 or an errno.
+    /// SO_ATTACH_REUSEPORT_CBPF with such a table, or without one SO_DETACH_REUSEPORT_BPF: 0 or an errno.
     pub(in crate::sim) fn steer(&mut self, id: SockId, table: &[(usize, u32)]) -> i32 {
         let sharing = self.sharing_of(id).and_then(|key| self.net.shared.get_mut(&key));
         match sharing {
-            Some(sharing) if !table.is_empty() && sharing.order.contains(&id) => {
+            Some(sharing) if sharing.order.contains(&id) => {
                 sharing.table = table.to_vec();
                 0
             }
