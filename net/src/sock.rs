@@ -330,7 +330,6 @@ impl LateBytes for Held {
 }
 
 impl LateSend for Held {
-    #[inline]
     fn send_ended(&self, sent: usize) {
         self.0.sending.set(Sending::Unheard);
         let TornWrite { sent: before, len } = self.0.written.get();
