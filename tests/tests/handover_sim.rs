@@ -18,16 +18,19 @@ fn passes(seeds: impl Iterator<Item = u64>) {
     }
 }
 
+/// A seed takes half a second where nothing is optimised; all of them pass in `.ci/run`, where it is.
+const SEEDS: u64 = if cfg!(debug_assertions) { 50 } else { 200 };
+
 // Two tests, which run beside each other.
 
 #[test]
-fn handover_sim_restarts_refuse_nobody_over_100_even_seeds() {
-    passes((0..200).step_by(2));
+fn handover_sim_restarts_refuse_nobody_over_even_seeds() {
+    passes((0..SEEDS).step_by(2));
 }
 
 #[test]
-fn handover_sim_restarts_refuse_nobody_over_100_odd_seeds() {
-    passes((1..200).step_by(2));
+fn handover_sim_restarts_refuse_nobody_over_odd_seeds() {
+    passes((1..SEEDS).step_by(2));
 }
 
 #[track_caller]

@@ -280,11 +280,10 @@ fn sim_echo_without_faults() {
 
 #[test]
 fn sim_echo_over_many_seeds() {
-    let mut good = 0;
-    for seed in 0..200 {
-        good += echo(seed, Faults::default()).1;
-    }
-    assert!(good > 400, "{good} of 800 went through");
+    // A fifth of a second for a seed where nothing is optimised.
+    let seeds = if cfg!(debug_assertions) { 50 } else { 200 };
+    let good: usize = (0..seeds).map(|seed| echo(seed as u64, Faults::default()).1).sum();
+    assert!(good > 2 * seeds, "{good} of {} went through", 4 * seeds);
 }
 
 /// Sets one fault.
