@@ -8,7 +8,7 @@ use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use crate::contain::wake;
@@ -19,7 +19,7 @@ use crate::spawn::spawn_at;
 use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 use crate::task::info::Note;
 use crate::task::report::{Report, Reporter};
-use crate::task::{JoinError, current};
+use crate::task::{JoinError, JoinHandle, current};
 use crate::words::Time;
 
 /// A runtime's cores, from any thread. Clones name the same ones; it may outlive them.
@@ -300,16 +300,45 @@ where
     let (promise, handle) = promise(spawned_at);
     let job = move || {
         let task = spawn_at(async move { f().await }, spawned_at);
-        let tells = async move {
-            let value = match task.await {
-                Ok(value) => Ok(value),
-                Err(e) => Err(promise.shared.failed(&e)),
-            };
-            promise.keep(value);
-        };
-        drop(spawn_at(tells, spawned_at));
+        drop(spawn_at(Tells { task, promise: Some(promise) }, spawned_at));
     };
     (job, handle)
+}
+
+/// Hands a task's value over to another thread.
+struct Tells<T: 'static> {
+    task: JoinHandle<T>,
+    /// Until it has.
+    promise: Option<Promise<T>>,
+}
+
+impl<T> Tells<T> {
+    fn poll_value(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let value = ready!(Pin::new(&mut self.task).poll(cx));
+        if let Some(promise) = self.promise.take() {
+            let value = value.map_err(|e| promise.shared.failed(&e));
+            promise.keep(value);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<T> Future for Tells<T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_value(cx)
+    }
+}
+
+impl<T> Drop for Tells<T> {
+    fn drop(&mut self) {
+        // The core ends: what the task gave in its last turn is there, and no turn will come that tells of
+        // it.
+        if self.promise.is_some() && self.task.is_finished() {
+            _ = self.poll_value(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }
 
 /// A value to come, and the handle of it.

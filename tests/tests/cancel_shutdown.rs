@@ -277,6 +277,27 @@ fn cancel_shutdown_posted_closures_run_or_are_dropped() {
 }
 
 #[test]
+fn cancel_shutdown_what_a_remote_task_gave_in_the_last_turn_is_handed_over() {
+    let mut event_loop = EventLoop::new().unwrap();
+    let handle = event_loop.handle();
+    let last = |ends: fn() -> u8| {
+        handle.spawn_on(0, move || async move {
+            coreloop::yield_now().await;
+            ends()
+        })
+    };
+    let gives = last(|| 7).unwrap();
+    let panics = last(|| panic!("at the end")).unwrap();
+    // In the first it begins, in the second it ends; a third would tell whoever waits.
+    event_loop.turn(Some(Duration::ZERO));
+    event_loop.turn(Some(Duration::ZERO));
+    assert!(!gives.is_finished() && !panics.is_finished());
+    drop(event_loop);
+    assert_eq!(gives.join(), Ok(7));
+    assert_eq!(panics.join(), Err(coreloop::RemoteError::Panicked("at the end".to_owned())));
+}
+
+#[test]
 fn cancel_shutdown_a_remote_task_of_a_dying_core_is_answered() {
     let (tell, told) = std::sync::mpsc::channel();
     let core = std::thread::spawn(move || {
