@@ -242,8 +242,19 @@ impl Sock {
     }
 
     /// Notes that so many bytes of a write that was dropped had been sent before its current op.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn note_torn(&self, torn: TornWrite) {
         self.with_late(|late| late.torn = Some(torn));
+    }
+
+    /// A write that waits for the end of the one before it may begin.
+    #[cold]
+    #[inline(never)]
+    fn wake_next_writer(&self) {
+        if let Some(waker) = self.if_late(|late| late.send_waker.take()).flatten() {
+            self.submitter().wake_soon(waker);
+        }
     }
 
     /// `f` runs no code of a user's, so it does not come back here.
@@ -334,8 +345,8 @@ impl LateSend for Held {
         self.0.sending.set(Sending::Unheard);
         let TornWrite { sent: before, len } = self.0.written.get();
         self.0.written.set(TornWrite { sent: before + sent, len });
-        if let Some(waker) = self.0.if_late(|late| late.send_waker.take()).flatten() {
-            self.0.submitter().wake_soon(waker);
+        if self.0.has_notes() {
+            self.0.wake_next_writer();
         }
     }
 

@@ -18,6 +18,8 @@
 //! buffers of its own (which is where the bytes should go), or gets messages so large that the copy is
 //! what costs.
 
+use std::mem;
+
 use coreloop::op::{InFlight, Outlook, RecvChunk, RecvMany, Series};
 
 use crate::sock::Held;
@@ -36,6 +38,32 @@ impl Receive {
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(self, Receive::Nothing)
     }
+
+    /// Arms a single one where nothing is.
+    #[inline(always)]
+    pub(super) fn arm_one(&mut self, op: InFlight<RecvChunk<Held>>) {
+        let nothing = mem::replace(self, Receive::One(op));
+        debug_assert!(nothing.is_nothing());
+        // The compiler can't know that, and would call a destructor.
+        mem::forget(nothing);
+    }
+
+    /// Notes that what was armed has ended.
+    // A receive of many has more to drop than is worth to stand wherever a single one ends.
+    #[inline(always)]
+    pub(super) fn ended(&mut self) {
+        match mem::take(self) {
+            Receive::Nothing => {}
+            Receive::One(op) => drop(op),
+            Receive::Many(series) => many_ended(series),
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn many_ended(series: Series<RecvMany<Held>>) {
+    drop(series);
 }
 
 /// How the messages of a connection came of late.

@@ -147,7 +147,7 @@ impl ReadHalf {
                     let held = Held::of(&self.sock);
                     return match sock.submitter().recv_chunk_for(held, &sock.membership, waker) {
                         Ok(op) => {
-                            *armed = Receive::One(op);
+                            armed.arm_one(op);
                             Poll::Pending
                         }
                         Err(out) => Poll::Ready(out),
@@ -155,7 +155,7 @@ impl ReadHalf {
                 }
                 Receive::One(op) => match ready!(op.poll(cx)) {
                     Ok(chunk) => {
-                        *armed = Receive::Nothing;
+                        armed.ended();
                         return Poll::Ready(Ok(chunk));
                     }
                     Err(e) => Err(e),
@@ -175,7 +175,7 @@ impl ReadHalf {
                 },
             };
             let many = matches!(*armed, Receive::Many(_));
-            *armed = Receive::Nothing;
+            armed.ended();
             match ended {
                 Ok(0) => return Poll::Ready(Ok(None)),
                 // The last chunk was taken; the kernel wants to be asked again.

@@ -8,6 +8,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -219,7 +220,12 @@ impl Drop for Chunk {
     fn drop(&mut self) {
         // The pool may go with its last chunk, and all heads with it: none is looked at after this.
         match self.head().pool.take() {
-            Some(pool) => pool.give_back(self.head().bid as u16),
+            Some(pool) => {
+                // Nothing in there panics, and what would unwind through it costs each chunk registers.
+                let pool = ManuallyDrop::new(pool);
+                pool.give_back(self.head().bid as u16);
+                drop(ManuallyDrop::into_inner(pool));
+            }
             None => self.free_copy(),
         }
     }

@@ -20,7 +20,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::task::Waker;
 
 use super::sqe::Cqe;
@@ -168,17 +168,17 @@ pub(super) static NO_OP: VTable = VTable {
 /// The same, in the place of an op with many completions.
 pub(super) static NO_OP_MANY: VTable = VTable { shots: Shots::Many, ..NO_OP };
 
-/// Slots come in pages, each twice the size of the one before: an index finds its page by its highest bit,
-/// and no table of pages has to grow while somebody looks at a slot.
-const FIRST_PAGE: u32 = 64;
-const PAGES: usize = (OPS_MAX / FIRST_PAGE).ilog2() as usize + 1;
+/// Slots in a page. The table has a place for every page that there may be, so that it need not grow while
+/// somebody looks at a slot; of both, what is not used is not touched and costs no memory.
+const PAGE: u32 = 1024;
+const PAGES: usize = (OPS_MAX / PAGE) as usize;
 const NONE: u32 = u32::MAX;
 
 /// Highest number of ops of one core; user data above it are the driver's own.
 pub(crate) const OPS_MAX: u32 = 1 << 24;
 
 pub(crate) struct OpSlab {
-    pages: [Cell<*mut Slot>; PAGES],
+    pages: Box<[Cell<*mut Slot>]>,
     /// Slots that have been written: all those below lie in a page. The rest of the last page has not been
     /// touched and costs no memory.
     written: Cell<u32>,
@@ -190,7 +190,7 @@ pub(crate) struct OpSlab {
 impl Default for OpSlab {
     fn default() -> Self {
         Self {
-            pages: [const { Cell::new(std::ptr::null_mut()) }; PAGES],
+            pages: no_pages(),
             written: Cell::new(0),
             free: Cell::new(NONE),
             live: Cell::new(0),
@@ -305,7 +305,7 @@ impl OpSlab {
     pub(crate) fn leak(&self) {
         self.written.set(0);
         self.free.set(NONE);
-        self.pages.iter().for_each(|page| page.set(std::ptr::null_mut()));
+        self.used_pages().for_each(|page| page.set(ptr::null_mut()));
     }
 
     /// The slot of an index, whatever is in it.
@@ -324,6 +324,10 @@ impl OpSlab {
         }
     }
 
+    fn used_pages(&self) -> impl Iterator<Item = &Cell<*mut Slot>> {
+        self.pages.iter().take_while(|page| !page.get().is_null())
+    }
+
     /// Initialises one more slot; gives its index.
     #[cold]
     fn write_next(&self) -> Option<u32> {
@@ -333,11 +337,10 @@ impl OpSlab {
         }
         let (page, offset) = place(index);
         if offset == 0 {
-            let layout = page_layout(page);
             // SAFETY: the layout has a size above 0.
-            let memory = unsafe { alloc(layout) }.cast::<Slot>();
+            let memory = unsafe { alloc(PAGE_LAYOUT) }.cast::<Slot>();
             if memory.is_null() {
-                handle_alloc_error(layout);
+                handle_alloc_error(PAGE_LAYOUT);
             }
             self.pages[page].set(memory);
         }
@@ -361,16 +364,22 @@ impl OpSlab {
     }
 }
 
-/// Page and place in it of a slot: page `n` begins at index `FIRST_PAGE * (2^n - 1)`.
+/// Page and place in it of a slot.
 #[inline]
 fn place(index: u32) -> (usize, usize) {
-    let shifted = index.wrapping_add(FIRST_PAGE);
-    let page = shifted.ilog2() - FIRST_PAGE.ilog2();
-    (page as usize, (shifted - (FIRST_PAGE << page)) as usize)
+    ((index / PAGE) as usize, (index % PAGE) as usize)
 }
 
-fn page_layout(page: usize) -> Layout {
-    Layout::array::<Slot>((FIRST_PAGE as usize) << page).expect("a page of slots fits into memory")
+const PAGE_LAYOUT: Layout = match Layout::array::<Slot>(PAGE as usize) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a page of slots fits into memory"),
+};
+
+fn no_pages() -> Box<[Cell<*mut Slot>]> {
+    // As pointers and not as cells they are allocated as zeros, which are not written.
+    let pages = vec![ptr::null_mut::<Slot>(); PAGES].into_boxed_slice();
+    // SAFETY: a cell lies in memory as what it holds.
+    unsafe { Box::from_raw(Box::into_raw(pages) as *mut [Cell<*mut Slot>]) }
 }
 
 impl Drop for OpSlab {
@@ -379,11 +388,9 @@ impl Drop for OpSlab {
         for index in 0..self.written.get() {
             drop(self.at(index).and_then(|slot| slot.waker.take()));
         }
-        for (page, memory) in self.pages.iter().enumerate() {
-            if !memory.get().is_null() {
-                // SAFETY: allocated with this layout in `write_next`, and given up only here.
-                unsafe { dealloc(memory.get().cast(), page_layout(page)) };
-            }
+        for page in self.used_pages() {
+            // SAFETY: allocated with this layout in `write_next`, and given up only here.
+            unsafe { dealloc(page.get().cast(), PAGE_LAYOUT) };
         }
     }
 }
@@ -427,11 +434,11 @@ mod tests {
         for index in 0..100_000 {
             assert_eq!(place(index), next, "slot {index}");
             next.1 += 1;
-            if next.1 == (FIRST_PAGE as usize) << next.0 {
+            if next.1 == PAGE as usize {
                 next = (next.0 + 1, 0);
             }
         }
         let (page, offset) = place(OPS_MAX - 1);
-        assert!(page < PAGES && offset < (FIRST_PAGE as usize) << page);
+        assert_eq!((page, offset), (PAGES - 1, PAGE as usize - 1));
     }
 }

@@ -21,15 +21,19 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::task::{Context, Poll, Waker};
 
 use super::chunk::{Chunk, Head};
 use super::ring::Ring;
 use super::ways::Ways;
-use crate::metrics::{Kind, Recorder, wake_contained};
+use crate::metrics::{Kind, Recorder};
 use crate::planted::{self, Fault};
-use crate::sys::abi::{self, BufEntry, BufReg, BufStatus};
+use crate::sys::abi::{self, BufEntry, BufReg};
 use crate::sys::linux::Map;
+
+mod turns;
+
+pub use self::turns::BufferTurn;
+use self::turns::Turn;
 
 #[derive(Clone, Debug)]
 pub(crate) struct PoolConfig {
@@ -210,25 +214,66 @@ impl Pool {
 
     /// What a completion brought in buffer `bid`: in the buffer itself, or copied if they run low. None if it
     /// brought nothing; the buffer is in the ring again.
+    // Whatever is not done for each message is called last, with nothing left to do: so the way of most saves
+    // no registers.
     #[inline]
-    pub(crate) fn received(self: Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
+    pub(crate) fn received(self: &Rc<Self>, bid: u16, len: u32, member: u32) -> Option<Chunk> {
         let ring = self.ring.as_ref()?;
         let Some(head) = ring.heads.get(usize::from(bid)).filter(|_| len <= self.size) else {
             debug_assert!(false, "a completion names buffer {bid} with {len} bytes");
             return None;
         };
-        self.available.set(self.available.get().saturating_sub(1));
+        let available = self.available.get().saturating_sub(1);
+        self.available.set(available);
         if len == 0 {
             self.provide(bid);
             return None;
         }
-        if self.runs_low() || !self.enter_holder(&head.tag, member) {
+        self.least.set(self.least.get().min(available));
+        let left = self.epoch_left.get() - 1;
+        self.epoch_left.set(left);
+        if left == 0 || available < self.low_water() {
+            return Some(self.received_where_few(bid, len, member));
+        }
+        if !self.enter_holder(&head.tag, member) {
             return Some(self.copied(bid, len));
         }
-        let (head, first) = (NonNull::from(head), self.address(bid));
         // SAFETY: the completion gave the buffer to us, with `len` bytes of it written; nobody else has it
         // until it is provided again, which `give_back` does.
-        Some(unsafe { Chunk::of_buffer(head, self, first, len) })
+        Some(unsafe { self.chunk(head, bid, len) })
+    }
+
+    /// As [`received`](Self::received), at the end of an epoch, and where buffers are few unless something
+    /// can be done about it.
+    #[cold]
+    #[inline(never)]
+    fn received_where_few(self: &Rc<Self>, bid: u16, len: u32, member: u32) -> Chunk {
+        if self.epoch_left.get() == 0 {
+            self.end_epoch();
+        }
+        let low = self.available.get() < self.low_water() && !self.double();
+        match &self.ring {
+            Some(ring) if !low => {
+                let head = &ring.heads[usize::from(bid)];
+                if self.enter_holder(&head.tag, member) {
+                    // SAFETY: as in `received`.
+                    return unsafe { self.chunk(head, bid, len) };
+                }
+            }
+            _ => {}
+        }
+        self.copied(bid, len)
+    }
+
+    /// The first `len` bytes of buffer `bid`, whose head that is.
+    ///
+    /// # Safety
+    /// They were written, and nobody else has the buffer until `give_back`.
+    #[inline(always)]
+    unsafe fn chunk(self: &Rc<Self>, head: &Head, bid: u16, len: u32) -> Chunk {
+        let (head, first) = (NonNull::from(head), self.address(bid));
+        // SAFETY: as the caller promised; the head lies in this pool.
+        unsafe { Chunk::of_buffer(head, self.clone(), first, len) }
     }
 
     /// A buffer for a receive that names it: one of the spare ones, the last that was given back; so few
@@ -239,28 +284,31 @@ impl Pool {
         let bid = self.spare.borrow_mut().pop()?;
         let head = &ring.heads[usize::from(bid)];
         head.named.set(true);
-        let (head, first) = (NonNull::from(head), self.address(bid));
         // SAFETY: a spare buffer is nobody's, and its bytes are those of whoever had it before, or zeros.
-        Some(unsafe { Chunk::of_buffer(head, self.clone(), first, self.size) })
+        Some(unsafe { self.chunk(head, bid, self.size) })
     }
 
     /// What a receive brought into memory that it named: that memory, or a copy where it is no buffer of
     /// ours or its socket holds enough of them.
-    #[inline]
     pub(crate) fn received_into(&self, mut chunk: Chunk, len: u32, member: u32) -> Chunk {
-        if chunk.holder().is_some_and(|holder| self.enter_holder(holder, member)) {
-            chunk.cut(len);
+        if self.keep_received(&mut chunk, len, member) {
             return chunk;
         }
-        self.copied_from(&chunk, len)
-    }
-
-    #[cold]
-    fn copied_from(&self, chunk: &Chunk, len: u32) -> Chunk {
         if !chunk.is_copy() {
             self.metrics.count(Kind::ChunksCopied);
         }
         Chunk::copy_of(&chunk[..chunk.len().min(len as usize)])
+    }
+
+    /// Whether memory that a receive named is kept as what it brought, cut to that: a buffer of ours, whose
+    /// socket may hold one more.
+    #[inline]
+    pub(crate) fn keep_received(&self, chunk: &mut Chunk, len: u32, member: u32) -> bool {
+        let kept = chunk.holder().is_some_and(|holder| self.enter_holder(holder, member));
+        if kept {
+            chunk.cut(len);
+        }
+        kept
     }
 
     /// Notes who holds a buffer; `false` if that one holds as many as it may.
@@ -295,19 +343,43 @@ impl Pool {
     #[inline]
     pub(super) fn give_back(&self, bid: u16) {
         let Some(ring) = &self.ring else { return };
-        let head = &ring.heads[usize::from(bid)];
-        let holder = head.tag.replace(NOBODY);
-        let mut members = self.members.borrow_mut();
-        if let Some(m) = members.held.get_mut(holder as usize) {
-            m.held -= 1;
-            if m.gone && m.held == 0 {
-                members.free.push(holder);
-            }
+        let holder = ring.heads[usize::from(bid)].tag.replace(NOBODY);
+        if self.leaves_last(holder) {
+            return self.give_back_last(bid, holder);
         }
-        drop(members);
-        if head.named.replace(false) {
+        self.circulate_again(ring, bid);
+    }
+
+    /// A member holds one buffer less; whether it was the last one of a member that is gone.
+    #[inline]
+    fn leaves_last(&self, holder: u32) -> bool {
+        let mut members = self.members.borrow_mut();
+        let Some(m) = members.held.get_mut(holder as usize) else { return false };
+        m.held -= 1;
+        m.gone && m.held == 0
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_last(&self, bid: u16, holder: u32) {
+        self.members.borrow_mut().free.push(holder);
+        if let Some(ring) = &self.ring {
+            self.circulate_again(ring, bid);
+        }
+    }
+
+    #[inline(always)]
+    fn circulate_again(&self, ring: &Provided, bid: u16) {
+        if ring.heads[usize::from(bid)].named.replace(false) {
             // As if it came out of the ring; if too many circulate it is put aside.
-            self.circulating.set(self.circulating.get() + 1);
+            let circulating = self.circulating.get() + 1;
+            if circulating > self.wanted.get() && !planted::is(Fault::BufferTwice, 3) {
+                if self.open.get() {
+                    self.put_aside(bid);
+                }
+                return;
+            }
+            self.circulating.set(circulating);
             if planted::is(Fault::BufferTwice, 3) && self.open.get() {
                 self.provide(bid);
             }
@@ -328,21 +400,16 @@ impl Pool {
         unsafe { ring.buffers.addr().add(usize::from(bid) * ring.stride) }
     }
 
-    /// Whether buffers are few, after what can be done about it.
-    fn runs_low(&self) -> bool {
-        let available = self.available.get();
-        self.least.set(self.least.get().min(available));
-        let left = self.epoch_left.get() - 1;
-        self.epoch_left.set(left);
-        if left == 0 {
-            self.end_epoch();
-        }
+    /// Below so many available buffers there are few.
+    #[inline]
+    fn low_water(&self) -> u32 {
         // At least one stays in circulation, whatever users hold on to.
-        let low_water = (self.circulating.get() / 4).max(1);
-        available < low_water && !self.double()
+        (self.circulating.get() / 4).max(1)
     }
 
     /// Twice as many circulate from now on; `false` if there are no more.
+    #[cold]
+    #[inline(never)]
     fn double(&self) -> bool {
         if self.spare.borrow().is_empty() || !self.open.get() {
             return false;
@@ -361,6 +428,8 @@ impl Pool {
     }
 
     /// Looks back at an epoch: more than half of the buffers were never needed, so half of them will do.
+    #[cold]
+    #[inline(never)]
     fn end_epoch(&self) {
         let circulating = self.circulating.get();
         if self.least.get() > circulating / 2 && circulating > CIRCULATING_MIN {
@@ -376,8 +445,7 @@ impl Pool {
         let Some(ring) = &self.ring else { return };
         if self.circulating.get() > self.wanted.get() {
             self.circulating.set(self.circulating.get() - 1);
-            self.spare.borrow_mut().push(bid);
-            return;
+            return self.put_aside(bid);
         }
         let tail = ring.tail.get();
         let entries = ring.entries.addr().cast::<BufEntry>();
@@ -397,6 +465,17 @@ impl Pool {
         self.available.set(self.available.get() + 1);
     }
 
+    /// It does not circulate any more.
+    #[inline]
+    fn put_aside(&self, bid: u16) {
+        let mut spare = self.spare.borrow_mut();
+        debug_assert!(spare.len() < spare.capacity(), "all buffers were in there at first");
+        // Asked, so that the compiler sees that it need not grow.
+        if spare.len() < spare.capacity() {
+            spare.push(bid);
+        }
+    }
+
     /// Takes the buffers out of the kernel's hands; the ring is quiet.
     pub(crate) fn unregister(&self, ring: &Ring) {
         self.open.set(false);
@@ -414,50 +493,6 @@ impl Pool {
         if let Some(ring) = &self.ring {
             ring.leaked.set(true);
         }
-    }
-
-    /// Buffers that a receive would find. A receive that was woken for nothing again and again waits in one
-    /// of the kernel's worker threads, and has taken its buffer beforehand: no completion tells of that, and
-    /// turns given for such buffers would go round and round. (Before 6.8 the kernel does not say; then it
-    /// is as many as completions tell.)
-    pub(crate) fn to_be_found(&self, ring: &Ring) -> u32 {
-        match self.in_ring(ring) {
-            Some(0) if self.double() => self.in_ring(ring).unwrap_or(0),
-            Some(found) => found,
-            None => self.available.get(),
-        }
-    }
-
-    fn in_ring(&self, ring: &Ring) -> Option<u32> {
-        let tail = self.ring.as_ref()?.tail.get();
-        let mut status = BufStatus { buf_group: GROUP.into(), ..BufStatus::default() };
-        let op = abi::register::PBUF_STATUS;
-        // SAFETY: one live buf_status that names our own group, which the kernel fills in.
-        unsafe { ring.register(op, ptr::from_mut(&mut status).cast(), 1) }.ok()?;
-        Some(u32::from(tail.wrapping_sub(status.head as u16)))
-    }
-
-    /// Lets the next receives try, as many as may find one of `most` buffers. Called once a tick, so that a
-    /// turn given to a socket without data does not hold up those behind it.
-    pub(crate) fn give_turns(&self, most: u32) {
-        for _ in 0..self.available.get().min(most) {
-            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
-            turn.give(&self.metrics);
-        }
-    }
-
-    /// Lets every waiting receive go on: the loop ends, and it will be told so.
-    pub(crate) fn give_all_turns(&self) {
-        self.open.set(false);
-        loop {
-            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
-            turn.give(&self.metrics);
-        }
-    }
-
-    /// Whether receives wait for a buffer.
-    pub(crate) fn has_waiters(&self) -> bool {
-        !self.waiters.borrow().is_empty()
     }
 }
 
@@ -512,63 +547,5 @@ impl Drop for Membership {
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Membership").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-struct Turn {
-    given: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Turn {
-    fn give(&self, metrics: &Recorder) {
-        self.given.set(true);
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            wake_contained(waker, metrics);
-        }
-    }
-}
-
-/// A place in the line for a buffer. Dropping it leaves the line.
-pub struct BufferTurn {
-    pool: Rc<Pool>,
-    turn: Rc<Turn>,
-}
-
-impl BufferTurn {
-    /// Joins the end of the line.
-    pub(crate) fn wait(pool: &Rc<Pool>) -> Self {
-        pool.double();
-        let given = Cell::new(!pool.open.get());
-        let turn = Rc::new(Turn { given, waker: RefCell::new(None) });
-        if turn.given.get() {
-            return Self { pool: pool.clone(), turn };
-        }
-        pool.waiters.borrow_mut().push_back(turn.clone());
-        Self { pool: pool.clone(), turn }
-    }
-
-    /// Ready when it is this one's turn to try again.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn.given.get() {
-            return Poll::Ready(());
-        }
-        let waker = cx.waker().clone();
-        // Cloning a foreign waker runs its code, which may have driven the loop.
-        if self.turn.given.get() {
-            return Poll::Ready(());
-        }
-        let old = self.turn.waker.borrow_mut().replace(waker);
-        drop(old);
-        Poll::Pending
-    }
-}
-
-impl Drop for BufferTurn {
-    fn drop(&mut self) {
-        if !self.turn.given.get() {
-            self.pool.waiters.borrow_mut().retain(|t| !Rc::ptr_eq(t, &self.turn));
-        }
     }
 }

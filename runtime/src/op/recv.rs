@@ -5,6 +5,7 @@
 //! whoever holds the descriptor.
 
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::Waker;
@@ -99,6 +100,25 @@ impl<H: Receiver> RecvChunk<H> {
         (op, asks && member.pool().has_ring())
     }
 
+    /// What did not come in the kernel's buffer or in the one that was named: an error, the end of the
+    /// stream, bytes for a socket that holds enough buffers, or in memory of the op's own.
+    // Apart: most ops end without what this may have to drop.
+    #[inline(never)]
+    fn completed_otherwise(&mut self, cqe: Cqe, len: u32) {
+        let Some(named) = self.chunk.take() else { return };
+        let there = !named.is_copy();
+        if len == 0 {
+            self.missed = there && cqe.result().is_err_and(|e| is_again(&e));
+        } else {
+            self.chunk = Some(self.pool.received_into(named, len, self.member));
+        }
+        if self.missed {
+            self.socket.missed();
+        } else if there {
+            self.received(len, true);
+        }
+    }
+
     /// So many bytes have come.
     #[inline]
     fn received(&self, bytes: u32, at_once: bool) {
@@ -128,23 +148,21 @@ unsafe impl<H: Receiver> Op for RecvChunk<H> {
     #[inline]
     unsafe fn completed(&mut self, cqe: Cqe) {
         let len = cqe.result().unwrap_or(0);
-        let named = self.chunk.take();
         if let Some(bid) = cqe.buffer() {
             let at_once = self.pool.ways().was_there(self.asked);
-            self.chunk = self.pool.clone().received(bid, len, self.member);
+            let chunk = self.pool.received(bid, len, self.member);
+            let named = mem::replace(&mut self.chunk, chunk);
+            debug_assert!(named.is_none(), "the kernel chooses a buffer where none was named");
+            // Nothing to drop, as the compiler can't know.
+            mem::forget(named);
             self.received(len, at_once);
-        } else if let Some(named) = named {
-            let there = !named.is_copy();
-            if len == 0 {
-                self.missed = there && cqe.result().is_err_and(|e| is_again(&e));
-            } else {
-                self.chunk = Some(self.pool.received_into(named, len, self.member));
-            }
-            if self.missed {
-                self.socket.missed();
-            } else if there {
-                self.received(len, true);
-            }
+        } else if len > 0
+            && let Some(named) = &mut self.chunk
+            && self.pool.keep_received(named, len, self.member)
+        {
+            self.received(len, true);
+        } else {
+            self.completed_otherwise(cqe, len);
         }
     }
 

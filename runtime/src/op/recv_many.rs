@@ -73,7 +73,7 @@ unsafe impl<H: AsFd + 'static> SeriesOp for RecvMany<H> {
         if len > 0 {
             self.pool.ways().received_unasked();
         }
-        let chunk = self.pool.clone().received(bid, len, self.member);
+        let chunk = self.pool.received(bid, len, self.member);
         if self.first.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_empty()) {
             self.first = chunk;
         } else if let Some(chunk) = chunk {

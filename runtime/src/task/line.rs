@@ -56,11 +56,26 @@ impl Line {
 
     #[inline]
     pub(super) fn push(&mut self, slot: u32) {
-        if self.len() == self.ring.len() {
-            self.grow();
+        if !self.push_if_room(slot) {
+            self.push_and_grow(slot);
         }
-        self.put(self.end, slot);
-        self.end = self.end.wrapping_add(1);
+    }
+
+    /// As [`push`](Self::push), where there is room for it: `false` if there is none.
+    #[inline]
+    pub(super) fn push_if_room(&mut self, slot: u32) -> bool {
+        let has_room = self.len() < self.ring.len();
+        if has_room {
+            self.put(self.end, slot);
+            self.end = self.end.wrapping_add(1);
+        }
+        has_room
+    }
+
+    #[cold]
+    fn push_and_grow(&mut self, slot: u32) {
+        self.grow();
+        self.push_if_room(slot);
     }
 
     pub(super) fn push_front(&mut self, slot: u32) {

@@ -9,6 +9,7 @@ use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::mem;
 use std::panic::resume_unwind;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -208,12 +209,23 @@ impl Tasks {
     #[inline]
     pub(crate) fn wake(&self, word: Word) {
         spans::woken(word.core(), word.slot(), Some(word.generation()));
-        let inner = &mut *self.inner.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return };
         if entry.is_live(word) && entry.scheduled == 0 {
             entry.scheduled = self.stamp.get();
-            inner.ready.push(word.slot());
+            // The run queue grows last of all: this is called for each completion, and saves no registers
+            // so.
+            if !inner.ready.push_if_room(word.slot()) {
+                drop(inner);
+                self.push_and_grow(word.slot());
+            }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_and_grow(&self, slot: u32) {
+        self.inner.borrow_mut().ready.push(slot);
     }
 
     /// Schedules whatever is in `slot`, as wakes from other threads ask for.
@@ -227,7 +239,7 @@ impl Tasks {
     /// Nobody drives a main future any more: its wakes are stale.
     pub(crate) fn forget_root(&self) {
         let mut inner = self.inner.borrow_mut();
-        if std::mem::take(&mut inner.table[ROOT as usize].scheduled) != 0 {
+        if mem::take(&mut inner.table[ROOT as usize].scheduled) != 0 {
             inner.merge();
             inner.ready.remove(ROOT);
             inner.gave_way.remove(ROOT);
@@ -420,7 +432,11 @@ impl Tasks {
     #[inline]
     pub(crate) fn call(&self, waker: Waker) {
         match Word::of_waker(&waker) {
-            Some(word) if word.core() == self.lease.id => self.wake(word),
+            Some(word) if word.core() == self.lease.id => {
+                // Its destructor does nothing.
+                mem::forget(waker);
+                self.wake(word);
+            }
             _ => wake_contained(waker, &self.metrics),
         }
     }
@@ -460,7 +476,7 @@ impl Tasks {
         // One that is in the run queue waits until it comes out of it: the next task in this slot must not
         // take the place in line of this one.
         if entry.scheduled == 0 {
-            entry.scheduled = std::mem::replace(&mut inner.free, slot);
+            entry.scheduled = mem::replace(&mut inner.free, slot);
         }
         // SAFETY: taken in `spawn` with this layout; nobody uses it any more.
         unsafe { inner.blocks.give(task.cast(), class, layout) };
@@ -497,13 +513,13 @@ impl Inner {
     #[inline]
     fn picked(&mut self, slot: u32) -> Next {
         let entry = &mut self.table[slot as usize];
-        let stamp = std::mem::take(&mut entry.scheduled);
+        let stamp = mem::take(&mut entry.scheduled);
         match entry.task {
             Some(task) => Next::Task(Picked { task, stamp }),
             None if slot == ROOT => Next::Root(stamp),
             None => {
                 // Kept back by `release`.
-                entry.scheduled = std::mem::replace(&mut self.free, slot);
+                entry.scheduled = mem::replace(&mut self.free, slot);
                 Next::Gone
             }
         }

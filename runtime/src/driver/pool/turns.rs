@@ -1,0 +1,119 @@
+//! The line of receives that wait for a buffer.
+//!
+//! Owns the order in which they try again, and how many may at a time: as many as the kernel has buffers for.
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::{GROUP, Pool};
+use crate::driver::ring::Ring;
+use crate::metrics::{Recorder, wake_contained};
+use crate::sys::abi::{self, BufStatus};
+
+impl Pool {
+    /// Buffers that a receive would find. A receive that was woken for nothing again and again waits in one
+    /// of the kernel's worker threads, and has taken its buffer beforehand: no completion tells of that, and
+    /// turns given for such buffers would go round and round. (Before 6.8 the kernel does not say; then it
+    /// is as many as completions tell.)
+    pub(crate) fn to_be_found(&self, ring: &Ring) -> u32 {
+        match self.in_ring(ring) {
+            Some(0) if self.double() => self.in_ring(ring).unwrap_or(0),
+            Some(found) => found,
+            None => self.available.get(),
+        }
+    }
+
+    fn in_ring(&self, ring: &Ring) -> Option<u32> {
+        let tail = self.ring.as_ref()?.tail.get();
+        let mut status = BufStatus { buf_group: GROUP.into(), ..BufStatus::default() };
+        let op = abi::register::PBUF_STATUS;
+        // SAFETY: one live buf_status that names our own group, which the kernel fills in.
+        unsafe { ring.register(op, ptr::from_mut(&mut status).cast(), 1) }.ok()?;
+        Some(u32::from(tail.wrapping_sub(status.head as u16)))
+    }
+
+    /// Lets the next receives try, as many as may find one of `most` buffers. Called once a tick, so that a
+    /// turn given to a socket without data does not hold up those behind it.
+    pub(crate) fn give_turns(&self, most: u32) {
+        for _ in 0..self.available.get().min(most) {
+            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
+            turn.give(&self.metrics);
+        }
+    }
+
+    /// Lets every waiting receive go on: the loop ends, and it will be told so.
+    pub(crate) fn give_all_turns(&self) {
+        self.open.set(false);
+        loop {
+            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
+            turn.give(&self.metrics);
+        }
+    }
+
+    /// Whether receives wait for a buffer.
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.waiters.borrow().is_empty()
+    }
+}
+
+pub(super) struct Turn {
+    given: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Turn {
+    fn give(&self, metrics: &Recorder) {
+        self.given.set(true);
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            wake_contained(waker, metrics);
+        }
+    }
+}
+
+/// A place in the line for a buffer. Dropping it leaves the line.
+pub struct BufferTurn {
+    pool: Rc<Pool>,
+    turn: Rc<Turn>,
+}
+
+impl BufferTurn {
+    /// Joins the end of the line.
+    pub(crate) fn wait(pool: &Rc<Pool>) -> Self {
+        pool.double();
+        let given = Cell::new(!pool.open.get());
+        let turn = Rc::new(Turn { given, waker: RefCell::new(None) });
+        if turn.given.get() {
+            return Self { pool: pool.clone(), turn };
+        }
+        pool.waiters.borrow_mut().push_back(turn.clone());
+        Self { pool: pool.clone(), turn }
+    }
+
+    /// Ready when it is this one's turn to try again.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.turn.given.get() {
+            return Poll::Ready(());
+        }
+        let waker = cx.waker().clone();
+        // Cloning a foreign waker runs its code, which may have driven the loop.
+        if self.turn.given.get() {
+            return Poll::Ready(());
+        }
+        let old = self.turn.waker.borrow_mut().replace(waker);
+        drop(old);
+        Poll::Pending
+    }
+}
+
+impl Drop for BufferTurn {
+    #[cold]
+    #[inline(never)]
+    fn drop(&mut self) {
+        if !self.turn.given.get() {
+            self.pool.waiters.borrow_mut().retain(|t| !Rc::ptr_eq(t, &self.turn));
+        }
+    }
+}
