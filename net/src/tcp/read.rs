@@ -70,7 +70,8 @@ impl ReadHalf {
     /// stream. What the buffer held is overwritten, and its length becomes the count.
     ///
     /// # Cancel safety
-    /// No byte of the stream is lost when the future is dropped; the buffer is. Called off by a token or a
+    /// No byte of the stream is lost when the future is dropped; the buffer is. (One that is forgotten,
+    /// with `mem::forget`, takes with it what it reads, also after that.) Called off by a token or a
     /// deadline ([`Interruptible`]) it waits until the kernel lets go of the buffer and gives it back, with
     /// the bytes if some had arrived by then.
     ///

@@ -125,6 +125,8 @@ impl fmt::Debug for WriteHalf {
 trait Form {
     type Buf: 'static;
     type Op: Op<Out = BufResult<usize, Self::Buf>>;
+    /// Whether it can be sent without a copy.
+    const UNCOPIED: bool;
 
     fn bytes(buf: &Self::Buf) -> usize;
     /// Sends at once what there is room for, if that is due.
@@ -144,6 +146,7 @@ struct Many<B>(PhantomData<B>);
 impl<B: IoBuf> Form for One<B> {
     type Buf = B;
     type Op = Send<Held, B>;
+    const UNCOPIED: bool = true;
 
     fn bytes(buf: &B) -> usize {
         buf.len()
@@ -163,6 +166,7 @@ impl<B: IoBuf> Form for One<B> {
 impl<B: IoBuf> Form for Many<B> {
     type Buf = Vec<B>;
     type Op = SendMany<Held, B>;
+    const UNCOPIED: bool = false;
 
     fn bytes(bufs: &Vec<B>) -> usize {
         bufs.iter().map(IoBuf::len).sum()
@@ -186,12 +190,14 @@ struct Writing<'a, F: Form> {
     sent: usize,
     len: usize,
     all: bool,
+    /// The op, or the last one, was a send without copy.
+    uncopied: bool,
 }
 
 impl<'a, F: Form> Writing<'a, F> {
     fn new(half: &'a mut WriteHalf, buf: F::Buf, all: bool) -> Self {
         let len = F::bytes(&buf);
-        Self { half, buf: Some(buf), op: None, sent: 0, len, all }
+        Self { half, buf: Some(buf), op: None, sent: 0, len, all, uncopied: false }
     }
 
     #[inline]
@@ -286,7 +292,8 @@ impl<'a, F: Form> Writing<'a, F> {
         }
         let no_zero_copy =
             matches!(e.error().raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP));
-        if no_zero_copy && self.is_large(self.sent) {
+        // With a copy then: what fails so, too, has failed.
+        if no_zero_copy && self.uncopied {
             return self.send(e.into_buf(), self.sent, cx.waker().clone(), false);
         }
         Poll::Ready(Err(self.sent_before(e)))
@@ -327,7 +334,7 @@ impl<'a, F: Form> Writing<'a, F> {
     /// Whether what is left from `offset` on is to go without a copy.
     #[inline]
     fn is_large(&self, offset: usize) -> bool {
-        self.len - offset >= self.half.sock.submitter().zero_copy_from()
+        F::UNCOPIED && self.len - offset >= self.half.sock.submitter().zero_copy_from()
     }
 
     /// Starts a send of what is left, from `offset` on. No other is under way.
@@ -345,6 +352,7 @@ impl<'a, F: Form> Writing<'a, F> {
         // in it: a thread for each slow reader. So only where each part would wait until the peer has
         // acknowledged it.
         let flags = if self.all && zero_copy { libc::MSG_WAITALL } else { 0 };
+        self.uncopied = zero_copy;
         let how = How { flags, zero_copy };
         let op = F::op(Held::of(&self.half.sock), buf, offset, how);
         match self.half.sock.submitter().start_for(op, waker) {

@@ -169,7 +169,8 @@ pub(super) static NO_OP: VTable = VTable {
 pub(super) static NO_OP_MANY: VTable = VTable { shots: Shots::Many, ..NO_OP };
 
 /// Slots in a page. The table has a place for every page that there may be, so that it need not grow while
-/// somebody looks at a slot; of both, what is not used is not touched and costs no memory.
+/// somebody looks at a slot. Slots that are not used are not touched and cost no memory; nor does the table
+/// where the allocator has zeros, as it has for one of this size at first.
 const PAGE: u32 = 1024;
 const PAGES: usize = (OPS_MAX / PAGE) as usize;
 const NONE: u32 = u32::MAX;
@@ -420,12 +421,34 @@ mod tests {
     fn slots_do_not_move_when_the_slab_grows() {
         let slab = OpSlab::default();
         let (first, slot) = slab.take(&NO_OP).unwrap();
-        let more: Vec<_> = (0..1000).map(|_| slab.take(&NO_OP).unwrap().0).collect();
+        let n = 3 * PAGE;
+        let more: Vec<_> = (1..n).map(|_| slab.take(&NO_OP).unwrap().0).collect();
         assert_eq!(slab.get(first).unwrap().payload(), slot.payload());
-        assert_eq!(slab.live(), 1001);
-        assert_eq!(slab.keys().len(), 1001);
+        assert_eq!((slab.live(), slab.keys().len()), (n, n as usize));
+        let places: std::collections::BTreeSet<_> =
+            more.iter().map(|key| slab.get(*key).unwrap().payload()).collect();
+        assert_eq!(places.len(), more.len(), "each in a place of its own");
+        assert_eq!(slab.used_pages().count(), 3);
         more.into_iter().chain([first]).for_each(|k| drop(slab.free(k)));
         assert_eq!(slab.live(), 0);
+    }
+
+    #[test]
+    fn slots_that_are_leaked_are_not_found_and_stay_where_they_are() {
+        let slab = OpSlab::default();
+        let keys: Vec<_> = (0..=PAGE).map(|_| slab.take(&NO_OP).unwrap().0).collect();
+        let pages: Vec<_> = slab.used_pages().map(Cell::get).collect();
+        let last = slab.get(keys[PAGE as usize]).unwrap().payload();
+        slab.leak();
+        assert!(keys.iter().all(|key| slab.get(*key).is_none()));
+        assert_eq!((pages.len(), slab.used_pages().count(), slab.places()), (2, 0, 0));
+        drop(slab);
+        // SAFETY: as the kernel may, this writes where an op was; nobody frees that but the test, below.
+        unsafe { last.write(1) };
+        for page in pages {
+            // SAFETY: allocated with this layout in `write_next`, and given up by `leak`.
+            unsafe { dealloc(page.cast(), PAGE_LAYOUT) };
+        }
     }
 
     #[test]
