@@ -4,7 +4,7 @@
 #   tests/valgrind.sh [filter of the runtime's own tests…]
 # Valgrind may not know io_uring, and is some thirty times slower: what enters no ring is run. Those are the
 # wheel (but for its long random test), the task slab, the op slab and its orphans, the mailbox's queue, buffers, and whole loops on the
-# simulated kernel (but for 200 seeds of the plainest workload, which others run too).
+# simulated kernel (but for many seeds of the plainest workload, which others run too).
 set -eu
 cd "$(dirname "$0")/.."
 command -v valgrind >/dev/null || { echo "SKIPPED valgrind: it is not installed"; exit 0; }
