@@ -28,14 +28,24 @@ fn main() -> io::Result<()> {
 
 fn serve(path: &str, addr: SocketAddr) -> io::Result<()> {
     let handover = coreloop::run(Handover::begin(path)).map_err(io::Error::other)??;
-    let signals = Signals::new([Signal::TERM]).map_err(io::Error::other)?;
-    let signals = std::sync::Mutex::new(Some(signals));
+    let count = coreloop::placement::allowed_cpus().len().min(2);
+    // For each core, which ends when it has drained, and what runs on it.
+    let signals: Result<Vec<_>, _> = (0..count).map(|_| Signals::new([Signal::TERM])).collect();
+    let signals = std::sync::Mutex::new(signals.map_err(io::Error::other)?);
     let graceful = Graceful::new(Duration::from_secs(30));
-    let cores = Cores::Count(coreloop::placement::allowed_cpus().len().min(2));
+    let cores = Cores::Count(count);
     let runtime = Runtime::builder().cores(cores).build().map_err(io::Error::other)?;
     let ended = runtime.run(move |core| {
-        let signals = signals.lock().ok().and_then(|mut signals| signals.take());
-        serve_on(core, handover.clone(), graceful.clone(), signals, addr)
+        let signals = signals.lock().ok().and_then(|mut signals| signals.pop());
+        let (handover, graceful) = (handover.clone(), graceful.clone());
+        async move {
+            let ended = serve_on(core, handover, graceful.clone(), signals, addr).await;
+            if ended.is_err() {
+                // The others would serve without it.
+                graceful.at_once();
+            }
+            ended
+        }
     });
     ended.map_err(io::Error::other)?.into_iter().collect()
 }
@@ -48,6 +58,10 @@ async fn serve_on(
     addr: SocketAddr,
 ) -> io::Result<()> {
     let here = graceful.here();
+    if let Some(signals) = signals {
+        let graceful = graceful.clone();
+        drop(spawn(async move { graceful.on_signals(signals).await }));
+    }
     // The predecessor's listeners, shared out among however many cores this process has; or our own.
     let sockets = handover.take_share("http", core.index(), core.count());
     let mut listeners =
@@ -63,15 +77,11 @@ async fn serve_on(
     }
     // With the last core's call the predecessor lets go; all that is to be handed on has been lent by then.
     if handover.ready(core.count())? {
-        let graceful = graceful.clone();
         drop(spawn(async move {
             if handover.successor().await.is_ok() {
                 graceful.begin();
             }
         }));
-    }
-    if let Some(signals) = signals {
-        drop(spawn(async move { graceful.on_signals(signals).await }));
     }
     for task in accepting {
         task.await.map_err(io::Error::other)?;

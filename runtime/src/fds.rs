@@ -7,8 +7,8 @@
 //! [`PollOnce`](crate::op::PollOnce).
 //!
 //! Within a loop, calls go to the kernel that the loop runs on, which may be a simulated one; on any other
-//! thread to the system's. A simulated one knows no file system: paths of its Unix sockets are names of a
-//! host.
+//! thread to the system's, as steering does everywhere. A simulated one knows no file system: paths of its
+//! Unix sockets are names of a host.
 //!
 //! ```
 //! use coreloop::fds;

@@ -61,7 +61,8 @@ impl Core {
         self.index
     }
 
-    /// The CPU that it runs on.
+    /// The CPU that it was given. It runs on that one unless it is [unpinned](Builder::unpinned), or the
+    /// system refused to pin it, which is reported.
     pub fn cpu(&self) -> usize {
         self.cpu
     }

@@ -21,13 +21,14 @@ use crate::words::Time;
 /// A queue of tasks that share a part of their core's time. It is a handle: clones are the same queue.
 ///
 /// Every task belongs to one queue, for its whole life: the one that it was spawned in, which is the
-/// spawner's where nothing else was said. The main future, and what the loop does for other threads, is the
-/// default queue's. While several queues have something to do, each gets CPU time in proportion to its
-/// shares; one that has nothing to do leaves its part to the others, and earns nothing by it. Within a
-/// queue tasks run in the order that they would have without others.
+/// spawner's where nothing else was said. The main future is the default queue's; closures from other
+/// threads are nobody's, and neither charged nor limited. While several queues have something to do, each
+/// gets CPU time in proportion to its shares; one that has nothing to do leaves its part to the others, and
+/// earns nothing by it. Within a queue tasks run in the order that they would have without others.
 ///
 /// A queue is there as long as it has handles or tasks that have not ended; then its place is free for
-/// another. It is `!Send`, as tasks are: each core has its own.
+/// another, and what it owes is forgotten: keep a handle instead of making a queue for each job. It is
+/// `!Send`, as tasks are: each core has its own.
 ///
 /// Shares are of CPU time, by the clock, poll by poll: a task that computes for long without an `.await` is
 /// not interrupted, but its queue pays for it afterwards. A core with the default queue alone measures

@@ -31,7 +31,10 @@ pub enum State<'a> {
     Watchdog,
     /// One line for people.
     Status(&'a str),
-    /// Another process is the service's main one from now on: after a restart by hand-over.
+    /// Another process is the service's main one from now on: after a restart by hand-over. The manager hears
+    /// this from the main process alone where the unit has `NotifyAccess=main`: so the predecessor says it.
+    /// Its environment names it in WATCHDOG_PID; start the successor without that variable, or the successor
+    /// takes the watchdog for another's.
     MainPid(u32),
     /// Starting, reloading or stopping takes longer: so much from now on.
     ExtendTimeout(Duration),

@@ -1,13 +1,17 @@
 //! Ends of channels that outlive a loop: the next loop on a thread bears the same numbers as the last one, and
-//! is not mistaken for it.
+//! is not mistaken for it. And calls on sharded values that are given up at once.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
-use coreloop::cross::{self, TryRecvError};
-use coreloop::spawn;
-use coreloop_tests::{poll_once, rest, stepped};
+use coreloop::cross::{self, Sharded, TryRecvError};
+use coreloop::{Handle, spawn, yield_now};
+use coreloop_tests::drive::Drops;
+use coreloop_tests::{poll_once, rest, settled, stepped};
 
 /// A loop promises to send what a poll has put, once in that poll. The next loop has promised nothing yet.
 #[test]
@@ -82,4 +86,30 @@ fn cross_a_wait_that_ends_in_another_loop_takes_no_strangers_place() {
     let got = second.block_on(poll_once(Pin::new(&mut stranger)));
     assert_eq!(got.map(Result::unwrap), Poll::Ready(Some(7)));
     drop(other_tx);
+}
+
+/// The call's future and the last clone go right after the call was sent: it runs, and the value goes after it.
+#[test]
+fn cross_a_sharded_call_that_was_sent_runs_though_the_last_clone_goes() {
+    let runs = coreloop::run(async {
+        let drops = Drops::new();
+        let guards = drops.clone();
+        let make = async move |_: usize| guards.guard();
+        let values = Sharded::new(&Handle::current(), make).await.unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let ran = runs.clone();
+        {
+            let mut call = Box::pin(values.on(0, async move |_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                yield_now().await;
+                ran.fetch_add(1, Ordering::Relaxed);
+            }));
+            assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
+        }
+        drop(values);
+        let gone = settled(Duration::from_secs(10), || drops.count() == 1).await;
+        assert!(gone, "the value has not gone");
+        runs.load(Ordering::Relaxed)
+    });
+    assert_eq!(runs.unwrap(), 2);
 }

@@ -64,6 +64,27 @@ fn sched_a_latency_goal_bounds_the_wait_beside_a_bulk() {
     assert!(with <= GOAL + POLL + step, "with a goal of {GOAL:?}: {with:?}");
 }
 
+/// In a simulation polls take no time unless they say so.
+#[test]
+fn sched_queues_are_served_beside_one_whose_polls_take_no_time() {
+    for computes in [Duration::ZERO, Duration::from_micros(200)] {
+        let sim = Sim::builder().seed(3).faults(Faults::none()).build();
+        let own = sim.clone();
+        sim.client("one", async move || {
+            let other = TaskQueue::builder("other").build().unwrap();
+            let ends = other.spawn(async move {
+                own.compute(computes);
+                yield_now().await;
+            });
+            for _ in 0..20_000 {
+                yield_now().await;
+            }
+            assert!(ends.is_finished());
+        });
+        sim.run().unwrap();
+    }
+}
+
 #[test]
 fn sched_a_goal_may_be_set_later_and_be_lifted() {
     let later = || {

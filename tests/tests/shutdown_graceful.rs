@@ -112,10 +112,15 @@ async fn shutdown_at_once_cuts_the_drain_short() {
 }
 
 /// Serves requests of a byte, each of which takes `work`, until it is told to stop between two.
-async fn serve(graceful: Graceful, work: Duration, port: mpsc::Sender<u16>) -> Drained {
+async fn serve(
+    graceful: Graceful,
+    work: Duration,
+    core: usize,
+    port: mpsc::Sender<(usize, u16)>,
+) -> Drained {
     let here = graceful.here();
     let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    port.send(listener.local_addr().unwrap().port()).unwrap();
+    port.send((core, listener.local_addr().unwrap().port())).unwrap();
     while let Ok(mut stream) = listener.accept().cancel_on(here.stopping()).await {
         let stopping = here.stopping().clone();
         drop(here.spawn(async move {
@@ -129,9 +134,14 @@ async fn serve(graceful: Graceful, work: Duration, port: mpsc::Sender<u16>) -> D
     here.drained().await
 }
 
-/// A server of three cores with `clients` at each, each within a request when the signals come; what it
+/// A server of three cores with so many clients at each, each within a request when the signals come; what it
 /// said, and how many clients had their answer.
-fn signalled(clients: usize, work: Duration, limit: Duration, signals: u32) -> (Drained, usize) {
+fn signalled(
+    clients: [usize; 3],
+    work: Duration,
+    limit: Duration,
+    signals: u32,
+) -> (Drained, usize) {
     let graceful = Graceful::new(limit);
     let (port, ports) = mpsc::channel();
     let (subscribed, is_subscribed) = mpsc::channel();
@@ -141,22 +151,20 @@ fn signalled(clients: usize, work: Duration, limit: Duration, signals: u32) -> (
         let ended = runtime.run(move |core| {
             let (graceful, port, subscribed) = (graceful.clone(), port.clone(), subscribed.clone());
             async move {
-                if core.index() == 1 {
-                    let signals = Signals::new([Signal::TERM, Signal::INT]).unwrap();
-                    let graceful = graceful.clone();
-                    drop(spawn(async move { graceful.on_signals(signals).await }));
-                    subscribed.send(()).unwrap();
-                }
-                serve(graceful, work, port).await
+                let signals = Signals::new([Signal::TERM, Signal::INT]).unwrap();
+                let heeding = graceful.clone();
+                drop(spawn(async move { heeding.on_signals(signals).await }));
+                subscribed.send(()).unwrap();
+                serve(graceful, work, core.index(), port).await
             }
         });
         ended.unwrap().into_iter().sum()
     });
     let ports: Vec<_> = (0..3).map(|_| ports.recv().unwrap()).collect();
-    is_subscribed.recv().unwrap();
+    (0..3).for_each(|_| is_subscribed.recv().unwrap());
     let mut all = Vec::new();
-    for port in ports {
-        for _ in 0..clients {
+    for (core, port) in ports {
+        for _ in 0..clients[core] {
             let mut client = StdStream::connect(("127.0.0.1", port)).unwrap();
             client.set_read_timeout(Some(net::PATIENCE)).unwrap();
             client.write_all(b"x").unwrap();
@@ -177,7 +185,7 @@ fn signalled(clients: usize, work: Duration, limit: Duration, signals: u32) -> (
 #[test]
 fn shutdown_a_signal_lets_every_core_finish_its_requests() {
     in_child("shutdown_a_signal_lets_every_core_finish_its_requests", || {
-        let (drained, answered) = signalled(20, 600 * MS, net::PATIENCE, 1);
+        let (drained, answered) = signalled([20; 3], 600 * MS, net::PATIENCE, 1);
         assert_eq!(drained, Drained { finished: 60, ..Drained::default() });
         assert_eq!(answered, 60);
     });
@@ -186,7 +194,7 @@ fn shutdown_a_signal_lets_every_core_finish_its_requests() {
 #[test]
 fn shutdown_past_the_limit_requests_are_cancelled() {
     in_child("shutdown_past_the_limit_requests_are_cancelled", || {
-        let (drained, answered) = signalled(5, 3600 * 1000 * MS, 100 * MS, 1);
+        let (drained, answered) = signalled([5; 3], 3600 * 1000 * MS, 100 * MS, 1);
         assert_eq!(drained, Drained { cancelled: 15, ..Drained::default() });
         assert_eq!(answered, 0);
     });
@@ -195,8 +203,21 @@ fn shutdown_past_the_limit_requests_are_cancelled() {
 #[test]
 fn shutdown_a_second_signal_ends_it_at_once() {
     in_child("shutdown_a_second_signal_ends_it_at_once", || {
-        let (drained, _) = signalled(5, 3600 * 1000 * MS, Duration::MAX, 2);
+        let (drained, _) = signalled([5; 3], 3600 * 1000 * MS, Duration::MAX, 2);
         assert_eq!(drained, Drained { cancelled: 15, ..Drained::default() });
+    });
+}
+
+#[test]
+fn shutdown_a_second_signal_is_heard_by_cores_that_drain_while_others_have_ended() {
+    let name = "shutdown_a_second_signal_is_heard_by_cores_that_drain_while_others_have_ended";
+    in_child(name, || {
+        for busy in 0..3 {
+            let mut clients = [0; 3];
+            clients[busy] = 2;
+            let (drained, _) = signalled(clients, 3600 * 1000 * MS, Duration::MAX, 2);
+            assert_eq!(drained, Drained { cancelled: 2, ..Drained::default() });
+        }
     });
 }
 

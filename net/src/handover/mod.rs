@@ -212,7 +212,9 @@ impl Handover {
     }
 
     /// Keeps a duplicate of a socket for the successor, under this name. A name may have several. The socket
-    /// stays open, and listens, until it was handed over or this goes, also if the original is closed.
+    /// stays open, and listens, until it was handed over or this goes, also if the original is closed (of
+    /// listeners in a [`Group`](crate::spread::Group): if that was [given
+    /// away](crate::spread::Group::give_away)).
     ///
     /// # Errors
     /// `InvalidInput` for a name that is empty, longer than 200 bytes, or has a control character (a line

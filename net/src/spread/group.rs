@@ -245,8 +245,9 @@ impl Group {
     }
 
     /// From now on the sockets are another process's too, and are left in the kernel's group as they are:
-    /// listeners that are dropped here only close their descriptors. To be called once a successor is
-    /// there, before the listeners end.
+    /// listeners that are dropped here only close their descriptors. To be called before the listeners end
+    /// whenever a successor may have them: once it is there, and also where this process ends by itself while
+    /// one starts. A listener that ends without it listens no more, whoever has it.
     pub fn give_away(&self) {
         self.lock().shared = Shared::GivenAway;
     }

@@ -271,9 +271,10 @@ impl<T: 'static> Sharded<T> {
         F: AsyncFnOnce(&T) -> R + Send + 'static,
         R: Send + 'static,
     {
-        let number = self.shards.number;
+        // With the call goes a share of the values: they are not taken away before it has begun.
+        let shards = self.shards.clone();
         let call = move || async move {
-            match local::<T>(number) {
+            match local::<T>(shards.number) {
                 Some(value) => Ok(f(&value).await),
                 None => Err(ShardError::CoreGone),
             }

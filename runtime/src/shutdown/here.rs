@@ -2,7 +2,7 @@
 //!
 //! Owns [`Here`]: the tokens that this core's tasks listen to, the count of what it serves, and the task
 //! that cancels the tokens in time. Invariant: a guard counts from its making to its drop, and is counted as
-//! finished or as cancelled only if it was there when the end began.
+//! finished or as cancelled if that comes after `stopping`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -57,7 +57,7 @@ struct Inner {
     keeper: RefCell<Option<JoinHandle<()>>>,
 }
 
-/// How what a core served when the end began has ended. Those of several cores can be summed.
+/// How what a core served has ended, from `stopping` on. Those of several cores can be summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Ended by themselves.
@@ -98,7 +98,7 @@ impl Here {
     }
 
     /// Cancelled when nothing new is to be begun: listeners end, connections end after the request that
-    /// they are at.
+    /// they are at. Keep this `Here`, or a guard of it, as long as something listens to it.
     pub fn stopping(&self) -> &Token {
         &self.inner.stopping
     }

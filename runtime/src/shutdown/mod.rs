@@ -121,7 +121,9 @@ impl Graceful {
     }
 
     /// Begins at the first of these signals, and does the rest [at once](Self::at_once) at the second; ends
-    /// then. To be spawned on one core. Subscribe before, so that no signal comes too early:
+    /// then. To be spawned on every core, with signals of its own: a core that has drained ends, and what
+    /// runs on it, so one that listens for all may be gone at the second signal while others still drain.
+    /// Subscribe before, so that no signal comes too early:
     ///
     /// ```no_run
     /// # use coreloop::shutdown::Graceful;
@@ -148,7 +150,7 @@ impl Graceful {
     }
 
     /// The running core's part in it; each call makes one with counts of its own. A clone of what it gives
-    /// is the same one.
+    /// is the same one. Its tokens are cancelled in time as long as it, a clone or a guard of it lives.
     ///
     /// # Panics
     /// Outside a running loop.

@@ -127,6 +127,10 @@ pub(crate) struct Queues {
     served: u64,
 }
 
+/// What a poll is charged at least, as much as reading the clock after it takes. Under a simulation polls
+/// take no time, and a queue that is never charged would be served before all others for ever.
+const LEAST_POLL_NS: u64 = 20;
+
 impl Queues {
     /// The default one alone, with these terms and so many tasks.
     pub(super) fn new(terms: Terms, tasks: u32) -> Self {
@@ -228,7 +232,8 @@ impl Queues {
         };
         queue.polls += polls;
         queue.cpu_ns += ns;
-        queue.used += in_virtual_time(ns, queue.terms.shares);
+        let charged = ns.max(polls.saturating_mul(LEAST_POLL_NS));
+        queue.used += in_virtual_time(charged, queue.terms.shares);
     }
 
     /// Takes back what a queue did not use after all.
