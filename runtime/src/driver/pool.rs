@@ -372,15 +372,7 @@ impl Pool {
     fn circulate_again(&self, ring: &Provided, bid: u16) {
         if ring.heads[usize::from(bid)].named.replace(false) {
             // As if it came out of the ring; if too many circulate it is put aside.
-            let circulating = self.circulating.get() + 1;
-            let plain = !planted::is(Fault::BufferTwice, 2) && !planted::is(Fault::BufferTwice, 3);
-            if circulating > self.wanted.get() && plain {
-                if self.open.get() {
-                    self.put_aside(bid);
-                }
-                return;
-            }
-            self.circulating.set(circulating);
+            self.circulating.set(self.circulating.get() + 1);
             if planted::is(Fault::BufferTwice, 3) && self.open.get() {
                 self.provide(bid);
             }
