@@ -220,7 +220,7 @@ settings! {
         who "latency on few connections; off where CPUs are shared", shows "`docs/MEASURING.md`, the gaps";
     /// What to record: each level costs more than the one before.
     ///
-    /// Counted: 1,264 instructions for an echo with nothing, 1,268 with counters (+0.3 %), 1,303 with
+    /// Counted: 1,253 instructions for an echo with nothing, 1,257 with counters (+0.3 %), 1,292 with
     /// histograms (+3.1 %), user space alone; 0.5 KiB a core for the first two, 357 KiB for the third.
     stats(): StatsLevel = StatsLevel::Counters,
         who "whoever wants histograms", shows "the report itself";
