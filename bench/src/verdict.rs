@@ -87,17 +87,27 @@ pub struct Verdict {
     pub generator_limited: bool,
     /// Why not; empty if valid.
     pub reasons: Vec<String>,
+    /// Those of the reasons that the server, or a load core that is gone, has to answer for: answers that
+    /// are missing, and a rate that was not reached though the generator had the time for it.
+    pub server_reasons: Vec<String>,
     /// What a reader should know, valid or not.
     pub notes: Vec<String>,
 }
 
 /// Judges a run.
 pub fn judge(run: &Figures<'_>) -> Verdict {
-    let mut reasons = Vec::new();
+    let generator_limited = generator_limited(run);
+    let mut server_reasons = incomplete(run);
+    let mut reasons = server_reasons.clone();
     let mut notes = Vec::new();
-    reasons.extend(incomplete(run));
     if let Some(open) = &run.open {
-        reasons.extend(open_reasons(run, open));
+        let missed = missed_rate(run, open);
+        // Who was full, or late, may have been so for the server's sake: it can't be told.
+        if !generator_limited {
+            server_reasons.extend(missed.clone());
+        }
+        reasons.extend(missed);
+        reasons.extend(generator_reasons(run, open));
         notes.extend(lag_note(open));
     }
     notes.extend(limit_note(run));
@@ -110,7 +120,7 @@ pub fn judge(run: &Figures<'_>) -> Verdict {
         let count = grouped(run.clipped);
         notes.push(format!("{count} latencies above 60 s are counted as 60 s"));
     }
-    Verdict { valid: reasons.is_empty(), generator_limited: generator_limited(run), reasons, notes }
+    Verdict { valid: reasons.is_empty(), generator_limited, reasons, server_reasons, notes }
 }
 
 /// In an open loop: its CPU was full, or its lag spoils a percentile. In a closed one: its CPU was full and
@@ -156,8 +166,7 @@ fn incomplete(run: &Figures<'_>) -> Vec<String> {
     reasons
 }
 
-fn open_reasons(run: &Figures<'_>, open: &OpenFigures) -> Vec<String> {
-    let mut reasons = Vec::new();
+fn missed_rate(run: &Figures<'_>, open: &OpenFigures) -> Option<String> {
     let reached = 1e9 * per(run.requests, run.window_ns);
     let (load, server) = (busiest(run.cores, Role::Load), busiest(run.cores, Role::Server));
     if reached < least_rate(open, run.window_ns) && run.requests > 0 {
@@ -168,13 +177,18 @@ fn open_reasons(run: &Figures<'_>, open: &OpenFigures) -> Vec<String> {
             }
             _ => "lower --rate, or let more be in flight (--connections, --depth)",
         };
-        reasons.push(format!(
+        return Some(format!(
             "{} requests/s were reached of {} asked for ({}): {remedy}",
             grouped(reached.round() as u64),
             grouped(open.rate),
             percent(100.0 * reached / open.rate as f64)
         ));
     }
+    None
+}
+
+fn generator_reasons(run: &Figures<'_>, open: &OpenFigures) -> Vec<String> {
+    let mut reasons = Vec::new();
     if let Some((point, lag_ns, latency_ns)) = worst_lag(open).filter(spoils) {
         reasons.push(format!(
             "the generator lagged behind its schedule, {point} {} of a latency {point} of {}: use \
@@ -183,7 +197,7 @@ fn open_reasons(run: &Figures<'_>, open: &OpenFigures) -> Vec<String> {
             time_ns(latency_ns as f64)
         ));
     }
-    if let Some(load) = load.filter(|load| *load >= BUSY_PERCENT) {
+    if let Some(load) = busiest(run.cores, Role::Load).filter(|load| *load >= BUSY_PERCENT) {
         reasons.push(format!(
             "the generator's CPU was full ({}), so its send times can't be trusted: use more load \
              cores or a lower --rate",

@@ -52,7 +52,7 @@ Examples:
 /// Of the subcommand of that name.
 pub const EXAMPLES_TUNE: &str = "\
 Exit codes: 0 done, also if the defaults hold; 1 failed; 2 bad command line;
-3 ended early, or others used the cores: nothing is confirmed
+3 ended early, or disturbed: nothing is confirmed
 
 Examples:
   coreloop-bench tune echo-64 --goal cpu --out tuned.toml

@@ -165,7 +165,8 @@ fn peers(value: &Value) -> Result<Side, String> {
 
 /// A word of doubt where more than half of the runs were disturbed.
 fn mostly(disturbed: u64, runs: u64) -> Vec<String> {
-    let words = "most of its runs were disturbed by others on its cores";
+    let words =
+        "most of its runs were disturbed, by others on its cores or by the generator's limit";
     (disturbed * 2 > runs).then(|| words.to_owned()).into_iter().collect()
 }
 
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!((side.kind, side.series[0].of.as_str()), ("tune", "defaults"));
         assert_eq!(side.doubts, [""; 0]);
         let loud = of(&crate::tune::results::sample::disturbed()).unwrap();
-        assert!(loud.doubts[0].contains("disturbed by others"), "{:?}", loud.doubts);
+        assert!(loud.doubts[0].contains("were disturbed, by others"), "{:?}", loud.doubts);
         let mut run = report::closed_run();
         (run.verdict.valid, run.verdict.reasons) = (false, vec!["it was too short".into()]);
         assert_eq!(of(&run).unwrap().doubts, ["it was too short"]);

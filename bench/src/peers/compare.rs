@@ -67,6 +67,8 @@ pub struct Cell {
 
 /// Title of the first part.
 pub const AS_THEY_COME: &str = "as they come";
+/// Errors that are told of each contender.
+const ERRORS_TOLD: usize = 2;
 const WITHOUT_SPIN: &str = "coreloop kept from spinning";
 const SPINNING: &str = "those that spin before they sleep";
 
@@ -122,12 +124,23 @@ fn failures(results: &Results, ran: &WorkloadResults) -> Vec<(String, String)> {
             let failed = ran.runs.iter().filter(|r| r.contender == who.id && r.error.is_some());
             failures.push((
                 who.id.clone(),
-                format!("failed {}: {}", times(failed.count()), errors.join("; ")),
+                format!("failed {}: {}", times(failed.count()), in_short(&errors)),
             ));
         }
     }
     failures.extend(ran.unsupported.iter().map(|(who, why)| (who.clone(), why.clone())));
     failures
+}
+
+/// The first of them: what was counted differs from run to run, and makes each a different one.
+fn in_short(errors: &[&str]) -> String {
+    match errors {
+        [some @ .., _] if some.len() > ERRORS_TOLD => {
+            let (told, others) = errors.split_at(ERRORS_TOLD);
+            format!("{}; and {} others", told.join("; "), others.len())
+        }
+        all => all.join("; "),
+    }
 }
 
 fn times(count: usize) -> String {

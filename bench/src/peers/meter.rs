@@ -43,6 +43,9 @@ pub struct Usage {
     pub marks: Vec<String>,
     /// How wrong it was: the larger the worse.
     pub disturbance: f64,
+    /// What the contender itself failed at: answers that never came, a rate that it did not reach. It would
+    /// fail at that again, so that it is no reason to repeat the run, and none to prefer another one.
+    pub faults: Vec<String>,
 }
 
 impl Threads {
@@ -137,8 +140,8 @@ impl Usage {
         });
     }
 
-    /// Takes in a reason of the generator's own.
-    pub fn invalid(&mut self, reason: &str) {
+    /// Takes in what the generator says of itself.
+    pub fn generator(&mut self, reason: &str) {
         self.disturbance += 1.0;
         self.marks.push(format!("generator: {reason}"));
     }
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn work_of_others_is_seen_and_work_of_ours_is_not() {
-        let cores = crate::sys::allowed_cpus().unwrap();
+        let cores = coreloop::placement::allowed_cpus();
         let meter = Meter::start(&cores);
         let threads = Threads::of(std::process::id());
         assert!(!threads.is_empty());

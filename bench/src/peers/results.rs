@@ -93,7 +93,7 @@ pub struct Run {
     pub disturbance: f64,
     /// What the peer says about how it did it.
     pub note: Option<String>,
-    /// Why it has no figures.
+    /// Why it does not count: it gave no figures, lost answers, or did not reach the rate.
     pub error: Option<String>,
 }
 
@@ -121,16 +121,17 @@ impl Results {
 }
 
 impl WorkloadResults {
-    /// The run that counts for each block of a contender: of its attempts the least disturbed one.
+    /// The run that counts for each block of a contender: of its attempts the least disturbed one, and none
+    /// if that one failed.
     pub fn counting<'a>(&'a self, contender: &str) -> BTreeMap<usize, &'a Run> {
         let mut best: BTreeMap<usize, &Run> = BTreeMap::new();
-        let usable = |run: &&Run| run.contender == contender && run.error.is_none();
-        for run in self.runs.iter().filter(usable) {
+        for run in self.runs.iter().filter(|run| run.contender == contender) {
             let entry = best.entry(run.block).or_insert(run);
             if run.disturbance < entry.disturbance {
                 *entry = run;
             }
         }
+        best.retain(|_, run| run.error.is_none());
         best
     }
 

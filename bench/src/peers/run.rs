@@ -144,7 +144,10 @@ pub(super) fn figures_of_load(report: &str, cpu_ns: u64) -> Result<Measured, Tro
     put("rate_reached", reached.map(|(did, asked)| did / asked));
     put("unanswered", totals["unanswered"].as_f64());
     put("answers", Some(answers));
-    reasons("reasons").iter().for_each(|reason| measured.usage.invalid(reason));
+    measured.usage.faults = reasons("server_reasons");
+    let own = reasons("reasons");
+    let own = own.iter().filter(|reason| !measured.usage.faults.contains(reason));
+    own.collect::<Vec<_>>().into_iter().for_each(|reason| measured.usage.generator(reason));
     let delays = report["cores"].as_array().into_iter().flatten();
     let delay = delays.filter_map(|core| core["run_delay_percent"].as_f64()).fold(0.0, f64::max);
     measured.usage.waited("the generator", delay / 100.0);
@@ -289,6 +292,19 @@ mod tests {
             measured.usage.marks,
             ["generator: it lagged", "the generator waited for its core 21 % of the time"]
         );
+    }
+
+    #[test]
+    fn a_server_that_falls_behind_has_failed_and_was_not_disturbed() {
+        let words = "9 requests/s were reached of 10 asked for";
+        let report = LOAD.replace(
+            "\"reasons\":[]",
+            &format!("\"reasons\":[{words:?},\"it lagged\"],\"server_reasons\":[{words:?}]"),
+        );
+        let measured = figures_of_load(&report, 1).unwrap();
+        assert_eq!(measured.usage.faults, [words]);
+        assert_eq!(measured.usage.marks, ["generator: it lagged"]);
+        assert!(measured.usage.disturbance < 1.1, "the generator's part alone");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The runs of a comparison: blocks, order within them, repeats.
 //!
 //! Owns the sequence. Within a block everybody runs once, in an order drawn from the seed; a disturbed
-//! run is repeated on the spot, at most twice. Who fails in two blocks is not tried a third time.
+//! run is repeated on the spot, at most twice. Who is not disturbed and lost answers, or did not reach the
+//! rate, has failed in that block: to repeat until it does would choose its best runs. Who gives no figures at
+//! all in two blocks is not tried a third time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -64,16 +66,18 @@ pub fn run(
                 continue;
             }
             for attempt in 0..=REPEATS {
-                let run = match once(&Step { block, attempt, who }) {
+                let outcome = match once(&Step { block, attempt, who }) {
                     Err(Trouble::Interrupted) => return false,
-                    outcome => record(block, attempt, who, outcome),
+                    outcome => outcome,
                 };
-                let (failed, disturbed) = (run.error.is_some(), !run.marks.is_empty());
+                let broken = outcome.is_err();
+                let run = record(block, attempt, who, outcome);
+                let disturbed = !run.marks.is_empty();
                 into.runs.push(run);
-                if failed {
+                if broken {
                     *failures.entry(who.id.as_str()).or_default() += 1;
                 }
-                if failed || !disturbed {
+                if broken || !disturbed {
                     break;
                 }
             }
@@ -89,7 +93,11 @@ fn record(
     outcome: Result<Measured, Trouble>,
 ) -> Run {
     let (measured, error) = match outcome {
-        Ok(measured) => (measured, None),
+        Ok(measured) => {
+            let faults = &measured.usage.faults;
+            let error = (!faults.is_empty()).then(|| faults.join("; "));
+            (measured, error)
+        }
         Err(Trouble::Failed(words)) => (Measured::default(), Some(words)),
         Err(Trouble::Interrupted) => (Measured::default(), Some("interrupted".into())),
     };
@@ -187,6 +195,28 @@ mod tests {
             results.runs.iter().filter(|r| r.contender == "c4").map(|r| r.block).collect();
         assert_eq!(failed, [0, 1]);
         assert_eq!(results.errors("c4"), ["no ring"]);
+    }
+
+    #[test]
+    fn who_does_not_keep_up_has_failed_in_that_block_and_is_not_run_until_it_does() {
+        let (_, results) = series(|step| {
+            let mut measured = disturbed(0.0);
+            match (step.who.id.as_str(), step.block, step.attempt) {
+                ("c1", 0, _) => measured.usage.faults.push("90 of 100 reached".into()),
+                // Others were there, and it kept up; without them it did not.
+                ("c2", 1, 0) => measured = disturbed(0.5),
+                ("c2", 1, _) => measured.usage.faults.push("80 of 100 reached".into()),
+                ("c3", ..) => measured.usage.faults.push("1 never answered".into()),
+                _ => {}
+            }
+            Ok(measured)
+        });
+        let of = |who: &str| results.runs.iter().filter(|run| run.contender == who).count();
+        let blocks = |who: &str| results.counting(who).into_keys().collect::<Vec<_>>();
+        assert_eq!((of("c1"), blocks("c1")), (5, vec![1, 2, 3, 4]));
+        assert_eq!((of("c2"), blocks("c2")), (6, vec![0, 2, 3, 4]), "the calm attempt counts");
+        assert_eq!((of("c3"), blocks("c3")), (5, vec![]), "it runs, and is tried in each block");
+        assert_eq!(results.errors("c2"), ["80 of 100 reached"]);
     }
 
     #[test]

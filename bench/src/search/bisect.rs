@@ -89,7 +89,7 @@ pub enum Ending {
     Found,
     /// The same, but what is above is the generator's limit.
     GeneratorLimit,
-    /// What does not hold was mostly disturbed by others, who may be why. Said by the results alone.
+    /// What does not hold was mostly disturbed, which may be why. Said by the results alone.
     Disturbed,
     /// The time was over before both ends were near enough, or confirmed.
     TooShort,

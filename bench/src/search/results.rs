@@ -59,6 +59,9 @@ pub struct RunAt {
     pub figures: BTreeMap<String, f64>,
     /// What disturbed it.
     pub marks: Vec<String>,
+    /// What the server failed at.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// Why it has no figures.
     pub error: Option<String>,
 }
@@ -116,11 +119,13 @@ impl Point {
 }
 
 fn run_at(plan: &Plan, rate: u64, run: &Result<Measured, String>) -> RunAt {
-    let (figures, marks, error) = match run {
-        Ok(run) => (run.figures.clone(), run.usage.marks.clone(), None),
-        Err(why) => (BTreeMap::new(), Vec::new(), Some(why.clone())),
+    let (measured, error) = match run {
+        Ok(run) => (run.clone(), None),
+        Err(why) => (Measured::default(), Some(why.clone())),
     };
-    RunAt { holds: plan.holds(rate, run), figures, marks, error }
+    let Measured { figures, usage, .. } = measured;
+    let holds = plan.holds(rate, run);
+    RunAt { holds, figures, marks: usage.marks, faults: usage.faults, error }
 }
 
 /// Whether most of the runs that say where it ends stayed disturbed: those at the lowest rate that missed,
@@ -192,6 +197,13 @@ mod tests {
         assert_eq!((loud.ending, loud.highest), (Ending::Disturbed, results.highest));
         let loud = sample::results(|runner| (runner.foreign, runner.p99_us) = (0.5, |_| 9e3));
         assert_eq!((loud.ending, loud.highest), (Ending::Disturbed, None));
+        // A miss for which the server alone is to blame: soon answered, but not all of it.
+        let slow = sample::results(|runner| (runner.capacity, runner.p99_us) = (50_000, |_| 100.0));
+        assert_eq!((slow.ending, slow.head.disturbed), (Ending::Found, 0));
+        let (highest, above) = (slow.highest.unwrap(), slow.above.unwrap());
+        assert!((48_000..52_500).contains(&highest) && above as f64 <= highest as f64 * 1.03);
+        let missed = slow.points.iter().find(|point| point.rate == above).unwrap();
+        assert!(missed.runs.iter().all(|run| run.faults == ["it fell behind"]));
         assert_eq!(results.head.runs, results.points.iter().map(|p| p.runs.len()).sum::<usize>());
         let p99 = results.series.iter().find(|series| series.figure == "p99").unwrap();
         assert_eq!(p99.samples.len(), 5, "those that confirmed it");

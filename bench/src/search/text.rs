@@ -128,15 +128,14 @@ fn verdict(results: &Results, paint: Paint) -> String {
         (Ending::Disturbed, None) => (
             Tone::Warn,
             format!(
-                "no rate held {goal}, but others used the cores in most of the runs: nothing is known of the \
-                 server"
+                "no rate held {goal}, but most of the runs were disturbed: nothing is known of the server"
             ),
         ),
         (Ending::Disturbed, _) => (
             Tone::Warn,
             format!(
-                "{goal} holds at {highest} requests/s; at {above} others used the cores in most of the runs, \
-                 so that the server may do more"
+                "{goal} holds at {highest} requests/s; at {above} most of the runs were disturbed, so that the \
+                 server may do more"
             ),
         ),
         (Ending::NothingHolds, _) => (
@@ -211,7 +210,7 @@ mod tests {
         let always = text(&sample::results(|runner| runner.generator_max = 0));
         assert!(always.contains("the generator was the limit at every rate"), "{always}");
         let loud = text(&sample::results(|runner| runner.foreign = 0.5));
-        assert!(loud.contains("others used the cores in most of the runs, so that"), "{loud}");
+        assert!(loud.contains("most of the runs were disturbed, so that"), "{loud}");
         let loud =
             text(&sample::results(|runner| (runner.foreign, runner.p99_us) = (0.5, |_| 9e3)));
         assert!(loud.contains("nothing is known of the server"), "{loud}");

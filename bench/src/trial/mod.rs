@@ -114,7 +114,8 @@ const WARMUP: Duration = Duration::from_millis(200);
 /// A load that takes longer than this beyond its time has failed: the budget is for those that do not.
 const LOAD_EXTRA: Duration = Duration::from_secs(15);
 
-/// Runs, and once more if the run was disturbed; the less disturbed one counts.
+/// Runs, and once more if the run was disturbed; the less disturbed one counts. That a server does not keep
+/// up is its own doing, and no reason to run it again.
 pub fn attempt(runner: &mut impl Runner, ask: &Ask<'_>) -> Result<Measured, Trouble> {
     let mut best = runner.run(ask)?;
     for _ in 0..REPEATS {
@@ -191,7 +192,7 @@ pub fn prepare(
     config: Option<PathBuf>,
     budget: Duration,
 ) -> Result<(Processes, Head), Refusal> {
-    let allowed = sys::allowed_cpus().unwrap_or_default();
+    let allowed = coreloop::placement::allowed_cpus();
     let cores = place::cores((args.series.server_core, args.series.load_core), &allowed)
         .map_err(Refusal::Usage)?;
     let bench = std::env::current_exe().map_err(|e| Failure::Told(format!("own path: {e}")))?;

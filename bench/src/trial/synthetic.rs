@@ -16,6 +16,8 @@ pub struct Synthetic {
     pub p99_us: fn(Option<u64>) -> f64,
     /// From which rate on the generator is the limit.
     pub generator_max: u64,
+    /// Requests per second that the server answers at most, however soon it answers those.
+    pub capacity: u64,
     /// Deviation of a run's logarithm.
     pub noise: f64,
     /// Amplitude of a slow wave over all runs.
@@ -42,6 +44,7 @@ impl Synthetic {
             fails: |_| false,
             p99_us: |_| 100.0,
             generator_max: u64::MAX,
+            capacity: u64::MAX,
             noise: 0.001,
             drift: 0.0,
             foreign: 0.0,
@@ -93,7 +96,11 @@ impl Runner for Synthetic {
             let value = value * self.factor();
             measured.figures.insert(key.into(), value);
         }
-        measured.figures.insert("rate_reached".into(), 1.0);
+        let share = ask.rate.map_or(1.0, |rate| (self.capacity as f64 / rate as f64).min(1.0));
+        measured.figures.insert("rate_reached".into(), share);
+        if share < 0.97 {
+            measured.usage.faults.push("it fell behind".into());
+        }
         measured.figures.insert("server_cpu_percent".into(), 60.0);
         measured.figures.insert("generator_limited".into(), if limited { 1.0 } else { 0.0 });
         Ok(measured)

@@ -72,7 +72,8 @@ pub fn foot(head: &Head, paint: Paint) -> String {
     }
     // Half of all, and it is no exception any more.
     if head.disturbed * 2 > head.runs {
-        let words = "most runs were disturbed by others on these cores: stop them, or trust nothing of this";
+        let words = "most runs were disturbed, by others on these cores or by a generator that was at its limit: \
+                     stop those, lower the rate, or trust nothing of this";
         out += &paragraph(words, Tone::Warn, paint);
     }
     out

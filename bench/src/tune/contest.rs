@@ -37,6 +37,9 @@ pub struct RunLog {
     pub figures: BTreeMap<String, f64>,
     /// What disturbed it.
     pub marks: Vec<String>,
+    /// What the server failed at.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// Why it has no figures.
     pub error: Option<String>,
 }
@@ -220,6 +223,19 @@ impl Contest {
     }
 }
 
+/// A word of warning where the server as it is did not keep up in most of the runs.
+pub fn behind(log: &[RunLog], reference: &str) -> Option<String> {
+    let of = || log.iter().filter(|run| run.candidate == reference && run.error.is_none());
+    let faulty = of().filter(|run| !run.faults.is_empty()).count();
+    let why = of().find_map(|run| run.faults.first())?;
+    (faulty * 2 > of().count()).then(|| {
+        format!(
+            "the {reference} did not keep up in {faulty} of {} runs, whose figures are those of an overload: {why}",
+            of().count()
+        )
+    })
+}
+
 impl Log {
     /// Takes a run in.
     pub fn take(
@@ -229,12 +245,14 @@ impl Log {
         candidate: String,
         outcome: &Result<Measured, Trouble>,
     ) {
-        let (figures, marks, error) = match outcome {
-            Ok(measured) => (measured.figures.clone(), measured.usage.marks.clone(), None),
-            Err(Trouble::Failed(why)) => (BTreeMap::new(), Vec::new(), Some(why.clone())),
+        let (measured, error) = match outcome {
+            Ok(measured) => (measured.clone(), None),
+            Err(Trouble::Failed(why)) => (Measured::default(), Some(why.clone())),
             Err(Trouble::Interrupted) => return,
         };
-        self.runs.push(RunLog { stage: stage.into(), block, candidate, figures, marks, error });
+        let (stage, Measured { figures, usage, .. }) = (stage.into(), measured);
+        let (marks, faults) = (usage.marks, usage.faults);
+        self.runs.push(RunLog { stage, block, candidate, figures, marks, faults, error });
     }
 
     /// Runs that stayed disturbed.

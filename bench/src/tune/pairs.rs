@@ -16,8 +16,8 @@ use crate::report::paint::{Paint, Tone};
 use crate::trial::goal::Goal;
 use crate::trial::words::{RatioRow, figure, foot, head, paragraph, ratios};
 use crate::trial::{Ask, Head, Runner, attempt, few_answers};
-use crate::tune::contest::{Contest, Ended, Log, RunLog, Terms};
-use crate::tune::judge::{FIGURES, Judged};
+use crate::tune::contest::{Contest, Ended, Log, RunLog, Terms, behind};
+use crate::tune::judge::{FIGURES, Judged, keeps_up};
 use crate::tune::space::Candidate;
 use crate::tune::stages::Rate;
 
@@ -62,7 +62,7 @@ pub struct Results {
 pub enum Ending {
     /// All blocks were run, and each candidate has enough of them.
     Whole,
-    /// So they were, but others used the cores in most of them.
+    /// So they were, but most of them were disturbed.
     Disturbed,
     /// A candidate has too few runs: they failed.
     TooFew,
@@ -89,6 +89,9 @@ pub struct Row {
     pub with_it: f64,
     /// With it over the defaults; none of too few blocks.
     pub ratio: Option<Ratio>,
+    /// Whether the server kept up with the load in most runs: of one that did not the figures are those of
+    /// an overload.
+    pub keeps_up: bool,
 }
 
 /// Time that so many runs of `seconds` take on a machine that is not too busy.
@@ -128,6 +131,7 @@ pub fn pairs<R: Runner>(
     if !answers.is_empty() {
         head.notes.extend(few_answers(&plan.goal, median(&answers)));
     }
+    head.notes.extend(behind(&log.runs, &contest.reference.label()));
     let rows = rows(&contest, plan);
     let enough = rows.iter().all(|row| row.ratio.is_some_and(|r| r.blocks >= BLOCKS_MIN));
     let outcome = match ended {
@@ -181,6 +185,7 @@ fn rows(contest: &Contest, plan: &Plan) -> Vec<Row> {
                 defaults: middle(&mut contest.reference_runs.values()),
                 with_it: middle(&mut entry.runs.values()),
                 ratio: contest.ratio(at, &judged),
+                keeps_up: keeps_up(entry.runs.values()),
             });
         }
     }
@@ -204,6 +209,7 @@ pub fn text(results: &Results, paint: Paint) -> String {
             less_is_better: row.less_is_better,
             word: match row.ratio {
                 Some(ratio) if ratio.blocks < BLOCKS_MIN => "few blocks".into(),
+                Some(_) if !row.keeps_up => "fell behind".into(),
                 Some(_) => String::new(),
                 None => "no figures".into(),
             },
@@ -215,9 +221,7 @@ pub fn text(results: &Results, paint: Paint) -> String {
     }
     let words = match results.outcome {
         Ending::Whole => None,
-        Ending::Disturbed => {
-            Some("others used the cores in most of these runs: nothing of this is known")
-        }
+        Ending::Disturbed => Some("most of these runs were disturbed: nothing of this is known"),
         Ending::TooFew => Some("who has fewer than five blocks is not judged"),
         Ending::TooShort => Some("the time was over: the blocks up to then count"),
         Ending::Interrupted => Some("ended early: the blocks up to then count"),

@@ -9,7 +9,7 @@ use crate::peers::interval::{Ratio, median};
 use crate::peers::run::Measured;
 use crate::trial::goal::POINTS;
 use crate::trial::{Change, Head, few_answers};
-use crate::tune::contest::{Contest, RunLog};
+use crate::tune::contest::{Contest, RunLog, behind};
 use crate::tune::judge::FIGURES;
 use crate::tune::stages::{Found, Outcome, Plan};
 
@@ -108,6 +108,7 @@ impl Results {
         if !answers.is_empty() {
             head.notes.extend(few_answers(&plan.goal, median(&answers)));
         }
+        head.notes.extend(behind(&found.log.runs, DEFAULTS));
         let disturbed = mostly_disturbed(&found.log.runs);
         let (outcome, confirmed) = match found.outcome {
             Outcome::Tuned(ratio) if disturbed => (Ending::Disturbed, Some(ratio)),

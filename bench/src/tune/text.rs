@@ -160,14 +160,14 @@ fn verdict(results: &Results, paint: Paint) -> String {
         ),
         (Ending::Disturbed, None) => (
             Tone::Warn,
-            "others used the cores in most of these runs: nothing is known, and nothing is changed"
+            "most of these runs were disturbed: nothing is known, and nothing is changed"
                 .to_owned(),
         ),
         (Ending::Disturbed, Some(ratio)) => (
             Tone::Warn,
             format!(
-                "{candidate} came to {} {}, but others used the cores in most of these runs: nothing is \
-                 confirmed, and nothing is changed",
+                "{candidate} came to {} {}, but most of these runs were disturbed: nothing is confirmed, and \
+                 nothing is changed",
                 results.figure,
                 percents(&ratio)
             ),
@@ -247,10 +247,7 @@ mod tests {
     #[test]
     fn a_gain_among_disturbed_runs_is_none() {
         let text = joined(&text(&sample::disturbed(), 80));
-        assert!(
-            text.contains("others used the cores in most of these runs: nothing is confirmed"),
-            "{text}"
-        );
+        assert!(text.contains("most of these runs were disturbed: nothing is confirmed"), "{text}");
     }
 
     #[test]

@@ -87,10 +87,14 @@ fn a_missed_rate_is_invalid_and_the_remedy_fits_the_cause() {
         let run = Figures { requests: 49_000, ..open(&cores, 110_000, 9_000) };
         let verdict = judge(&run);
         assert!(!verdict.valid);
+        assert_eq!(verdict.server_reasons, verdict.reasons, "the generator had time for more");
         let reason = only(verdict.reasons);
         assert!(reason.starts_with("49,000 requests/s were reached of 50,000 asked for (98.0"));
         assert!(reason.contains(remedy), "{reason}");
     }
+    let full = rows(99, 96);
+    let full = judge(&Figures { requests: 40_000, ..open(&full, 110_000, 9_000) });
+    assert_eq!((full.reasons.len(), full.server_reasons.len()), (2, 0), "nobody can tell whose");
     let cores = rows(50, 50);
     assert!(judge(&Figures { requests: 49_500, ..open(&cores, 110_000, 9_000) }).valid);
 }
@@ -143,6 +147,7 @@ fn answers_that_never_came_spoil_a_run() {
     let verdict = judge(&Figures { unanswered: 1_000, ..closed(&cores) });
     assert!(!verdict.valid);
     assert!(only(verdict.reasons).starts_with("1,000 requests were still unanswered"));
+    assert_eq!(verdict.server_reasons.len(), 1);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Link {
     freed_ns: Cell<u64>,
     /// The writer, if it waits for room.
     waiting: RefCell<Option<Waker>>,
+    /// The reader has ended, and told what was unanswered: nothing more is sent.
+    over: Cell<bool>,
 }
 
 /// Starts both tasks of a connection; without a schedule it is a closed loop.
@@ -45,6 +47,7 @@ pub fn start(
         schedule: Cell::new(schedule),
         freed_ns: Cell::new(0),
         waiting: RefCell::default(),
+        over: Cell::new(false),
     });
     drop(coreloop::spawn(read(link.clone(), reader)));
     match schedule {
@@ -57,7 +60,8 @@ pub fn start(
 /// Sends as much as there is room for. A broken connection is told by the reader, which sees it too.
 async fn refill(link: Rc<Link>, mut writer: WriteHalf) -> io::Result<()> {
     loop {
-        let room = link.room().await.min(link.shared.payload.burst());
+        let Some(room) = link.room().await else { return Ok(()) };
+        let room = room.min(link.shared.payload.burst());
         let now_ns = sys::monotonic_ns();
         if now_ns >= link.shared.stop_ns.get() {
             return Ok(());
@@ -81,7 +85,8 @@ async fn keep(
         }
         sleep_until(clock.at(schedule.next_ns())).await;
         loop {
-            let most = link.room().await.min(shared.payload.burst());
+            let Some(room) = link.room().await else { return Ok(()) };
+            let most = room.min(shared.payload.burst());
             let now_ns = sys::monotonic_ns();
             // What the schedule wanted within the time is sent, however late.
             let until_ns = now_ns.min(shared.stop_ns.get() - 1);
@@ -107,6 +112,8 @@ async fn keep(
 async fn read(link: Rc<Link>, mut reader: ReadHalf) {
     let ended = read_until(&link, &mut reader).await;
     link.shared.ended(ended, &link.fifo.borrow());
+    link.over.set(true);
+    link.wake_writer();
 }
 
 async fn read_until(link: &Link, reader: &mut ReadHalf) -> Result<(), Trouble> {
@@ -122,10 +129,7 @@ async fn read_until(link: &Link, reader: &mut ReadHalf) -> Result<(), Trouble> {
             if full {
                 link.freed_ns.set(now_ns);
             }
-            let writer = link.waiting.take();
-            if let Some(writer) = writer {
-                writer.wake();
-            }
+            link.wake_writer();
         }
     }
 }
@@ -141,15 +145,23 @@ impl Link {
         self.shared.sent(count);
     }
 
-    /// Waits for room in flight, at least for one; gives how much there is.
-    async fn room(&self) -> u64 {
+    /// Waits for room in flight, at least for one; gives how much there is, or none once the connection is over.
+    async fn room(&self) -> Option<u64> {
         poll_fn(|cx| match self.shared.depth - self.fifo.borrow().outstanding() {
+            _ if self.over.get() => Poll::Ready(None),
             0 => {
                 *self.waiting.borrow_mut() = Some(cx.waker().clone());
                 Poll::Pending
             }
-            room => Poll::Ready(room),
+            room => Poll::Ready(Some(room)),
         })
         .await
+    }
+
+    fn wake_writer(&self) {
+        let writer = self.waiting.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
     }
 }
