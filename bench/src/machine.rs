@@ -73,7 +73,7 @@ impl MachineFacts {
     /// Reads the facts of this machine and process.
     pub fn read() -> MachineFacts {
         MachineFacts {
-            cpus_allowed: sys::allowed_cpus().unwrap_or_default(),
+            cpus_allowed: coreloop::placement::allowed_cpus(),
             memlock: sys::limit(LimitKind::MemLock).ok(),
             open_files: sys::limit(LimitKind::OpenFiles).ok(),
             ..MachineFacts::read_files(Path::new("/"))

@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::MaybeUninit;
 
 pub mod process;
 
@@ -44,23 +43,6 @@ pub fn thread_id() -> u32 {
     // SAFETY: gettid takes nothing, touches no memory of ours and cannot fail.
     let tid = unsafe { libc::gettid() };
     u32::try_from(tid).expect("the kernel hands out positive thread ids")
-}
-
-/// The CPUs that the calling thread may run on, ascending.
-pub fn allowed_cpus() -> io::Result<Vec<usize>> {
-    let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
-    let bytes = size_of::<libc::cpu_set_t>();
-    // SAFETY: `set` is valid for writes of `bytes` bytes, which is what the kernel is told; zeroed
-    // beforehand, so that bits it doesn't write stay clear.
-    let answer = unsafe { libc::sched_getaffinity(0, bytes, set.as_mut_ptr()) };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: every bit pattern is a valid `cpu_set_t`, and all of it was zeroed above.
-    let set = unsafe { set.assume_init() };
-    let max = libc::CPU_SETSIZE as usize;
-    // SAFETY: CPU_ISSET only reads within `set` for cpu < CPU_SETSIZE, the bound of the range.
-    Ok((0..max).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// One resource limit of this process.
@@ -123,8 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_may_run_somewhere_and_open_files() {
-        assert!(!allowed_cpus().unwrap().is_empty());
+    fn the_process_may_open_files() {
         let files = limit(LimitKind::OpenFiles).unwrap();
         assert!(files.soft.is_none_or(|soft| soft > 0));
         assert!(limit(LimitKind::MemLock).is_ok());

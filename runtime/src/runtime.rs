@@ -422,13 +422,14 @@ impl Seat {
     {
         let Seat { index, cpu, settings, pin, all_pinned } = self;
         let all_cpus = placement::allowed_cpus();
-        if pin && !placement::pin_to(cpu) {
+        let pinned = pin && placement::pin_to(cpu);
+        if pin && !pinned {
             crate::contain::tell(format_args!(
                 "coreloop: core {index} could not be pinned to CPU {cpu}; it runs unpinned"
             ));
         }
         let beside = placement::beside(&all_cpus, &all_pinned);
-        let room = pin && !beside.contains(&cpu);
+        let room = pinned && !beside.contains(&cpu);
         let settings =
             if room { settings.submitting_on(beside[index % beside.len()]) } else { settings };
         let workers_beside = settings.workers_beside();
@@ -439,14 +440,18 @@ impl Seat {
                 return Ended::Failed(RunError::Start { core: index, source });
             }
         };
-        if pin {
+        if pin && !pinned {
+            let why = format!("off: sched_setaffinity(2) refuses CPU {cpu}");
+            event_loop.core().metrics.step_down("pin", &why);
+        }
+        if pinned {
             if workers_beside {
                 // Without it they are a nuisance to the loops at worst.
                 let _ = event_loop.core().driver.workers_on(&beside);
             }
             event_loop.core().blocking.run_on(beside);
         }
-        event_loop.core().set_place(index, pin.then_some(cpu));
+        event_loop.core().set_place(index, pinned.then_some(cpu));
         let Some(queues) = gate.pass(index, event_loop.core().jobs.clone()) else {
             return Ended::NeverRan;
         };

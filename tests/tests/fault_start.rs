@@ -245,3 +245,21 @@ fn fault_settings_out_of_range() {
         }
     }
 }
+
+/// A core that may not be pinned runs all the same, and nothing says that it is where it is not.
+#[test]
+fn fault_pinning_blocked_by_seccomp() {
+    in_child("fault_pinning_blocked_by_seccomp", || {
+        if let Err(e) = block_syscall(libc::SYS_sched_setaffinity, libc::EPERM) {
+            skip!("no seccomp filters here: {e}");
+        }
+        let cpu = coreloop::placement::allowed_cpus()[0];
+        let cores = coreloop::Cores::These(vec![cpu]);
+        let runtime = coreloop::Runtime::builder().cores(cores).build().unwrap();
+        let told = runtime.run(|_| async { coreloop::Handle::current().snapshot(0).unwrap() });
+        let told = told.unwrap().remove(0);
+        assert_eq!(told.cpu, None);
+        let step: Vec<_> = told.step_downs.iter().filter(|step| step.what == "pin").collect();
+        assert!(step.len() == 1 && step[0].why.contains(&format!("CPU {cpu}")), "{step:?}");
+    });
+}

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use coreloop::{Cores, CoresError};
 
-/// The highest CPU number that `sched_setaffinity` can be asked for with a plain `cpu_set_t`.
-pub const CORE_MAX: usize = 1023;
+/// The highest number that a CPU can have: kernels are built for 8,192 at most.
+pub const CORE_MAX: usize = 8191;
 
 /// Cores in the order they were written, each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,7 +284,7 @@ mod tests {
         assert!(cores("a").unwrap_err().contains("0,2-5"));
         assert_eq!(cores("5-2").unwrap_err(), "'5-2' runs backwards: write 2-5");
         assert!(cores("1,0-2").unwrap_err().contains("named twice"));
-        assert!(cores("0-4000000000").unwrap_err().contains("1023"));
+        assert!(cores("0-4000000000").unwrap_err().contains("8191"));
     }
 
     #[test]

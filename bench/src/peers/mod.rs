@@ -85,7 +85,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         list(&gather::contenders(&folder, &bench));
         return Ok(ExitCode::SUCCESS);
     }
-    let allowed = sys::allowed_cpus().unwrap_or_default();
+    let allowed = coreloop::placement::allowed_cpus();
     let cores = place::cores((args.series.server_core, args.series.load_core), &allowed)
         .map_err(Refusal::Usage)?;
     let seconds = args.seconds.unwrap_or(if args.quick { SECONDS_QUICK } else { SECONDS });

@@ -9,6 +9,7 @@ use super::Driver;
 use super::features::{Missing, RingReport};
 use super::ring::Ring;
 use crate::sys::abi::register;
+use crate::sys::threads::Mask;
 
 /// The CPUs that the kernel's workers for a core's ring may run on: what the setting `worker_cpus` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,9 +61,6 @@ impl WorkerCpus {
     }
 }
 
-/// Words of a CPU mask that covers every CPU that can be named.
-const WORDS: usize = 8192 / 64;
-
 /// Keeps the kernel's workers, which carry out what would block, to these CPUs. Unless told they run where
 /// the kernel likes: up to Linux 6.1 on any CPU of the process's cpuset, later on those of their thread.
 ///
@@ -73,12 +71,7 @@ fn keep_workers_on(ring: &Ring, cpus: &[usize]) -> io::Result<()> {
     if !cpus.iter().all(|cpu| may_be_there(*cpu)) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    let mut mask = [0_u64; WORDS];
-    for &cpu in cpus {
-        if let Some(word) = mask.get_mut(cpu / 64) {
-            *word |= 1 << (cpu % 64);
-        }
-    }
+    let Mask(mut mask) = Mask::of(cpus);
     let bytes = size_of_val(&mask) as u32;
     // SAFETY: the kernel reads `bytes` bytes of the mask during the call.
     unsafe { ring.register(register::IOWQ_AFF, mask.as_mut_ptr().cast(), bytes) }.map(|_| ())

@@ -79,7 +79,7 @@ impl Machine {
 }
 
 /// Highest number that a list may name, so that a slip such as `0-99999999` is answered at once.
-const NUMBER_MAX: usize = 8191;
+const NUMBER_MAX: usize = crate::sys::threads::CPUS_MAX - 1;
 
 /// Most entries of a list.
 const LIST_MAX: usize = NUMBER_MAX + 1;

@@ -1,10 +1,14 @@
 //! The calling thread's place: where it may run, and pinning it.
 
-/// CPUs that the calling thread may run on, in order.
+use crate::sys::threads;
+
+/// CPUs that the calling thread may run on, in order: CPU 0 alone where the system does not say.
+///
+/// ```
+/// assert!(!coreloop::placement::allowed_cpus().is_empty());
+/// ```
 pub fn allowed_cpus() -> Vec<usize> {
-    let mut cpus: Vec<usize> =
-        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect();
-    cpus.sort_unstable();
+    let mut cpus = threads::runs_on().unwrap_or_default();
     if cpus.is_empty() {
         cpus.push(0);
     }
@@ -13,5 +17,5 @@ pub fn allowed_cpus() -> Vec<usize> {
 
 /// Pins the calling thread; `false` if the system refuses.
 pub(crate) fn pin_to(cpu: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    threads::run_on(&[cpu])
 }
