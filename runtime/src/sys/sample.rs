@@ -28,7 +28,8 @@ const STACK_MAX: usize = 256 * 1024;
 /// A thread that can be asked, for as long as it has not taken leave.
 pub(crate) struct Target {
     thread: AtomicI32,
-    /// Where its stack ends.
+    /// Where its stack begins and ends.
+    stack_low: AtomicUsize,
     stack_top: AtomicUsize,
     /// Handed to `describe`, on its own thread.
     subject: AtomicPtr<()>,
@@ -152,12 +153,15 @@ impl Target {
         let target = free.unwrap_or_else(|| {
             Box::leak(Box::new(Self {
                 thread: AtomicI32::new(0),
+                stack_low: AtomicUsize::new(0),
                 stack_top: AtomicUsize::new(0),
                 subject: AtomicPtr::new(ptr::null_mut()),
                 describe: AtomicPtr::new(ptr::null_mut()),
             }))
         });
-        target.stack_top.store(stack_top(), Ordering::Relaxed);
+        let (low, top) = stack();
+        target.stack_low.store(low, Ordering::Relaxed);
+        target.stack_top.store(top, Ordering::Relaxed);
         target.describe.store(describe as *mut (), Ordering::Relaxed);
         target.subject.store(subject.cast_mut(), Ordering::Relaxed);
         target.thread.store(thread_id(), Ordering::Release);
@@ -316,7 +320,8 @@ extern "C" fn on_signal(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
         for (place, register) in REGISTERS.iter().zip(registers) {
             place.store(register, Ordering::Relaxed);
         }
-        copy_stack(registers[1], target.stack_top.load(Ordering::Relaxed));
+        let low = target.stack_low.load(Ordering::Relaxed);
+        copy_stack(registers[1], low, target.stack_top.load(Ordering::Relaxed));
         let subject = target.subject.load(Ordering::Relaxed);
         let describe = target.describe.load(Ordering::Relaxed);
         if !subject.is_null() {
@@ -334,12 +339,13 @@ extern "C" fn on_signal(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
     EXCHANGE.finish(value);
 }
 
-/// Copies the stack from `from` on, if that lies in a stack that ends at `top`: a thread may run on another
-/// one for a while.
-fn copy_stack(from: usize, top: usize) {
+/// Copies the stack from `from` on, if that lies in the thread's own one, from `low` to `top`: a thread may
+/// run on another one for a while (a coroutine's, a signal's), of which nobody says where it ends.
+fn copy_stack(from: usize, low: usize, top: usize) {
     // A local is on the stack that the handler runs on, below what it interrupted.
     let here = (&raw const from).addr();
-    if from == 0 || from >= top || here >= top || here > from {
+    let own = low..top;
+    if !own.contains(&from) || !own.contains(&here) || here > from {
         return;
     }
     let len = (top - from).min(STACK_MAX);
@@ -355,18 +361,18 @@ fn thread_id() -> i32 {
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
-/// Where the calling thread's stack ends; 0 if that can't be told.
-fn stack_top() -> usize {
+/// Where the calling thread's stack begins and ends; nowhere if that can't be told.
+fn stack() -> (usize, usize) {
     // SAFETY: `attr` is filled by the first call, read by the second, and done with by the third.
     unsafe {
         let mut attr: libc::pthread_attr_t = std::mem::zeroed();
         if libc::pthread_getattr_np(libc::pthread_self(), &raw mut attr) != 0 {
-            return 0;
+            return (0, 0);
         }
         let (mut low, mut size) = (ptr::null_mut(), 0);
         let told = libc::pthread_attr_getstack(&raw const attr, &raw mut low, &raw mut size);
         libc::pthread_attr_destroy(&raw mut attr);
-        if told == 0 { low.addr() + size } else { 0 }
+        if told == 0 { (low.addr(), low.addr() + size) } else { (0, 0) }
     }
 }
 
@@ -453,58 +459,5 @@ mod loom_tests {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    #[test]
-    fn a_thread_is_looked_at_while_it_computes_and_while_it_sleeps() {
-        /// # Safety
-        /// `subject` is a live `AtomicUsize`.
-        unsafe fn describe(subject: *const ()) -> Said {
-            // SAFETY: as the caller promises.
-            let word = unsafe { &*subject.cast::<AtomicUsize>() }.load(Ordering::Relaxed);
-            (word as u64, (word == 41).then(|| Location::caller()))
-        }
-        let Some(mut sampler) = Sampler::take() else {
-            println!("SKIPPED sample: no registers are read on this machine");
-            return;
-        };
-        static SUBJECT: AtomicUsize = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
-        let (tell, told) = mpsc::channel();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // SAFETY: a static, read atomically.
-                let target = unsafe { Target::this_thread(describe, (&raw const SUBJECT).cast()) };
-                SUBJECT.store(41, Ordering::Relaxed);
-                tell.send(target).unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-                SUBJECT.store(42, Ordering::Relaxed);
-                let slept = Instant::now();
-                std::thread::sleep(Duration::from_millis(300));
-                assert!(slept.elapsed() >= Duration::from_millis(300), "std sleeps on");
-                target.leave();
-            });
-            let target = told.recv().unwrap();
-            let limit = Duration::from_secs(5);
-            let busy = sampler.sample(target, limit);
-            // First of all: it would else compute for ever.
-            stop.store(true, Ordering::Relaxed);
-            let busy = busy.expect("it computes");
-            assert_eq!((busy.said.0, busy.said.1.unwrap().file()), (41, file!()));
-            assert!(busy.registers[0] != 0 && busy.stack.len() > 100, "{}", busy.stack.len());
-            assert!(target.cpu_ns().unwrap() > 0);
-            while SUBJECT.load(Ordering::Relaxed) != 42 {
-                std::thread::yield_now();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-            assert_eq!(sampler.sample(target, limit).expect("it sleeps").said, (42, None));
-        });
-        let target = FREE.lock().unwrap()[0];
-        assert!(sampler.sample(target, Duration::from_millis(1)).is_none(), "it has left");
-    }
-}
+#[path = "sample_tests.rs"]
+mod tests;
