@@ -138,6 +138,8 @@ break_it blocking-close-tells-no-thread blocking/pool.rs \
     's/(drop\(state\);)\s+self\.work\.notify_all\(\);\s+(for \(_, job\))/$1 $2/' loom_blocking
 break_it blocking-served-by-nobody blocking/pool.rs \
     's/if handed == Handed::Served \{\s+self\.shared\.work\.notify_one\(\);\s+\}//' loom_blocking
+break_it blocking-a-thread-goes-by-an-old-look blocking/worker.rs \
+    's/shared\.leave\(state\);/drop(state); shared.one_less();/' loom_blocking
 break_it signals-taken-all-at-once sys/signals.rs \
     's/self\.0\.fetch_and\(!\(1 << lowest\), Ordering::AcqRel\)/self.0.swap(0, Ordering::AcqRel)/' loom_signals
 break_it shutdown-begin-is-not-told shutdown/word.rs \

@@ -343,6 +343,15 @@ fn b1_a_thread_that_is_refused_is_one_less_and_no_hang() {
                 assert!(text.contains("no thread could be started for blocking work"), "{text}");
             }
             assert_eq!(drops.count(), 3);
+            // What it held is dropped while that panic unwinds: its own one must not meet it.
+            struct Bomb;
+            impl Drop for Bomb {
+                fn drop(&mut self) {
+                    panic!("a destructor");
+                }
+            }
+            let bomb = Bomb;
+            assert!(spawn_blocking(move || drop(bomb)).await.is_err());
             assert_eq!(spawn(async { 1 }).await.unwrap(), 1);
         })
         .unwrap();

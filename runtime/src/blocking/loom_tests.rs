@@ -1,6 +1,6 @@
 //! loom's models of the blocking pool's queue and of a value's way back.
 //!
-//! A thread that has waited in vain for [`IDLE`](super::worker::IDLE) is not in them: loom has no time.
+//! loom has no time: that a thread has waited in vain for [`IDLE`](super::worker::IDLE) is said to it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,6 +106,23 @@ fn loom_blocking_a_close_waits_for_threads_and_drops_what_is_queued() {
         // Run or dropped, none is kept.
         assert_eq!(Arc::strong_count(&held), 2);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
+    });
+}
+
+/// A thread that goes for want of work and a closure that comes: one of both sees the other.
+#[test]
+fn loom_blocking_a_closure_is_run_though_the_only_thread_goes_as_it_comes() {
+    check(3, || {
+        let (pool, ran) = pool(1, 1);
+        let first = submit(&pool, &ran);
+        ran.wait_for(1);
+        let shared = pool.shared().clone();
+        let patience = thread::spawn(move || shared.lose_patience());
+        let second = submit(&pool, &ran);
+        ran.wait_for(2);
+        patience.join().unwrap();
+        assert_eq!(pool.close(Duration::MAX), 0);
+        first.into_iter().chain(second).for_each(|worker| worker.join().unwrap());
     });
 }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::Job;
-use crate::contain::{contained, wake};
+use crate::contain::{contained, let_go, wake};
 use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 
 /// How much of a pool there may be.
@@ -49,6 +49,9 @@ pub(super) struct State {
     idle: u32,
     pub(super) running: u32,
     pub(super) closed: bool,
+    /// loom has no time.
+    #[cfg(all(test, loom))]
+    impatient: bool,
 }
 
 /// What became of a closure that was handed over.
@@ -71,6 +74,8 @@ impl Pool {
             idle: 0,
             running: 0,
             closed: false,
+            #[cfg(all(test, loom))]
+            impatient: false,
         };
         let (state, work, ended) = (Mutex::new(state), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { limits, state, work, ended });
@@ -154,12 +159,25 @@ impl Shared {
         self.lock()
     }
 
-    /// A worker ends; how many are left.
+    /// A worker ends that was not to be had; how many are left.
     pub(super) fn one_less(&self) -> u32 {
-        let mut state = self.lock();
+        self.leave(self.lock())
+    }
+
+    /// A worker ends, by what it has seen under this lock; how many are left.
+    pub(super) fn leave(&self, mut state: MutexGuard<'_, State>) -> u32 {
         state.threads -= 1;
+        let left = state.threads;
+        drop(state);
         self.ended.notify_all();
-        state.threads
+        left
+    }
+
+    /// Has those that wait for work do so in vain.
+    #[cfg(all(test, loom))]
+    pub(super) fn lose_patience(&self) {
+        self.lock().impatient = true;
+        self.work.notify_all();
     }
 
     /// Waits for work; whether it waited so long in vain.
@@ -172,7 +190,11 @@ impl Shared {
         let waited = self.work.wait_timeout(state, limit);
         let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         state.idle -= 1;
-        (state, waited.timed_out())
+        #[cfg(all(test, loom))]
+        let waited_in_vain = state.impatient;
+        #[cfg(not(all(test, loom)))]
+        let waited_in_vain = waited.timed_out();
+        (state, waited_in_vain)
     }
 }
 
@@ -284,7 +306,9 @@ impl Drop for Submission {
         let next = state.promise(self.shared.limits);
         drop(state);
         next.into_iter().for_each(wake);
-        drop((waker, job));
+        // Maybe while a panic unwinds: that no thread was to be had.
+        contained(move || drop(job));
+        waker.into_iter().for_each(let_go);
     }
 }
 

@@ -102,6 +102,6 @@ pub(super) fn serve(shared: &Arc<Shared>, cpus: &[usize]) {
             }
         }
     }
-    drop(state);
-    shared.one_less();
+    // Not looked at again in between: who queues a closure counts on the threads that are counted.
+    shared.leave(state);
 }
