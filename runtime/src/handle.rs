@@ -215,7 +215,7 @@ impl Handle {
         f: impl FnOnce(&executor::Core) -> T + Send + 'static,
     ) -> Result<RemoteJoinHandle<T>, PostError> {
         let (promise, handle) = promise(Location::caller());
-        self.call_soon_threadsafe(core, move || {
+        self.question(core, move || {
             // Within a loop always; else the promise is dropped, which says so.
             if let Some(answer) = context::with_core(f) {
                 promise.keep(Ok(answer));
@@ -233,8 +233,16 @@ impl Handle {
     ) -> Result<RemoteJoinHandle<S::Answer>, PostError> {
         let (promise, handle) = promise(Location::caller());
         let asked = Asked { handle: self.clone(), core, slices, promise };
-        self.call_soon_threadsafe(core, move || asked.next())?;
+        self.question(core, move || asked.next())?;
         Ok(handle)
+    }
+
+    fn question(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
+        match self.queue(core)?.push_question(Box::new(f)) {
+            Ok(()) => Ok(()),
+            Err(Refused::Full(_)) => Err(PostError::Full),
+            Err(Refused::Gone) => Err(PostError::CoreGone),
+        }
     }
 
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.

@@ -217,3 +217,25 @@ fn report_cores_ask_each_other_for_stats_and_tasks() {
     let ended = runtime.build().unwrap().run(main);
     assert!(matches!(ended, Err(coreloop::RunError::Stopped)), "{ended:?}");
 }
+
+/// A core that ends takes no questions any more, and says that it ends.
+#[test]
+fn report_a_core_that_closes_says_so() {
+    struct Looks(Handle, std::sync::mpsc::Sender<(CoreState, bool)>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let refused = self.0.call_soon_threadsafe(0, || ()) == Err(PostError::CoreGone);
+            self.1.send((self.0.snapshot(0).unwrap().state, refused)).unwrap();
+        }
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut event_loop = EventLoop::new().unwrap();
+    let looks = Looks(event_loop.handle(), tell);
+    drop(event_loop.spawn(async move {
+        let _looks = looks;
+        std::future::pending::<()>().await;
+    }));
+    event_loop.block_on(yield_now());
+    drop(event_loop);
+    assert_eq!(told.recv(), Ok((CoreState::Closing, true)));
+}

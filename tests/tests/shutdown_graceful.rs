@@ -16,7 +16,7 @@ use coreloop::{Cores, Runtime, spawn, yield_now};
 use coreloop_net::TcpListener;
 use coreloop_tests::drive::Drops;
 use coreloop_tests::process::kill;
-use coreloop_tests::{in_child, net};
+use coreloop_tests::{in_child, net, poll_once};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -251,5 +251,86 @@ fn shutdown_reaches_16_simulated_cores() {
                 assert!(began.elapsed() >= 25 * MS);
             }
         });
+    });
+}
+
+/// A core on which something runs for all stays until all have drained, also those of which nobody waits for
+/// their end, and no longer than the limits allow where one hangs.
+#[coreloop::test(sim, seeds = 20)]
+async fn shutdown_a_core_may_wait_for_all() {
+    let graceful = Graceful::new(300 * MS).closing_within(50 * MS);
+    let (here, other, gone, hangs) =
+        (graceful.here(), graceful.here(), graceful.here(), graceful.here());
+    let ended = Rc::new(Cell::new(false));
+    let (guard, seen) = (other.guard(), ended.clone());
+    drop(spawn(async move {
+        sleep(100 * MS).await;
+        drop(guard);
+        assert_eq!(other.drained().await, Drained { finished: 1, ..Drained::default() });
+        seen.set(true);
+        // Again, and counted once.
+        other.drained().await;
+        std::future::pending::<()>().await;
+    }));
+    let began = Instant::now();
+    graceful.begin();
+    here.drained().await;
+    assert!(!ended.get());
+    let mut all = Box::pin(here.all_drained());
+    assert!(poll_once(all.as_mut()).await.is_pending());
+    sleep(150 * MS).await;
+    assert!(ended.get());
+    assert!(poll_once(all.as_mut()).await.is_pending(), "of two nobody has heard");
+    drop(gone);
+    sleep(10 * MS).await;
+    assert!(poll_once(all.as_mut()).await.is_pending());
+    let late = hangs.clone();
+    drop(hangs);
+    all.await;
+    let took = began.elapsed();
+    assert!((350 * MS..400 * MS).contains(&took), "{took:?}");
+    // Nothing but that one is waited for.
+    let again = spawn(async move { here.all_drained().await });
+    drop(late);
+    again.await.unwrap();
+    assert_eq!(began.elapsed().as_millis(), took.as_millis());
+}
+
+/// The first core alone hears of signals, and has nothing to drain: the second signal ends what others have.
+#[test]
+fn shutdown_signals_are_heard_by_a_core_that_waits_for_all() {
+    in_child("shutdown_signals_are_heard_by_a_core_that_waits_for_all", || {
+        let graceful = Graceful::new(Duration::MAX);
+        let (serves, is_served) = mpsc::channel();
+        let (drained, has_drained) = mpsc::channel();
+        let server = std::thread::spawn(move || {
+            let cores = Cores::These(vec![coreloop::placement::allowed_cpus()[0]; 3]);
+            let runtime = Runtime::builder().cores(cores).build().unwrap();
+            let ended = runtime.run(move |core| {
+                let (graceful, serves, drained) =
+                    (graceful.clone(), serves.clone(), drained.clone());
+                async move {
+                    let here = graceful.here();
+                    if core.index() > 0 {
+                        drop(here.spawn(std::future::pending::<()>()));
+                        serves.send(()).unwrap();
+                        return here.drained().await;
+                    }
+                    let signals = Signals::new([Signal::TERM]).unwrap();
+                    drop(spawn(async move { graceful.on_signals(signals).await }));
+                    serves.send(()).unwrap();
+                    here.drained().await;
+                    drained.send(()).unwrap();
+                    here.all_drained().await
+                }
+            });
+            ended.unwrap().into_iter().sum::<Drained>()
+        });
+        (0..3).for_each(|_| is_served.recv().unwrap());
+        kill(std::process::id() as i32, libc::SIGTERM);
+        has_drained.recv().unwrap();
+        kill(std::process::id() as i32, libc::SIGTERM);
+        let all = server.join().unwrap();
+        assert_eq!(all, Drained { cancelled: 2, ..Drained::default() });
     });
 }

@@ -3,7 +3,7 @@
 //! Owns their names, and what stands behind each: counters, gauges and histograms of every core as its
 //! snapshot has them, and the process's standard ones. A new field of a snapshot shows up by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coreloop::{CoreState, Counters, Gauges, Histograms, QueueStats, Snapshot};
 
@@ -39,9 +39,10 @@ fn overall(from: &doc::Cores) -> Vec<Family<'_>> {
         "1 for each feature or setting that the core does without; /config says why.",
     );
     for (core, snapshot) in numbered(&from.cores) {
-        for step in &snapshot.step_downs {
-            step_downs =
-                step_downs.sample(Labels::core(core).and("what", &step.what), Value::Whole(1));
+        // One may have been stepped down for several reasons; a sample there is once.
+        let what: BTreeSet<&str> = snapshot.step_downs.iter().map(|s| s.what.as_str()).collect();
+        for what in what {
+            step_downs = step_downs.sample(Labels::core(core).and("what", what), Value::Whole(1));
         }
     }
     let mut workers = Family::new(

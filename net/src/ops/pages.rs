@@ -134,25 +134,41 @@ impl Pages {
 
     /// What each core did, with gauges of now from those that answer in time.
     async fn stats(&self) -> Vec<Snapshot> {
-        if let Some(asked) = self.asked.get()
-            && asked.elapsed() < ASK_AGAIN.max(self.limit)
-        {
-            let all = self.handle.snapshots();
-            if all.iter().any(|core| is_silent(core, asked)) {
-                return all;
-            }
+        self.ask_if_due().await;
+        let mut all = Vec::with_capacity(self.handle.cores());
+        for core in 0..self.handle.cores() {
+            all.extend(self.handle.snapshot(core));
+            // One core's histograms are many: other tasks have their turns between.
+            yield_now().await;
         }
-        self.ask().await
+        all
     }
 
-    async fn ask(&self) -> Vec<Snapshot> {
+    /// The same without histograms.
+    async fn brief(&self) -> Vec<Snapshot> {
+        self.ask_if_due().await;
+        self.handle.snapshots_in_brief()
+    }
+
+    /// Has all cores say what they have now, unless one still owes an answer.
+    async fn ask_if_due(&self) {
+        if let Some(asked) = self.asked.get()
+            && asked.elapsed() < ASK_AGAIN.max(self.limit)
+            && self.handle.snapshots_in_brief().iter().any(|core| is_silent(core, asked))
+        {
+            return;
+        }
+        self.ask().await;
+    }
+
+    async fn ask(&self) {
         self.asked_before.set(self.asked_in_full());
         self.asked.set(Some(Instant::now()));
-        self.handle.all_stats(self.limit).await
+        self.handle.all_stats_in_brief(self.limit).await;
     }
 
     async fn live(&self) -> Answer {
-        let all = self.stats().await;
+        let all = self.brief().await;
         let silent: Vec<&Snapshot> = self.silent(&all).collect();
         if silent.is_empty() {
             return Answer::text(Status::Ok, "ok\n");
@@ -195,7 +211,7 @@ impl Pages {
             }
         };
         // Of those that don't answer all are waited for together, and not again for each.
-        let all = self.stats().await;
+        let all = self.brief().await;
         let silent = self.silent(&all).filter_map(|core| core.core).collect();
         Ok(TaskPages::new(
             self.handle.clone(),
@@ -234,7 +250,7 @@ impl Pages {
                 .map(|(.., why)| why.clone()),
         });
         let mut step_downs = Vec::new();
-        for snapshot in self.handle.snapshots() {
+        for snapshot in self.handle.snapshots_in_brief() {
             let core = snapshot.core.unwrap_or_default();
             step_downs.extend(snapshot.step_downs.into_iter().map(|step| doc::CoreStepDown {
                 core,
@@ -265,9 +281,10 @@ impl Pages {
     }
 }
 
-/// Whether a core that was asked at `asked` has said nothing since.
+/// Whether a core that was asked at `asked` has said nothing since. One that ends is not asked any more.
 fn is_silent(core: &Snapshot, asked: Instant) -> bool {
-    core.state != CoreState::Ended && core.gauges.age > asked.elapsed()
+    !matches!(core.state, CoreState::Ended | CoreState::Closing)
+        && core.gauges.age > asked.elapsed()
 }
 
 fn number(request: &Request, name: &str, default: usize) -> Result<usize, Answer> {
@@ -341,6 +358,25 @@ mod tests {
         rest(&mut other);
         assert_eq!(pages.silent(&pages.handle.snapshots()).count(), 0);
         assert_eq!(says_of_one_that_goes_on(&mut own, &mut other, &pages), Status::Ok);
+    }
+
+    #[test]
+    fn a_core_whose_queue_others_keep_full_is_asked_all_the_same() {
+        let (mut own, mut other) = (stepped(), stepped());
+        let pages = pages(&other, Duration::from_millis(300));
+        let fill = || while pages.handle.call_soon_threadsafe(0, || ()).is_ok() {};
+        for _ in 0..3 {
+            fill();
+            assert_eq!(says_of_one_that_goes_on(&mut own, &mut other, &pages), Status::Ok);
+        }
+        // Nor are there questions without end where it does not go on.
+        fill();
+        let mut asks: Vec<_> = (0..200).map(|_| Box::pin(pages.handle.stats(0))).collect();
+        let mut refused = 0;
+        for ask in &mut asks {
+            refused += u32::from(own.block_on(poll_once(ask.as_mut())).is_ready());
+        }
+        assert_eq!(refused, 136);
     }
 
     #[test]

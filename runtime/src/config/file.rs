@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::error::SettingError;
 use super::sources::{Origin, Sources};
@@ -62,7 +62,7 @@ impl Sources {
             let origin = Origin::File(name.to_owned(), line);
             let value = match value.get_ref() {
                 DeValue::String(text) => text.to_string(),
-                DeValue::Integer(number) => number.to_string(),
+                DeValue::Integer(number) => in_decimal(number),
                 DeValue::Boolean(yes) => yes.to_string(),
                 DeValue::Array(names) if names.iter().all(|n| n.get_ref().is_str()) => {
                     let names = names.iter().filter_map(|n| n.get_ref().as_str());
@@ -81,5 +81,13 @@ impl Sources {
             self.say(core, &key, &value, origin)?;
         }
         Ok(self)
+    }
+}
+
+/// A whole number as every setting takes it: what is not one after all is told by who reads it.
+fn in_decimal(number: &DeInteger<'_>) -> String {
+    match u64::from_str_radix(number.as_str(), number.radix()) {
+        Ok(value) => value.to_string(),
+        Err(_) => number.to_string(),
     }
 }

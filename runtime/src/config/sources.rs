@@ -172,7 +172,7 @@ impl Sources {
         text: &str,
         origin: Origin,
     ) -> Result<(), SettingError> {
-        let place = origin.to_string();
+        let (place, text) = (origin.to_string(), text.trim());
         check(core, name, text).map_err(|e| e.at(place))?;
         self.said.push(Said { core, name: name.to_owned(), text: text.to_owned(), origin });
         Ok(())

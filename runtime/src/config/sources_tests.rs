@@ -165,6 +165,27 @@ fn what_is_printed_has_every_setting_its_value_and_its_origin() {
 }
 
 #[test]
+fn numbers_have_any_of_tomls_forms_and_text_may_have_space_around_it() {
+    let file = "ring_entries = 0x200\ncq_entries = 1_024\nbuffers = 0b10000000\n";
+    let sources = Sources::new().toml(file, "f").unwrap();
+    let env = [("CORELOOP_PIN", "false\n"), ("CORELOOP_OPS_ADDR", " 9464 ")];
+    let resolved = sources.environment(env).unwrap().resolve().unwrap();
+    let text = resolved.to_string();
+    let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    for (name, value) in [
+        ("ring_entries", "512"),
+        ("cq_entries", "1024"),
+        ("buffers", "128"),
+        ("pin", "false"),
+        ("ops_addr", "127.0.0.1:9464"),
+    ] {
+        assert!(rows.iter().any(|row| row[..2] == [name, value]), "{name} in\n{text}");
+    }
+    let error = Sources::new().toml("ring_entries = 0xFFFF_FFFF_FFFF_FFFF_FF", "f").unwrap_err();
+    assert!(error.to_string().contains("ring_entries"), "{error}");
+}
+
+#[test]
 fn a_runtime_takes_them() {
     let cpu = crate::placement::allowed_cpus()[0];
     let file = format!("cores = '{cpu}'\n[core.1]\nspin = 'off'");

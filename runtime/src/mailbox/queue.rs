@@ -20,6 +20,10 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 /// Closures that may wait for one core.
 pub(crate) const JOBS_MAX: usize = if cfg!(loom) { 1 } else { 1024 };
 
+/// Questions that may wait beside them. A core whose queue is kept full by others is busy, and not silent: it
+/// is asked all the same.
+const QUESTIONS_MAX: usize = 64;
+
 pub(crate) struct JobQueue {
     cell: &'static CoreCell,
     /// What the core did, for whoever asks.
@@ -63,6 +67,11 @@ impl JobQueue {
     /// Queues a closure and wakes the core.
     pub(crate) fn push(&self, job: Job) -> Result<(), Refused> {
         self.push_within(job, JOBS_MAX)
+    }
+
+    /// As [`push`](Self::push), for what only asks the core something: others' closures leave room for it.
+    pub(crate) fn push_question(&self, job: Job) -> Result<(), Refused> {
+        self.push_within(job, JOBS_MAX + QUESTIONS_MAX)
     }
 
     /// As [`push`](Self::push), also if the queue is full: for what there is a bounded number of.
@@ -117,8 +126,21 @@ impl JobQueue {
 
     /// What the core has entered into its book up to `now_ns`, without a word to it.
     pub(crate) fn read_book(&self, now_ns: u64) -> Snapshot {
-        let state = if self.cell.is_parked() { CoreState::Parked } else { CoreState::Running };
-        self.book.read(now_ns, state)
+        self.book.read(now_ns, self.state())
+    }
+
+    /// The same without histograms.
+    pub(crate) fn read_book_in_brief(&self, now_ns: u64) -> Snapshot {
+        self.book.read_in_brief(now_ns, self.state())
+    }
+
+    /// What the core does, if it has not ended.
+    fn state(&self) -> CoreState {
+        match () {
+            _ if self.lock().is_none() => CoreState::Closing,
+            _ if self.cell.is_parked() => CoreState::Parked,
+            _ => CoreState::Running,
+        }
     }
 
     pub(crate) fn any(&self) -> bool {

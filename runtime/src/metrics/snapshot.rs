@@ -115,6 +115,8 @@ pub enum CoreState {
     /// Nothing any more: its loop has ended.
     #[default]
     Ended,
+    /// It ends: it takes no closures any more, and waits for the kernel and for threads that block.
+    Closing,
     /// It sleeps until something happens.
     Parked,
     /// It runs.
@@ -125,6 +127,7 @@ impl fmt::Display for CoreState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ended => "ended",
+            Self::Closing => "closing",
             Self::Parked => "parked",
             Self::Running => "running",
         })

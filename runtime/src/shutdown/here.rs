@@ -18,7 +18,7 @@ use crate::combine::race;
 use crate::spawn::{spawn_at, spawn_named};
 use crate::sync::Event;
 use crate::task::JoinHandle;
-use crate::time::{Instant, sleep_until, timeout};
+use crate::time::{Instant, sleep, sleep_until, timeout};
 
 /// A core's view of a [`Graceful`](super::Graceful): what its listeners and connections listen to, and the
 /// count of those. Clones are the same one; it stays on its core.
@@ -47,6 +47,9 @@ pub struct Here {
 }
 
 struct Inner {
+    word: Arc<Word>,
+    /// Whether it is counted there as one that serves.
+    counted: Cell<bool>,
     stopping: Token,
     cancelling: Token,
     closing: Duration,
@@ -81,7 +84,10 @@ impl Sum for Drained {
 impl Here {
     #[track_caller]
     pub(super) fn new(word: &Arc<Word>, closing: Duration) -> Self {
+        word.enter();
         let inner = Rc::new(Inner {
+            word: word.clone(),
+            counted: Cell::new(true),
             stopping: Token::new(),
             cancelling: Token::new(),
             closing,
@@ -158,15 +164,57 @@ impl Here {
             // Whether it was in time is what the count says.
             let _ = timeout(inner.closing, inner.empty()).await;
         }
+        inner.leave();
         Drained {
             finished: inner.finished.get(),
             cancelled: inner.cancelled.get(),
             left: inner.serving.get(),
         }
     }
+
+    /// As [`drained`](Self::drained), and then waits for every other `Here` of the process to have drained or
+    /// to be gone: for a core on which something runs for all of them until the end, as the listener for
+    /// probes does, or the signals. One that hangs is not waited for beyond the limit and the time for
+    /// closing.
+    ///
+    /// # Cancel safety
+    /// As there.
+    ///
+    /// ```
+    /// use coreloop::shutdown::Graceful;
+    /// use std::time::Duration;
+    ///
+    /// coreloop::run(async {
+    ///     let graceful = Graceful::new(Duration::from_secs(30));
+    ///     let (here, other) = (graceful.here(), graceful.here());
+    ///     graceful.begin();
+    ///     // As another core's would, once that has drained.
+    ///     drop(coreloop::spawn(async move { other.drained().await }));
+    ///     assert_eq!(here.all_drained().await.left, 0);
+    /// })
+    /// .unwrap();
+    /// ```
+    pub async fn all_drained(&self) -> Drained {
+        let drained = self.drained().await;
+        let inner = &*self.inner;
+        let others = Changed::new(&inner.word, |told| told.serving == 0);
+        let too_late = async {
+            inner.cancelling.cancelled().await;
+            sleep(inner.closing).await;
+        };
+        race(others, too_late).await;
+        drained
+    }
 }
 
 impl Inner {
+    /// Says once that it does not serve any more.
+    fn leave(&self) {
+        if self.counted.replace(false) {
+            self.word.leave();
+        }
+    }
+
     async fn empty(&self) {
         while self.serving.get() > 0 {
             self.none_served.wait().await;
@@ -176,6 +224,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.leave();
         if let Some(keeper) = self.keeper.take() {
             keeper.cancel();
         }
@@ -190,7 +239,7 @@ async fn keep_times(word: Arc<Word>, stopping: Token, cancelling: Token) {
             if stopping.is_cancelled() { times.cancel_at } else { times.stop_at }
         });
         let seen = known;
-        race(Changed::new(&word, move |times| times != seen), sleep_until(next)).await;
+        race(Changed::new(&word, move |told| told.times != seen), sleep_until(next)).await;
         known = word.times();
         let Some(times) = known else { continue };
         let now = Instant::now();

@@ -10,9 +10,10 @@
 //! A core keeps the times itself: from the begin on, all cores know when to stop and when to cancel, and
 //! nobody has to tell them again. [`Graceful::at_once`] cuts all of it short.
 //!
-//! Connections are counted per core, without atomics; a core's [`Here::drained`] speaks of its own, and the
-//! runtime ends when the main futures of all cores have. Knows no socket: listeners and connections listen
-//! to the tokens as anything else does.
+//! Connections are counted per core, without atomics; a core's [`Here::drained`] speaks of its own. The
+//! runtime ends when the main futures of all cores have, and a core when its own has: what serves all of
+//! them (signals, probes, a watchdog) runs on a core that waits for all, by [`Here::all_drained`]. Knows no
+//! socket: listeners and connections listen to the tokens as anything else does.
 //!
 //! ```
 //! use coreloop::Runtime;
@@ -116,14 +117,15 @@ impl Graceful {
     /// There is nothing to lose.
     pub async fn begun(&self) {
         while self.is_ready() {
-            Changed::new(&self.word, |times| times.is_some()).await;
+            Changed::new(&self.word, |told| told.times.is_some()).await;
         }
     }
 
     /// Begins at the first of these signals, and does the rest [at once](Self::at_once) at the second; ends
-    /// then. To be spawned on every core, with signals of its own: a core that has drained ends, and what
-    /// runs on it, so one that listens for all may be gone at the second signal while others still drain.
-    /// Subscribe before, so that no signal comes too early:
+    /// then. To be spawned on a core that waits for all ([`Here::all_drained`]), or on every core with
+    /// signals of its own: a core that has drained ends, and what runs on it, so one that listens for all
+    /// would be gone at the second signal while others still drain. Subscribe before, so that no signal
+    /// comes too early:
     ///
     /// ```no_run
     /// # use coreloop::shutdown::Graceful;

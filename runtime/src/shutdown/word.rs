@@ -1,8 +1,8 @@
 //! What all cores are told.
 //!
-//! Owns [`Word`]: when to stop and when to cancel, once that is known, and who is to hear of a change.
-//! Invariants: times only move forward to earlier ones; the lock is not held while a waker is cloned, called
-//! or dropped.
+//! Owns [`Word`]: when to stop and when to cancel, once that is known, how many cores have not drained, and
+//! who is to hear of a change. Invariants: times only move forward to earlier ones; the lock is not held
+//! while a waker is cloned, called or dropped.
 
 use std::mem;
 use std::pin::Pin;
@@ -29,20 +29,28 @@ pub(super) struct Word {
 
 #[derive(Debug, Default)]
 struct State {
-    times: Option<Times>,
+    told: Told,
     /// A few a core: the one that keeps its times, and whoever waits for the begin.
     waiting: Vec<(u64, Waker)>,
     next_key: u64,
+}
+
+/// What is known now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) times: Option<Times>,
+    /// Those that serve, or may again.
+    pub(super) serving: usize,
 }
 
 impl Word {
     /// `false` if it was begun.
     pub(super) fn begin(&self, times: Times) -> bool {
         let mut state = self.lock();
-        if state.times.is_some() {
+        if state.told.times.is_some() {
             return false;
         }
-        state.times = Some(times);
+        state.told.times = Some(times);
         wake_all(state);
         true
     }
@@ -54,12 +62,26 @@ impl Word {
             stop_at: old.stop_at.min(times.stop_at),
             cancel_at: old.cancel_at.min(times.cancel_at),
         };
-        state.times = Some(state.times.map_or(times, earlier));
+        state.told.times = Some(state.told.times.map_or(times, earlier));
         wake_all(state);
     }
 
     pub(super) fn times(&self) -> Option<Times> {
-        self.lock().times
+        self.lock().told.times
+    }
+
+    /// One more serves.
+    pub(super) fn enter(&self) {
+        self.lock().told.serving += 1;
+    }
+
+    /// It does not any more.
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        state.told.serving -= 1;
+        if state.told.serving == 0 {
+            wake_all(state);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -76,27 +98,27 @@ fn wake_all(mut state: MutexGuard<'_, State>) {
     }
 }
 
-/// Waits until the times are such as `is_so` wants them.
+/// Waits until what is known is such as `is_so` wants it.
 pub(super) struct Changed<F> {
     word: Arc<Word>,
     is_so: F,
     key: Option<u64>,
 }
 
-impl<F: Fn(Option<Times>) -> bool + Unpin> Changed<F> {
+impl<F: Fn(Told) -> bool + Unpin> Changed<F> {
     pub(super) fn new(word: &Arc<Word>, is_so: F) -> Self {
         Self { word: word.clone(), is_so, key: None }
     }
 }
 
-impl<F: Fn(Option<Times>) -> bool + Unpin> Future for Changed<F> {
+impl<F: Fn(Told) -> bool + Unpin> Future for Changed<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let waker = cx.waker().clone();
         let mut state = this.word.lock();
-        if (this.is_so)(state.times) {
+        if (this.is_so)(state.told) {
             drop(state);
             drop(waker);
             return Poll::Ready(());
@@ -143,7 +165,7 @@ mod loom_tests {
         [(); 2].map(|()| {
             let word = word.clone();
             thread::spawn(move || {
-                block_on(Changed::new(&word, |times: Option<Times>| times.is_some_and(is_so)));
+                block_on(Changed::new(&word, |told: Told| told.times.is_some_and(is_so)));
             })
         })
     }
@@ -157,6 +179,20 @@ mod loom_tests {
             // Nothing but the begin: a change after it would tell them too.
             assert!(word.begin(Times { stop_at: now, cancel_at: now }));
             cores.into_iter().for_each(|core| core.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_shutdown_who_waits_for_all_hears_of_the_last() {
+        check(4, move || {
+            let word = Arc::new(Word::default());
+            (0..2).for_each(|_| word.enter());
+            let leaving = [(); 2].map(|()| {
+                let word = word.clone();
+                thread::spawn(move || word.leave())
+            });
+            block_on(Changed::new(&word, |told: Told| told.serving == 0));
+            leaving.into_iter().for_each(|core| core.join().unwrap());
         });
     }
 
