@@ -1,14 +1,18 @@
 //! Loops that meet: two on one thread, and one that is stepped from outside.
 
+use std::cell::RefCell;
 use std::future::{pending, poll_fn};
 use std::io::Read;
 use std::mem::forget;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::task::Poll;
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use coreloop::op::{PollOnce, Submitter};
+use coreloop::time::{Sleep, sleep, timeout};
 use coreloop::{EventLoop, Settings, Spin, StartError};
 use coreloop_net::TcpStream;
 use coreloop_tests::{in_child, net, poll_once, rest, stepped};
@@ -155,4 +159,62 @@ fn loops_tell_whoever_waits_on_their_descriptor_of_an_op_between_turns() {
         assert!(readable(fd, 2_000), "of the cancel, with {places} places");
         settle();
     }
+}
+
+/// A timer is one of the loop in which it was set: one that another loop waits for goes over to that one,
+/// since nobody may come back to the first.
+#[test]
+fn loops_a_sleep_goes_over_to_the_loop_that_waits_for_it() {
+    let (mut a, mut b) = (stepped(), stepped());
+    let began = Instant::now();
+    let mut nap = Box::pin(sleep(Duration::from_millis(20)));
+    assert!(a.block_on(poll_once(nap.as_mut())).is_pending());
+    let mut limited = Box::pin(timeout(Duration::from_millis(20), pending::<()>()));
+    assert!(a.block_on(poll_once(limited.as_mut())).is_pending());
+    b.block_on(nap);
+    assert!(b.block_on(limited).is_err());
+    assert!(began.elapsed() >= Duration::from_millis(20));
+    rest(&mut a);
+    let left = a.handle().all_stats_blocking(Duration::ZERO);
+    assert_eq!(left[0].counters.timers, 0, "nothing is left of it there");
+}
+
+/// What polls a sleep while its loop closes (a destructor does) has not made it one without an end.
+#[test]
+fn loops_a_sleep_that_is_polled_while_its_loop_closes_ends_in_another() {
+    struct Polls(Rc<RefCell<Pin<Box<Sleep>>>>);
+    impl Drop for Polls {
+        fn drop(&mut self) {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(self.0.borrow_mut().as_mut().poll(&mut cx).is_pending());
+        }
+    }
+    /// Woken when the operation that a loop still had is done, which is after its timers are.
+    struct Told(Mutex<Option<std::sync::mpsc::Sender<()>>>);
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            LATE.with_borrow_mut(|late| drop(late.take()));
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+    thread_local! {
+        static LATE: RefCell<Option<Polls>> = const { RefCell::new(None) };
+    }
+    let nap = Rc::new(RefCell::new(Box::pin(sleep(Duration::from_millis(1)))));
+    let mut event_loop = stepped();
+    let (told, hears) = std::sync::mpsc::channel();
+    let waker = Waker::from(Arc::new(Told(Mutex::new(Some(told)))));
+    let (near, _far) = UnixStream::pair().unwrap();
+    let submitter = event_loop.block_on(async { Submitter::current() });
+    let op = submitter.start(PollOnce::new(near, libc::POLLIN as u32)).unwrap();
+    let mut readable = Box::pin(op);
+    event_loop.block_on(async {
+        let mut cx = Context::from_waker(&waker);
+        assert!(readable.as_mut().poll(&mut cx).is_pending());
+    });
+    LATE.with_borrow_mut(|late| *late = Some(Polls(nap.clone())));
+    drop(event_loop);
+    assert!(hears.recv().is_err(), "the waker was called");
+    assert!(LATE.with_borrow(Option::is_none));
+    stepped().block_on(poll_fn(|cx| nap.borrow_mut().as_mut().poll(cx)));
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coreloop::spawn;
-use coreloop::sync::{LifoQueue, Queue, TryGetError, TryPutError};
+use coreloop::sync::{LifoQueue, PriorityQueue, Queue, TryGetError, TryPutError};
 use coreloop::time::timeout;
 use coreloop_tests::{ByHand, now, turns};
 
@@ -305,6 +305,58 @@ fn p1_queue_an_items_destructor_may_use_the_queue() {
     queue.try_put(Item(queue.clone(), Rc::clone(&seen))).unwrap();
     queue.shutdown_now();
     assert_eq!(*seen.borrow(), [0, 0]);
+}
+
+/// A comparison that uses the queue which it is a part of panics there, and leaves the queue's books right.
+#[test]
+fn p1_queue_a_comparison_that_uses_the_queue_panics_and_leaves_it_whole() {
+    type Uses = fn(&PriorityQueue<Item>);
+    #[derive(Debug, PartialEq, Eq)]
+    struct Item(u8);
+    thread_local! {
+        static USES: Cell<Option<Uses>> = const { Cell::new(None) };
+        static QUEUE: RefCell<Option<Rc<PriorityQueue<Item>>>> = const { RefCell::new(None) };
+    }
+    impl PartialOrd for Item {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    impl Ord for Item {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            if let Some(uses) = USES.take() {
+                uses(&QUEUE.with_borrow(Clone::clone).unwrap());
+            }
+            self.0.cmp(&other.0)
+        }
+    }
+    let panics = |uses: Uses, f: &dyn Fn()| {
+        USES.set(Some(uses));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err());
+        assert!(USES.take().is_none(), "nothing was compared");
+    };
+    let uses: [Uses; 2] = [|queue| drop(queue.try_put(Item(9))), |queue| drop(queue.try_get())];
+    for uses in uses {
+        let queue = Rc::new(Queue::bounded_priority(4));
+        QUEUE.set(Some(queue.clone()));
+        queue.try_put(Item(1)).unwrap();
+        queue.try_put(Item(2)).unwrap();
+        panics(uses, &|| drop(queue.try_put(Item(3))));
+        assert_eq!((queue.len(), queue.is_full()), (3, false), "the outer one got in");
+        panics(uses, &|| drop(queue.try_get()));
+        assert_eq!(queue.len(), 2, "and one out");
+        assert_eq!([queue.try_get(), queue.try_get()].map(|item| item.is_ok()), [true; 2]);
+        assert_eq!(queue.try_get(), Err(TryGetError::Empty));
+        (0..3).for_each(|_| queue.task_done());
+        now(queue.join());
+        (0..4).for_each(|n| queue.try_put(Item(n)).unwrap());
+        assert!(matches!(queue.try_put(Item(4)), Err(TryPutError::Full(Item(4)))));
+        // Also where the last one out tells those who wait that no more comes.
+        queue.shutdown();
+        panics(|queue| drop(queue.try_get()), &|| drop(queue.try_get()));
+        assert_eq!([0; 3].map(|_| queue.try_get().is_ok()), [true; 3]);
+        assert_eq!(queue.try_get(), Err(TryGetError::ShutDown));
+    }
 }
 
 #[test]

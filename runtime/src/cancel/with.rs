@@ -174,8 +174,9 @@ where
         match (ended, closed) {
             (Ok(body), Ok(close)) => Closed { body, close },
             (Err(panic), closed) => {
-                if let Err(second) = closed {
-                    contain::discard(second);
+                match closed {
+                    Ok(close) => drop(contain::contained(|| drop(close))),
+                    Err(second) => contain::discard(second),
                 }
                 resume_unwind(panic)
             }

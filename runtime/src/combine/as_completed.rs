@@ -44,6 +44,7 @@ pub fn as_completed<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> AsCo
     AsCompleted {
         watched: Watched::default(),
         left: handles.len(),
+        first: 0,
         handles,
         ended: Vec::new(),
         limit: None,
@@ -63,6 +64,8 @@ pub struct AsCompleted<T> {
     /// None once its result was given.
     handles: Vec<Option<JoinHandle<T>>>,
     left: usize,
+    /// Before it all results were given.
+    first: usize,
     /// Those that had ended at a look at all: (number of its end, index), the earliest last.
     ended: Vec<(u64, usize)>,
     limit: Option<Limit>,
@@ -132,8 +135,9 @@ impl<T> AsCompleted<T> {
             current::note(Note::Tasks);
             return Poll::Pending;
         }
-        let late = self.handles.iter().position(Option::is_some);
-        let index = late.expect("results are left");
+        let late = self.handles[self.first..].iter().position(Option::is_some);
+        let index = self.first + late.expect("results are left");
+        self.first = index + 1;
         // It was watched, not polled: this lets go of it.
         drop(self.give(index));
         Poll::Ready(Some((index, Err(WaitError::Elapsed))))

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::contain::wake;
+use crate::contain::{contained, wake};
 use crate::task::current;
 use crate::task::info::Note;
 
@@ -195,7 +195,7 @@ impl<T> Awaitable<T> {
         let old = self.place.map(|at| waiters.remove(at));
         self.place = Some(waiters.add(fresh));
         drop(waiters);
-        drop(old);
+        contained(|| drop(old));
     }
 }
 
@@ -231,14 +231,13 @@ impl<T> Drop for Awaitable<T> {
         if self.is_done() {
             return;
         }
-        if let Some(at) = self.place {
-            let own = self.shared.waiters.borrow_mut().remove(at);
-            drop(own);
-        }
+        let own = self.place.map(|at| self.shared.waiters.borrow_mut().remove(at));
         let number = self.polled_in.get();
         if current::with_tasks(|t| t.passes_cancel_to(number)).unwrap_or(false) {
             self.cancel();
         }
+        // Last: it may be a stranger's.
+        contained(|| drop(own));
     }
 }
 

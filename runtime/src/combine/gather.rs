@@ -17,8 +17,9 @@ use crate::task::{JoinError, JoinHandle};
 /// futures were passed.
 ///
 /// The tasks are made by this call, not by the first poll, and first run at the next turn. An empty gather
-/// is ready at once. The set takes one allocation, if the iterator knows how many there are. Futures of
-/// different types go to [`gather_tuple`](super::gather_tuple()).
+/// is ready at once. The set takes one allocation, if the iterator knows how many there are; what a task gave
+/// stays where the task was until all have ended. Futures of different types go to
+/// [`gather_tuple`](super::gather_tuple()).
 ///
 /// # Errors
 /// Each in its place: a task that panicked or was cancelled is a [`JoinError`], the others are not touched.
@@ -57,7 +58,7 @@ where
 ///
 /// # Cancel safety
 /// As for [`gather`]: a cancel of whoever awaits this cancels the tasks that still run, a drop lets them run
-/// on. What had been given by those that have ended is dropped.
+/// on. What had been given by those that have ended is dropped, and a panic among it reported.
 ///
 /// ```
 /// use coreloop::combine::gather_handles;
@@ -113,7 +114,7 @@ impl<T> Future for Gather<T> {
         }
         this.ended = true;
         let slots = std::mem::take(&mut this.slots);
-        Poll::Ready(slots.into_iter().map(Slot::into_value).collect())
+        Poll::Ready(slots.into_iter().map(Slot::into_result).collect())
     }
 }
 

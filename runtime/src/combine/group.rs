@@ -11,16 +11,17 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::race::{Either, race};
 use super::try_gather::TaskFailure;
-use crate::contain::wake;
+use crate::contain::{contained, let_go, wake};
 use crate::spawn::try_spawn;
 use crate::task::info::Note;
+use crate::task::report::{Report, Reporter};
 use crate::task::{Canceller, JoinError, JoinHandle, TaskId, current};
 
 /// Runs `body` with a group to spawn children in, and ends when all of them have ended.
@@ -38,7 +39,8 @@ use crate::task::{Canceller, JoinError, JoinHandle, TaskId, current};
 ///
 /// # Cancel safety
 /// A cancel travels inwards through awaits; here, a drop does so too, because nothing outlives its group:
-/// dropped for whatever reason, it cancels its children, which end at their next turn.
+/// dropped for whatever reason, it cancels its children, which end at their next turn. What had failed in it,
+/// or fails then, is reported ([`Report::GroupFailed`]).
 ///
 /// ```
 /// use coreloop::combine::group;
@@ -71,7 +73,7 @@ where
         Either::First(()) => None,
         Either::Second(Ok(value)) => Some(value),
         Either::Second(Err(e)) => {
-            group.0.fail(GroupFailure { child: None, reason: TaskFailure::Error(e) });
+            group.0.fail(GroupFailure { child: None, reason: TaskFailure::Error(e) }, None);
             None
         }
     };
@@ -83,7 +85,7 @@ where
     let failures = std::mem::take(&mut group.0.inner.borrow_mut().failures);
     match value {
         Some(value) if failures.is_empty() => Ok(value),
-        _ => Err(GroupError(failures)),
+        _ => Err(GroupError(failures.into_iter().map(|(failure, _)| failure).collect())),
     }
 }
 
@@ -130,7 +132,8 @@ impl<E: 'static> TaskGroup<E> {
         }
         let (place, number) = self.0.enter();
         let state = self.0.clone();
-        let member = Member { future: Some(future), state, place, number };
+        let spawned_at = Location::caller();
+        let member = Member { future: Some(future), state, place, number, spawned_at };
         match try_spawn(member) {
             Ok(handle) => {
                 if self.0.is_ending() {
@@ -289,6 +292,8 @@ struct State<E> {
     phase: Cell<Phase>,
     /// Of the group's future.
     waker: Cell<Option<Waker>>,
+    /// That of the loop in which the group began.
+    reporter: Reporter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -306,8 +311,11 @@ struct Inner<E> {
     free: Vec<usize>,
     live: usize,
     spawned: usize,
-    failures: Vec<GroupFailure<E>>,
+    failures: Vec<Failure<E>>,
 }
+
+/// A failure, and where its child was spawned; none for the body.
+type Failure<E> = (GroupFailure<E>, Option<&'static Location<'static>>);
 
 enum Place {
     Empty,
@@ -323,7 +331,9 @@ impl<E> State<E> {
             spawned: 0,
             failures: Vec::new(),
         };
-        Self { inner: RefCell::new(inner), phase: Cell::new(Phase::Open), waker: Cell::new(None) }
+        let reporter = current::with_tasks(|tasks| tasks.reporter().clone()).unwrap_or_default();
+        let (inner, phase) = (RefCell::new(inner), Cell::new(Phase::Open));
+        Self { inner, phase, waker: Cell::new(None), reporter }
     }
 
     fn is_ending(&self) -> bool {
@@ -366,8 +376,11 @@ impl<E> State<E> {
 
     /// Notes a failure. The group's future cancels the siblings when it is polled, and not this: so those
     /// that were due in the same turn still say how they ended.
-    fn fail(&self, failure: GroupFailure<E>) {
-        self.inner.borrow_mut().failures.push(failure);
+    fn fail(&self, failure: GroupFailure<E>, spawned_at: Option<&'static Location<'static>>) {
+        if self.phase.get() == Phase::Closed {
+            return report(&self.reporter, (failure, spawned_at));
+        }
+        self.inner.borrow_mut().failures.push((failure, spawned_at));
         if self.phase.get() == Phase::Open {
             self.phase.set(Phase::Ending);
         }
@@ -399,7 +412,7 @@ impl<E> State<E> {
                 return Poll::Ready(());
             }
             let old = self.waker.replace(Some(cx.waker().clone()));
-            drop(old);
+            old.into_iter().for_each(let_go);
             // Both were a stranger's code if the waker is one's: the last child may have ended in it.
             if holds(self) {
                 return Poll::Ready(());
@@ -418,9 +431,24 @@ impl<E> Drop for Leaving<E> {
     fn drop(&mut self) {
         self.0.phase.set(Phase::Closed);
         self.0.cancel();
-        let waker = self.0.waker.take();
-        drop(waker);
+        // There are some only if the group was dropped, or its body panicked: else they were returned.
+        let failures = std::mem::take(&mut self.0.inner.borrow_mut().failures);
+        failures.into_iter().for_each(|failure| report(&self.0.reporter, failure));
+        self.0.waker.take().into_iter().for_each(let_go);
     }
+}
+
+/// Tells of a failure that the group can't return any more.
+#[cold]
+fn report<E>(reporter: &Reporter, (failure, spawned_at): Failure<E>) {
+    let message = match &failure.reason {
+        TaskFailure::Join(error) if error.is_panic() => error.panic_message(),
+        _ => None,
+    };
+    let panicked = matches!(&failure.reason, TaskFailure::Join(error) if error.is_panic());
+    let report = Report::GroupFailed { child: failure.child, spawned_at, panicked, message };
+    reporter.tell(&report);
+    contained(|| drop(failure));
 }
 
 /// A child's future, which tells its group how it ended. Kept apart from its task's result: the reasons are
@@ -431,11 +459,13 @@ struct Member<F, E> {
     state: Rc<State<E>>,
     place: usize,
     number: usize,
+    spawned_at: &'static Location<'static>,
 }
 
 impl<F, E> Member<F, E> {
     fn fail(&self, reason: TaskFailure<E>) {
-        self.state.fail(GroupFailure { child: Some(self.number), reason });
+        let failure = GroupFailure { child: Some(self.number), reason };
+        self.state.fail(failure, Some(self.spawned_at));
     }
 
     /// Notes a panic that would otherwise have been the task's end.

@@ -30,7 +30,7 @@ use crate::task::current;
 /// .unwrap();
 /// ```
 pub fn race<A: IntoFuture, B: IntoFuture>(a: A, b: B) -> Race<A::IntoFuture, B::IntoFuture> {
-    Race { futures: Some((a.into_future(), b.into_future())), polled_in: 0 }
+    Race { a: Some(a.into_future()), b: Some(b.into_future()), polled_in: 0 }
 }
 
 /// Which of two futures ended first, with its value.
@@ -46,8 +46,9 @@ pub enum Either<A, B> {
 #[must_use = "a race does nothing until it is awaited"]
 #[derive(Debug)]
 pub struct Race<A, B> {
-    /// None once it has ended. Structurally pinned: never moved out.
-    futures: Option<(A, B)>,
+    /// None once it has ended, as is the other. Both structurally pinned: never moved out.
+    a: Option<A>,
+    b: Option<B>,
     /// Number of the last poll in which both were pending.
     polled_in: u64,
 }
@@ -59,36 +60,46 @@ impl<A: Future, B: Future> Future for Race<A, B> {
     /// If polled after it was ready.
     #[allow(unsafe_code)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: the pair is only ever pinned or dropped in place (`Pin::set`); there is no `Drop` for
+        // SAFETY: both are only ever pinned or dropped in place (`Pin::set`); there is no `Drop` for
         // `Race`, and it is `Unpin` only if both are. The number is `Unpin`.
-        let (mut futures, polled_in) = unsafe {
+        let (mut a, mut b, polled_in) = unsafe {
             let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.futures), &mut this.polled_in)
+            (Pin::new_unchecked(&mut this.a), Pin::new_unchecked(&mut this.b), &mut this.polled_in)
         };
-        let pair = futures.as_mut().as_pin_mut().expect("a Race was polled after it had ended");
-        // SAFETY: a pair's parts are pinned when the pair is.
-        let (a, b) = unsafe {
-            let (a, b) = pair.get_unchecked_mut();
-            (Pin::new_unchecked(a), Pin::new_unchecked(b))
-        };
+        const ENDED: &str = "a Race was polled after it had ended";
         let number = current::poll_number();
-        // The poll in which the loser was last polled: what it awaited then, the cancel passes on to.
-        let (won, loser_polled_in) = match a.poll(cx) {
-            Poll::Ready(value) => (Either::First(value), *polled_in),
-            Poll::Pending => match b.poll(cx) {
-                Poll::Ready(value) => (Either::Second(value), number),
-                Poll::Pending => {
-                    *polled_in = number;
-                    return Poll::Pending;
-                }
-            },
-        };
+        // The winner has ended: to drop it cancels nothing, whatever it still holds.
+        if let Poll::Ready(value) = a.as_mut().as_pin_mut().expect(ENDED).poll(cx) {
+            let lost = Lost { future: b, polled_in: *polled_in };
+            a.set(None);
+            drop(lost);
+            return Poll::Ready(Either::First(value));
+        }
+        if let Poll::Ready(value) = b.as_mut().as_pin_mut().expect(ENDED).poll(cx) {
+            let lost = Lost { future: a, polled_in: number };
+            b.set(None);
+            drop(lost);
+            return Poll::Ready(Either::Second(value));
+        }
+        *polled_in = number;
+        Poll::Pending
+    }
+}
+
+/// The loser, and the poll in which it was polled last: what it awaited then, the cancel passes on to. So it
+/// does if the winner's destructor panics.
+struct Lost<'a, F> {
+    future: Pin<&'a mut Option<F>>,
+    polled_in: u64,
+}
+
+impl<F> Drop for Lost<'_, F> {
+    fn drop(&mut self) {
         current::with_tasks(|tasks| {
-            let _cancel = tasks.mark_cancelling(loser_polled_in);
-            futures.set(None);
+            let _cancel = tasks.mark_cancelling(self.polled_in);
+            self.future.set(None);
         });
         // Outside a loop there is nothing to pass a cancel on to.
-        futures.set(None);
-        Poll::Ready(won)
+        self.future.set(None);
     }
 }

@@ -48,12 +48,25 @@ impl<T, V> Slot<T, V> {
 }
 
 impl<T> ResultSlot<T> {
-    /// Waits for the task; whether it is done.
+    /// Waits for the task; whether it is done. What came of it stays with its handle for as long as it can,
+    /// which reports a panic that nobody takes.
     pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> bool {
         let Self::Waiting(handle) = self else { return true };
+        if handle.is_finished() {
+            handle.expect_untaken();
+            return true;
+        }
         let Poll::Ready(result) = Pin::new(handle).poll(cx) else { return false };
         *self = Self::Done(result);
         true
+    }
+
+    /// The result of one that is done.
+    pub(super) fn into_result(self) -> Result<T, JoinError> {
+        match self {
+            Self::Waiting(mut handle) => handle.take_ended(),
+            Self::Done(result) => result,
+        }
     }
 }
 

@@ -206,7 +206,7 @@ macro_rules! tuples {
             }
 
             fn results(slots: Self::Slots) -> Self::Results {
-                ($(slots.$n.into_value(),)*)
+                ($(slots.$n.into_result(),)*)
             }
 
             fn cancel(slots: &Self::Slots) {

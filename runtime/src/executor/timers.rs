@@ -5,15 +5,17 @@
 //! even entered.
 
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::contain::contained;
+use super::context;
+use crate::contain::{contained, let_go};
 use crate::metrics::{Kind, Latency, Recorder};
 use crate::planted::{self, Fault};
 use crate::sys::Kernel;
-use crate::task::Tasks;
+use crate::task::{Tasks, Word};
 use crate::wheel::{TimerKey, Wheel};
 
 pub(crate) struct Timers {
@@ -130,25 +132,38 @@ impl Timers {
     /// Takes a timer out; its waker is dropped with nothing borrowed.
     pub(crate) fn cancel(&self, key: TimerKey) {
         let waker = self.wheel.borrow_mut().cancel(key);
-        drop(waker);
+        waker.into_iter().for_each(let_go);
     }
 
-    /// Makes a timer wake another waker. `false` if it has fired, or its loop was closed.
+    /// Makes a timer wake another waker. `false` if there is none any more: it has fired, its loop was
+    /// closed, or another loop is the one that runs (several may take turns on a thread), which would wait
+    /// for ever for what this one does not come to.
     pub(crate) fn rewake(&self, key: TimerKey, waker: &Waker) -> bool {
         let known = self.wheel.borrow_mut().get_mut(key).map(|w| w.will_wake(waker));
         match known {
             None => false,
+            // A task's own waker is of one loop.
+            Some(true) if Word::of_waker(waker).is_some() => true,
+            Some(_) if self.another_runs() => {
+                self.cancel(key);
+                false
+            }
             Some(true) => true,
             Some(false) => {
                 let mut new = waker.clone();
                 // Cloning a foreign waker runs its code, which may have driven the loop until it fired.
-                match self.wheel.borrow_mut().get_mut(key) {
-                    Some(place) => std::mem::swap(place, &mut new),
-                    None => return false,
-                }
-                true
+                let place = self.wheel.borrow_mut().get_mut(key).map(|place| {
+                    std::mem::swap(place, &mut new);
+                });
+                let_go(new);
+                place.is_some()
             }
         }
+    }
+
+    /// Whether the loop that runs on this thread is another one than these timers'.
+    fn another_runs(&self) -> bool {
+        context::with_core(|core| !ptr::eq(&*core.timers, self)).unwrap_or(false)
     }
 
     /// Fires what is due at `now`, at most as many as there are timers at the outset. Those of a batch have

@@ -296,9 +296,10 @@ impl<T, S: Store<T>> Queue<T, S> {
 
     /// Puts an item into a reserved place; drops it if everything was dropped meanwhile.
     pub(super) fn fill_reserved(&self, item: T) {
+        let before = self.len();
         self.reserved.set(self.reserved.get() - 1);
         if !self.items.is_closed() {
-            self.insert(item);
+            self.insert(item, before);
         }
     }
 
@@ -309,12 +310,15 @@ impl<T, S: Store<T>> Queue<T, S> {
         self.look_whether_empty();
     }
 
+    /// The length is asked for first in these: where a comparison that is under way uses the queue, that
+    /// panics before anything has changed.
     fn fill(&self, place: Held<'_>, item: T) {
+        let before = self.len();
         place.forget();
-        self.insert(item);
+        self.insert(item, before);
     }
 
-    fn insert(&self, item: T) {
+    fn insert(&self, item: T, before: usize) {
         self.unfinished.set(self.unfinished.get() + 1);
         /// Counts what got in even if a comparison panicked.
         struct Announce<'a, T, S: Store<T>>(&'a Queue<T, S>, usize);
@@ -323,13 +327,15 @@ impl<T, S: Store<T>> Queue<T, S> {
                 self.0.items.release(self.0.len() - self.1);
             }
         }
-        let announce = Announce(self, self.len());
+        let announce = Announce(self, before);
         self.store.borrow_mut().push(item);
         drop(announce);
     }
 
     /// Redeems the promise of an item; none if all were dropped.
     fn take(&self, promised: Held<'_>) -> Option<T> {
+        // As in `fill`.
+        let _items = self.len();
         promised.forget();
         /// Frees the place even if a comparison panicked.
         struct Free<'a, T, S: Store<T>>(&'a Queue<T, S>);
@@ -349,7 +355,9 @@ impl<T, S: Store<T>> Queue<T, S> {
     /// Until then a promise may still fall to one of them.
     fn look_whether_empty(&self) {
         let nothing_comes = self.is_shutdown() && self.reserved.get() == 0;
-        if nothing_comes && self.is_empty() && !self.items.is_closed() {
+        // Borrowed while a comparison uses the queue: what it is a part of looks again.
+        let is_empty = self.store.try_borrow().is_ok_and(|store| store.count() == 0);
+        if nothing_comes && is_empty && !self.items.is_closed() {
             self.items.close();
         }
     }

@@ -14,7 +14,8 @@
 //! - what was handed to a waiter stays in its entry until the waiter collects it or is removed, and
 //!   comes out exactly once;
 //! - an entry's generation goes on when it is freed; at the last one the entry is retired instead;
-//! - the slab grows only when every entry is in use: with nobody waiting it has no memory at all.
+//! - the slab grows only when every entry is in use; one that is not small is looked at after as many ends as
+//!   it has entries, and goes if nobody is in it.
 //!
 //! It is as long as there are waiters: their futures are its bound. It runs no foreign code: wakers go
 //! in and come out as values, for the caller to clone, wake and drop. It knows no primitive.
@@ -46,12 +47,17 @@ pub(super) struct WaitList<R, G> {
     queue: Ends,
     to_wake: Ends,
     waiting: usize,
+    /// Ends since a slab that is not small was looked at.
+    ends: usize,
 }
+
+/// Entries that are kept though nobody waits.
+const KEPT_MAX: usize = 64;
 
 impl<R: Copy, G> WaitList<R, G> {
     pub(super) const fn new() -> Self {
         let none = Ends { head: NIL, tail: NIL };
-        Self { entries: Vec::new(), free: NIL, queue: none, to_wake: none, waiting: 0 }
+        Self { entries: Vec::new(), free: NIL, queue: none, to_wake: none, waiting: 0, ends: 0 }
     }
 
     /// How many wait and were not handed anything yet.
@@ -171,7 +177,26 @@ impl<R: Copy, G> WaitList<R, G> {
             entry.next = self.free;
             self.free = key.index;
         }
+        if self.entries.len() > KEPT_MAX {
+            self.one_less();
+        }
         left
+    }
+
+    /// Gives the memory of many back when nobody is left. A count of those who are there would cost each
+    /// wait; a look now and then costs those of a long list one entry each.
+    #[cold]
+    #[inline(never)]
+    fn one_less(&mut self) {
+        self.ends += 1;
+        if self.ends < self.entries.len() || self.waiting > 0 {
+            return;
+        }
+        self.ends = 0;
+        // No key is in use then, and entries that are free run nobody's code.
+        if self.entries.iter().all(|entry| matches!(entry.state, State::Free)) {
+            (self.entries, self.free) = (Vec::new(), NIL);
+        }
     }
 
     fn entry(&self, key: Key) -> &Entry<R, G> {
@@ -371,6 +396,22 @@ mod tests {
             assert!(list.collect(key).is_some());
         }
         assert_eq!(list.entries.len(), 1);
+    }
+
+    #[test]
+    fn wait_list_the_memory_of_many_goes_with_the_last_of_them() {
+        let mut list: WaitList<(), ()> = WaitList::new();
+        for round in 0..3 {
+            let keys: Vec<Key> =
+                (0..1_000).map(|_| list.push_back(Waker::noop().clone(), ())).collect();
+            list.hand_front(()).unwrap();
+            for (i, key) in keys.into_iter().enumerate() {
+                assert!(list.entries.len() >= 1_000, "one is left: {round}, {i}");
+                assert!(matches!(list.remove(key), Left::Handed((), Some(_))) == (i == 0));
+            }
+            assert_eq!((list.entries.capacity(), list.waiting()), (0, 0));
+            assert!(list.next_to_wake().is_none() && list.front().is_none());
+        }
     }
 
     #[test]

@@ -318,6 +318,11 @@ impl<F: Future + 'static> TaskCell<F> {
                 // SAFETY: the future is gone.
                 return unsafe { Self::leave_error(cell, tasks, JoinError::panicked(payload)) };
             }
+            // Its destructor may have cancelled the task itself, which had not ended.
+            if this.header.has(CANCEL) {
+                // SAFETY: the future is gone.
+                return unsafe { Self::leave_error(cell, tasks, Self::refused(value)) };
+            }
         }
         if !this.header.has(HANDLE | FALLIBLE | NAMED) && !needs_drop::<F::Output>() {
             // Nobody can look at the value, and there is nothing to it: the commonest end of all.

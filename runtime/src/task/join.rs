@@ -21,6 +21,7 @@ use super::joiner::Joiner;
 use super::set::Place;
 use super::table::{Tasks, home};
 use super::waker::{TaskId, Word};
+use crate::contain::contained;
 use crate::spans::{self, Wait};
 
 /// The handle of a spawned task: awaits its value, cancels it, asks about it.
@@ -178,7 +179,7 @@ impl<T> JoinHandle<T> {
         let header = self.header();
         if let Some(word) = Word::of_waker(waker) {
             if let Some(old @ Joiner::Other(_)) = header.replace_joiner(Some(Joiner::Task(word))) {
-                drop(old);
+                let_go_of(old);
             }
             return;
         }
@@ -195,7 +196,7 @@ impl<T> JoinHandle<T> {
             return;
         }
         let old = header.replace_joiner(Some(Joiner::Other(Box::new(waker.clone()))));
-        drop((known, old));
+        known.into_iter().chain(old).for_each(let_go_of);
         // Cloning a foreign waker runs its code, which may have driven the loop to this task's end.
         if header.has(DONE)
             && let Some(joiner) = header.take_joiner()
@@ -206,8 +207,9 @@ impl<T> JoinHandle<T> {
 
     /// Has `joiner` told of the end instead of whoever was waiting before.
     pub(super) fn set_joiner(&self, joiner: Joiner) {
-        let old = self.header().replace_joiner(Some(joiner));
-        drop(old);
+        if let Some(old @ Joiner::Other(_)) = self.header().replace_joiner(Some(joiner)) {
+            let_go_of(old);
+        }
     }
 
     /// Nobody waits any more, if it was a set that did and `is_mine` says so of the place in it.
@@ -229,7 +231,9 @@ impl<T> JoinHandle<T> {
         let joiner = header.take_joiner();
         header.clear(HANDLE);
         // Last: the task may end, and be gone, within a stranger's destructor.
-        drop(joiner);
+        if let Some(other @ Joiner::Other(_)) = joiner {
+            let_go_of(other);
+        }
     }
 
     /// Whether the tasks of both are on the same loop.
@@ -270,8 +274,14 @@ impl<T> JoinHandle<T> {
     /// # Panics
     /// If it was taken already, as an await does.
     pub(crate) fn take_ended(&mut self) -> Result<T, JoinError> {
-        assert!(!self.header().has(TAKEN), "{TAKEN_BEFORE}");
+        self.expect_untaken();
         self.try_take().expect("the task has ended")
+    }
+
+    /// # Panics
+    /// As [`take_ended`](Self::take_ended).
+    pub(crate) fn expect_untaken(&self) {
+        assert!(!self.header().has(TAKEN), "{TAKEN_BEFORE}");
     }
 
     /// The task's id, the same as [`current_id`](crate::task::current_id) gives within it.
@@ -281,6 +291,9 @@ impl<T> JoinHandle<T> {
 
     /// The name that the task was given, if it was and has not ended.
     pub fn name(&self) -> Option<Arc<str>> {
+        if self.is_finished() {
+            return None;
+        }
         self.tasks().name(self.header().word.slot())
     }
 
@@ -290,6 +303,13 @@ impl<T> JoinHandle<T> {
             self.tasks().set_name(self.header().word.slot(), name);
         }
     }
+}
+
+/// Drops who waits, which is a stranger's code if it is a stranger's waker.
+#[cold]
+#[inline(never)]
+fn let_go_of(joiner: Joiner) {
+    contained(|| drop(joiner));
 }
 
 impl<T> Future for JoinHandle<T> {

@@ -40,6 +40,18 @@ pub enum Report<'a> {
         /// The panic's message.
         message: &'a str,
     },
+    /// A child of a [`group`](crate::combine::group()), or its body, failed, and the group could not say so
+    /// any more: it was dropped, or its body panicked.
+    GroupFailed {
+        /// The child's number in its group; none for the body.
+        child: Option<usize>,
+        /// Where the child was spawned.
+        spawned_at: Option<&'static Location<'static>>,
+        /// Whether it panicked; else it gave an error, of which only its type knows the text.
+        panicked: bool,
+        /// The panic's message, if it is text.
+        message: Option<&'a str>,
+    },
     /// One poll of a task kept its core from everything else. In debug mode only.
     SlowPoll {
         /// Which.
@@ -73,6 +85,18 @@ impl fmt::Display for Report<'_> {
             }
             Self::Failed { task, error } => {
                 write!(f, "{task} failed, and nobody took its result: {error}")
+            }
+            Self::GroupFailed { child, spawned_at, panicked, message } => {
+                match child {
+                    Some(number) => write!(f, "child {number} of a group")?,
+                    None => f.write_str("the body of a group")?,
+                }
+                if let Some(at) = spawned_at {
+                    write!(f, ", spawned at {at},")?;
+                }
+                let what = if *panicked { "panicked" } else { "failed" };
+                write!(f, " {what}, and the group had gone before it could say so")?;
+                message.map_or(Ok(()), |message| write!(f, ": {message}"))
             }
             Self::SlowPoll { task, took } => {
                 write!(f, "{task} kept its core for {} in one poll", Time(*took))

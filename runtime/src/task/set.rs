@@ -28,7 +28,7 @@ use super::cell::Header;
 use super::join::JoinHandle;
 use super::joiner::Joiner;
 use super::table::Tasks;
-use crate::contain::contained;
+use crate::contain::{contained, let_go};
 
 /// Several tasks of one loop that are waited for together.
 pub(crate) struct Set {
@@ -66,7 +66,7 @@ impl Set {
         if !self.tasks.sets.is_armed_with(self.index, waker) {
             let new = waker.clone();
             let old = self.tasks.sets.replace_waker(self.index, Some(new));
-            drop(old);
+            old.into_iter().for_each(let_go);
         }
     }
 

@@ -94,7 +94,7 @@ impl Sleep {
                 self.key = DONE;
                 return Poll::Ready(());
             }
-            // Its loop was closed, not its time come: it goes on in the one that polls it now.
+            // Its loop was closed or left, not its time come: it goes on in the one that polls it now.
             self.key = NEW;
         }
         match self.key {
@@ -113,6 +113,8 @@ impl Sleep {
         }
         match timers.insert(deadline, cx.waker().clone()) {
             Some(key) => (self.timers, self.key) = (Some(timers), key),
+            // A loop that closes takes no timers: another one may.
+            None if deadline < u64::MAX => {}
             None => {
                 self.key = NEVER;
                 return never();

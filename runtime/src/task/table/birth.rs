@@ -130,6 +130,10 @@ impl Tasks {
 
     /// Takes the slot that was scheduled last out of the run queue, if it is this one.
     pub(crate) fn unschedule_last(&self, slot: u32) {
+        // While the loop closes the queue is where what destructors spawn is found, and ended.
+        if self.depth.get() == NO_MORE {
+            return;
+        }
         let mut inner = self.inner.borrow_mut();
         if inner.ready.last() == Some(slot) {
             inner.ready.pop_last();
