@@ -4,6 +4,7 @@
 //! way does is [`group`](super::Group)'s, [`deal`](super::dealer())'s and the kernel's; here is which of them
 //! it is, and the step down from one that the kernel can't.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError};
 
 use coreloop::Core;
+use coreloop::cancel::Token;
 use coreloop::config::AcceptSpread;
 use coreloop::op::Submitter;
 use coreloop::task::JoinHandle;
@@ -20,7 +22,7 @@ use super::group::{Group, SteeredListener};
 use super::loads::{Counted, Loads};
 use crate::addr::ToAddr;
 use crate::locks::{Mutex, MutexGuard};
-use crate::tcp::{ListenOptions, TcpListener, TcpStream};
+use crate::tcp::{DetachedStream, ListenOptions, TcpListener, TcpStream};
 
 /// Connections that wait at the seat of each core, where they are dealt out.
 const QUEUED_MAX: usize = 64;
@@ -180,14 +182,22 @@ impl Acceptors {
         Ok(Source::Dealt { seat, accepts })
     }
 
-    /// Accepts for all, until its handle is cancelled.
-    fn deals(&self, mut dealer: Dealer, mut listener: TcpListener) -> JoinHandle<()> {
-        let acceptors = self.clone();
-        coreloop::spawn_named("dealer", async move {
-            if let Err(why) = dealer.run(&mut listener).await {
+    /// Accepts for all, until it is stopped or cancelled.
+    fn deals(&self, mut dealer: Dealer, mut listener: TcpListener) -> Accepts {
+        let (acceptors, stopping) = (self.clone(), Token::new());
+        let stopped = stopping.clone();
+        let task = coreloop::spawn_named("dealer", async move {
+            // By a block of its own: where it is stopped, the future goes before the listener does.
+            let ended = stopped.run(async { dealer.run(&mut listener).await }).await;
+            if let Ok(Err(why)) = ended {
                 acceptors.lock().over = Some(why.to_string());
             }
-        })
+            let accepted = listener.pause().await;
+            let mut rest = dealer.into_pending();
+            rest.extend(accepted);
+            rest
+        });
+        Accepts { task, stopping }
     }
 
     /// Where they listen; with its port, if 0 was asked for and one listens.
@@ -231,8 +241,9 @@ impl fmt::Debug for Acceptors {
 
 /// One core's part in accepting. See [`Acceptors::join`].
 ///
-/// Dropping it closes the core's listener, or sends what waits at its seat to the others; core 0's, where
-/// connections are dealt out, accepts no more for any.
+/// Dropping it closes the core's listener, with what it had accepted and not given, or sends what waits at
+/// its seat to the others; core 0's, where connections are dealt out, accepts no more for any. At an orderly
+/// end [`stop`](Self::stop) loses none of them.
 #[derive(Debug)]
 pub struct Acceptor {
     source: Source,
@@ -247,8 +258,22 @@ enum Source {
     /// With the task that accepts for all, on core 0.
     Dealt {
         seat: Seat,
-        accepts: Option<JoinHandle<()>>,
+        accepts: Option<Accepts>,
     },
+}
+
+/// The task that accepts for all.
+#[derive(Debug)]
+struct Accepts {
+    /// Gives what it has not dealt out when it is stopped.
+    task: JoinHandle<VecDeque<DetachedStream>>,
+    stopping: Token,
+}
+
+impl Drop for Accepts {
+    fn drop(&mut self) {
+        self.task.cancel();
+    }
 }
 
 impl Acceptor {
@@ -284,13 +309,74 @@ impl Acceptor {
         };
         Ok(Accepted { stream, counted: self.acceptors.inner.loads.count(self.core) })
     }
-}
 
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        if let Source::Dealt { accepts: Some(accepts), .. } = &self.source {
-            accepts.cancel();
+    /// Accepts no more on this core, and gives what had been accepted for it and not been asked for. Where
+    /// connections are dealt out, core 0's gives what has not been dealt, too; what is dealt to another core
+    /// while that one stops goes to those that go on. At a graceful end let all of them stop, in any order.
+    ///
+    /// What is in the middle of its handshake, or comes to the kernel's queue meanwhile, is reset as the
+    /// listener closes: let those who send connections know before
+    /// ([`Graceful::lame_duck`](coreloop::shutdown::Graceful::lame_duck)).
+    ///
+    /// # Cancel safety
+    /// Dropping the future is dropping the acceptor.
+    ///
+    /// ```
+    /// use coreloop::cancel::Interruptible;
+    /// use coreloop::config::AcceptSpread;
+    /// use coreloop::shutdown::Graceful;
+    /// use coreloop::{Cores, Runtime};
+    /// use coreloop_net::ListenOptions;
+    /// use coreloop_net::spread::Acceptors;
+    /// use std::time::Duration;
+    ///
+    /// let (way, options) = (AcceptSpread::ReusePort, ListenOptions::default());
+    /// let acceptors = Acceptors::new("127.0.0.1:0", options, way, 1).unwrap();
+    /// let graceful = Graceful::new(Duration::from_secs(5));
+    /// let runtime = Runtime::builder().cores(Cores::Count(1)).build().unwrap();
+    /// runtime
+    ///     .run(move |core| {
+    ///         let (acceptors, graceful) = (acceptors.clone(), graceful.clone());
+    ///         async move {
+    ///             let (mut acceptor, here) = (acceptors.join(&core).unwrap(), graceful.here());
+    ///             graceful.begin();
+    ///             let accept = |accepted| drop(here.spawn(async move { drop(accepted) }));
+    ///             while let Ok(Ok(next)) = here.stopping().run(acceptor.accept()).await {
+    ///                 accept(next);
+    ///             }
+    ///             acceptor.stop().await.into_iter().for_each(accept);
+    ///             here.drained().await
+    ///         }
+    ///     })
+    ///     .unwrap();
+    /// ```
+    pub async fn stop(self) -> Vec<Accepted> {
+        let Self { source, core, acceptors } = self;
+        let count = |stream: DetachedStream| Accepted {
+            stream: stream.attach(),
+            counted: acceptors.inner.loads.count(core),
+        };
+        let (seat, accepts) = match source {
+            Source::Plain(mut listener) => {
+                return listener.pause().await.into_iter().map(count).collect();
+            }
+            Source::Steered(mut listener) => {
+                return listener.pause().await.into_iter().map(count).collect();
+            }
+            Source::Dealt { seat, accepts } => (seat, accepts),
+        };
+        let mut undealt = VecDeque::new();
+        if let Some(mut accepts) = accepts {
+            accepts.stopping.cancel();
+            // It panics nowhere, and nobody else cancels it; else there is nothing to give.
+            undealt = (&mut accepts.task).await.unwrap_or_default();
         }
+        let (queued, rest) = seat.stop();
+        let queued = queued.into_iter().map(|(stream, counted)| {
+            let stream = stream.attach();
+            Accepted { stream, counted }
+        });
+        queued.chain(rest.into_iter().chain(undealt).map(count)).collect()
     }
 }
 

@@ -305,8 +305,16 @@ impl Dealer {
     }
 }
 
-impl Drop for Dealer {
-    fn drop(&mut self) {
+impl Dealer {
+    /// Ends it, with what could not be dealt out: nothing comes back any more.
+    pub(super) fn into_pending(mut self) -> VecDeque<DetachedStream> {
+        // What was on its way to seats that are gone comes back first.
+        self.places.clear();
+        self.end();
+        mem::take(&mut self.pending)
+    }
+
+    fn end(&mut self) {
         let mut told = self.back.lock();
         told.over = true;
         let waker = told.waker.take();
@@ -314,6 +322,12 @@ impl Drop for Dealer {
         let taken = mem::take(&mut told.taken);
         // With nothing held: who waits at those seats is woken, and sees the end.
         drop((told, waker, taken));
+    }
+}
+
+impl Drop for Dealer {
+    fn drop(&mut self) {
+        self.end();
         self.back.closed.fetch_add(self.pending.len() as u64, Ordering::Relaxed);
     }
 }
@@ -377,6 +391,8 @@ struct Told {
     waker: Option<Waker>,
     /// The dealer is gone.
     over: bool,
+    /// Seats that are about to take up what comes back then.
+    stopping: usize,
 }
 
 impl Back {
@@ -387,7 +403,7 @@ impl Back {
 
     fn give(&self, stream: DetachedStream) {
         let mut told = self.lock();
-        if told.over {
+        if told.over && told.stopping == 0 {
             drop(told);
             self.closed.fetch_add(1, Ordering::Relaxed);
             return drop(stream);
@@ -451,7 +467,7 @@ impl Seats {
         }
         let (sender, receiver) = cross::channel(self.queued_max);
         self.back.seat(core, sender);
-        Some(Seat { core, receiver })
+        Some(Seat { core, receiver, back: self.back.clone() })
     }
 }
 
@@ -484,6 +500,7 @@ impl Drop for Parcel {
 pub struct Seat {
     core: usize,
     receiver: cross::Receiver<Parcel>,
+    back: Arc<Back>,
 }
 
 impl Seat {
@@ -502,6 +519,21 @@ impl Seat {
     pub async fn accept(&mut self) -> Option<Dealt> {
         let (stream, counted) = self.receiver.recv().await?.open();
         Some(Dealt { stream: stream.attach(), counted })
+    }
+
+    /// Ends it, with what is queued for it; what is dealt to it meanwhile goes back to the dealer, or is in
+    /// the second list where that has ended.
+    pub(super) fn stop(self) -> (Vec<(DetachedStream, Counted)>, Vec<DetachedStream>) {
+        let Self { mut receiver, back, .. } = self;
+        let queued = std::iter::from_fn(|| receiver.try_recv().ok());
+        let queued = queued.map(|mut parcel| parcel.open()).collect();
+        back.lock().stopping += 1;
+        drop(receiver);
+        let mut told = back.lock();
+        told.stopping -= 1;
+        let rest = if told.over { mem::take(&mut told.returned) } else { Vec::new() };
+        drop(told);
+        (queued, rest)
     }
 }
 
