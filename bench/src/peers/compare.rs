@@ -119,13 +119,13 @@ pub fn compare(results: &Results, ran: &WorkloadResults) -> Option<Comparison> {
 fn failures(results: &Results, ran: &WorkloadResults) -> Vec<(String, String)> {
     let mut failures = Vec::new();
     for who in &results.contenders {
-        let errors = ran.errors(&who.id);
-        if !errors.is_empty() {
-            let failed = ran.runs.iter().filter(|r| r.contender == who.id && r.error.is_some());
-            failures.push((
-                who.id.clone(),
-                format!("failed {}: {}", times(failed.count()), in_short(&errors)),
-            ));
+        let failed = ran.failed(&who.id);
+        if !failed.is_empty() {
+            let mut errors = failed.clone();
+            errors.sort_unstable();
+            errors.dedup();
+            let words = format!("failed {}: {}", times(failed.len()), in_short(&errors));
+            failures.push((who.id.clone(), words));
         }
     }
     failures.extend(ran.unsupported.iter().map(|(who, why)| (who.clone(), why.clone())));

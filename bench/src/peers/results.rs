@@ -93,7 +93,10 @@ pub struct Run {
     pub disturbance: f64,
     /// What the peer says about how it did it.
     pub note: Option<String>,
-    /// Why it does not count: it gave no figures, lost answers, or did not reach the rate.
+    /// What the contender failed at: answers that never came, a rate that it did not reach.
+    #[serde(default)]
+    pub faults: Vec<String>,
+    /// Why it has no figures.
     pub error: Option<String>,
 }
 
@@ -121,30 +124,34 @@ impl Results {
 }
 
 impl WorkloadResults {
-    /// The run that counts for each block of a contender: of its attempts the least disturbed one, and none
-    /// if that one failed.
+    /// The run that counts for each block of a contender: the one that decides, if it kept up in it.
     pub fn counting<'a>(&'a self, contender: &str) -> BTreeMap<usize, &'a Run> {
+        let mut deciding = self.deciding(contender);
+        deciding.retain(|_, run| run.faults.is_empty());
+        deciding
+    }
+
+    /// The run that decides for each block: of the attempts that have figures the least disturbed one.
+    fn deciding<'a>(&'a self, contender: &str) -> BTreeMap<usize, &'a Run> {
         let mut best: BTreeMap<usize, &Run> = BTreeMap::new();
-        for run in self.runs.iter().filter(|run| run.contender == contender) {
+        let usable = |run: &&Run| run.contender == contender && run.error.is_none();
+        for run in self.runs.iter().filter(usable) {
             let entry = best.entry(run.block).or_insert(run);
             if run.disturbance < entry.disturbance {
                 *entry = run;
             }
         }
-        best.retain(|_, run| run.error.is_none());
         best
     }
 
-    /// What went wrong with a contender, each thing once.
-    pub fn errors(&self, contender: &str) -> Vec<&str> {
-        let mut errors: Vec<&str> = Vec::new();
+    /// What went wrong with a contender, run by run: it gave no figures, or did not keep up though nothing
+    /// disturbed it.
+    pub fn failed(&self, contender: &str) -> Vec<&str> {
         let of = self.runs.iter().filter(|run| run.contender == contender);
-        for error in of.filter_map(|run| run.error.as_deref()) {
-            if !errors.contains(&error) {
-                errors.push(error);
-            }
-        }
-        errors
+        let errors = of.filter_map(|run| run.error.as_deref());
+        let deciding = self.deciding(contender).into_values();
+        let behind = deciding.filter(|run| run.marks.is_empty());
+        errors.chain(behind.filter_map(|run| run.faults.first().map(String::as_str))).collect()
     }
 }
 
@@ -178,7 +185,9 @@ mod tests {
         let counting = workload.counting("tokio");
         assert_eq!(counting.len(), 5);
         assert_eq!(counting[&2].attempt, 1, "block 2 was disturbed and repeated");
-        assert_eq!(workload.errors("smol"), ["the server ended with exit status: 101: boom"]);
+        let failed = workload.failed("smol");
+        assert!(failed.iter().all(|why| *why == "the server ended with exit status: 101: boom"));
+        assert!(!failed.is_empty());
         assert!(workload.counting("smol").is_empty());
     }
 }

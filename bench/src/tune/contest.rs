@@ -51,7 +51,7 @@ pub struct Contest {
     pub stage: &'static str,
     /// What they are compared with.
     pub reference: Candidate,
-    /// The reference's figures by block.
+    /// The reference's figures by block; none of blocks in which it fell behind.
     pub reference_runs: BTreeMap<usize, Measured>,
     /// Those who take part.
     pub entries: Vec<Entry>,
@@ -63,8 +63,10 @@ pub struct Contest {
 pub struct Entry {
     /// Who.
     pub candidate: Candidate,
-    /// Its figures by block.
+    /// Its figures by block; none of blocks in which it fell behind: those would be of an overload.
     pub runs: BTreeMap<usize, Measured>,
+    /// Blocks in which it fell behind.
+    pub behind: usize,
     /// Whether it still runs: those that were left behind, or failed, do not.
     pub active: bool,
     failures: usize,
@@ -95,11 +97,28 @@ pub enum Ended {
 /// Failures after which a candidate is not tried again.
 const FAILURES_MAX: usize = 2;
 
+impl Entry {
+    /// Whether it kept up in at least half of its blocks.
+    pub fn keeps_up(&self) -> bool {
+        self.behind <= self.runs.len()
+    }
+
+    /// Whether it holds what must be held. Who does not keep up holds nothing.
+    pub fn holds(&self, judged: &Judged) -> bool {
+        self.keeps_up() && judged.holds(self.runs.values())
+    }
+}
+
 impl Contest {
     /// Nobody has run yet.
     pub fn new(stage: &'static str, reference: Candidate, candidates: Vec<Candidate>) -> Contest {
-        let entry =
-            |candidate| Entry { candidate, runs: BTreeMap::new(), active: true, failures: 0 };
+        let entry = |candidate| Entry {
+            candidate,
+            runs: BTreeMap::new(),
+            behind: 0,
+            active: true,
+            failures: 0,
+        };
         Contest {
             stage,
             reference,
@@ -157,8 +176,13 @@ impl Contest {
 
     fn take(&mut self, who: Option<usize>, block: usize, measured: Option<Measured>) {
         match (who, measured) {
-            (None, Some(measured)) => drop(self.reference_runs.insert(block, measured)),
-            (None, None) => {}
+            (None, Some(measured)) if measured.usage.faults.is_empty() => {
+                drop(self.reference_runs.insert(block, measured));
+            }
+            (None, _) => {}
+            (Some(i), Some(measured)) if !measured.usage.faults.is_empty() => {
+                self.entries[i].behind += 1;
+            }
             (Some(i), Some(measured)) => drop(self.entries[i].runs.insert(block, measured)),
             (Some(i), None) => {
                 let entry = &mut self.entries[i];
@@ -187,7 +211,7 @@ impl Contest {
             .enumerate()
             .filter_map(|(i, entry)| {
                 let change = self.change(i, judged)?;
-                Some((i, (!entry.active, !judged.holds(entry.runs.values()), change)))
+                Some((i, (!entry.active, !entry.holds(judged), change)))
             })
             .collect();
         ranked

@@ -17,7 +17,7 @@ use crate::trial::goal::Goal;
 use crate::trial::words::{RatioRow, figure, foot, head, paragraph, ratios};
 use crate::trial::{Ask, Head, Runner, attempt, few_answers};
 use crate::tune::contest::{Contest, Ended, Log, RunLog, Terms, behind};
-use crate::tune::judge::{FIGURES, Judged, keeps_up};
+use crate::tune::judge::{FIGURES, Judged};
 use crate::tune::space::Candidate;
 use crate::tune::stages::Rate;
 
@@ -185,7 +185,7 @@ fn rows(contest: &Contest, plan: &Plan) -> Vec<Row> {
                 defaults: middle(&mut contest.reference_runs.values()),
                 with_it: middle(&mut entry.runs.values()),
                 ratio: contest.ratio(at, &judged),
-                keeps_up: keeps_up(entry.runs.values()),
+                keeps_up: entry.keeps_up(),
             });
         }
     }
@@ -208,8 +208,8 @@ pub fn text(results: &Results, paint: Paint) -> String {
             ratio: row.ratio,
             less_is_better: row.less_is_better,
             word: match row.ratio {
+                _ if !row.keeps_up => "fell behind".into(),
                 Some(ratio) if ratio.blocks < BLOCKS_MIN => "few blocks".into(),
-                Some(_) if !row.keeps_up => "fell behind".into(),
                 Some(_) => String::new(),
                 None => "no figures".into(),
             },

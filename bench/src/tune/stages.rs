@@ -269,8 +269,7 @@ impl<R: Runner> Search<'_, R> {
         let better = |i: &usize| {
             let entry = &contest.entries[*i];
             let change = contest.change(*i, &self.found.judged);
-            change.is_some_and(|change| change < 0.0)
-                && self.found.judged.holds(entry.runs.values())
+            change.is_some_and(|change| change < 0.0) && entry.holds(&self.found.judged)
         };
         let better: Vec<Candidate> = ranked
             .into_iter()
@@ -295,7 +294,7 @@ impl<R: Runner> Search<'_, R> {
             let ratio = contest.ratio(at, &judged);
             let behind = |r: Ratio| r.verdict(judged.less_is_better) == Verdict::Behind;
             let helps = ratio.is_some_and(|r| behind(r) && !r.is_equal());
-            let needed = !judged.holds(contest.entries[at].runs.values());
+            let needed = !contest.entries[at].holds(&judged);
             // No run without it, or no time for one: the others were tried with it in place.
             let unseen = contest.change(at, &judged).is_none();
             self.found.effects.push(Effect {
@@ -324,7 +323,7 @@ impl<R: Runner> Search<'_, R> {
         let ended = self.blocks(&mut contest, blocks, until);
         let judged = &self.found.judged;
         let ratio = contest.ratio(0, judged);
-        let holds = judged.holds(contest.entries[0].runs.values());
+        let holds = contest.entries[0].holds(judged);
         self.found.outcome = match ratio {
             _ if ended == Ended::Interrupted => Outcome::Interrupted,
             Some(ratio) if ratio.blocks < BLOCKS_MIN => Outcome::TooShort,

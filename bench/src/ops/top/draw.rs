@@ -234,13 +234,13 @@ fn core_line<'a>(
 
 /// Whether a core did not answer at the last look.
 pub fn is_silent(core: &CoreView) -> bool {
-    core.state != CoreState::Ended && core.answered_s > 2.0
+    !matches!(core.state, CoreState::Ended | CoreState::Closing) && core.answered_s > 2.0
 }
 
 /// Work as full blocks, spinning as shades, sleep as dots.
 fn bar<'a>(core: &CoreView, wide: usize, theme: Theme) -> Vec<Span<'a>> {
-    if core.state == CoreState::Ended {
-        return vec![Span::styled(format!("{:<wide$}", "ended"), theme.dim())];
+    if matches!(core.state, CoreState::Ended | CoreState::Closing) {
+        return vec![Span::styled(format!("{:<wide$}", core.state.to_string()), theme.dim())];
     }
     let Some(share) = core.busy else {
         let words = ["unknown (stats off)", "stats off"].into_iter().find(|w| w.len() <= wide);

@@ -94,6 +94,7 @@ fn run(who: &str, block: usize, cpu_ns: f64) -> Run {
         marks: Vec::new(),
         disturbance: 0.01,
         note: None,
+        faults: Vec::new(),
         error: None,
     }
 }
