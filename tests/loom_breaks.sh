@@ -142,8 +142,10 @@ break_it blocking-a-thread-goes-by-an-old-look blocking/worker.rs \
     's/shared\.leave\(state\);/drop(state); shared.one_less();/' loom_blocking
 break_it signals-taken-all-at-once sys/signals.rs \
     's/self\.0\.fetch_and\(!\(1 << lowest\), Ordering::AcqRel\)/self.0.swap(0, Ordering::AcqRel)/' loom_signals
+break_it shutdown-the-last-is-not-told shutdown/word.rs \
+    's/(state\.told\.serving -= 1;)\s+if state\.told\.serving == 0 \{\s+wake_all\(state\);\s+\}/$1/' loom_shutdown
 break_it shutdown-begin-is-not-told shutdown/word.rs \
-    's/(state\.times = Some\(times\);)\s+wake_all\(state\);/$1/' loom_shutdown
+    's/(told\.times = Some\(times\);)\s+wake_all\(state\);/$1/' loom_shutdown
 break_it shutdown-haste-is-not-told shutdown/word.rs \
     's/(map_or\(times, earlier\)\);)\s+wake_all\(state\);/$1/' loom_shutdown
 break_it sample-filled-relaxed sys/sample.rs \

@@ -138,6 +138,8 @@ impl EventLoop {
         let core = self.core.clone();
         core.end_watch();
         let waker = core.tasks.word_of(ROOT).waker();
+        // Since its last turn it may have rested: what is woken here is woken now.
+        core.read_clock();
         core.tasks.wake_slot(ROOT);
         context::enter(&core, || {
             // Pinned in here, so that its destructor still finds the loop.
@@ -208,6 +210,7 @@ impl EventLoop {
         let at = Location::caller();
         #[cfg(feature = "tracing")]
         let future = crate::task::traced::traced(future, None, at);
+        self.core.read_clock();
         self.core.tasks.spawn(future, at)
     }
 

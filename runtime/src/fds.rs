@@ -123,7 +123,9 @@ pub fn shut_down(socket: impl AsFd, how: Shutdown) -> io::Result<()> {
 /// socket. The far end gets duplicates.
 ///
 /// # Errors
-/// As `sendmsg(2)`; `WouldBlock` instead of waiting.
+/// As `sendmsg(2)`; `WouldBlock` instead of waiting. `WriteZero` if a stream had room for a part only,
+/// which has gone with the descriptors: the conversation is of no use any more. Sockets of messages
+/// (SEQPACKET) take all or nothing.
 ///
 /// ```
 /// use coreloop::fds;

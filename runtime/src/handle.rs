@@ -4,6 +4,8 @@
 //! shared cell that a task on another core fills. A core that has ended answers with an error,
 //! never with silence.
 
+mod slices;
+
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
@@ -11,16 +13,17 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use crate::contain::wake;
+use crate::contain::{let_go, wake};
 use crate::executor::{self, context};
 use crate::mailbox::peers::Peers;
-use crate::mailbox::queue::{Job, JobQueue, Refused, Room};
+use crate::mailbox::queue::{Job, JobQueue, Question, Refused, Room};
 use crate::spawn::spawn_at;
 use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 use crate::task::info::Note;
 use crate::task::report::{Report, Reporter};
 use crate::task::{JoinError, JoinHandle, current};
 use crate::words::Time;
+pub(crate) use slices::Slices;
 
 /// A runtime's cores, from any thread. Clones name the same ones; it may outlive them.
 #[derive(Clone)]
@@ -131,14 +134,17 @@ impl Handle {
     /// Posts a closure once there is room.
     pub(crate) async fn post(&self, core: usize, job: Job) -> Result<(), PostError> {
         let queue = self.queue(core)?;
-        let mut job = job;
+        let (mut job, mut room) = (job, Room::in_queue(queue));
         loop {
             job = match queue.push(job) {
-                Ok(()) => return Ok(()),
-                Err(Refused::Gone) => return Err(PostError::CoreGone),
                 Err(Refused::Full(job)) => job,
+                Ok(()) => {
+                    room.taken();
+                    return Ok(());
+                }
+                Err(Refused::Gone) => return Err(PostError::CoreGone),
             };
-            current::noted(Note::CoreRoom, Room::in_queue(queue)).await;
+            current::noted(Note::CoreRoom, &mut room).await;
         }
     }
 
@@ -215,7 +221,9 @@ impl Handle {
         f: impl FnOnce(&executor::Core) -> T + Send + 'static,
     ) -> Result<RemoteJoinHandle<T>, PostError> {
         let (promise, handle) = promise(Location::caller());
-        self.question(core, move || {
+        let question = self.question(core)?;
+        self.push_anyway(core, move || {
+            let _question = question;
             // Within a loop always; else the promise is dropped, which says so.
             if let Some(answer) = context::with_core(f) {
                 promise.keep(Ok(answer));
@@ -224,25 +232,13 @@ impl Handle {
         Ok(handle)
     }
 
-    /// As [`ask`](Self::ask), in slices: one turn of the core after the other, of all that is asked like
-    /// this one slice a turn.
-    pub(crate) fn ask_in_slices<S: Slices>(
-        &self,
-        core: usize,
-        slices: S,
-    ) -> Result<RemoteJoinHandle<S::Answer>, PostError> {
-        let (promise, handle) = promise(Location::caller());
-        let asked = Asked { handle: self.clone(), core, slices, promise };
-        self.question(core, move || asked.next())?;
-        Ok(handle)
+    fn question(&self, core: usize) -> Result<Question, PostError> {
+        self.queue(core)?;
+        self.peers.queues[core].question().ok_or(PostError::Full)
     }
 
-    fn question(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
-        match self.queue(core)?.push_question(Box::new(f)) {
-            Ok(()) => Ok(()),
-            Err(Refused::Full(_)) => Err(PostError::Full),
-            Err(Refused::Gone) => Err(PostError::CoreGone),
-        }
+    fn push_anyway(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
+        self.queue(core)?.push_anyway(Box::new(f)).map_err(|_| PostError::CoreGone)
     }
 
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
@@ -250,48 +246,6 @@ impl Handle {
     /// does nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
     pub fn stop(&self) {
         self.peers.stop.ask();
-    }
-}
-
-/// A question whose answer takes a core several turns.
-pub(crate) trait Slices: Send + 'static {
-    type Answer: Send + 'static;
-
-    /// Goes on for a bounded time; the answer, once it is whole.
-    fn slice(&mut self, core: &executor::Core) -> Option<Self::Answer>;
-
-    /// Nobody waits for the answer any more. Lets go of some of what was gathered, in a bounded time; whether
-    /// that was all.
-    fn let_go(&mut self) -> bool;
-}
-
-/// One of those under way.
-struct Asked<S: Slices> {
-    handle: Handle,
-    core: usize,
-    slices: S,
-    promise: Promise<S::Answer>,
-}
-
-impl<S: Slices> Asked<S> {
-    fn next(mut self) {
-        let abandoned = Arc::strong_count(&self.promise.shared) == 1;
-        let answer = context::with_core(|core| {
-            if !core.may_slice() {
-                return None;
-            }
-            if abandoned {
-                // Whatever it says is dropped unheard.
-                return self.slices.let_go().then_some(None);
-            }
-            self.slices.slice(core).map(Some)
-        });
-        match answer {
-            Some(Some(Some(answer))) => self.promise.keep(Ok(answer)),
-            // As many as were taken with room; they move over to the next turn.
-            Some(None) => self.handle.clone().post_anyway(self.core, Box::new(move || self.next())),
-            Some(Some(None)) | None => {}
-        }
     }
 }
 
@@ -571,6 +525,16 @@ impl<T> Future for RemoteJoinHandle<T> {
             State::Ended(value) => Poll::Ready(value),
             _ => unreachable!("it was Ended under this lock"),
         }
+    }
+}
+
+impl<T> Drop for RemoteJoinHandle<T> {
+    /// Whoever awaited it is not to be kept, nor woken, by a task that may run for long.
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        let waker = if let State::Running(waker) = &mut *state { waker.take() } else { None };
+        drop(state);
+        waker.into_iter().for_each(let_go);
     }
 }
 

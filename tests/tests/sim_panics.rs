@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use coreloop::combine::TaskGroup;
 use coreloop::sim::{Failure, Sim};
 use coreloop::time::sleep;
 use coreloop::{Settings, spawn};
@@ -75,4 +76,28 @@ fn sim_panics_are_told_to_a_hook_of_the_settings_too() {
     let failed = sim.run().unwrap_err();
     assert!(matches!(failed.failure(), Failure::TaskPanicked { .. }), "{failed}");
     assert!(heard.lock().unwrap()[0].ends_with("heard"));
+}
+
+#[test]
+fn sim_panics_in_a_group_that_is_dropped_count_too() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("of a child");
+        }
+    }
+    let said = reports(true, async || {
+        let handle = spawn(coreloop::combine::group(async |group: &TaskGroup<()>| {
+            drop(group.spawn(async {
+                let _bomb = Bomb;
+                std::future::pending::<Result<(), ()>>().await
+            }));
+            std::future::pending::<Result<(), ()>>().await
+        }));
+        sleep(MS).await;
+        handle.cancel();
+        assert!(handle.await.is_err());
+        sleep(MS).await;
+    });
+    assert!(said.len() == 1 && said[0].contains("of a child"), "{said:?}");
 }

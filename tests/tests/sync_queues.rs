@@ -335,7 +335,11 @@ fn p1_queue_a_comparison_that_uses_the_queue_panics_and_leaves_it_whole() {
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err());
         assert!(USES.take().is_none(), "nothing was compared");
     };
-    let uses: [Uses; 2] = [|queue| drop(queue.try_put(Item(9))), |queue| drop(queue.try_get())];
+    let uses: [Uses; 3] = [
+        |queue| drop(queue.try_put(Item(9))),
+        |queue| drop(queue.try_get()),
+        |queue| queue.shutdown_now(),
+    ];
     for uses in uses {
         let queue = Rc::new(Queue::bounded_priority(4));
         QUEUE.set(Some(queue.clone()));

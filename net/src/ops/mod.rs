@@ -11,7 +11,7 @@
 //! | `/tasks` | every task: name, age, where and by whom it was spawned, what it waits for; text or JSON |
 //! | `/config` | every setting, its value and origin, and what the cores do without; text or JSON |
 //! | `/cores` | each core's [`Snapshot`](coreloop::Snapshot), JSON ([`doc::Cores`]) |
-//! | `/livez` | 200 while every core answers |
+//! | `/livez` | 200 while every core answers that does not end |
 //! | `/readyz` | 200 while new work is wanted: 503 as soon as a [`Graceful`] end begins |
 //!
 //! ```

@@ -57,7 +57,7 @@ coreloop: what this process does
 /tasks    every task: age, where it was spawned, what it waits for (?max=1000 of each core, ?core=0)
 /config   every setting, its value and where that came from; what the cores do without
 /cores    the cores' numbers since their start, as JSON: for `coreloop-bench top`
-/livez    whether every core answers
+/livez    whether every core answers that does not end
 /readyz   whether new work is wanted: not while the process goes down
 
 /tasks and /config are JSON with ?format=json, or for who accepts application/json.

@@ -289,9 +289,10 @@ impl Settings {
     }
 
     /// Who is told what no awaiter hears of ([`Report`]): panics and errors of tasks whose result nobody
-    /// took, or whose group could not tell any more, and what debug mode finds. By default each is a line on
-    /// standard error. The closure is called between polls or while a handle is dropped, on the core's thread
-    /// (for a remote task on the thread that lets go of its handle); a panic of it is contained.
+    /// took, or whose group could not tell any more, and what debug mode finds. By default each is a line
+    /// on standard error. The closure is called between polls, or within one while a handle or a group is
+    /// dropped, on the core's thread (for a remote task on the thread that lets go of its handle); a
+    /// panic of it is contained.
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};

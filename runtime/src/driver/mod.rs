@@ -89,7 +89,8 @@ pub(crate) struct Driver {
 }
 
 /// What found no room in the submission queue. Bounded by the op slab: each op is in here at most once
-/// itself and once as the target of a cancel.
+/// itself and once as the target of a cancel; ops that have ended since are swept before they are more than
+/// those that live.
 #[derive(Default)]
 struct Waiting {
     /// Targets of cancels, which go before everything else.

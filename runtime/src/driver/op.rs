@@ -17,6 +17,8 @@ use std::task::{Context, Poll, Waker};
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
+use crate::contain::{contained, let_go};
+use crate::metrics::Kind;
 use crate::planted::{self, Fault};
 
 /// One operation with one completion.
@@ -263,7 +265,8 @@ impl<O: Op> InFlight<O> {
     /// This is how an op is called off by somebody who wants what it holds back: cancel, then poll on until
     /// it is ready. The completion says how it ended: as if nothing had been asked, if it was faster; in
     /// part, as a send may; or with ECANCELED, or EINTR if it had gone to a worker of the kernel's. An op
-    /// that was not submitted yet ends with ECANCELED and never reaches the kernel. Asking twice, or after
+    /// of the same tick is submitted before its cancel, and may be carried out: a send with room is. One that
+    /// found no room in the queue ends with ECANCELED and never reaches the kernel. Asking twice, or after
     /// the end, does nothing. Neither waits nor parks; the cancel is submitted with the tick.
     ///
     /// ```
@@ -310,16 +313,18 @@ impl<O: Op> InFlight<O> {
             slot.orphan.set(true);
             // Asked before the waker's destructor runs, which is anybody's code.
             self.driver.cancel(self.key);
-            drop(slot.waker.take());
+            slot.waker.take().into_iter().for_each(let_go);
             return;
         }
         let cqe = slot.cqe();
         // SAFETY: as in `poll`.
         let op = unsafe { take::<O>(slot.payload()) };
-        let waker = self.driver.slots.free(self.key);
-        drop(waker);
+        self.driver.slots.free(self.key).into_iter().for_each(let_go);
+        // Maybe while a panic unwinds; both are anybody's code.
         // SAFETY: the completion that was stored in this op's own slot.
-        unsafe { op.orphaned(cqe) };
+        if contained(|| unsafe { op.orphaned(cqe) }).is_none() {
+            self.driver.metrics.count(Kind::HookPanics);
+        }
     }
 }
 

@@ -186,6 +186,8 @@ pub(crate) struct OpSlab {
     free: Cell<u32>,
     live: Cell<u32>,
     done: Cell<u32>,
+    /// The kernel may still write there: the memory stays.
+    leaked: Cell<bool>,
 }
 
 impl Default for OpSlab {
@@ -196,6 +198,7 @@ impl Default for OpSlab {
             free: Cell::new(NONE),
             live: Cell::new(0),
             done: Cell::new(0),
+            leaked: Cell::new(false),
         }
     }
 }
@@ -302,11 +305,18 @@ impl OpSlab {
         live.collect()
     }
 
-    /// Gives all memory up without freeing it: the kernel may still write there. No op is found any more.
+    /// Gives all memory up without freeing it: the kernel may still write there. Ops that have not completed
+    /// are found no more; those that have can still be taken.
     pub(crate) fn leak(&self) {
-        self.written.set(0);
-        self.free.set(NONE);
-        self.used_pages().for_each(|page| page.set(ptr::null_mut()));
+        self.leaked.set(true);
+        for key in self.keys() {
+            match self.get(key) {
+                Some(slot) if slot.state.get() != State::Done => {
+                    slot.generation.set(key.generation.wrapping_add(1));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The slot of an index, whatever is in it.
@@ -385,7 +395,10 @@ fn no_pages() -> Box<[Cell<*mut Slot>]> {
 
 impl Drop for OpSlab {
     fn drop(&mut self) {
-        debug_assert!(self.live() == 0 || self.written.get() == 0, "ops left in the slab");
+        if self.leaked.get() {
+            return;
+        }
+        debug_assert!(self.live() == 0, "ops left in the slab");
         for index in 0..self.written.get() {
             drop(self.at(index).and_then(|slot| slot.waker.take()));
         }
@@ -439,9 +452,12 @@ mod tests {
         let keys: Vec<_> = (0..=PAGE).map(|_| slab.take(&NO_OP).unwrap().0).collect();
         let pages: Vec<_> = slab.used_pages().map(Cell::get).collect();
         let last = slab.get(keys[PAGE as usize]).unwrap().payload();
+        slab.complete(slab.get(keys[7]).unwrap(), Cqe::error(libc::EIO));
         slab.leak();
-        assert!(keys.iter().all(|key| slab.get(*key).is_none()));
-        assert_eq!((pages.len(), slab.used_pages().count(), slab.places()), (2, 0, 0));
+        let found: Vec<_> = keys.iter().filter(|key| slab.get(**key).is_some()).collect();
+        assert_eq!((pages.len(), found), (2, vec![&keys[7]]), "what has completed is to be taken");
+        slab.free(keys[7]);
+        assert!(slab.get(keys[7]).is_none());
         drop(slab);
         // SAFETY: as the kernel may, this writes where an op was; nobody frees that but the test, below.
         unsafe { last.write(1) };

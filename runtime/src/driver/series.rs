@@ -15,6 +15,7 @@ use super::Driver;
 use super::op::{TAKEN, explain_absence, place_of, put, take};
 use super::op_slab::{Key, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
+use crate::contain::let_go;
 use crate::planted::{self, Fault};
 
 /// One operation with any number of completions, each of which may bring an item.
@@ -173,13 +174,12 @@ impl<O: SeriesOp> Series<O> {
             slot.orphan.set(true);
             // Asked before the waker's destructor runs, which is anybody's code.
             self.driver.cancel(self.key);
-            drop(slot.waker.take());
+            slot.waker.take().into_iter().for_each(let_go);
             return;
         }
         // SAFETY: as in `end`.
         let op = unsafe { take::<O>(slot.payload()) };
-        let waker = self.driver.slots.free(self.key);
-        drop(waker);
+        self.driver.slots.free(self.key).into_iter().for_each(let_go);
         drop(op);
     }
 }

@@ -11,8 +11,8 @@ use super::op::drop_unsent;
 use super::op_slab::{Key, Slot, VTable};
 use super::ring::{Entered, Ring};
 use super::sqe::Sqe;
-use super::{Detours, Driver, own};
-use crate::contain::contained;
+use super::{Detours, Driver, Waiting, own};
+use crate::contain::{contained, let_go};
 use crate::metrics::Kind;
 
 impl Driver {
@@ -103,6 +103,7 @@ impl Driver {
             let slot = self.slots.get(key);
             let cancelled = slot.is_none_or(|slot| slot.cancelled.get());
             if !cancelled && !self.push(sqe) {
+                self.sweep(&mut waiting);
                 return;
             }
             if let Some(slot) = slot {
@@ -111,6 +112,15 @@ impl Driver {
             waiting.ops.pop_front();
         }
         self.detours.set(Detours::WAITING, false);
+    }
+
+    /// Takes out of the line what has ended without the kernel, once that is most of it: behind one that
+    /// finds no room nothing would be passed over.
+    fn sweep(&self, waiting: &mut Waiting) {
+        if waiting.ops.len() > 2 * self.slots.live() as usize {
+            let waits = |key| self.slots.get(key).is_some_and(|slot| !slot.cancelled.get());
+            waiting.ops.retain(|(key, _)| waits(*key));
+        }
     }
 
     pub(super) fn push_cancel(&self, target: u64) -> bool {
@@ -168,12 +178,16 @@ impl Driver {
 
     /// Lets receives that wait for a buffer try, as many as would find one.
     #[inline]
-    pub(crate) fn give_turns(&self) {
-        if self.pool.has_waiters() {
-            // Asked with the ring borrowed; a turn may wake a stranger.
-            let most = self.ring.borrow().as_ref().map_or(0, |ring| self.pool.to_be_found(ring));
-            self.pool.give_turns(most);
+    ///
+    /// Whether turns were given and others still wait: those had may be of nobody any more, so that this
+    /// is to be asked again before the core sleeps.
+    pub(crate) fn give_turns(&self) -> bool {
+        if !self.pool.has_waiters() {
+            return false;
         }
+        // Asked with the ring borrowed; a turn may wake a stranger.
+        let most = self.ring.borrow().as_ref().map_or(0, |ring| self.pool.to_be_found(ring));
+        self.pool.give_turns(most) && self.pool.has_waiters()
     }
 
     /// Whether completions lie in the queue, or the kernel says that an enter would bring some.
@@ -254,6 +268,6 @@ impl Drop for Unprepared<'_> {
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         // SAFETY: the op was put there first of all, was not submitted, and its slot is freed right after.
         contained(|| unsafe { drop_unsent(slot.vtable.get(), slot.payload()) });
-        drop(self.driver.slots.free(self.key));
+        self.driver.slots.free(self.key).into_iter().for_each(let_go);
     }
 }

@@ -10,7 +10,7 @@ use crate::driver::Driver;
 use crate::executor::timers::Timers;
 use crate::sys::Kernel;
 use crate::sys::linux::Linux;
-use crate::task::current;
+use crate::task::{current, local};
 
 /// Runs `f` with `core` as the current one.
 pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
@@ -24,6 +24,8 @@ pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
         }
     }
     let _left = Left(core);
+    // What is set around the call (in a task of another loop, or of a stranger's) is of nobody in here.
+    let _locals = local::is_any().then(local::Within::nothing);
     current::enter(&core.tasks, std::ptr::from_ref(core).cast(), f)
 }
 

@@ -26,12 +26,12 @@ impl Core {
     /// Submits, unless the turn may end in a sleep, which does that itself: then gives its limit.
     #[inline]
     pub(super) fn submit_or_sleep(&self, wait: Wait) -> Option<u64> {
-        self.driver.give_turns();
+        let more_turns = self.driver.give_turns();
         // Put by no poll that ended well: by closures, wakers, destructors.
         self.unsent.send();
         self.driver.queue_waiting();
         let until = match self.limit(wait) {
-            Some(until) if !self.has_work() => until,
+            Some(until) if !self.has_work() && !more_turns => until,
             _ => {
                 self.submit();
                 return None;

@@ -81,7 +81,7 @@ impl Core {
     }
 
     /// A clock reading; wakes and submissions from here on are stamped with it.
-    pub(super) fn read_clock(&self) -> u64 {
+    pub(crate) fn read_clock(&self) -> u64 {
         self.stamp_with(self.kernel.now_ns())
     }
 
@@ -262,7 +262,7 @@ impl Core {
         clock: &mut PollClock<'_>,
         began: u64,
     ) -> bool {
-        if turn.is_look_due() && !self.look(clock.now(), began) {
+        if turn.is_look_due() && !self.look_beside(clock, clock.now(), began) {
             return false;
         }
         turn.left -= 1;
@@ -279,10 +279,12 @@ impl Core {
         while turn.left > 0 {
             if turn.left < turn.ready {
                 let now = clock.now();
-                if !self.look(now, began) {
+                if !self.look_beside(clock, now, began) {
                     return;
                 }
-                self.flush_in_time(now, began);
+                if self.flush_in_time(now, began) {
+                    clock.reads();
+                }
             }
             let timed = turn.left == clock.next(turn.left);
             let goes_on =
@@ -302,6 +304,16 @@ impl Core {
             self.take_mail();
         }
         has_time
+    }
+
+    /// As [`look`](Self::look); the time that mail takes is of no poll.
+    fn look_beside(&self, clock: &mut PollClock<'_>, now: u64, began: u64) -> bool {
+        let mail = self.has_mail();
+        let goes_on = self.look(now, began);
+        if mail {
+            clock.reads();
+        }
+        goes_on
     }
 
     /// Polls what was picked; whether it was the main future, and that has ended.

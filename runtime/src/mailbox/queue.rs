@@ -11,17 +11,17 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::cell::CoreCell;
-use crate::contain::wake;
+use crate::contain::{let_go, wake};
 use crate::metrics::{CoreState, Latency, Recorder, Snapshot};
-use crate::sys::shared::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sys::shared::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Closures that may wait for one core.
 pub(crate) const JOBS_MAX: usize = if cfg!(loom) { 1 } else { 1024 };
 
-/// Questions that may wait beside them. A core whose queue is kept full by others is busy, and not silent: it
-/// is asked all the same.
+/// Questions that a core may have to answer, beside them. A core whose queue is kept full by others is
+/// busy, and not silent: it is asked all the same.
 const QUESTIONS_MAX: usize = 64;
 
 pub(crate) struct JobQueue {
@@ -33,6 +33,16 @@ pub(crate) struct JobQueue {
     /// None once the core has ended.
     open: Mutex<Option<Open>>,
     any: AtomicBool,
+    questions: AtomicUsize,
+}
+
+/// One of the questions of a core, for as long as it takes.
+pub(crate) struct Question(Arc<JobQueue>);
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.0.questions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -61,7 +71,8 @@ impl JobQueue {
     ) -> Self {
         let clock = clock.filter(|_| book.timing());
         let open = Mutex::new(Some(Open::default()));
-        Self { cell, book, clock, open, any: AtomicBool::new(false) }
+        let (any, questions) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { cell, book, clock, open, any, questions }
     }
 
     /// Queues a closure and wakes the core.
@@ -69,9 +80,11 @@ impl JobQueue {
         self.push_within(job, JOBS_MAX)
     }
 
-    /// As [`push`](Self::push), for what only asks the core something: others' closures leave room for it.
-    pub(crate) fn push_question(&self, job: Job) -> Result<(), Refused> {
-        self.push_within(job, JOBS_MAX + QUESTIONS_MAX)
+    /// Leave to [ask](Self::push_anyway) the core something; none if so many ask already.
+    pub(crate) fn question(self: &Arc<Self>) -> Option<Question> {
+        let more = |n| (n < QUESTIONS_MAX).then_some(n + 1);
+        let asked = self.questions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        asked.is_ok().then(|| Question(self.clone()))
     }
 
     /// As [`push`](Self::push), also if the queue is full: for what there is a bounded number of.
@@ -115,13 +128,24 @@ impl JobQueue {
             _ => return Poll::Ready(()),
         };
         drop(lock);
-        drop(old);
+        old.into_iter().for_each(let_go);
         Poll::Pending
     }
 
+    /// One that waited does not any more. If it had been told of room and has not taken it, the next is told.
     fn forget_waiting(&self, place: u64) {
-        let old = self.lock().as_mut().and_then(|open| open.waiting.remove(&place));
-        drop(old);
+        let mut lock = self.lock();
+        let Some(open) = lock.as_mut() else { return };
+        if let Some(old) = open.waiting.remove(&place) {
+            drop(lock);
+            return let_go(old);
+        }
+        let has_room = open.jobs.len() < JOBS_MAX;
+        let next = if has_room { open.waiting.pop_first() } else { None };
+        drop(lock);
+        if let Some((_, waker)) = next {
+            wake(waker);
+        }
     }
 
     /// What the core has entered into its book up to `now_ns`, without a word to it.
@@ -152,7 +176,12 @@ impl JobQueue {
         let mut lock = self.lock();
         self.any.store(false, Ordering::Relaxed);
         let Some(open) = lock.as_mut() else { return VecDeque::new() };
-        let (jobs, waiting) = (std::mem::take(&mut open.jobs), std::mem::take(&mut open.waiting));
+        let jobs = std::mem::take(&mut open.jobs);
+        // As many as there is room for now, in the order of asking; the others keep their places.
+        let waiting: Vec<Waker> = std::iter::from_fn(|| open.waiting.pop_first())
+            .map(|(_, waker)| waker)
+            .take(JOBS_MAX)
+            .collect();
         let first_ns = open.first_ns;
         drop(lock);
         if let Some(now_ns) = self.clock.filter(|_| !jobs.is_empty()) {
@@ -168,7 +197,7 @@ impl JobQueue {
         self.any.store(false, Ordering::Relaxed);
         let Some(open) = lock.take() else { return VecDeque::new() };
         drop(lock);
-        wake_all(open.waiting);
+        wake_all(open.waiting.into_values());
         open.jobs
     }
 
@@ -177,10 +206,8 @@ impl JobQueue {
     }
 }
 
-fn wake_all(waiting: BTreeMap<u64, Waker>) {
-    for waker in waiting.into_values() {
-        wake(waker);
-    }
+fn wake_all(waiting: impl IntoIterator<Item = Waker>) {
+    waiting.into_iter().for_each(wake);
 }
 
 /// A wait for room in a queue.
@@ -193,12 +220,17 @@ impl<'a> Room<'a> {
     pub(crate) fn in_queue(queue: &'a JobQueue) -> Self {
         Self { queue, place: None }
     }
+
+    /// It was taken, or is not wanted any more since the core has ended.
+    pub(crate) fn taken(&mut self) {
+        self.place = None;
+    }
 }
 
 impl Future for Room<'_> {
     type Output = ();
 
-    /// Ready when there was room, or the core has ended.
+    /// Ready when there was room, or the core has ended. Polled again it goes on in its old place.
     fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.queue.poll_room(&mut this.place, cx)

@@ -379,6 +379,17 @@ impl<T: Send + 'static> Consumer<T> {
     }
 }
 
+impl<T> Ring<T> {
+    /// Whether the end that waits has gone, on another core maybe, where nobody could take its entry out.
+    fn has_left(&self, end: End) -> bool {
+        let seat = match end {
+            End::Receiver => &self.consumer.0,
+            End::Sender => &self.producer.0,
+        };
+        seat.gone.load(Ordering::Relaxed)
+    }
+}
+
 impl<T: Send> Watched for Ring<T> {
     #[inline]
     fn is_due(&self, end: End, at: usize) -> bool {
@@ -387,7 +398,7 @@ impl<T: Send> Watched for Ring<T> {
             End::Sender => (self.head.0.load(LOOK), at),
         };
         // Or past it: what was forgotten here, or went on elsewhere, is to lapse.
-        now.wrapping_sub(at) <= usize::MAX / 2
+        now.wrapping_sub(at) <= usize::MAX / 2 || self.has_left(end)
     }
 }
 
@@ -443,5 +454,23 @@ mod tests {
             assert_eq!(rx.take(), Some(n));
             rx.tell();
         }
+    }
+
+    /// What a core watches for a task that went on elsewhere, and was dropped there, is to lapse at a look.
+    #[test]
+    fn an_end_that_has_gone_is_watched_no_more() {
+        let (producer, consumer) = ring::<u8>(4);
+        let (watched, at) = (consumer.watched(), consumer.awaits());
+        assert!(!watched.is_due(End::Receiver, at));
+        drop(consumer);
+        assert!(watched.is_due(End::Receiver, at));
+        drop(producer);
+        let (mut producer, consumer) = ring::<u8>(1);
+        while producer.put(0).is_ok() {}
+        let (watched, at) = (producer.watched(), producer.awaits());
+        assert!(!watched.is_due(End::Sender, at));
+        drop(producer);
+        assert!(watched.is_due(End::Sender, at));
+        drop(consumer);
     }
 }

@@ -1,8 +1,8 @@
 //! Receiving.
 //!
 //! Owns [`RecvChunk`] (into whichever buffer of the core's ring is free when data is there) and [`Recv`]
-//! (into a buffer of the caller's). What either brings after its handle is gone is not lost: it goes to
-//! whoever holds the descriptor.
+//! (into a buffer of the caller's). What the second brings after its handle is gone is not lost: it goes to
+//! whoever holds the descriptor. A chunk goes with the handle: whoever wants it keeps that.
 
 use std::io;
 use std::mem;
@@ -253,6 +253,11 @@ pub(super) fn stranger() -> io::Error {
 
 impl Submitter {
     /// A receive on `socket` as this core does it; see [`RecvChunk`].
+    ///
+    /// # Cancel safety
+    /// A chunk that has arrived goes with a handle that is dropped, and the stream has a hole. To call a
+    /// receive off, [cancel](InFlight::cancel) it and poll it to its end, or keep it for the next one, as
+    /// `coreloop_net::TcpStream` does.
     ///
     /// # Errors
     /// As [`start`](Self::start), and `InvalidInput` for a membership of another loop.

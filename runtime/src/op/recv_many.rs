@@ -120,6 +120,9 @@ impl Submitter {
     /// [`Feature::MultishotRecv`](crate::Feature::MultishotRecv) is in force. After `shots` chunks (0
     /// is 1) it ends itself, so that whoever armed it looks again whether it pays.
     ///
+    /// # Cancel safety
+    /// As for [`recv_chunk`](Self::recv_chunk).
+    ///
     /// # Errors
     /// As [`start`](Self::start); `InvalidInput` for a membership of another loop.
     pub fn recv_many<H: AsFd + 'static>(

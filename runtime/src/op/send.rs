@@ -61,7 +61,7 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
     type Out = BufResult<usize, B>;
 
     fn prepare(&mut self) -> Sqe {
-        let len = u32::try_from(self.asked()).unwrap_or(u32::MAX);
+        let len = self.asked().min(MOST) as u32;
         let from = self.buf.as_ptr().wrapping_add(self.offset);
         Sqe::send(self.socket.as_fd(), from, len, allowed(self.flags)).with_op_code(self.opcode)
     }
@@ -85,6 +85,10 @@ unsafe impl<H: LateSend, B: IoBuf> Op for Send<H, B> {
         self.socket.late_send(cqe.result().map(|n| n as usize), self.asked());
     }
 }
+
+/// Bytes of a send at most: what the kernel takes at a time (MAX_RW_COUNT). With MSG_WAITALL kernels
+/// before 6.10 go on beyond it, and their count, of 32 bits, comes out as an error.
+const MOST: usize = 0x7fff_f000;
 
 fn allowed(flags: i32) -> i32 {
     flags & (libc::MSG_WAITALL | libc::MSG_MORE | libc::MSG_DONTWAIT) | libc::MSG_NOSIGNAL

@@ -61,6 +61,9 @@ pub struct Read<H, B> {
 
 impl<H: AsFd + 'static, B: IoBufMut> Read<H, B> {
     /// A read of at most the buffer's capacity.
+    ///
+    /// # Cancel safety
+    /// What has been read goes with a handle that is dropped: cancel it and poll it to its end instead.
     pub fn new(file: H, buf: B) -> Self {
         Self { file, buf }
     }

@@ -18,7 +18,7 @@ use crate::combine::race;
 use crate::spawn::{spawn_at, spawn_named};
 use crate::sync::Event;
 use crate::task::JoinHandle;
-use crate::time::{Instant, sleep, sleep_until, timeout};
+use crate::time::{Instant, sleep_until, timeout};
 
 /// A core's view of a [`Graceful`](super::Graceful): what its listeners and connections listen to, and the
 /// count of those. Clones are the same one; it stays on its core.
@@ -200,7 +200,8 @@ impl Here {
         let others = Changed::new(&inner.word, |told| told.serving == 0);
         let too_late = async {
             inner.cancelling.cancelled().await;
-            sleep(inner.closing).await;
+            let limit = inner.word.times().map_or(Instant::now(), |times| times.cancel_at);
+            sleep_until(limit + inner.closing).await;
         };
         race(others, too_late).await;
         drained

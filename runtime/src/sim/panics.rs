@@ -23,7 +23,12 @@ impl Panics {
     pub(super) fn noted(self: &Arc<Self>, settings: Settings) -> Settings {
         let (own, next) = (self.clone(), settings.reporter());
         settings.on_report(move |report| {
-            if matches!(report, Report::Panicked { .. } | Report::RemotePanicked { .. }) {
+            if matches!(
+                report,
+                Report::Panicked { .. }
+                    | Report::RemotePanicked { .. }
+                    | Report::GroupFailed { panicked: true, .. }
+            ) {
                 own.note(report.to_string());
             }
             next.tell(report);

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Backtrace, Stall, StallHook, teller};
+use crate::contain::contained;
 use crate::metrics::{Kind, Recorder};
 use crate::sys::locks::{Condvar, Mutex, MutexGuard};
 use crate::sys::sample::{Sample, Sampler, Target, spawn_unsignalled};
@@ -77,8 +78,13 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         // A look at this core that is under way has its lock; the signal of that look is taken within this.
-        lock().entries.retain(|entry| entry.number != self.number);
+        let mut list = lock();
+        let own = list.entries.iter().position(|entry| entry.number == self.number);
+        let own = own.map(|at| list.entries.swap_remove(at));
+        drop(list);
         self.target.leave();
+        // What it captures is the user's: with nothing held.
+        contained(|| drop(own));
         CHANGED.notify_all();
     }
 }

@@ -247,8 +247,9 @@ impl<T, S: Store<T>> Queue<T, S> {
     /// As [`shutdown`](Self::shutdown), and drops what is in it; each item counts as done. A getter
     /// that was promised one gets an error.
     pub fn shutdown_now(&self) {
-        self.is_shutdown.set(true);
+        // Before all else: it panics within a comparison.
         let dropped = self.store.take();
+        self.is_shutdown.set(true);
         self.unfinished.set(self.unfinished.get().saturating_sub(dropped.count()));
         self.places.close();
         self.items.close();

@@ -14,8 +14,7 @@
 //! - what was handed to a waiter stays in its entry until the waiter collects it or is removed, and
 //!   comes out exactly once;
 //! - an entry's generation goes on when it is freed; at the last one the entry is retired instead;
-//! - the slab grows only when every entry is in use; one that is not small is looked at after as many ends as
-//!   it has entries, and goes if nobody is in it.
+//! - the slab grows only when every entry is in use; one that is not small goes with the last waiter.
 //!
 //! It is as long as there are waiters: their futures are its bound. It runs no foreign code: wakers go
 //! in and come out as values, for the caller to clone, wake and drop. It knows no primitive.
@@ -47,8 +46,8 @@ pub(super) struct WaitList<R, G> {
     queue: Ends,
     to_wake: Ends,
     waiting: usize,
-    /// Ends since a slab that is not small was looked at.
-    ends: usize,
+    /// Entries in use, of a slab that is not small: to count those of the others would cost each wait.
+    used: usize,
 }
 
 /// Entries that are kept though nobody waits.
@@ -57,7 +56,7 @@ const KEPT_MAX: usize = 64;
 impl<R: Copy, G> WaitList<R, G> {
     pub(super) const fn new() -> Self {
         let none = Ends { head: NIL, tail: NIL };
-        Self { entries: Vec::new(), free: NIL, queue: none, to_wake: none, waiting: 0, ends: 0 }
+        Self { entries: Vec::new(), free: NIL, queue: none, to_wake: none, waiting: 0, used: 0 }
     }
 
     /// How many wait and were not handed anything yet.
@@ -82,12 +81,16 @@ impl<R: Copy, G> WaitList<R, G> {
                 "a wait list holds at most u32::MAX waiters"
             );
             self.entries.push(Entry { state, prev: NIL, next: NIL, generation: 0 });
+            self.used = self.entries.len();
             (self.entries.len() - 1) as u32
         } else {
             let index = self.free;
             let entry = &mut self.entries[index as usize];
             self.free = entry.next;
             entry.state = state;
+            if self.entries.len() > KEPT_MAX {
+                self.used += 1;
+            }
             index
         };
         link_back(&mut self.entries, &mut self.queue, index);
@@ -183,18 +186,13 @@ impl<R: Copy, G> WaitList<R, G> {
         left
     }
 
-    /// Gives the memory of many back when nobody is left. A count of those who are there would cost each
-    /// wait; a look now and then costs those of a long list one entry each.
+    /// Gives the memory of many back when nobody is left.
     #[cold]
     #[inline(never)]
     fn one_less(&mut self) {
-        self.ends += 1;
-        if self.ends < self.entries.len() || self.waiting > 0 {
-            return;
-        }
-        self.ends = 0;
-        // No key is in use then, and entries that are free run nobody's code.
-        if self.entries.iter().all(|entry| matches!(entry.state, State::Free)) {
+        self.used -= 1;
+        if self.used == 0 {
+            // No key is in use, and entries that are free run nobody's code.
             (self.entries, self.free) = (Vec::new(), NIL);
         }
     }

@@ -54,7 +54,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: `msg` names live memory of the lengths that it says.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const msg, flags) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    match usize::try_from(sent) {
+        Err(_) => Err(io::Error::last_os_error()),
+        Ok(sent) if sent < bytes.len() => {
+            let why = format!("the socket took {sent} bytes of a message of {}", bytes.len());
+            Err(io::Error::new(io::ErrorKind::WriteZero, why))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// One message: how many bytes of it were put into `bytes`, and its descriptors, close-on-exec. Without

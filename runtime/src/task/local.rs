@@ -94,11 +94,11 @@ thread_local! {
 }
 
 /// Puts a chain in the current one's place until it goes; none where the thread is ending.
-pub(super) struct Within(Chain);
+pub(crate) struct Within(Chain);
 
 impl Within {
     /// Outside of every scope, whoever runs.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self::new(None)
     }
 
@@ -111,6 +111,13 @@ impl Drop for Within {
     fn drop(&mut self) {
         drop(swap(self.0.take()));
     }
+}
+
+/// Whether anything is set here.
+#[inline]
+pub(crate) fn is_any() -> bool {
+    // SAFETY: the cell is this thread's, and nothing changes it while this looks.
+    CURRENT.try_with(|current| unsafe { &*current.as_ptr() }.is_some()) == Ok(true)
 }
 
 fn swap(chain: Chain) -> Chain {

@@ -21,7 +21,7 @@ pub(crate) mod info;
 pub(crate) mod join;
 mod joiner;
 mod line;
-mod local;
+pub(crate) mod local;
 pub(crate) mod queues;
 pub(crate) mod report;
 pub(crate) mod set;

@@ -259,6 +259,12 @@ impl Queues {
             return false;
         }
         if let Some(mut old) = self.list[usize::from(id)].take() {
+            let now = self.now;
+            let default = self.at(DEFAULT);
+            if default.is_idle() {
+                // As where one of its own is woken.
+                default.used = default.used.max(now);
+            }
             let (ready, gave_way) = (old.ready.len(), old.gave_way.len());
             self.at(DEFAULT).ready.take_behind(&mut old.ready, ready);
             self.at(DEFAULT).ready.take_behind(&mut old.gave_way, gave_way);

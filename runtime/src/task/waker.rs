@@ -131,9 +131,10 @@ impl WordCell {
 
 /// Names a task: unique among those of the process that have not ended.
 ///
-/// Its text is three numbers, as in `2.17.1`: of the task's loop, of its slot there, and how often that
-/// slot was taken. The first one is no core's: it is the lowest that no living loop of the process had when
-/// this one started, so core 0 may well be loop 1. Which core a task is of is said by where it is listed.
+/// Its text is three numbers, as in `2.17.1`: of the task's loop, of its slot there, and a count that
+/// tells it from those that had the slot before. The first one is no core's: it is one that no other
+/// living loop of the process has, and loops take them in turn, so core 0 may well be loop 1. Which core
+/// a task is of is said by where it is listed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TaskId {
     core: u32,

@@ -35,12 +35,14 @@ impl Pool {
     }
 
     /// Lets the next receives try, as many as may find one of `most` buffers. Called once a tick, so that a
-    /// turn given to a socket without data does not hold up those behind it.
-    pub(crate) fn give_turns(&self, most: u32) {
-        for _ in 0..self.available.get().min(most) {
-            let Some(turn) = self.waiters.borrow_mut().pop_front() else { return };
+    /// turn given to a socket without data does not hold up those behind it. Whether any was given.
+    pub(crate) fn give_turns(&self, most: u32) -> bool {
+        let turns = self.available.get().min(most);
+        for _ in 0..turns {
+            let Some(turn) = self.waiters.borrow_mut().pop_front() else { break };
             turn.give(&self.metrics);
         }
+        turns > 0
     }
 
     /// Lets every waiting receive go on: the loop ends, and it will be told so.

@@ -34,25 +34,30 @@ impl Tasks {
     /// Ends what was spawned since [`cancel_all`](Self::cancel_all); after [`CLOSING_SPAWNS_MAX`] tasks the
     /// rest is given up (see `Drop`).
     pub(crate) fn end_spawned(&self) {
-        for _ in 0..CLOSING_SPAWNS_MAX {
+        let mut ended = 0;
+        while ended < CLOSING_SPAWNS_MAX {
             match self.pick() {
-                Some(Next::Task(picked)) => self.end(picked.task),
+                // Entries of those that have ended are no more than there were.
+                Some(Next::Task(picked)) => ended += usize::from(self.end(picked.task)),
                 Some(Next::Root(_) | Next::Gone) => {}
                 None => return,
             }
         }
     }
 
-    fn end(&self, task: NonNull<Header>) {
+    /// Ends a task; whether it had not ended.
+    fn end(&self, task: NonNull<Header>) -> bool {
         // SAFETY: a task in the table is live.
         let header = unsafe { task.as_ref() };
-        if !header.has(DONE) {
+        let lives = !header.has(DONE);
+        if lives {
             // Counted where it belongs, and so is what its destructors spawn.
             self.in_queue(header.queue(), || {
                 // SAFETY: as above; nothing is being polled while the loop closes.
                 unsafe { cell::end(task, self, JoinError::cancelled()) };
             });
         }
+        lives
     }
 }
 
