@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::contain::{let_go, wake};
 use crate::executor::{self, context};
 use crate::mailbox::peers::Peers;
-use crate::mailbox::queue::{Job, JobQueue, Question, Refused, Room};
+use crate::mailbox::queue::{Asks, Job, JobQueue, Question, Refused, Room};
 use crate::spawn::spawn_at;
 use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 use crate::task::info::Note;
@@ -221,7 +221,7 @@ impl Handle {
         f: impl FnOnce(&executor::Core) -> T + Send + 'static,
     ) -> Result<RemoteJoinHandle<T>, PostError> {
         let (promise, handle) = promise(Location::caller());
-        let question = self.question(core)?;
+        let question = self.question(core, Asks::Once)?;
         self.push_anyway(core, move || {
             let _question = question;
             // Within a loop always; else the promise is dropped, which says so.
@@ -232,9 +232,9 @@ impl Handle {
         Ok(handle)
     }
 
-    fn question(&self, core: usize) -> Result<Question, PostError> {
+    fn question(&self, core: usize, kind: Asks) -> Result<Question, PostError> {
         self.queue(core)?;
-        self.peers.queues[core].question().ok_or(PostError::Full)
+        self.peers.queues[core].question(kind).ok_or(PostError::Full)
     }
 
     fn push_anyway(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
@@ -339,7 +339,8 @@ impl fmt::Debug for NoLoop {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
-    /// The core's queue of 1,024 closures is full; try again when it has caught up.
+    /// The core's queue of 1,024 closures is full, or as many questions wait for its answer (64 for lists of
+    /// tasks); try again when it has caught up.
     #[error("the core's queue is full")]
     Full,
     /// The core has ended.

@@ -296,6 +296,19 @@ async fn shutdown_a_core_may_wait_for_all() {
     assert_eq!(began.elapsed().as_millis(), took.as_millis());
 }
 
+/// The time for closing is waited once, whoever needs it.
+#[coreloop::test(sim, seeds = 5)]
+async fn shutdown_the_closing_time_is_one_for_all() {
+    let graceful = Graceful::new(300 * MS).closing_within(50 * MS);
+    let (here, hangs) = (graceful.here(), graceful.here());
+    let (_left, _other) = (here.guard(), hangs.guard());
+    let began = Instant::now();
+    graceful.begin();
+    assert_eq!(here.all_drained().await.left, 1);
+    let took = began.elapsed();
+    assert!((350 * MS..380 * MS).contains(&took), "{took:?}");
+}
+
 /// The first core alone hears of signals, and has nothing to drain: the second signal ends what others have.
 #[test]
 fn shutdown_signals_are_heard_by_a_core_that_waits_for_all() {

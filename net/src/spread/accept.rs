@@ -314,9 +314,11 @@ impl Acceptor {
     /// connections are dealt out, core 0's gives what has not been dealt, too; what is dealt to another core
     /// while that one stops goes to those that go on. At a graceful end let all of them stop, in any order.
     ///
-    /// What is in the middle of its handshake, or comes to the kernel's queue meanwhile, is reset as the
-    /// listener closes: let those who send connections know before
-    /// ([`Graceful::lame_duck`](coreloop::shutdown::Graceful::lame_duck)).
+    /// What lies in the kernel's queue is reset as the listener closes: what comes meanwhile, and what
+    /// had not been accepted for want of room, of descriptors, or of anybody who had asked. So let those
+    /// who send connections know before
+    /// ([`Graceful::lame_duck`](coreloop::shutdown::Graceful::lame_duck)), and go on accepting until
+    /// then; or hand the listener [over](crate::handover).
     ///
     /// # Cancel safety
     /// Dropping the future is dropping the acceptor.

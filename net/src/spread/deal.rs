@@ -316,6 +316,10 @@ impl Dealer {
 
     fn end(&mut self) {
         let mut told = self.back.lock();
+        if told.over {
+            // What has come back since is of the seats that stop.
+            return;
+        }
         told.over = true;
         let waker = told.waker.take();
         self.pending.extend(told.returned.drain(..));

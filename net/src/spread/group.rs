@@ -152,7 +152,7 @@ impl Group {
     ///
     /// # Errors
     /// As [`ListenOptions::bind`], and as `setsockopt(2)` for the program: `InvalidInput` for more than 1,000
-    /// CPUs.
+    /// CPUs, and for a group that was [given away](Self::give_away).
     ///
     /// # Panics
     /// Outside a running loop.
@@ -188,6 +188,11 @@ impl Group {
         position: Option<usize>,
         cpu: Option<usize>,
     ) -> io::Result<SteeredListener> {
+        if members.shared == Shared::GivenAway {
+            // The program is the successor's now, and so are the positions.
+            let why = "the group was given away to a successor";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let (listener, number) = match position {
             Some(position) => {
                 let member = &mut members.order[position];

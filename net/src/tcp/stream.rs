@@ -176,7 +176,10 @@ impl TcpStream {
     }
 
     /// What a close does with data not yet sent (SO_LINGER): none, the default, sends it in the
-    /// background; zero resets the connection.
+    /// background; zero resets the connection. With any other time, rounded up to seconds, the drop of the
+    /// stream waits in the kernel until the peer has it all, and **all of the core with it**: a server has no
+    /// use for that. To know that everything has arrived, [end the writing](WriteHalf::shutdown) and read
+    /// until the peer ends.
     ///
     /// # Errors
     /// As `setsockopt(2)`.

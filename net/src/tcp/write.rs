@@ -89,6 +89,8 @@ impl WriteHalf {
     }
 
     /// How far the last write had come, if it was dropped or forgotten half way; the stream is usable again.
+    /// None while the kernel still has a part of it, as right after the drop: an empty write (`write("")`)
+    /// waits until that is known, and fails if the stream is torn.
     pub fn take_torn_write(&mut self) -> Option<TornWrite> {
         if self.sock.is_sending() {
             return None;
@@ -278,7 +280,21 @@ impl<'a, F: Form> Writing<'a, F> {
             let e = io::Error::from(io::ErrorKind::WriteZero);
             return Poll::Ready(Err(BufError::after(self.sent, e, buf)));
         }
-        self.send_rest(buf, cx.waker().clone())
+        let waker = self.waker_of(cx);
+        self.send_rest(buf, waker)
+    }
+
+    /// Cloned in the middle of a write: a stranger's may panic, and the write is torn then.
+    #[cold]
+    fn waker_of(&mut self, cx: &Context<'_>) -> Waker {
+        let sock = &self.half.sock;
+        if self.sent == 0 {
+            return cx.waker().clone();
+        }
+        sock.note_torn(TornWrite { sent: self.sent, len: self.len });
+        let waker = cx.waker().clone();
+        sock.take_torn();
+        waker
     }
 
     #[cold]
@@ -288,13 +304,15 @@ impl<'a, F: Form> Writing<'a, F> {
         cx: &mut Context<'_>,
     ) -> Poll<BufResult<usize, F::Buf>> {
         if e.error().raw_os_error() == Some(libc::EINTR) {
-            return self.send_rest(e.into_buf(), cx.waker().clone());
+            let waker = self.waker_of(cx);
+            return self.send_rest(e.into_buf(), waker);
         }
         let no_zero_copy =
             matches!(e.error().raw_os_error(), Some(libc::ENOMEM | libc::EOPNOTSUPP));
         // With a copy then: what fails so, too, has failed.
         if no_zero_copy && self.uncopied {
-            return self.send(e.into_buf(), self.sent, cx.waker().clone(), false);
+            let waker = self.waker_of(cx);
+            return self.send(e.into_buf(), self.sent, waker, false);
         }
         Poll::Ready(Err(self.sent_before(e)))
     }

@@ -71,6 +71,8 @@ pub(crate) struct Driver {
     metrics: Arc<Recorder>,
     /// Submissions of the driver's own (cancels, the wake read) that have not completed.
     own_in_flight: Cell<u32>,
+    /// Turns for a buffer were given, and others still wait for one.
+    owes_turns: Cell<bool>,
     wake: WakeRead,
     /// Tells strangers of completions; made when somebody asks for it.
     notify: RefCell<Option<OwnedFd>>,
@@ -171,6 +173,7 @@ impl Driver {
             report,
             metrics,
             own_in_flight: Cell::new(0),
+            owes_turns: Cell::new(false),
             wake: WakeRead { fd: RefCell::new(Some(fd)), count, armed: Cell::new(false) },
             zero_copy_from: zero_copy_from.map_or(usize::MAX, |bytes| bytes as usize),
             // Where a thread of the kernel submits, a submission is no call.

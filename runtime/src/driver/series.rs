@@ -15,7 +15,7 @@ use super::Driver;
 use super::op::{TAKEN, explain_absence, place_of, put, take};
 use super::op_slab::{Key, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
-use crate::contain::let_go;
+use crate::contain::{contained, let_go};
 use crate::planted::{self, Fault};
 
 /// One operation with any number of completions, each of which may bring an item.
@@ -180,7 +180,8 @@ impl<O: SeriesOp> Series<O> {
         // SAFETY: as in `end`.
         let op = unsafe { take::<O>(slot.payload()) };
         self.driver.slots.free(self.key).into_iter().for_each(let_go);
-        drop(op);
+        // Maybe while a panic unwinds.
+        contained(|| drop(op));
     }
 }
 

@@ -94,6 +94,7 @@ impl Driver {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(&target) = waiting.cancels.front() {
             if !self.push_cancel(target) {
+                self.sweep(&mut waiting);
                 return;
             }
             waiting.cancels.pop_front();
@@ -176,18 +177,24 @@ impl Driver {
             && !self.pool.has_waiters()
     }
 
-    /// Lets receives that wait for a buffer try, as many as would find one.
+    /// Lets receives that wait for a buffer try, as many as would find one. Turns that nobody takes any more
+    /// are passed on before the core rests: see [`owes_turns`](Self::owes_turns).
     #[inline]
-    ///
-    /// Whether turns were given and others still wait: those had may be of nobody any more, so that this
-    /// is to be asked again before the core sleeps.
-    pub(crate) fn give_turns(&self) -> bool {
+    pub(crate) fn give_turns(&self) {
         if !self.pool.has_waiters() {
-            return false;
+            self.owes_turns.set(false);
+            return;
         }
         // Asked with the ring borrowed; a turn may wake a stranger.
         let most = self.ring.borrow().as_ref().map_or(0, |ring| self.pool.to_be_found(ring));
-        self.pool.give_turns(most) && self.pool.has_waiters()
+        let given = self.pool.give_turns(most);
+        self.owes_turns.set(given && self.pool.has_waiters());
+    }
+
+    /// Whether turns were given, and others still wait: those had may be of nobody any more.
+    #[inline]
+    pub(crate) fn owes_turns(&self) -> bool {
+        self.owes_turns.get()
     }
 
     /// Whether completions lie in the queue, or the kernel says that an enter would bring some.

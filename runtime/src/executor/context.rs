@@ -23,9 +23,9 @@ pub(crate) fn enter<R>(core: &Core, f: impl FnOnce() -> R) -> R {
             self.0.unsent.send();
         }
     }
-    let _left = Left(core);
     // What is set around the call (in a task of another loop, or of a stranger's) is of nobody in here.
     let _locals = local::is_any().then(local::Within::nothing);
+    let _left = Left(core);
     current::enter(&core.tasks, std::ptr::from_ref(core).cast(), f)
 }
 

@@ -26,12 +26,12 @@ impl Core {
     /// Submits, unless the turn may end in a sleep, which does that itself: then gives its limit.
     #[inline]
     pub(super) fn submit_or_sleep(&self, wait: Wait) -> Option<u64> {
-        let more_turns = self.driver.give_turns();
+        self.driver.give_turns();
         // Put by no poll that ended well: by closures, wakers, destructors.
         self.unsent.send();
         self.driver.queue_waiting();
         let until = match self.limit(wait) {
-            Some(until) if !self.has_work() && !more_turns => until,
+            Some(until) if !self.has_work() => until,
             _ => {
                 self.submit();
                 return None;
@@ -84,7 +84,11 @@ impl Core {
 
     /// Whether a tick would find something to do now.
     pub(crate) fn has_work(&self) -> bool {
-        self.tasks.any_ready() || self.has_mail() || self.driver.has_news() || self.unsent.any()
+        self.tasks.any_ready()
+            || self.has_mail()
+            || self.driver.has_news()
+            || self.unsent.any()
+            || self.driver.owes_turns()
     }
 
     /// The latest time to wait until (`u64::MAX`: for ever); none for not waiting at all.

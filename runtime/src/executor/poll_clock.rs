@@ -72,7 +72,10 @@ impl<'a> PollClock<'a> {
 
     /// What is done from here on is part of the next poll, and what was done since the last is not.
     pub(super) fn reads(&mut self) {
-        self.last = self.core.read_clock();
+        // One that is picked is timed from its own reading on.
+        if !self.picks {
+            self.last = self.core.read_clock();
+        }
     }
 
     /// A poll that is timed begins, of the task that `whose` names and `info` describes.

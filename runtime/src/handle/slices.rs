@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Handle, PostError, Promise, RemoteJoinHandle, promise};
 use crate::executor::{self, context};
-use crate::mailbox::queue::Question;
+use crate::mailbox::queue::{Asks, Question};
 
 impl Handle {
     /// As [`ask`](Self::ask), in slices: one turn of the core after the other, of all that is asked like
@@ -19,7 +19,7 @@ impl Handle {
         slices: S,
     ) -> Result<RemoteJoinHandle<S::Answer>, PostError> {
         let (promise, handle) = promise(Location::caller());
-        let question = self.question(core)?;
+        let question = self.question(core, Asks::InSlices)?;
         let asked = Asked { handle: self.clone(), core, slices, promise, _question: question };
         self.push_anyway(core, move || asked.next())?;
         Ok(handle)

@@ -22,7 +22,10 @@ pub(crate) const JOBS_MAX: usize = if cfg!(loom) { 1 } else { 1024 };
 
 /// Questions that a core may have to answer, beside them. A core whose queue is kept full by others is
 /// busy, and not silent: it is asked all the same.
-const QUESTIONS_MAX: usize = 64;
+const QUESTIONS_MAX: usize = 1024;
+
+/// Those of them whose answers take several turns: all share one slice a turn.
+const SLICED_MAX: usize = 64;
 
 pub(crate) struct JobQueue {
     cell: &'static CoreCell,
@@ -33,15 +36,37 @@ pub(crate) struct JobQueue {
     /// None once the core has ended.
     open: Mutex<Option<Open>>,
     any: AtomicBool,
-    questions: AtomicUsize,
+    /// Questions under way, of each kind.
+    asked: [AtomicUsize; 2],
+}
+
+/// What a question takes of its core.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asks {
+    /// A moment.
+    Once,
+    /// Slices of its turns.
+    InSlices,
+}
+
+impl Asks {
+    fn most(self) -> usize {
+        match self {
+            Self::Once => QUESTIONS_MAX,
+            Self::InSlices => SLICED_MAX,
+        }
+    }
 }
 
 /// One of the questions of a core, for as long as it takes.
-pub(crate) struct Question(Arc<JobQueue>);
+pub(crate) struct Question {
+    queue: Arc<JobQueue>,
+    kind: Asks,
+}
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.0.questions.fetch_sub(1, Ordering::Relaxed);
+        self.queue.asked[self.kind as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -71,8 +96,8 @@ impl JobQueue {
     ) -> Self {
         let clock = clock.filter(|_| book.timing());
         let open = Mutex::new(Some(Open::default()));
-        let (any, questions) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { cell, book, clock, open, any, questions }
+        let (any, asked) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+        Self { cell, book, clock, open, any, asked }
     }
 
     /// Queues a closure and wakes the core.
@@ -81,10 +106,11 @@ impl JobQueue {
     }
 
     /// Leave to [ask](Self::push_anyway) the core something; none if so many ask already.
-    pub(crate) fn question(self: &Arc<Self>) -> Option<Question> {
-        let more = |n| (n < QUESTIONS_MAX).then_some(n + 1);
-        let asked = self.questions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        asked.is_ok().then(|| Question(self.clone()))
+    pub(crate) fn question(self: &Arc<Self>, kind: Asks) -> Option<Question> {
+        let more = |n| (n < kind.most()).then_some(n + 1);
+        let asked =
+            self.asked[kind as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        asked.is_ok().then(|| Question { queue: self.clone(), kind })
     }
 
     /// As [`push`](Self::push), also if the queue is full: for what there is a bounded number of.
@@ -221,9 +247,12 @@ impl<'a> Room<'a> {
         Self { queue, place: None }
     }
 
-    /// It was taken, or is not wanted any more since the core has ended.
+    /// It was taken, maybe without having been told of.
     pub(crate) fn taken(&mut self) {
-        self.place = None;
+        if let Some(place) = self.place.take() {
+            let old = self.queue.lock().as_mut().and_then(|open| open.waiting.remove(&place));
+            old.into_iter().for_each(let_go);
+        }
     }
 }
 

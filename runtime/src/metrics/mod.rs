@@ -240,7 +240,7 @@ impl Recorder {
     }
 
     /// What is in the book, read at `now_ns` of the core's clock; `state` is the core's if it has not ended.
-    /// From any thread; the core is not asked. To read histograms takes some 100,000 instructions.
+    /// From any thread; the core is not asked. To read histograms takes some 540,000 instructions.
     pub(crate) fn read(&self, now_ns: u64, state: CoreState) -> Snapshot {
         let histograms = self.histograms.as_ref().map(|tracks| Histograms::read(tracks));
         Snapshot { histograms, ..self.read_in_brief(now_ns, state) }

@@ -93,11 +93,15 @@ impl Submitter {
         self.driver.kernel().is_listener(socket.as_fd())
     }
 
-    /// SO_LINGER: what a close does with data not yet sent. Zero resets the connection.
+    /// SO_LINGER: what a close does with data not yet sent. Zero resets the connection; any other time is
+    /// rounded up to seconds, for which the close, and its core with it, waits at most.
     ///
     /// # Errors
     /// As `setsockopt(2)`.
     pub fn set_linger(&self, socket: impl AsFd, linger: Option<Duration>) -> io::Result<()> {
+        // The option has whole seconds, and less than one is no reset.
+        let seconds = |d: Duration| d.as_secs().saturating_add(u64::from(d.subsec_nanos() > 0));
+        let linger = linger.map(|d| Duration::from_secs(seconds(d).min(i32::MAX as u64)));
         self.driver.kernel().set_linger(socket.as_fd(), linger)
     }
 }

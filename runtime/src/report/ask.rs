@@ -59,7 +59,7 @@ impl Handle {
     }
 
     /// As [`snapshots`](Self::snapshots), without histograms: a few hundred loads a core, where those take
-    /// some 100,000 instructions and 360 KiB.
+    /// some 540,000 instructions and 360 KiB.
     ///
     /// ```
     /// use coreloop::{EventLoop, Settings, StatsLevel};
@@ -112,7 +112,7 @@ impl Handle {
         let mut all = Vec::with_capacity(self.cores());
         for core in 0..self.cores() {
             all.extend(self.snapshot(core));
-            // To read one core's histograms takes some 100,000 instructions: others' turns lie between.
+            // To read one core's histograms takes some 540,000 instructions: others' turns lie between.
             yield_now().await;
         }
         all

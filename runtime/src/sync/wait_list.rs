@@ -413,6 +413,23 @@ mod tests {
     }
 
     #[test]
+    fn wait_list_the_memory_goes_whoever_came_again_before() {
+        let mut list: WaitList<(), ()> = WaitList::new();
+        let waker = || Waker::noop().clone();
+        let mut keys: Vec<Key> = (0..1_000).map(|_| list.push_back(waker(), ())).collect();
+        for _ in 0..5_000 {
+            list.remove(keys.pop().unwrap());
+            keys.push(list.push_back(waker(), ()));
+        }
+        while list.hand_front(()).is_ok() {}
+        while list.next_to_wake().is_some() {}
+        for key in keys {
+            assert!(list.entries.len() == 1_000 && list.collect(key).is_some());
+        }
+        assert_eq!(list.entries.capacity(), 0);
+    }
+
+    #[test]
     fn wait_list_an_entry_at_its_last_generation_is_retired() {
         let mut list: WaitList<(), ()> = WaitList::new();
         let key = list.push_back(Waker::noop().clone(), ());

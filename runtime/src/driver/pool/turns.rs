@@ -119,3 +119,27 @@ impl Drop for BufferTurn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_loop::EventLoop;
+
+    /// One buffer and two in line, the first of whom has gone without a word: before the core rests the other
+    /// has its turn.
+    #[test]
+    fn a_turn_of_nobody_is_passed_on_before_the_core_rests() {
+        let mut event_loop = EventLoop::new().unwrap();
+        event_loop.turn(Some(std::time::Duration::ZERO));
+        let core = event_loop.core().clone();
+        let (driver, pool) = (&core.driver, core.driver.pool());
+        let _of_nobody = BufferTurn::wait(pool);
+        let mut waits = BufferTurn::wait(pool);
+        let mut cx = Context::from_waker(Waker::noop());
+        pool.available.set(1);
+        driver.give_turns();
+        assert!(waits.poll(&mut cx).is_pending() && core.has_work(), "there is more to give");
+        driver.give_turns();
+        assert!(waits.poll(&mut cx).is_ready() && !driver.owes_turns());
+    }
+}
