@@ -224,6 +224,9 @@ impl Handle {
         let question = self.question(core, Asks::Once)?;
         self.push_anyway(core, move || {
             let _question = question;
+            if Arc::strong_count(&promise.shared) == 1 {
+                return; // Nobody waits for the answer any more.
+            }
             // Within a loop always; else the promise is dropped, which says so.
             if let Some(answer) = context::with_core(f) {
                 promise.keep(Ok(answer));
@@ -339,7 +342,7 @@ impl fmt::Debug for NoLoop {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
-    /// The core's queue of 1,024 closures is full, or as many questions wait for its answer (64 for lists of
+    /// The core's queue of 1,024 closures is full, or 256 questions wait for its answer (64 for lists of
     /// tasks); try again when it has caught up.
     #[error("the core's queue is full")]
     Full,

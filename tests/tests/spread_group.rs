@@ -214,6 +214,8 @@ fn spread_group_adopts_sockets_at_their_positions_and_gives_them_away() {
         assert!(new.take_left_over().unwrap().is_none());
         assert_eq!((ours.position(), rest.position()), (0, 1));
         old.give_away();
+        assert_eq!(old.bind(cpu).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        assert!(old.take_left_over().unwrap().is_none());
         theirs.clear();
         new.own();
         drop(rest);

@@ -376,7 +376,14 @@ mod tests {
         for ask in &mut asks {
             refused += u32::from(own.block_on(poll_once(ask.as_mut())).is_ready());
         }
-        assert_eq!(refused, 76);
+        assert_eq!(refused, 1_100 - 256);
+        // Nor do they take the place of closures.
+        drop(asks);
+        rest(&mut other);
+        assert_eq!(
+            (0..).take_while(|_| pages.handle.call_soon_threadsafe(0, || ()).is_ok()).count(),
+            1_024
+        );
     }
 
     #[test]

@@ -176,6 +176,9 @@ impl Group {
     #[track_caller]
     pub fn take_left_over(&self) -> io::Result<Option<SteeredListener>> {
         let mut members = self.lock();
+        if members.shared == Shared::GivenAway {
+            return Ok(None); // The successor has it.
+        }
         let Some(position) = members.left_over() else { return Ok(None) };
         self.join(&mut members, Some(position), None).map(Some)
     }

@@ -172,7 +172,8 @@ impl From<std::net::TcpStream> for DetachedStream {
     fn from(stream: std::net::TcpStream) -> Self {
         // A socket that can't is none that has urgent data.
         have_urgent_inline(&stream).ok();
-        // Else the kernel answers EAGAIN where operations are to wait.
+        // Else the kernel answers EAGAIN where operations are to wait. It is so for all that share the
+        // socket.
         stream.set_nonblocking(false).ok();
         Self::from_fd(stream.into())
     }

@@ -55,6 +55,9 @@ impl TcpStream {
     /// A connection that was made elsewhere, on the running loop from now on. Its urgent data, too, has its
     /// place among the rest then (SO_OOBINLINE).
     ///
+    /// The socket is made one that blocks (O_NONBLOCK is taken off), since operations here wait in the
+    /// kernel: others that share it, by `try_clone` for one, see that too.
+    ///
     /// # Panics
     /// Outside a running loop.
     #[track_caller]

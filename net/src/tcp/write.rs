@@ -287,13 +287,17 @@ impl<'a, F: Form> Writing<'a, F> {
     /// Cloned in the middle of a write: a stranger's may panic, and the write is torn then.
     #[cold]
     fn waker_of(&mut self, cx: &Context<'_>) -> Waker {
-        let sock = &self.half.sock;
-        if self.sent == 0 {
-            return cx.waker().clone();
+        struct Torn<'a>(&'a Sock, TornWrite);
+        impl Drop for Torn<'_> {
+            fn drop(&mut self) {
+                if self.1.sent > 0 {
+                    self.0.note_torn(self.1);
+                }
+            }
         }
-        sock.note_torn(TornWrite { sent: self.sent, len: self.len });
+        let torn = Torn(&self.half.sock, TornWrite { sent: self.sent, len: self.len });
         let waker = cx.waker().clone();
-        sock.take_torn();
+        std::mem::forget(torn);
         waker
     }
 

@@ -16,6 +16,7 @@ use super::op::{TAKEN, explain_absence, place_of, put, take};
 use super::op_slab::{Key, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
 use crate::contain::{contained, let_go};
+use crate::metrics::Kind;
 use crate::planted::{self, Fault};
 
 /// One operation with any number of completions, each of which may bring an item.
@@ -181,7 +182,9 @@ impl<O: SeriesOp> Series<O> {
         let op = unsafe { take::<O>(slot.payload()) };
         self.driver.slots.free(self.key).into_iter().for_each(let_go);
         // Maybe while a panic unwinds.
-        contained(|| drop(op));
+        if contained(|| drop(op)).is_none() {
+            self.driver.metrics.count(Kind::HookPanics);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) const JOBS_MAX: usize = if cfg!(loom) { 1 } else { 1024 };
 
 /// Questions that a core may have to answer, beside them. A core whose queue is kept full by others is
 /// busy, and not silent: it is asked all the same.
-const QUESTIONS_MAX: usize = 1024;
+const QUESTIONS_MAX: usize = 256;
 
 /// Those of them whose answers take several turns: all share one slice a turn.
 const SLICED_MAX: usize = 64;
@@ -73,11 +73,19 @@ impl Drop for Question {
 #[derive(Default)]
 struct Open {
     jobs: VecDeque<Job>,
+    /// How many of them count towards the most.
+    taken: usize,
     /// When the first of them came; 0 if nobody noted it.
     first_ns: u64,
     /// Who waits for room, by number.
     waiting: BTreeMap<u64, Waker>,
     next: u64,
+}
+
+impl Open {
+    fn has_room(&self) -> bool {
+        self.taken < JOBS_MAX
+    }
 }
 
 /// Why a closure was not taken.
@@ -102,7 +110,7 @@ impl JobQueue {
 
     /// Queues a closure and wakes the core.
     pub(crate) fn push(&self, job: Job) -> Result<(), Refused> {
-        self.push_within(job, JOBS_MAX)
+        self.put(job, true)
     }
 
     /// Leave to [ask](Self::push_anyway) the core something; none if so many ask already.
@@ -113,19 +121,21 @@ impl JobQueue {
         asked.is_ok().then(|| Question { queue: self.clone(), kind })
     }
 
-    /// As [`push`](Self::push), also if the queue is full: for what there is a bounded number of.
+    /// As [`push`](Self::push), also if the queue is full, and beside what fills it: for what there is a
+    /// bounded number of.
     pub(crate) fn push_anyway(&self, job: Job) -> Result<(), Refused> {
-        self.push_within(job, usize::MAX)
+        self.put(job, false)
     }
 
-    fn push_within(&self, job: Job, room: usize) -> Result<(), Refused> {
+    fn put(&self, job: Job, takes_room: bool) -> Result<(), Refused> {
         // Declared before the lock, so that a refused closure's destructor runs after its release.
         let job = job;
         let mut open = self.lock();
         match &mut *open {
             None => return Err(Refused::Gone),
-            Some(open) if open.jobs.len() >= room => return Err(Refused::Full(job)),
+            Some(open) if takes_room && !open.has_room() => return Err(Refused::Full(job)),
             Some(open) => {
+                open.taken += usize::from(takes_room);
                 if open.jobs.is_empty() {
                     open.first_ns = self.clock.map_or(0, |now_ns| now_ns());
                 }
@@ -144,7 +154,7 @@ impl JobQueue {
         let waker = cx.waker().clone();
         let mut lock = self.lock();
         let old = match &mut *lock {
-            Some(open) if open.jobs.len() >= JOBS_MAX => {
+            Some(open) if !open.has_room() => {
                 let number = *place.get_or_insert_with(|| {
                     open.next += 1;
                     open.next
@@ -166,7 +176,7 @@ impl JobQueue {
             drop(lock);
             return let_go(old);
         }
-        let has_room = open.jobs.len() < JOBS_MAX;
+        let has_room = open.has_room();
         let next = if has_room { open.waiting.pop_first() } else { None };
         drop(lock);
         if let Some((_, waker)) = next {
@@ -203,6 +213,7 @@ impl JobQueue {
         self.any.store(false, Ordering::Relaxed);
         let Some(open) = lock.as_mut() else { return VecDeque::new() };
         let jobs = std::mem::take(&mut open.jobs);
+        open.taken = 0;
         // As many as there is room for now, in the order of asking; the others keep their places.
         let waiting: Vec<Waker> = std::iter::from_fn(|| open.waiting.pop_first())
             .map(|(_, waker)| waker)
