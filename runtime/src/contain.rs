@@ -29,9 +29,9 @@ pub(crate) fn wake(waker: Waker) {
     contained(|| waker.wake());
 }
 
-/// Drops a waker, whose destructor may be a stranger's code too.
+/// Drops a waker, if there is one: its destructor may be a stranger's code too.
 #[inline]
-pub(crate) fn let_go(waker: Waker) {
+pub(crate) fn let_go(waker: impl Into<Option<Waker>>) {
     contained(|| drop(waker));
 }
 

@@ -126,9 +126,8 @@ impl Handle {
         })
     }
 
-    pub(crate) fn queue(&self, core: usize) -> Result<&JobQueue, PostError> {
-        let queue = self.peers.queues.get(core);
-        queue.map(|queue| &**queue).ok_or(PostError::NoSuchCore { cores: self.cores() })
+    pub(crate) fn queue(&self, core: usize) -> Result<&Arc<JobQueue>, PostError> {
+        self.peers.queues.get(core).ok_or(PostError::NoSuchCore { cores: self.cores() })
     }
 
     /// Posts a closure once there is room.
@@ -148,12 +147,10 @@ impl Handle {
         }
     }
 
-    /// Posts a closure whether there is room or not: for what there is a bounded number of.
-    pub(crate) fn post_anyway(&self, core: usize, job: Job) {
-        if let Ok(queue) = self.queue(core) {
-            // Dropped where the core has ended.
-            drop(queue.push_anyway(job));
-        }
+    /// Posts a closure whether there is room or not: for what there is a bounded number of. Where the core
+    /// has ended it is dropped.
+    pub(crate) fn post_anyway(&self, core: usize, job: Job) -> Result<(), PostError> {
+        self.queue(core)?.push_anyway(job).map_err(|_| PostError::CoreGone)
     }
 
     /// Makes the future of `f` on core `core` and runs it there as a task. `f` goes to the core;
@@ -222,7 +219,7 @@ impl Handle {
     ) -> Result<RemoteJoinHandle<T>, PostError> {
         let (promise, handle) = promise(Location::caller());
         let question = self.question(core, Asks::Once)?;
-        self.push_anyway(core, move || {
+        let asks = move || {
             let _question = question;
             if Arc::strong_count(&promise.shared) == 1 {
                 return; // Nobody waits for the answer any more.
@@ -231,17 +228,13 @@ impl Handle {
             if let Some(answer) = context::with_core(f) {
                 promise.keep(Ok(answer));
             }
-        })?;
+        };
+        self.post_anyway(core, Box::new(asks))?;
         Ok(handle)
     }
 
     fn question(&self, core: usize, kind: Asks) -> Result<Question, PostError> {
-        self.queue(core)?;
-        self.peers.queues[core].question(kind).ok_or(PostError::Full)
-    }
-
-    fn push_anyway(&self, core: usize, f: impl FnOnce() + Send + 'static) -> Result<(), PostError> {
-        self.queue(core)?.push_anyway(Box::new(f)).map_err(|_| PostError::CoreGone)
+        self.queue(core)?.question(kind).ok_or(PostError::Full)
     }
 
     /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
@@ -538,7 +531,7 @@ impl<T> Drop for RemoteJoinHandle<T> {
         let mut state = lock(&self.shared.state);
         let waker = if let State::Running(waker) = &mut *state { waker.take() } else { None };
         drop(state);
-        waker.into_iter().for_each(let_go);
+        let_go(waker);
     }
 }
 

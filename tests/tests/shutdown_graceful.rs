@@ -134,6 +134,12 @@ async fn serve(
     here.drained().await
 }
 
+/// Three cores, on one CPU.
+fn three_cores() -> Runtime {
+    let cores = Cores::These(vec![coreloop::placement::allowed_cpus()[0]; 3]);
+    Runtime::builder().cores(cores).build().unwrap()
+}
+
 /// A server of three cores with so many clients at each, each within a request when the signals come; what it
 /// said, and how many clients had their answer.
 fn signalled(
@@ -146,9 +152,7 @@ fn signalled(
     let (port, ports) = mpsc::channel();
     let (subscribed, is_subscribed) = mpsc::channel();
     let server = std::thread::spawn(move || {
-        let cores = Cores::These(vec![coreloop::placement::allowed_cpus()[0]; 3]);
-        let runtime = Runtime::builder().cores(cores).build().unwrap();
-        let ended = runtime.run(move |core| {
+        let ended = three_cores().run(move |core| {
             let (graceful, port, subscribed) = (graceful.clone(), port.clone(), subscribed.clone());
             async move {
                 let signals = Signals::new([Signal::TERM, Signal::INT]).unwrap();
@@ -317,9 +321,7 @@ fn shutdown_signals_are_heard_by_a_core_that_waits_for_all() {
         let (serves, is_served) = mpsc::channel();
         let (drained, has_drained) = mpsc::channel();
         let server = std::thread::spawn(move || {
-            let cores = Cores::These(vec![coreloop::placement::allowed_cpus()[0]; 3]);
-            let runtime = Runtime::builder().cores(cores).build().unwrap();
-            let ended = runtime.run(move |core| {
+            let ended = three_cores().run(move |core| {
                 let (graceful, serves, drained) =
                     (graceful.clone(), serves.clone(), drained.clone());
                 async move {

@@ -145,9 +145,11 @@ pub(super) fn figures_of_load(report: &str, cpu_ns: u64) -> Result<Measured, Tro
     put("unanswered", totals["unanswered"].as_f64());
     put("answers", Some(answers));
     measured.usage.faults = reasons("server_reasons");
-    let own = reasons("reasons");
-    let own = own.iter().filter(|reason| !measured.usage.faults.contains(reason));
-    own.collect::<Vec<_>>().into_iter().for_each(|reason| measured.usage.generator(reason));
+    for reason in reasons("reasons") {
+        if !measured.usage.faults.contains(&reason) {
+            measured.usage.generator(&reason);
+        }
+    }
     let delays = report["cores"].as_array().into_iter().flatten();
     let delay = delays.filter_map(|core| core["run_delay_percent"].as_f64()).fold(0.0, f64::max);
     measured.usage.waited("the generator", delay / 100.0);

@@ -254,7 +254,7 @@ pub fn behind(log: &[RunLog], reference: &str) -> Option<String> {
     let why = of().find_map(|run| run.faults.first())?;
     (faulty * 2 > of().count()).then(|| {
         format!(
-            "the {reference} did not keep up in {faulty} of {} runs, whose figures are those of an overload: {why}",
+            "the {reference} did not keep up in {faulty} of {} runs, which do not count: {why}",
             of().count()
         )
     })

@@ -89,8 +89,7 @@ pub struct Row {
     pub with_it: f64,
     /// With it over the defaults; none of too few blocks.
     pub ratio: Option<Ratio>,
-    /// Whether the server kept up with the load in most runs: of one that did not the figures are those of
-    /// an overload.
+    /// Whether the server kept up with the load in most runs; the others do not count.
     pub keeps_up: bool,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use coreloop::config::Resolved;
 use coreloop::shutdown::Graceful;
 use coreloop::time::Instant;
-use coreloop::{CoreState, Handle, Snapshot, yield_now};
+use coreloop::{Handle, Snapshot, yield_now};
 use serde::Serialize;
 
 use super::doc::{self, SCHEMA_VERSION};
@@ -283,8 +283,7 @@ impl Pages {
 
 /// Whether a core that was asked at `asked` has said nothing since. One that ends is not asked any more.
 fn is_silent(core: &Snapshot, asked: Instant) -> bool {
-    !matches!(core.state, CoreState::Ended | CoreState::Closing)
-        && core.gauges.age > asked.elapsed()
+    core.state.answers() && core.gauges.age > asked.elapsed()
 }
 
 fn number(request: &Request, name: &str, default: usize) -> Result<usize, Answer> {

@@ -308,7 +308,7 @@ impl Drop for Submission {
         next.into_iter().for_each(wake);
         // Maybe while a panic unwinds: that no thread was to be had.
         contained(move || drop(job));
-        waker.into_iter().for_each(let_go);
+        let_go(waker);
     }
 }
 

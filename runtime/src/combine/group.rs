@@ -412,7 +412,7 @@ impl<E> State<E> {
                 return Poll::Ready(());
             }
             let old = self.waker.replace(Some(cx.waker().clone()));
-            old.into_iter().for_each(let_go);
+            let_go(old);
             // Both were a stranger's code if the waker is one's: the last child may have ended in it.
             if holds(self) {
                 return Poll::Ready(());
@@ -434,7 +434,7 @@ impl<E> Drop for Leaving<E> {
         // There are some only if the group was dropped, or its body panicked: else they were returned.
         let failures = std::mem::take(&mut self.0.inner.borrow_mut().failures);
         failures.into_iter().for_each(|failure| report(&self.0.reporter, failure));
-        self.0.waker.take().into_iter().for_each(let_go);
+        let_go(self.0.waker.take());
     }
 }
 

@@ -298,7 +298,7 @@ impl Drop for Shards {
                 context::with_core(|core| core.kept.remove(number));
             };
             // One for each value that was made, and no more.
-            self.handle.post_anyway(core, Box::new(removes));
+            _ = self.handle.post_anyway(core, Box::new(removes));
         }
     }
 }

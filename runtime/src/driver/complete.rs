@@ -13,7 +13,7 @@ use super::op::end_orphan;
 use super::op_slab::{Key, Shots, Slot, State};
 use super::sqe::Cqe;
 use super::{Driver, own};
-use crate::contain::{self, contained};
+use crate::contain;
 use crate::metrics::{Kind, wake_contained};
 use crate::sys::abi::RawCqe;
 
@@ -194,12 +194,8 @@ impl Driver {
     /// with nothing borrowed, and may start other ops: the slot is freed only afterwards.
     fn free_ended(&self, key: Key, slot: &Slot, cqe: Cqe) {
         // SAFETY: the slot holds an op of this table; nobody reads it again, it is freed below.
-        let ended = contained(|| unsafe { end_orphan(slot.vtable.get(), slot.payload(), cqe) });
-        if ended.is_none() {
-            self.metrics.count(Kind::HookPanics);
-        }
-        let waker = self.slots.free(key);
-        contained(|| drop(waker));
+        self.metrics.hook(|| unsafe { end_orphan(slot.vtable.get(), slot.payload(), cqe) });
+        contain::let_go(self.slots.free(key));
     }
 
     fn own_completion(&self, user_data: u64, cqe: Cqe) {

@@ -17,8 +17,7 @@ use std::task::{Context, Poll, Waker};
 use super::Driver;
 use super::op_slab::{INLINE_BYTES, Key, NO_OP, NO_OP_MANY, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
-use crate::contain::{contained, let_go};
-use crate::metrics::Kind;
+use crate::contain::let_go;
 use crate::planted::{self, Fault};
 
 /// One operation with one completion.
@@ -313,18 +312,16 @@ impl<O: Op> InFlight<O> {
             slot.orphan.set(true);
             // Asked before the waker's destructor runs, which is anybody's code.
             self.driver.cancel(self.key);
-            slot.waker.take().into_iter().for_each(let_go);
+            let_go(slot.waker.take());
             return;
         }
         let cqe = slot.cqe();
         // SAFETY: as in `poll`.
         let op = unsafe { take::<O>(slot.payload()) };
-        self.driver.slots.free(self.key).into_iter().for_each(let_go);
+        let_go(self.driver.slots.free(self.key));
         // Maybe while a panic unwinds; both are anybody's code.
         // SAFETY: the completion that was stored in this op's own slot.
-        if contained(|| unsafe { op.orphaned(cqe) }).is_none() {
-            self.driver.metrics.count(Kind::HookPanics);
-        }
+        self.driver.metrics.hook(|| unsafe { op.orphaned(cqe) });
     }
 }
 

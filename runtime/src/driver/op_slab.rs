@@ -310,11 +310,10 @@ impl OpSlab {
     pub(crate) fn leak(&self) {
         self.leaked.set(true);
         for key in self.keys() {
-            match self.get(key) {
-                Some(slot) if slot.state.get() != State::Done => {
-                    slot.generation.set(key.generation.wrapping_add(1));
-                }
-                _ => {}
+            if let Some(slot) = self.get(key)
+                && slot.state.get() != State::Done
+            {
+                slot.generation.set(key.generation.wrapping_add(1));
             }
         }
     }

@@ -15,8 +15,7 @@ use super::Driver;
 use super::op::{TAKEN, explain_absence, place_of, put, take};
 use super::op_slab::{Key, Shots, Slot, State, VTable};
 use super::sqe::{Cqe, Sqe};
-use crate::contain::{contained, let_go};
-use crate::metrics::Kind;
+use crate::contain::let_go;
 use crate::planted::{self, Fault};
 
 /// One operation with any number of completions, each of which may bring an item.
@@ -175,16 +174,14 @@ impl<O: SeriesOp> Series<O> {
             slot.orphan.set(true);
             // Asked before the waker's destructor runs, which is anybody's code.
             self.driver.cancel(self.key);
-            slot.waker.take().into_iter().for_each(let_go);
+            let_go(slot.waker.take());
             return;
         }
         // SAFETY: as in `end`.
         let op = unsafe { take::<O>(slot.payload()) };
-        self.driver.slots.free(self.key).into_iter().for_each(let_go);
+        let_go(self.driver.slots.free(self.key));
         // Maybe while a panic unwinds.
-        if contained(|| drop(op)).is_none() {
-            self.driver.metrics.count(Kind::HookPanics);
-        }
+        self.driver.metrics.hook(|| drop(op));
     }
 }
 

@@ -275,6 +275,6 @@ impl Drop for Unprepared<'_> {
         let Some(slot) = self.driver.slots.get(self.key) else { return };
         // SAFETY: the op was put there first of all, was not submitted, and its slot is freed right after.
         contained(|| unsafe { drop_unsent(slot.vtable.get(), slot.payload()) });
-        self.driver.slots.free(self.key).into_iter().for_each(let_go);
+        let_go(self.driver.slots.free(self.key));
     }
 }

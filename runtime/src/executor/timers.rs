@@ -132,7 +132,7 @@ impl Timers {
     /// Takes a timer out; its waker is dropped with nothing borrowed.
     pub(crate) fn cancel(&self, key: TimerKey) {
         let waker = self.wheel.borrow_mut().cancel(key);
-        waker.into_iter().for_each(let_go);
+        let_go(waker);
     }
 
     /// Makes a timer wake another waker. `false` if there is none any more: it has fired, its loop was

@@ -21,7 +21,7 @@ impl Handle {
         let (promise, handle) = promise(Location::caller());
         let question = self.question(core, Asks::InSlices)?;
         let asked = Asked { handle: self.clone(), core, slices, promise, _question: question };
-        self.push_anyway(core, move || asked.next())?;
+        self.post_anyway(core, Box::new(move || asked.next()))?;
         Ok(handle)
     }
 }
@@ -64,7 +64,10 @@ impl<S: Slices> Asked<S> {
         match answer {
             Some(Some(Some(answer))) => self.promise.keep(Ok(answer)),
             // As many as may ask; they move over to the next turn.
-            Some(None) => self.handle.clone().post_anyway(self.core, Box::new(move || self.next())),
+            Some(None) => {
+                let handle = self.handle.clone();
+                _ = handle.post_anyway(self.core, Box::new(move || self.next()));
+            }
             Some(Some(None)) | None => {}
         }
     }

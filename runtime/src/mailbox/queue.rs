@@ -24,7 +24,7 @@ pub(crate) const JOBS_MAX: usize = if cfg!(loom) { 1 } else { 1024 };
 /// busy, and not silent: it is asked all the same.
 const QUESTIONS_MAX: usize = 256;
 
-/// Those of them whose answers take several turns: all share one slice a turn.
+/// As many more whose answers take several turns: all share one slice a turn.
 const SLICED_MAX: usize = 64;
 
 pub(crate) struct JobQueue {
@@ -73,8 +73,8 @@ impl Drop for Question {
 #[derive(Default)]
 struct Open {
     jobs: VecDeque<Job>,
-    /// How many of them count towards the most.
-    taken: usize,
+    /// How many of them take no room.
+    beside: usize,
     /// When the first of them came; 0 if nobody noted it.
     first_ns: u64,
     /// Who waits for room, by number.
@@ -84,7 +84,14 @@ struct Open {
 
 impl Open {
     fn has_room(&self) -> bool {
-        self.taken < JOBS_MAX
+        self.jobs.len() - self.beside < JOBS_MAX
+    }
+
+    fn queue(&mut self, job: Job, clock: Option<fn() -> u64>) {
+        if self.jobs.is_empty() {
+            self.first_ns = clock.map_or(0, |now_ns| now_ns());
+        }
+        self.jobs.push_back(job);
     }
 }
 
@@ -110,7 +117,16 @@ impl JobQueue {
 
     /// Queues a closure and wakes the core.
     pub(crate) fn push(&self, job: Job) -> Result<(), Refused> {
-        self.put(job, true)
+        // Declared before the lock, so that a refused closure's destructor runs after its release.
+        let job = job;
+        let mut open = self.lock();
+        match &mut *open {
+            None => return Err(Refused::Gone),
+            Some(open) if !open.has_room() => return Err(Refused::Full(job)),
+            Some(open) => open.queue(job, self.clock),
+        }
+        self.announce(open);
+        Ok(())
     }
 
     /// Leave to [ask](Self::push_anyway) the core something; none if so many ask already.
@@ -124,28 +140,25 @@ impl JobQueue {
     /// As [`push`](Self::push), also if the queue is full, and beside what fills it: for what there is a
     /// bounded number of.
     pub(crate) fn push_anyway(&self, job: Job) -> Result<(), Refused> {
-        self.put(job, false)
-    }
-
-    fn put(&self, job: Job, takes_room: bool) -> Result<(), Refused> {
-        // Declared before the lock, so that a refused closure's destructor runs after its release.
+        // As in `push`.
         let job = job;
         let mut open = self.lock();
         match &mut *open {
             None => return Err(Refused::Gone),
-            Some(open) if takes_room && !open.has_room() => return Err(Refused::Full(job)),
             Some(open) => {
-                open.taken += usize::from(takes_room);
-                if open.jobs.is_empty() {
-                    open.first_ns = self.clock.map_or(0, |now_ns| now_ns());
-                }
-                open.jobs.push_back(job);
+                open.beside += 1;
+                open.queue(job, self.clock);
             }
         }
+        self.announce(open);
+        Ok(())
+    }
+
+    /// Says that something was queued.
+    fn announce(&self, open: MutexGuard<'_, Option<Open>>) {
         self.any.store(true, Ordering::Release);
         drop(open);
         self.cell.post();
-        Ok(())
     }
 
     /// Sets down who waits for room, if there is none now.
@@ -164,7 +177,7 @@ impl JobQueue {
             _ => return Poll::Ready(()),
         };
         drop(lock);
-        old.into_iter().for_each(let_go);
+        let_go(old);
         Poll::Pending
     }
 
@@ -213,7 +226,7 @@ impl JobQueue {
         self.any.store(false, Ordering::Relaxed);
         let Some(open) = lock.as_mut() else { return VecDeque::new() };
         let jobs = std::mem::take(&mut open.jobs);
-        open.taken = 0;
+        open.beside = 0;
         // As many as there is room for now, in the order of asking; the others keep their places.
         let waiting: Vec<Waker> = std::iter::from_fn(|| open.waiting.pop_first())
             .map(|(_, waker)| waker)
@@ -262,7 +275,7 @@ impl<'a> Room<'a> {
     pub(crate) fn taken(&mut self) {
         if let Some(place) = self.place.take() {
             let old = self.queue.lock().as_mut().and_then(|open| open.waiting.remove(&place));
-            old.into_iter().for_each(let_go);
+            let_go(old);
         }
     }
 }

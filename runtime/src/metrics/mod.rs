@@ -88,6 +88,13 @@ pub(crate) fn wake_contained(waker: Waker, metrics: &Recorder) {
 }
 
 impl Recorder {
+    /// Runs what an op does at its end, and contains and counts its panic.
+    pub(crate) fn hook(&self, end: impl FnOnce()) {
+        if contained(end).is_none() {
+            self.count(Kind::HookPanics);
+        }
+    }
+
     pub(crate) fn new(level: StatsLevel, now_ns: u64) -> Self {
         let wanted = level == StatsLevel::Histograms;
         Self {

@@ -123,6 +123,18 @@ pub enum CoreState {
     Running,
 }
 
+impl CoreState {
+    /// Whether a core in this state may still answer a question: it parks or runs.
+    ///
+    /// ```
+    /// use coreloop::CoreState;
+    /// assert!(CoreState::Parked.answers() && !CoreState::Closing.answers());
+    /// ```
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Parked | Self::Running)
+    }
+}
+
 impl fmt::Display for CoreState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -178,9 +178,7 @@ impl<T> JoinHandle<T> {
     pub(crate) fn watch(&self, waker: &Waker) {
         let header = self.header();
         if let Some(word) = Word::of_waker(waker) {
-            if let Some(old @ Joiner::Other(_)) = header.replace_joiner(Some(Joiner::Task(word))) {
-                let_go_of(old);
-            }
+            let_go_of(header.replace_joiner(Some(Joiner::Task(word))));
             return;
         }
         self.watch_by_other(waker);
@@ -196,7 +194,8 @@ impl<T> JoinHandle<T> {
             return;
         }
         let old = header.replace_joiner(Some(Joiner::Other(Box::new(waker.clone()))));
-        known.into_iter().chain(old).for_each(let_go_of);
+        let_go_of(known);
+        let_go_of(old);
         // Cloning a foreign waker runs its code, which may have driven the loop to this task's end.
         if header.has(DONE)
             && let Some(joiner) = header.take_joiner()
@@ -207,9 +206,7 @@ impl<T> JoinHandle<T> {
 
     /// Has `joiner` told of the end instead of whoever was waiting before.
     pub(super) fn set_joiner(&self, joiner: Joiner) {
-        if let Some(old @ Joiner::Other(_)) = self.header().replace_joiner(Some(joiner)) {
-            let_go_of(old);
-        }
+        let_go_of(self.header().replace_joiner(Some(joiner)));
     }
 
     /// Nobody waits any more, if it was a set that did and `is_mine` says so of the place in it.
@@ -231,9 +228,7 @@ impl<T> JoinHandle<T> {
         let joiner = header.take_joiner();
         header.clear(HANDLE);
         // Last: the task may end, and be gone, within a stranger's destructor.
-        if let Some(other @ Joiner::Other(_)) = joiner {
-            let_go_of(other);
-        }
+        let_go_of(joiner);
     }
 
     /// Whether the tasks of both are on the same loop.
@@ -305,11 +300,17 @@ impl<T> JoinHandle<T> {
     }
 }
 
-/// Drops who waits, which is a stranger's code if it is a stranger's waker.
-#[cold]
-#[inline(never)]
-fn let_go_of(joiner: Joiner) {
-    contained(|| drop(joiner));
+/// Drops who waited, which is a stranger's code if it is a stranger's waker.
+#[inline]
+fn let_go_of(joiner: Option<Joiner>) {
+    #[cold]
+    #[inline(never)]
+    fn stranger(waker: Box<Waker>) {
+        contained(|| drop(waker));
+    }
+    if let Some(Joiner::Other(waker)) = joiner {
+        stranger(waker);
+    }
 }
 
 impl<T> Future for JoinHandle<T> {

@@ -66,7 +66,7 @@ impl Set {
         if !self.tasks.sets.is_armed_with(self.index, waker) {
             let new = waker.clone();
             let old = self.tasks.sets.replace_waker(self.index, Some(new));
-            old.into_iter().for_each(let_go);
+            let_go(old);
         }
     }
 

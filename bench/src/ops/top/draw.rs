@@ -234,12 +234,12 @@ fn core_line<'a>(
 
 /// Whether a core did not answer at the last look.
 pub fn is_silent(core: &CoreView) -> bool {
-    !matches!(core.state, CoreState::Ended | CoreState::Closing) && core.answered_s > 2.0
+    core.state.answers() && core.answered_s > 2.0
 }
 
 /// Work as full blocks, spinning as shades, sleep as dots.
 fn bar<'a>(core: &CoreView, wide: usize, theme: Theme) -> Vec<Span<'a>> {
-    if matches!(core.state, CoreState::Ended | CoreState::Closing) {
+    if !core.state.answers() {
         return vec![Span::styled(format!("{:<wide$}", core.state.to_string()), theme.dim())];
     }
     let Some(share) = core.busy else {
