@@ -64,7 +64,7 @@ break_it post-taken-after-the-mail mailbox/park_loom_tests.rs \
 break_it post-taken-by-load-and-store mailbox/cell.rs \
     's/self\.bell\.posted\.load\(Ordering::Relaxed\) && self\.bell\.posted\.swap\(false, Ordering::AcqRel\)/{ let was = self.bell.posted.load(Ordering::Relaxed); if was { self.bell.posted.store(false, Ordering::Relaxed) }; was }/' loom_
 break_it post-of-closures-before-them mailbox/queue.rs \
-    's/(let job = job;)/$1 self.cell.post();/g or die; s/drop\(open\);\s+self\.cell\.post\(\);/drop(open); self.cell.unpark();/ or die' loom_park_neither
+    's/(let job = job;)/$1 self.cell.post();/ or die; s/drop\(open\);\s+self\.cell\.post\(\);/drop(open); self.cell.unpark();/ or die' loom_park_neither
 break_it park-without-second-look mailbox/park_loom_tests.rs \
     's/if !cell\.has_post\(\) \{/if cell.has_post() || true {/' loom_park
 break_it map-sets-downwards mailbox/wake_map.rs \
@@ -86,7 +86,7 @@ break_it close-ring-forgets-the-ring mailbox/cell.rs \
 break_it queue-push-does-not-wake mailbox/queue.rs \
     's/drop\(open\);\s+self\.cell\.post\(\);/drop(open);/' loom_queue
 break_it queue-news-before-the-closure mailbox/queue.rs \
-    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.post();/ or die; s/self\.announce\(open\);/drop(open);/ or die' loom_queue_a_push
+    's/(let job = job;)/$1 self.any.store(true, Ordering::Release); self.cell.post();/ or die; s/(open\.jobs\.push_back\(job\);\s+\}\s+\})\s+self\.any\.store[^;]+;\s+drop\(open\);\s+self\.cell\.post\(\);/$1/ or die' loom_queue_a_push
 break_it queue-close-keeps-what-waits mailbox/queue.rs \
     's/wake_all\(open\.waiting\.into_values\(\)\);/std::mem::forget(open.waiting);/ or die; s/(fn take.*?)wake_all\(waiting\);/$1std::mem::forget(waiting);/s or die' loom_queue_room
 break_it queue-close-leaves-it-open mailbox/queue.rs \
@@ -127,7 +127,7 @@ break_it waker-set-not-published mailbox/waiter.rs \
 break_it wake-without-fence mailbox/waiter.rs \
     's/(fn wake\(&self\) \{)\s+fence\(Ordering::SeqCst\);/$1/' loom_
 break_it remote-end-wakes-nobody handle.rs \
-    's/self\.ended\.notify_all\(\);\s+if let Some\(waker\) = waker \{\s+waker\.wake\(\);/if let Some(waker) = waker { drop(waker);/' loom_remote
+    's/self\.ended\.notify_all\(\);\s+if let Some\(waker\) = waker \{\s+wake\(waker\);/if let Some(waker) = waker { drop(waker);/' loom_remote
 break_it stop-registers-too-late runtime.rs \
     's/if !registered \{(.*?)\n        \}\n(        if stop\.asked\(\) \{.*?\n        \}\n)/$2        if !registered {$1\n        }\n/s' loom_stop
 break_it blocking-promise-lost-by-a-thread blocking/pool.rs \

@@ -86,13 +86,6 @@ impl Open {
     fn has_room(&self) -> bool {
         self.jobs.len() - self.beside < JOBS_MAX
     }
-
-    fn queue(&mut self, job: Job, clock: Option<fn() -> u64>) {
-        if self.jobs.is_empty() {
-            self.first_ns = clock.map_or(0, |now_ns| now_ns());
-        }
-        self.jobs.push_back(job);
-    }
 }
 
 /// Why a closure was not taken.
@@ -117,16 +110,7 @@ impl JobQueue {
 
     /// Queues a closure and wakes the core.
     pub(crate) fn push(&self, job: Job) -> Result<(), Refused> {
-        // Declared before the lock, so that a refused closure's destructor runs after its release.
-        let job = job;
-        let mut open = self.lock();
-        match &mut *open {
-            None => return Err(Refused::Gone),
-            Some(open) if !open.has_room() => return Err(Refused::Full(job)),
-            Some(open) => open.queue(job, self.clock),
-        }
-        self.announce(open);
-        Ok(())
+        self.put(job, true)
     }
 
     /// Leave to [ask](Self::push_anyway) the core something; none if so many ask already.
@@ -140,25 +124,29 @@ impl JobQueue {
     /// As [`push`](Self::push), also if the queue is full, and beside what fills it: for what there is a
     /// bounded number of.
     pub(crate) fn push_anyway(&self, job: Job) -> Result<(), Refused> {
-        // As in `push`.
+        self.put(job, false)
+    }
+
+    #[inline]
+    fn put(&self, job: Job, takes_room: bool) -> Result<(), Refused> {
+        // Declared before the lock, so that a refused closure's destructor runs after its release.
         let job = job;
         let mut open = self.lock();
         match &mut *open {
             None => return Err(Refused::Gone),
+            Some(open) if takes_room && !open.has_room() => return Err(Refused::Full(job)),
             Some(open) => {
-                open.beside += 1;
-                open.queue(job, self.clock);
+                open.beside += usize::from(!takes_room);
+                if open.jobs.is_empty() {
+                    open.first_ns = self.clock.map_or(0, |now_ns| now_ns());
+                }
+                open.jobs.push_back(job);
             }
         }
-        self.announce(open);
-        Ok(())
-    }
-
-    /// Says that something was queued.
-    fn announce(&self, open: MutexGuard<'_, Option<Open>>) {
         self.any.store(true, Ordering::Release);
         drop(open);
         self.cell.post();
+        Ok(())
     }
 
     /// Sets down who waits for room, if there is none now.
