@@ -171,7 +171,17 @@ mod tests {
             }
         });
         std::fs::remove_dir_all(&corpus).unwrap();
+        let name = format!("{}-", corpus.file_name().unwrap().to_string_lossy());
+        let kept = std::fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap());
+        let kept: Vec<_> =
+            kept.filter(|e| e.file_name().to_string_lossy().starts_with(&name)).collect();
+        for entry in &kept {
+            let input = std::fs::read(entry.path()).unwrap();
+            assert!(input.starts_with(b"coreloop9"), "{input:?}");
+            std::fs::remove_file(entry.path()).unwrap();
+        }
         assert!(found.is_err(), "the planted panic was not found");
+        assert_eq!(kept.len(), 1, "its input is kept");
     }
 
     #[test]

@@ -49,21 +49,23 @@ impl Receive {
     }
 
     /// Notes that what was armed has ended.
-    // A receive of many has more to drop than is worth to stand wherever a single one ends.
+    // Dropped where it lies: moved out, the op would be loaded in one piece right after its key was stored in
+    // two, and wait for them. And a receive of many has more to drop than is worth to stand wherever a single
+    // one ends.
     #[inline(always)]
     pub(super) fn ended(&mut self) {
-        match mem::take(self) {
+        match self {
             Receive::Nothing => {}
-            Receive::One(op) => drop(op),
-            Receive::Many(series) => many_ended(series),
+            Receive::One(_) => *self = Receive::Nothing,
+            Receive::Many(_) => self.many_ended(),
         }
     }
-}
 
-#[cold]
-#[inline(never)]
-fn many_ended(series: Series<RecvMany<Held>>) {
-    drop(series);
+    #[cold]
+    #[inline(never)]
+    fn many_ended(&mut self) {
+        *self = Receive::Nothing;
+    }
 }
 
 /// How the messages of a connection came of late.

@@ -10,7 +10,10 @@
 //!   [`TRY_AFTER_MAX`]: a core whose gaps are long spends next to nothing on finding that out, and an idle
 //!   one nothing;
 //! - a try that meets an event halves the distance to the next, so a new load is found within about a
-//!   thousand parks, and an idle core's parks are rare.
+//!   thousand parks, and an idle core's parks are rare;
+//! - it does not spin where a core that has had nothing to do meets several completions at once. One sleep is
+//!   then shared by all of them, and gathers the next ones meanwhile; a spin has each taken up by itself, in
+//!   turns of their own, which costs more than the sleep and is hardly sooner.
 //!
 //! Knows neither clock nor ring; the park reports to it.
 
@@ -38,6 +41,9 @@ pub(super) struct Dial {
     /// CPU that a park costs, in ns, a moving average; and parks until it is measured again.
     park_cost_ns: Cell<u64>,
     sample_in: Cell<u32>,
+    /// Completions since the last rest, and how many there are between two: a moving average, in 1/[`ONE`].
+    reaped: Cell<u32>,
+    gathered: Cell<u32>,
 }
 
 /// The longest spin, as a multiple of a park's CPU: with 3/2, a core that always spins in vain uses at most
@@ -55,6 +61,13 @@ const PARK_COST_NS_FIRST: u64 = 6_000;
 /// Parks between two whose CPU is measured: two readings of a clock that takes a system call each.
 const SAMPLE_EVERY: u32 = 32;
 
+/// Completions between two rests, on average, above which a core does not spin: a receive and a send for each
+/// of two requests. Measured: with two connections a spin brings a fifth in rate, from four on next to
+/// nothing; in an open loop of 80,000 a second and more it takes a tenth more CPU for a median 5 % lower.
+const GATHERS: u32 = 4;
+/// As many at most are counted of one busy stretch: a long one by itself says nothing of the next.
+const GATHERED_MAX: u32 = 16;
+
 const ONE: u32 = 1 << 16;
 const TRY_AFTER_MIN: u32 = 8;
 const TRY_AFTER_MAX: u32 = 1024;
@@ -68,6 +81,8 @@ impl Dial {
             try_after: Cell::new(TRY_AFTER_MIN),
             park_cost_ns: Cell::new(PARK_COST_NS_FIRST),
             sample_in: Cell::new(0),
+            reaped: Cell::new(0),
+            gathered: Cell::new(0),
         }
     }
 
@@ -93,11 +108,18 @@ impl Dial {
         worth.clamp(SPIN_NS_MIN, SPIN_NS_MAX)
     }
 
+    /// A turn has taken so many completions.
+    #[inline]
+    pub(super) fn reaped(&self, completions: u32) {
+        self.reaped.set(self.reaped.get().saturating_add(completions));
+    }
+
     /// How long to spin before this park, in ns; 0 for not at all.
     pub(super) fn plan(&self) -> u64 {
         match self.spin {
             Spin::Off => 0,
             Spin::Fixed(d) => d.as_nanos() as u64,
+            Spin::Dial if self.gathers() => 0,
             Spin::Dial if self.won.get() >= ONE / 2 => self.spin_ns_max(),
             Spin::Dial => {
                 let pause = self.pause.get();
@@ -108,6 +130,15 @@ impl Dial {
                 0
             }
         }
+    }
+
+    /// Notes what came since the last rest; whether several completions come to each.
+    fn gathers(&self) -> bool {
+        let reaped = self.reaped.take().min(GATHERED_MAX);
+        let average = self.gathered.get();
+        let average = average - average / 8 + reaped * (ONE / 8);
+        self.gathered.set(average);
+        average > GATHERS * ONE
     }
 
     /// A planned spin met an event, or did not.
@@ -156,6 +187,30 @@ mod tests {
         assert!(spins < 120, "{spins} spins in vain");
         let back = play(&dial, 2_000, worth / 2);
         assert!(back > 900, "a new load is found within a thousand parks: {back}");
+    }
+
+    #[test]
+    fn where_several_completions_come_at_once_a_sleep_gathers_them() {
+        let dial = Dial::new(Spin::Dial);
+        let short = dial.spin_ns_max() / 2;
+        assert!(play(&dial, 100, short) > 80, "none at all: messages of other cores");
+        let play_with = |parks, completions| {
+            let spins = (0..parks).map(|_| {
+                // In two turns.
+                dial.reaped(completions / 2);
+                dial.reaped(completions - completions / 2);
+                play(&dial, 1, short)
+            });
+            spins.sum::<u32>()
+        };
+        assert_eq!(play_with(100, 3), 100, "one request and a half");
+        let first = play_with(100, 8);
+        assert!((1..=8).contains(&first), "soon noticed: {first}");
+        assert_eq!(play_with(1_000, 8), 0);
+        let back = play_with(100, 2);
+        assert!((90..100).contains(&back), "and soon forgotten: {back}");
+        assert_eq!(play_with(1, u32::MAX), 1, "one long stretch is none");
+        assert_eq!(play_with(100, 2), 100);
     }
 
     #[test]

@@ -71,7 +71,9 @@ impl Core {
         };
         self.metrics.set_busy(true);
         let mut worked = self.take_mail();
-        worked |= self.driver.reap(|waker| self.tasks.call(waker)) > 0;
+        let reaped = self.driver.reap(|waker| self.tasks.call(waker));
+        self.dial.reaped(reaped);
+        worked |= reaped > 0;
         self.timers.fire(began, &self.tasks, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
