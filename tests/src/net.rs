@@ -1,17 +1,22 @@
 //! Loopback sockets.
 //!
 //! Owns connected pairs of which one end is on the running loop and the other one is an ordinary blocking
-//! socket, and the echo that fault tests run.
+//! socket, the echo that fault tests run, and which of several listeners has a connection.
 
+use std::future::poll_fn;
 use std::io::{self, Write};
-use std::net::{TcpListener as StdListener, TcpStream as StdStream};
-use std::pin::pin;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::ops::DerefMut;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
-use coreloop::{EventLoop, Feature, Settings};
+use coreloop::time::timeout;
+use coreloop::{EventLoop, Feature, Settings, spawn_blocking};
 use coreloop_net::{TcpListener, TcpStream};
 
 use crate::drive::{poll_once, turns};
+use crate::process::run_on;
 
 /// Longest wait of a blocking socket in a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +54,35 @@ pub async fn streams() -> (TcpStream, TcpStream) {
     let addr = listener.local_addr().expect("it is bound");
     let near = TcpStream::connect(addr).await.expect("it listens");
     (near, listener.accept().await.expect("a connection waits"))
+}
+
+/// Connects from a thread that runs on `cpu`.
+///
+/// # Panics
+/// If it may not run there, or is refused.
+pub async fn connect_on(cpu: usize, addr: SocketAddr) -> StdStream {
+    let connect = move || {
+        run_on(cpu).expect("a CPU that it may use");
+        StdStream::connect(addr).expect("somebody listens")
+    };
+    spawn_blocking(connect).await.expect("it does not panic")
+}
+
+/// Which of the listeners has the next connection. All of them accept from then on.
+///
+/// # Panics
+/// If none has one within [`PATIENCE`].
+pub async fn accepted_by<L: DerefMut<Target = TcpListener>>(listeners: &mut [L]) -> usize {
+    let mut accepts: Vec<_> = listeners.iter_mut().map(|l| l.accept()).collect();
+    let any = poll_fn(|cx| {
+        for (i, accept) in accepts.iter_mut().enumerate() {
+            if let Poll::Ready(accepted) = Pin::new(accept).poll(cx) {
+                return Poll::Ready((i, accepted.expect("it listens")));
+            }
+        }
+        Poll::Pending
+    });
+    timeout(PATIENCE, any).await.expect("some listener has the connection").0
 }
 
 /// Why a test is skipped for which [`receiving_many`] has no loop.

@@ -75,14 +75,9 @@ async fn steered(core: Core, handover: Handover, graceful: Graceful, group: Grou
     let here = graceful.here();
     let mut listener = group.bind(core.cpu()).unwrap();
     if ready(&core, &here, &handover, &graceful) {
-        // All cores have bound: the positions are what the successor is to have.
-        for socket in group.sockets().unwrap() {
-            handover.lend("http", &socket).unwrap();
-        }
         assert!(group.take_left_over().unwrap().is_none(), "as many cores as there were");
     }
     accept(&here, &mut listener).await;
-    group.give_away();
     drop(listener);
     let drained = here.drained().await;
     assert_eq!((drained.cancelled, drained.left), (0, 0), "everything was answered");
@@ -127,6 +122,7 @@ fn handover_server_process() {
         } else {
             coreloop::run(async { Group::adopt(inherited, options).unwrap() }).unwrap()
         };
+        handover.lend_group("http", &group).unwrap();
         runtime.run(move |core| steered(core, handover.clone(), graceful.clone(), group.clone()))
     };
     ended.unwrap();

@@ -1,12 +1,8 @@
 //! Listeners that share a port: a connection is accepted by the listener of the CPU that it arrives on, also
 //! after others have left the group in any order; and the hand-out by the kernel's own hash.
 
-use std::future::poll_fn;
 use std::net::{SocketAddr, TcpStream as StdStream};
-use std::ops::DerefMut;
-use std::pin::Pin;
 use std::sync::{Arc, Barrier, mpsc};
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +13,7 @@ use coreloop::{Cores, Runtime, spawn_blocking};
 use coreloop_net::spread::{Group, SteeredListener};
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use coreloop_tests::drive::Rng;
+use coreloop_tests::net::{accepted_by, connect_on};
 use coreloop_tests::process::run_on;
 use coreloop_tests::skip;
 
@@ -27,29 +24,6 @@ const NOWHERE: usize = 90_000;
 
 fn group() -> Group {
     Group::new("127.0.0.1:0", ListenOptions::default()).unwrap()
-}
-
-/// Connects from a thread that runs on `cpu`.
-async fn connect_on(cpu: usize, addr: SocketAddr) -> StdStream {
-    let connect = move || {
-        run_on(cpu).unwrap();
-        StdStream::connect(addr).unwrap()
-    };
-    spawn_blocking(connect).await.unwrap()
-}
-
-/// Which of the listeners has the next connection, and that no other one has it.
-async fn accepted_by<L: DerefMut<Target = TcpListener>>(listeners: &mut [L]) -> usize {
-    let mut accepts: Vec<_> = listeners.iter_mut().map(|l| l.accept()).collect();
-    let any = poll_fn(|cx| {
-        for (i, accept) in accepts.iter_mut().enumerate() {
-            if let Poll::Ready(accepted) = Pin::new(accept).poll(cx) {
-                return Poll::Ready((i, accepted.unwrap()));
-            }
-        }
-        Poll::Pending
-    });
-    timeout(LIMIT, any).await.expect("some listener has the connection").0
 }
 
 /// Connects from each of the CPUs several times; each time the listener of that CPU must have it.
@@ -249,6 +223,38 @@ fn spread_group_a_successor_that_fails_leaves_its_predecessor_the_sockets() {
             assert_eq!(accepted_by(&mut theirs).await, 0);
             drop(client);
         }
+    })
+    .unwrap();
+}
+
+/// Where this CPU's connections come to, by the listener's place in the list.
+async fn comes_to(listeners: &mut [SteeredListener], cpu: usize) -> usize {
+    let client = connect_on(cpu, listeners[0].local_addr().unwrap()).await;
+    let at = accepted_by(listeners).await;
+    drop(client);
+    at
+}
+
+/// Its own would be left behind where it dies, and where it ends in good order too.
+#[test]
+fn spread_group_the_program_is_the_predecessors_until_the_sockets_are_owned() {
+    let cpu = allowed_cpus()[0];
+    coreloop::run(async move {
+        let old = group();
+        let mut theirs = vec![old.bind(NOWHERE).unwrap(), old.bind(cpu).unwrap()];
+        let new = Group::adopt(old.sockets().unwrap(), ListenOptions::default()).unwrap();
+        let first = new.bind(cpu).unwrap();
+        assert_eq!((first.position(), comes_to(&mut theirs, cpu).await), (0, 1), "one core");
+        let mut second = new.bind(NOWHERE + 1).unwrap();
+        assert_eq!(comes_to(&mut theirs, cpu).await, 1, "all cores");
+        second.retire().unwrap();
+        assert_eq!(comes_to(&mut theirs, cpu).await, 1, "one retires");
+        drop((second, first));
+        assert_eq!(comes_to(&mut theirs, cpu).await, 1, "they have ended");
+        let _again = [new.bind(cpu).unwrap(), new.bind(NOWHERE + 1).unwrap()];
+        new.own();
+        assert_eq!(comes_to(&mut theirs, cpu).await, 0, "by the new one's table");
+        old.give_away();
     })
     .unwrap();
 }

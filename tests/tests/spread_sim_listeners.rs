@@ -283,8 +283,9 @@ async fn changes(core: Core, old: Group, change: Rc<Change>, random: Sim) {
     old.give_away();
     end.cancel();
     serves.await.unwrap();
-    change.together(2).await;
+    // By whichever core is the first: from then on the new table is in force.
     new.own();
+    change.together(2).await;
     serving.await.unwrap();
 }
 

@@ -13,6 +13,8 @@
 //! ```
 //! Until `ready` the predecessor goes on as if nothing were; a successor that dies before is forgotten. The
 //! control socket, on which successors connect, goes over too: its path stays and never points nowhere.
+//! What is lent is a socket, or a [`Group`]: of one, what listens when a successor comes. Groups change no
+//! position and no program while they are with two processes, and are told here which of them goes on.
 //! Both ends see to it that the other is the same user, or root. All of it goes by the kernel of the loop
 //! that it runs on, so that a simulation can have it (`coreloop::sim::Sim::successor`).
 
@@ -30,6 +32,7 @@ use coreloop::planted::{self, Fault};
 use coreloop::time::{Instant, sleep, timeout};
 
 use crate::locks::{Mutex, MutexGuard};
+use crate::spread::Group;
 use wire::{Attempt, Talk};
 
 /// Time that [`Handover::begin`] gives a predecessor to answer.
@@ -89,12 +92,83 @@ struct State {
     predecessor: Option<Talk>,
     was_successor: bool,
     inherited: Vec<(String, OwnedFd)>,
-    lent: Vec<(String, Arc<OwnedFd>)>,
+    lent: Vec<(String, Lent)>,
     /// A successor that has the sockets and is not ready, and until when it may take.
     starting: Option<(Talk, Instant)>,
     /// Calls of `ready`.
     ready: usize,
     starting_within: Duration,
+}
+
+/// What a successor is to have under a name.
+#[derive(Clone)]
+enum Lent {
+    Socket(Arc<OwnedFd>),
+    /// What it consists of when the successor comes.
+    Group(Group),
+}
+
+impl State {
+    fn lend(&mut self, name: &str, lent: Lent) -> io::Result<()> {
+        if self.lent.len() >= wire::LENT_MAX {
+            return Err(invalid("4,096 sockets are lent already"));
+        }
+        self.lent.push((name.to_owned(), lent));
+        Ok(())
+    }
+}
+
+/// The groups among what is lent.
+fn groups(lent: &[(String, Lent)]) -> impl Iterator<Item = &Group> {
+    lent.iter().filter_map(|(_, lent)| match lent {
+        Lent::Socket(_) => None,
+        Lent::Group(group) => Some(group),
+    })
+}
+
+/// What is on its way to a successor. Groups are taken back unless it arrives.
+struct Sending {
+    sockets: Vec<(String, Arc<OwnedFd>)>,
+    lent: Vec<(String, Lent)>,
+}
+
+impl Sending {
+    /// From here on the sockets of a group are, and stay, at their positions.
+    fn of(lent: Vec<(String, Lent)>) -> Self {
+        let mut sockets = Vec::with_capacity(lent.len());
+        for (name, lent) in &lent {
+            match lent {
+                Lent::Socket(socket) => sockets.push((name.clone(), socket.clone())),
+                Lent::Group(group) => {
+                    let all = group.lend_out().into_iter();
+                    sockets.extend(all.map(|socket| (name.clone(), socket)));
+                }
+            }
+        }
+        Self { sockets, lent }
+    }
+
+    /// The successor has it all: what comes of it is known later.
+    fn arrived(mut self) {
+        self.lent.clear();
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        groups(&self.lent).for_each(Group::take_back);
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+fn check_name(name: &str) -> io::Result<()> {
+    if name.is_empty() || name.len() > wire::NAME_MAX || name.contains(char::is_control) {
+        return Err(invalid("the name of a socket is 1 to 200 bytes without control characters"));
+    }
+    Ok(())
 }
 
 impl Handover {
@@ -212,30 +286,71 @@ impl Handover {
     }
 
     /// Keeps a duplicate of a socket for the successor, under this name. A name may have several. The socket
-    /// stays open, and listens, until it was handed over or this goes, also if the original is closed (of
-    /// listeners in a [`Group`](crate::spread::Group): if that was [given
-    /// away](crate::spread::Group::give_away)).
+    /// stays open, and listens, until it was handed over or this goes, also if the original is closed. A
+    /// listener of a [`Group`] that is dropped ends its socket for all who have it, and no successor can
+    /// [adopt](Group::adopt) what was lent of it any more: [`lend_group`](Self::lend_group) is for those.
     ///
     /// # Errors
     /// `InvalidInput` for a name that is empty, longer than 200 bytes, or has a control character (a line
     /// break among them), and for more than 4,096 sockets; as `dup(2)`.
     pub fn lend(&self, name: &str, socket: impl AsFd) -> io::Result<()> {
-        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        if name.is_empty() || name.len() > wire::NAME_MAX || name.contains(char::is_control) {
-            return invalid("the name of a socket is 1 to 200 bytes without control characters");
-        }
+        check_name(name)?;
         let socket = Arc::new(fds::duplicate(socket)?);
+        self.lock().lend(name, Lent::Socket(socket))
+    }
+
+    /// Keeps a group for the successor, under this name: it gets the sockets of the listeners that there are
+    /// when it comes, in the order of their positions, for [`Group::adopt`]. To be called before
+    /// [`ready`](Self::ready), with or without listeners yet, from any thread; a group that is lent already
+    /// stays as it is lent. It takes care of what two processes can do to each other's listeners:
+    ///
+    /// - A group that was adopted is this process's [own](Group::own) with `ready`, and not before.
+    /// - While a successor starts, positions stay. A listener that ends leaves its socket, and what waits in
+    ///   it, to whoever goes on, and none is bound anew (`ResourceBusy`).
+    /// - If that successor comes to nothing, those that have ended leave the group, and connections come to
+    ///   the listeners of their CPUs, whatever it has done to the port.
+    /// - If it is ready, the group is [given away](Group::give_away) before [`successor`](Self::successor)
+    ///   returns.
+    ///
+    /// # Errors
+    /// `InvalidInput` as for [`lend`](Self::lend).
+    ///
+    /// ```
+    /// use coreloop_net::ListenOptions;
+    /// use coreloop_net::handover::Handover;
+    /// use coreloop_net::spread::Group;
+    ///
+    /// # let path = std::env::temp_dir().join(format!("coreloop-doc-group-{}", std::process::id()));
+    /// coreloop::run(async move {
+    ///     let handover = Handover::begin(&path).await.unwrap();
+    ///     let (came, options) = (handover.take_all("http"), ListenOptions::default());
+    ///     let group = if came.is_empty() {
+    ///         Group::new("127.0.0.1:0", options).unwrap()
+    ///     } else {
+    ///         Group::adopt(came, options).unwrap()
+    ///     };
+    ///     handover.lend_group("http", &group).unwrap();
+    ///     // On each core: `group.bind(core.cpu())`, and with that:
+    ///     let listener = group.bind(coreloop::placement::allowed_cpus()[0]).unwrap();
+    ///     handover.ready(1).unwrap();
+    /// #   drop(listener);
+    /// #   std::fs::remove_file(&path).unwrap();
+    /// })
+    /// .unwrap();
+    /// ```
+    pub fn lend_group(&self, name: &str, group: &Group) -> io::Result<()> {
+        check_name(name)?;
         let mut state = self.lock();
-        if state.lent.len() >= wire::LENT_MAX {
-            return invalid("4,096 sockets are lent already");
+        if groups(&state.lent).any(|lent| lent.is(group)) {
+            return Ok(());
         }
-        state.lent.push((name.to_owned(), socket));
-        Ok(())
+        state.lend(name, Lent::Group(group.clone()))
     }
 
     /// Says that this core is ready. With the call of the last of `cores` the predecessor is told to let go,
     /// if there is one; `true` from that call. Sockets that came and were not taken are closed then: what is
-    /// in their backlog is reset if nobody else has them. Never waits, from any thread.
+    /// in their backlog is reset if nobody else has them. Groups that are [lent](Self::lend_group) are this
+    /// process's [own](Group::own) then. Never waits, from any thread.
     ///
     /// # Errors
     /// `TimedOut` if the predecessor has given this process up
@@ -260,24 +375,30 @@ impl Handover {
                 }
                 Err(e)
             }
-            _ => Ok(true),
+            _ => {
+                let lent = self.lock().lent.clone();
+                groups(&lent).for_each(Group::own);
+                Ok(true)
+            }
         }
     }
 
     /// Waits until a successor has taken over: it has the lent sockets and is [`ready`](Self::ready). To
     /// be called once everything is lent, by whichever core's `ready` was the last. From then on this
     /// process should [pause](crate::TcpListener::pause) its listeners, serve what it has accepted to its
-    /// end, and go. The lent duplicates are closed, and the path is the successor's.
+    /// end, and go. The lent duplicates are closed, lent groups given away, and the path is the successor's.
     ///
     /// Successors that are not ready in time, die, or are another user's are passed over. Without a
     /// descriptor to hear one with (EMFILE and the like) it looks again every 50 ms.
     ///
     /// # Errors
-    /// `NotConnected` if a successor took over before; as `accept4(2)`, but for those above.
+    /// `NotConnected` if a successor took over before; `InvalidInput` when one comes and there are more than
+    /// 4,096 sockets, those of groups among them; as `accept4(2)`, but for those above.
     ///
     /// # Cancel safety
     /// It can be called again, and goes on with a successor that has got the sockets. One that was in the
-    /// middle of getting them asks anew.
+    /// middle of getting them asks anew. Until it is called again, lent groups that a successor has stay as
+    /// they are, also if that one has died meanwhile.
     pub async fn successor(&self) -> io::Result<()> {
         loop {
             let (control, starting) = {
@@ -302,9 +423,15 @@ impl Handover {
                     (state.starting_within, state.lent.clone())
                 };
                 let until = Instant::now() + limit;
+                let sending = Sending::of(lent);
+                if sending.sockets.len() > wire::LENT_MAX {
+                    return Err(invalid("more than 4,096 sockets are lent"));
+                }
                 // Whatever goes wrong there is the successor's end, not ours.
-                if let Ok(Ok(())) = timeout(limit, talk.hand_over(&control, &lent)).await {
+                let handed = timeout(limit, talk.hand_over(&control, &sending.sockets)).await;
+                if let Ok(Ok(())) = handed {
                     self.lock().starting = Some((talk, until));
+                    sending.arrived();
                 }
                 continue;
             };
@@ -318,14 +445,22 @@ impl Handover {
                 }
                 Ok(Err(_)) | Err(_) => talk.give_up().await,
             };
-            let mut state = self.lock();
-            state.starting = None;
+            let lent = {
+                let mut state = self.lock();
+                state.starting = None;
+                if is_ready {
+                    state.control = None;
+                    std::mem::take(&mut state.lent)
+                } else {
+                    state.lent.clone()
+                }
+            };
             if is_ready {
-                let gone = (state.control.take(), std::mem::take(&mut state.lent));
-                drop(state);
-                drop(gone);
+                // Before anybody hears of it, and ends its listeners.
+                groups(&lent).for_each(Group::give_away);
                 return Ok(());
             }
+            groups(&lent).for_each(Group::take_back);
         }
     }
 

@@ -11,6 +11,15 @@
 //! else (another process, another group) binds the address. A socket leaves by `shutdown(2)` under the lock,
 //! not by its close, which may lag behind an operation in flight. A group that is given up
 //! ([`unsteer`](Group::unsteer)) has no positions any more.
+//!
+//! A program outlives whoever attached it, as positions do. So while a successor starts, with whom the one
+//! before it has the sockets in common, neither attaches one or takes a socket out: a successor that dies
+//! leaves all as it was. Whose they are afterwards, the hand-over says ([`handover`](crate::handover)):
+//! ```text
+//! the one before:  No --lend_out--> WithSuccessor --give_away--> GivenAway    it was ready
+//!                  No <--take_back-----'                                      it came to nothing
+//! the successor:   WithPredecessor --own--> No                                it was ready
+//! ```
 
 use std::fmt;
 use std::io;
@@ -19,6 +28,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
+use coreloop::fds;
 use coreloop::op::Submitter;
 
 use crate::addr::ToAddr;
@@ -67,7 +77,7 @@ struct Members {
     /// By position.
     order: Vec<Member>,
     next_number: u64,
-    /// Whether another process has the sockets too.
+    /// Whether another process has the sockets too, and whose the program is.
     shared: Shared,
 }
 
@@ -76,20 +86,26 @@ struct Members {
 enum Shared {
     /// Nobody.
     No,
-    /// The process that they came from: it may be the one that goes on, so none of them is shut down.
+    /// The process that they came from: it may be the one that goes on, so none of them is shut down, and
+    /// the program stays its.
     WithPredecessor,
+    /// A process that may come to go on with them: likewise, until that is known.
+    WithSuccessor,
     /// The process that they were given to: nothing is changed any more.
     GivenAway,
 }
 
 struct Member {
     number: u64,
-    /// A second descriptor of its socket: whoever leaves steers the group through another's.
-    socket: OwnedFd,
+    /// A second descriptor of its socket: whoever leaves steers the group through another's. Also a
+    /// hand-over's that is under way.
+    socket: Arc<OwnedFd>,
     /// Whose connections it gets; none if it gets only those of CPUs without a listener, or no more at all.
     cpu: Option<usize>,
-    /// Came from another process, and no core has taken it up, or has any more.
+    /// Another process has it too or had, and no core has taken it up, or has any more.
     adopted: bool,
+    /// Its listener ended while a successor had it: it leaves the group if that one comes to nothing.
+    left: bool,
 }
 
 impl Group {
@@ -106,7 +122,9 @@ impl Group {
     /// and makes a new one only when none is left.
     ///
     /// Until [`own`](Self::own) is called they are the other process's as well, which may have to go on with
-    /// them: a listener that is dropped before leaves its socket as it is, for the next one to take up.
+    /// them: a listener that is dropped before leaves its socket as it is, for the next one to take up, and
+    /// which of them a connection comes to is still as the other process has it, whatever CPUs they are bound
+    /// for here.
     ///
     /// # Errors
     /// `InvalidInput` without sockets, or for one that does not listen; as `getsockname(2)`.
@@ -128,20 +146,27 @@ impl Group {
     }
 
     /// The sockets that were [adopted](Self::adopt) are this process's alone from now on: to be called once
-    /// their predecessor has let go, which it does after [`ready`](crate::handover::Handover::ready).
-    /// Listeners that are dropped later leave the group. After [`give_away`](Self::give_away) it changes
-    /// nothing.
+    /// their predecessor lets go, which it does after [`ready`](crate::handover::Handover::ready); that calls
+    /// it for groups that are [lent](crate::handover::Handover::lend_group) by then. Connections come to the
+    /// listeners of their CPUs here from now on, and listeners that are dropped later leave the group. After
+    /// [`give_away`](Self::give_away) it changes nothing. From any thread.
     pub fn own(&self) {
         let mut members = self.lock();
         if members.shared == Shared::WithPredecessor {
             members.shared = Shared::No;
+            // An error leaves the predecessor's program, all of whose positions are taken here: until a
+            // listener comes or goes.
+            let _ = members.steer(Submitter::try_current().as_ref());
         }
     }
 
     fn of(addr: SocketAddr, options: ListenOptions, adopted: Vec<OwnedFd>) -> Self {
         let next_number = adopted.len() as u64;
         let shared = if adopted.is_empty() { Shared::No } else { Shared::WithPredecessor };
-        let member = |(number, socket)| Member { number, socket, cpu: None, adopted: true };
+        let member = |(number, socket)| {
+            let socket = Arc::new(socket);
+            Member { number, socket, cpu: None, adopted: true, left: false }
+        };
         let order = (0..).zip(adopted).map(member).collect();
         let members = Mutex::new(Members { addr, order, next_number, shared });
         Self { inner: Arc::new(Inner { options: options.reuse_port(true), members }) }
@@ -152,7 +177,8 @@ impl Group {
     ///
     /// # Errors
     /// As [`ListenOptions::bind`], and as `setsockopt(2)` for the program: `InvalidInput` for more than 1,000
-    /// CPUs, and for a group that was [given away](Self::give_away).
+    /// CPUs, and for a group that was [given away](Self::give_away); `ResourceBusy` while a successor that
+    /// has the sockets ([`lend_group`](crate::handover::Handover::lend_group)) is starting.
     ///
     /// # Panics
     /// Outside a running loop.
@@ -166,7 +192,8 @@ impl Group {
     /// The next of the adopted sockets that no core has taken up; none if there is none. It gets no
     /// connections but those of CPUs without a listener: where a process has fewer cores than its
     /// predecessor had, somebody has to accept what waits there, and then
-    /// [`retire`](SteeredListener::retire) it.
+    /// [`retire`](SteeredListener::retire) it. That is once the sockets are this process's
+    /// [own](Self::own): before, connections come to it as they came to the predecessor's listener.
     ///
     /// # Errors
     /// As `setsockopt(2)`.
@@ -191,30 +218,38 @@ impl Group {
         position: Option<usize>,
         cpu: Option<usize>,
     ) -> io::Result<SteeredListener> {
-        if members.shared == Shared::GivenAway {
-            // The program is the successor's now, and so are the positions.
-            let why = "the group was given away to a successor";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        match members.shared {
+            Shared::GivenAway => {
+                // The program is the successor's now, and so are the positions.
+                let why = "the group was given away to a successor";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            Shared::WithSuccessor if position.is_none() => {
+                // It may have added sockets of its own, behind which this one would come.
+                let why = "a successor that has the group's sockets is starting";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+            }
+            _ => {}
         }
         let (listener, number) = match position {
             Some(position) => {
                 let member = &mut members.order[position];
                 let listener = TcpListener::from_fd(member.socket.try_clone()?)?;
-                (member.cpu, member.adopted) = (cpu, false);
+                (member.cpu, member.adopted, member.left) = (cpu, false, false);
                 (listener, member.number)
             }
             None => {
                 let options = &self.inner.options;
                 let listener = options.listen(options.bound(&members.addr)?)?;
-                let socket = listener.as_fd().try_clone_to_owned()?;
+                let socket = Arc::new(listener.as_fd().try_clone_to_owned()?);
                 members.addr = listener.local_addr()?;
                 let number = members.next_number;
                 members.next_number += 1;
-                members.order.push(Member { number, socket, cpu, adopted: false });
+                members.order.push(Member { number, socket, cpu, adopted: false, left: false });
                 (listener, number)
             }
         };
-        if let Err(e) = members.steer(listener.submitter()) {
+        if let Err(e) = members.steer(Some(listener.submitter())) {
             members.leave(number, listener.submitter());
             return Err(e);
         }
@@ -255,18 +290,53 @@ impl Group {
     /// From now on the sockets are another process's too, and are left in the kernel's group as they are:
     /// listeners that are dropped here only close their descriptors. To be called before the listeners end
     /// whenever a successor may have them: once it is there, and also where this process ends by itself while
-    /// one starts. A listener that ends without it listens no more, whoever has it.
+    /// one starts. A listener that ends without it listens no more, whoever has it. Of a group that is
+    /// [lent](crate::handover::Handover::lend_group) the hand-over sees to all of that.
     pub fn give_away(&self) {
         self.lock().shared = Shared::GivenAway;
     }
 
-    /// Duplicates of the sockets, by position: for a successor ([`handover`](crate::handover)), which gives
-    /// them to [`adopt`](Self::adopt).
+    /// Duplicates of the sockets, by position: for a successor, which gives them to [`adopt`](Self::adopt).
+    /// They are those of this moment: one whose listener ends later listens no more. A hand-over that is to
+    /// have those of its own moment is [`lend_group`](crate::handover::Handover::lend_group).
     ///
     /// # Errors
     /// As `dup(2)`.
     pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         self.lock().order.iter().map(|member| member.socket.try_clone()).collect()
+    }
+
+    /// The sockets by position, for a process that may come to go on with them. Which of the two does is to
+    /// be said afterwards: [`give_away`](Self::give_away) or [`take_back`](Self::take_back). A group that
+    /// was adopted is owned by now: who waits for a successor is ready.
+    pub(crate) fn lend_out(&self) -> Vec<Arc<OwnedFd>> {
+        let mut members = self.lock();
+        if members.shared != Shared::GivenAway {
+            members.shared = Shared::WithSuccessor;
+        }
+        members.order.iter().map(|member| member.socket.clone()).collect()
+    }
+
+    /// The process that they were lent to has come to nothing. Does nothing if they are lent to none.
+    pub(crate) fn take_back(&self) {
+        let mut members = self.lock();
+        if members.shared != Shared::WithSuccessor {
+            return;
+        }
+        members.shared = Shared::No;
+        while let Some(position) = members.order.iter().position(|member| member.left) {
+            // As it would have left, had there been no successor.
+            let left = members.order.swap_remove(position);
+            let _ = fds::shut_down(&left.socket, Shutdown::Both);
+        }
+        // Also where none has left: the other process may have attached a program of its own. An error
+        // leaves that one, until a listener comes or goes.
+        let _ = members.steer(Submitter::try_current().as_ref());
+    }
+
+    /// Whether they are clones of each other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Members> {
@@ -288,10 +358,11 @@ impl Members {
     fn leave(&mut self, number: u64, submitter: &Submitter) {
         let Some(position) = self.position(number) else { return };
         match self.shared {
-            // Not one of ours to end: it keeps its position, and gets nothing of a CPU's own.
-            Shared::WithPredecessor => {
+            // Not one of ours to end: it keeps its position, for whoever takes it up or goes on.
+            Shared::WithPredecessor | Shared::WithSuccessor => {
+                let left = self.shared == Shared::WithSuccessor;
                 let member = &mut self.order[position];
-                (member.cpu, member.adopted) = (None, true);
+                (member.cpu, member.adopted, member.left) = (None, true, left);
             }
             Shared::GivenAway => {
                 self.order.swap_remove(position);
@@ -307,11 +378,16 @@ impl Members {
             }
         }
         // An error would leave the others with the old program: the same, for longer.
-        let _ = self.steer(submitter);
+        let _ = self.steer(Some(submitter));
     }
 
-    /// Has the kernel do what the table says.
-    fn steer(&self, submitter: &Submitter) -> io::Result<()> {
+    /// Has the kernel do what the table says, if that is ours to say: on the system's kernel for who is in no
+    /// loop.
+    fn steer(&self, submitter: Option<&Submitter>) -> io::Result<()> {
+        if self.shared != Shared::No {
+            // Whoever goes on does it then. Until then it is as the one before has it, who may be that.
+            return Ok(());
+        }
         let mut table: Vec<(usize, u32)> = Vec::with_capacity(self.order.len());
         for (position, member) in (0..).zip(&self.order) {
             if let Some(cpu) = member.cpu
@@ -320,9 +396,10 @@ impl Members {
                 table.push((cpu, position));
             }
         }
-        match self.order.first() {
-            Some(any) if !table.is_empty() => submitter.steer_by_cpu(&any.socket, &table),
-            _ => Ok(()),
+        let Some(any) = self.order.first().filter(|_| !table.is_empty()) else { return Ok(()) };
+        match submitter {
+            Some(submitter) => submitter.steer_by_cpu(&any.socket, &table),
+            None => fds::steer_by_cpu(&any.socket, &table),
         }
     }
 }
@@ -349,7 +426,9 @@ pub struct SteeredListener {
 impl SteeredListener {
     /// Has new connections go to the other listeners of the group from now on. What has come already, and
     /// what is in the middle of its handshake, still comes to this one: go on accepting for about a round
-    /// trip before it is dropped. The last listener with a CPU goes on as before.
+    /// trip before it is dropped. The last listener with a CPU goes on as before. So it does while another
+    /// process has the sockets too, a predecessor or a successor that is starting: where they come to is
+    /// changed once one of the two has them alone. Those that it leaves wait for that one.
     ///
     /// # Errors
     /// As `setsockopt(2)`; nothing has changed then.
@@ -378,7 +457,7 @@ impl SteeredListener {
             return Ok(());
         }
         let cpu = members.order[position].cpu.take();
-        let steered = members.steer(self.listener.submitter());
+        let steered = members.steer(Some(self.listener.submitter()));
         if steered.is_err() {
             members.order[position].cpu = cpu;
         }
