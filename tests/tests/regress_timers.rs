@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coreloop::time::{Instant, sleep, sleep_until};
 use coreloop_tests::foreign::{ON_CLONE, WAKES, acting, shared};
-use coreloop_tests::poll_once;
+use coreloop_tests::{in_child, poll_once, stepped};
 
 #[test]
 fn timer_that_fires_within_a_wakers_clone_is_not_lost() {
@@ -28,4 +28,21 @@ fn timer_that_fires_within_a_wakers_clone_is_not_lost() {
     let ready = sleeper.as_mut().poll(&mut Context::from_waker(&w)).is_ready();
     el.borrow_mut().block_on(sleep(Duration::from_millis(30)));
     assert!(ready || WAKES.get() > woken, "nobody is told of it any more");
+}
+
+/// The step that fired it went on to sleep, for ever: it had run no task.
+#[test]
+fn timer_that_wakes_a_stranger_ends_the_step_in_which_it_fires() {
+    in_child("timer_that_wakes_a_stranger_ends_the_step_in_which_it_fires", || {
+        let mut event_loop = stepped();
+        let mut sleeper = Box::pin(sleep(Duration::from_millis(10)));
+        let (w, woken) = (acting(), WAKES.get());
+        event_loop.block_on(async {
+            assert!(sleeper.as_mut().poll(&mut Context::from_waker(&w)).is_pending());
+        });
+        while WAKES.get() == woken {
+            event_loop.turn(None);
+        }
+        assert!(sleeper.as_mut().poll(&mut Context::from_waker(&w)).is_ready());
+    });
 }

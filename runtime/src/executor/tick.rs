@@ -74,7 +74,8 @@ impl Core {
         let reaped = self.driver.reap(|waker| self.tasks.call(waker));
         self.dial.reaped(reaped);
         worked |= reaped > 0;
-        self.timers.fire(began, &self.tasks, &self.metrics);
+        // Whom it woke may be a stranger, who leaves no task to run.
+        worked |= self.timers.fire(began, &self.tasks, &self.metrics);
         let (ran, ended) = self.run_ready(root, began);
         worked |= ran;
         self.metrics.set_busy(false);

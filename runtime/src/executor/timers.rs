@@ -168,13 +168,16 @@ impl Timers {
 
     /// Fires what is due at `now`, at most as many as there are timers at the outset. Those of a batch have
     /// fired before the first of them is told: a stranger's waker that calls another one off comes too late
-    /// for that one.
-    pub(crate) fn fire(&self, now_ns: u64, tasks: &Tasks, metrics: &Recorder) {
+    /// for that one. Whether any has fired.
+    #[inline]
+    pub(crate) fn fire(&self, now_ns: u64, tasks: &Tasks, metrics: &Recorder) -> bool {
         self.seen_ns.set(now_ns);
-        let bound = self.wheel.borrow().len();
-        if bound == 0 {
-            return;
-        }
+        self.len() > 0 && self.fire_due(now_ns, tasks, metrics)
+    }
+
+    #[inline(never)]
+    fn fire_due(&self, now_ns: u64, tasks: &Tasks, metrics: &Recorder) -> bool {
+        let bound = self.len();
         let now = if planted::is(Fault::EarlyTimer, 2) {
             self.resolution.ticks_up(now_ns)
         } else {
@@ -182,7 +185,7 @@ impl Timers {
         };
         let mut fired = 0;
         while fired < bound {
-            let Some(first) = self.pop_due(now, now_ns, metrics) else { return };
+            let Some(first) = self.pop_due(now, now_ns, metrics) else { break };
             tasks.prefetch_slot(&first);
             let mut batch = [const { None }; BATCH];
             batch[0] = Some(first);
@@ -203,6 +206,7 @@ impl Timers {
             }
             fired += count;
         }
+        fired > 0
     }
 
     fn pop_due(&self, now: u64, now_ns: u64, metrics: &Recorder) -> Option<Waker> {
