@@ -69,7 +69,14 @@ impl Signals {
     pub fn new(signals: impl IntoIterator<Item = Signal>) -> Result<Self, SignalError> {
         with_kernel(|kernel| {
             let inbox = Inbox::new(kernel)?;
-            let caught = signals.into_iter().map(|signal| kernel.catch(signal.as_raw(), &inbox));
+            let mut numbers: Vec<i32> = Vec::new();
+            for signal in signals {
+                // Once each: with two handlers a signal could be taken between them, and come again.
+                if !numbers.contains(&signal.as_raw()) {
+                    numbers.push(signal.as_raw());
+                }
+            }
+            let caught = numbers.into_iter().map(|number| kernel.catch(number, &inbox));
             let caught = caught.collect::<io::Result<_>>()?;
             Ok(Self { inbox, _caught: caught })
         })
@@ -205,5 +212,17 @@ pub async fn until_terminate<F: Future>(future: F) -> Option<F::Output> {
     match race(future, terminate()).await {
         Either::First(value) => Some(value),
         Either::Second(()) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Signal, Signals};
+
+    /// Two handlers of one subscription: who takes the signal between them got it again.
+    #[test]
+    fn a_signal_that_is_named_twice_has_one_handler() {
+        let named = [Signal::HUP, Signal::USR1, Signal::HUP, Signal::HUP];
+        assert_eq!(Signals::new(named).unwrap()._caught.len(), 2);
     }
 }
