@@ -1,4 +1,4 @@
-//! What the system says of its CPUs: which this process may use, which share a physical core, which node they
+//! What the system says of its CPUs: which this thread may use, which share a physical core, which node they
 //! are on, and how many of them a quota is worth.
 //!
 //! Reads `/sys` and `/proc` below a root, so that recorded trees of other machines can be read too. What is
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// CPUs and how they hang together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// CPUs that the process may use, in order, at least one.
+    /// CPUs that the thread may use, in order, at least one.
     pub allowed: Vec<usize>,
     /// How many CPUs' worth of time it may use: the least quota of its cgroups, rounded down, at least 1.
     pub quota: Option<usize>,
@@ -20,12 +20,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// This one, for the calling thread.
     pub fn here() -> Self {
         Self::below(Path::new("/"), super::pin::allowed_cpus())
     }
 
-    /// The one whose `/sys` and `/proc` lie below `root`, for a process that may use `allowed`.
+    /// The one whose `/sys` and `/proc` lie below `root`, for a thread that may use `allowed`.
     pub fn below(root: &Path, allowed: Vec<usize>) -> Self {
         Self { allowed, quota: quota(root), root: root.to_owned() }
     }

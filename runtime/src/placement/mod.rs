@@ -1,8 +1,8 @@
 //! Which CPUs the loops run on.
 //!
-//! Owns [`Cores`] (what the user asks for) and its resolution within what the process may use: the affinity
-//! mask, so also a cpuset, and for [`Cores::All`] the quota of its cgroups. What the system says is read in
-//! `machine`.
+//! Owns [`Cores`] (what the user asks for) and its resolution within what the calling thread may use: its
+//! affinity mask, so also a cpuset, and for [`Cores::All`] the quota of its cgroups. What the system says is
+//! read in `machine`, anew each time: masks and cpusets change while a process runs.
 
 mod machine;
 mod pin;
@@ -19,7 +19,9 @@ pub(crate) use machine::read_list;
 pub use pin::allowed_cpus;
 pub(crate) use pin::pin_to;
 
-/// Which CPUs to run loops on, one each, always within what the process may use (affinity mask and cpuset).
+/// Which CPUs to run loops on, one each, always within what the calling thread may use: its affinity mask,
+/// and the process's cpuset. That is what the process may, unless the thread was restricted. Threads inherit
+/// that from whoever started them: one that was started on a pinned core may use that core's CPU alone.
 ///
 /// As text: `all`, `count:4`, `0,2-5`, `numa:0`, `physical`.
 ///
@@ -33,12 +35,12 @@ pub(crate) use pin::pin_to;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cores {
-    /// Every CPU that the process may use; with a CPU quota (cgroups, as containers set it) the first so
-    /// many of them as the quota is worth, rounded down, at least one: loops beyond it would be throttled
+    /// Every CPU that the calling thread may use; with a CPU quota (cgroups, as containers set it) the first
+    /// so many of them as the quota is worth, rounded down, at least one: loops beyond it would be throttled
     /// together.
     #[default]
     All,
-    /// The first so many of the CPUs that the process may use, whatever the quota.
+    /// The first so many of the CPUs that the calling thread may use, whatever the quota.
     Count(usize),
     /// These. One may be named twice; two loops then share it.
     These(Vec<usize>),
@@ -60,8 +62,8 @@ pub enum CoresError {
         /// What was given.
         text: String,
     },
-    /// A CPU that the process may not use.
-    #[error("CPU {cpu} is not among those that this process may use ({})", list(.allowed))]
+    /// A CPU that the calling thread may not use.
+    #[error("CPU {cpu} is not among those that this thread may use ({})", list(.allowed))]
     NotAllowed {
         /// The CPU.
         cpu: usize,
@@ -69,7 +71,7 @@ pub enum CoresError {
         allowed: Vec<usize>,
     },
     /// More than there are.
-    #[error("{asked} cores were asked for, but this process may use {} ({})", .allowed.len(), list(.allowed))]
+    #[error("{asked} cores were asked for, but this thread may use {} ({})", .allowed.len(), list(.allowed))]
     TooMany {
         /// How many were asked for.
         asked: usize,
@@ -84,15 +86,15 @@ pub enum CoresError {
         /// Those that there are.
         nodes: Vec<usize>,
     },
-    /// A node none of whose CPUs the process may use.
+    /// A node none of whose CPUs the calling thread may use.
     #[error(
-        "none of the CPUs of NUMA node {node} is among those that this process may use ({})",
+        "none of the CPUs of NUMA node {node} is among those that this thread may use ({})",
         list(.allowed)
     )]
     NodeNotAllowed {
         /// The node.
         node: usize,
-        /// CPUs that the process may use.
+        /// CPUs that the thread may use.
         allowed: Vec<usize>,
     },
     /// None at all.

@@ -2,7 +2,8 @@
 
 use crate::sys::threads;
 
-/// CPUs that the calling thread may run on, in order: CPU 0 alone where the system does not say.
+/// CPUs that the calling thread may run on, in order: CPU 0 alone where the system does not say. A thread
+/// starts with those of whoever started it: on a pinned core that is the core's CPU alone.
 ///
 /// ```
 /// assert!(!coreloop::placement::allowed_cpus().is_empty());
