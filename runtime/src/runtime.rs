@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::thread;
 
 use crate::config::{Origin, Resolved, Settings};
+use crate::contain::discard;
 use crate::driver::setup::StartError;
 use crate::event_loop::EventLoop;
 use crate::executor::close::ShutdownReport;
@@ -21,7 +22,7 @@ use crate::mailbox::peers::{Peers, Stop};
 use crate::mailbox::queue::JobQueue;
 use crate::placement::{self, Cores, CoresError};
 use crate::stall::Stall;
-use crate::sys::shared::{Condvar, Mutex};
+use crate::sys::shared::{Condvar, Mutex, MutexGuard};
 
 /// Loops on several cores, one pinned thread each.
 ///
@@ -176,7 +177,10 @@ impl Builder {
         self
     }
 
-    /// Called once with the handle when all cores have started, on one of the runtime's threads.
+    /// Called once with the handle when all cores have started, on the thread that called
+    /// [`Runtime::run`]. It may wait for any core: core 0 makes its main future when this has returned, and
+    /// until then runs what others send it. If it panics, the runtime ends as if core 0 had
+    /// ([`RunError::Panicked`]).
     pub fn on_start(mut self, f: impl FnOnce(Handle) + Send + 'static) -> Self {
         self.on_start = Some(Box::new(f));
         self
@@ -277,7 +281,7 @@ impl Runtime {
         let stop = Arc::new(Stop::default());
         let gate = Arc::new(Gate::new(self.cpus.len()));
         let f = Arc::new(f);
-        let mut on_start = self.on_start;
+        let hooked = self.on_start.is_some().then(Arc::<Stop>::default);
         let (tell, told) = mpsc::channel();
         let mut threads = Vec::with_capacity(self.cpus.len());
         for (index, &cpu) in self.cpus.iter().enumerate() {
@@ -286,28 +290,51 @@ impl Runtime {
             let spin = placement::spin_on_these_cpus(settings.spin_setting(), sharers);
             let all_pinned = self.cpus.clone();
             let settings = settings.spin(spin);
-            let seat = Seat { index, cpu, settings, pin: self.pin, all_pinned };
+            let hooked = hooked.clone().filter(|_| index == 0);
+            let seat = Seat { index, cpu, settings, pin: self.pin, all_pinned, hooked };
             let (f, stop, tell) = (f.clone(), stop.clone(), tell.clone());
-            let (gate_of_core, hook) = (gate.clone(), on_start.take());
-            let body = move || seat.run(&*f, &stop, &gate_of_core, hook, &tell);
+            let gate_of_core = gate.clone();
+            let body = move || seat.run(&*f, &stop, &gate_of_core, &tell);
             match thread::Builder::new().name(format!("coreloop-{index}")).spawn(body) {
                 Ok(thread) => threads.push(thread),
                 Err(source) => {
-                    gate.give_up();
-                    threads.into_iter().for_each(|t| drop(t.join()));
+                    gate.give_up(index);
+                    join_all(threads);
                     return Err(RunError::Thread { core: index, source });
                 }
             }
         }
+        if let Some(on_start) = self.on_start
+            && let Some(queues) = gate.all()
+        {
+            let handle = Handle::of(Peers::new(queues, stop.clone()));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| on_start(handle))) {
+                gate.give_up(0);
+                stop.ask();
+                // The receiver is ours.
+                let _ = tell.send((0, Ended::panicked(0, payload)));
+            }
+        }
+        if let Some(hooked) = hooked {
+            hooked.ask();
+        }
         drop(tell);
-        threads.into_iter().for_each(|t| drop(t.join()));
-        collect(told.into_iter().collect(), self.cpus.len())
+        join_all(threads);
+        collect(told.into_iter().collect(), self.cpus.len(), gate.failed_first())
     }
 }
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runtime").field("cpus", &self.cpus).finish_non_exhaustive()
+    }
+}
+
+fn join_all(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        if let Err(payload) = thread.join() {
+            discard(payload);
+        }
     }
 }
 
@@ -320,9 +347,28 @@ enum Ended<R> {
     Failed(RunError),
 }
 
-fn collect<R>(mut ended: Vec<(usize, Ended<R>)>, cores: usize) -> Result<Vec<R>, RunError> {
-    // Panics and failed starts first: the others were only stopped because of them.
-    if let Some(at) = ended.iter().position(|(_, e)| matches!(e, Ended::Failed(_)))
+impl<R> Ended<R> {
+    fn panicked(core: usize, payload: Box<dyn Any + Send>) -> Self {
+        let message = text_of(&*payload);
+        discard(payload);
+        Self::Failed(RunError::Panicked { core, message })
+    }
+
+    fn is_failed(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
+
+fn collect<R>(
+    mut ended: Vec<(usize, Ended<R>)>,
+    cores: usize,
+    failed_first: Option<usize>,
+) -> Result<Vec<R>, RunError> {
+    // Panics and failed starts first: the others were only stopped because of them. Of several the first: it
+    // may be why others panicked, and may have ended after them.
+    let failed = |(_, e): &(usize, Ended<R>)| e.is_failed();
+    let first = ended.iter().position(|e| failed(e) && Some(e.0) == failed_first);
+    if let Some(at) = first.or_else(|| ended.iter().position(failed))
         && let Ended::Failed(error) = ended.swap_remove(at).1
     {
         return Err(error);
@@ -345,7 +391,8 @@ struct Gate {
 #[derive(Default)]
 struct GateState {
     queues: Vec<(usize, Arc<JobQueue>)>,
-    failed: bool,
+    /// The first core that did not start, or panicked.
+    failed: Option<usize>,
 }
 
 impl Gate {
@@ -353,21 +400,34 @@ impl Gate {
         Self { state: Mutex::default(), changed: Condvar::new(), cores }
     }
 
-    fn give_up(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failed = true;
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self, index: usize) {
+        self.lock().failed.get_or_insert(index);
         self.changed.notify_all();
     }
 
-    /// Enters with this core's queue; all queues in order when all are there, none if one failed.
+    fn failed_first(&self) -> Option<usize> {
+        self.lock().failed
+    }
+
+    /// Enters with this core's queue; then as [`all`](Self::all).
     fn pass(&self, index: usize, queue: Arc<JobQueue>) -> Option<Vec<Arc<JobQueue>>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.queues.push((index, queue));
+        self.lock().queues.push((index, queue));
         self.changed.notify_all();
-        while state.queues.len() < self.cores && !state.failed {
+        self.all()
+    }
+
+    /// All queues in order when all are there; none if a core failed before.
+    fn all(&self) -> Option<Vec<Arc<JobQueue>>> {
+        let mut state = self.lock();
+        while state.queues.len() < self.cores {
+            if state.failed.is_some() {
+                return None;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.failed {
-            return None;
         }
         let mut queues = state.queues.clone();
         queues.sort_by_key(|(index, _)| *index);
@@ -383,6 +443,26 @@ struct Seat {
     pin: bool,
     /// The CPUs of all cores.
     all_pinned: Vec<usize>,
+    /// What the main future is not made before: asked when the hook has returned.
+    hooked: Option<Arc<Stop>>,
+}
+
+/// Stops the other cores when this one's panic begins, and not when the close that follows has ended: that
+/// takes up to its grace, and what it waits for may wait for them.
+struct StopsOthers<'a> {
+    index: usize,
+    stop: &'a Stop,
+    gate: &'a Gate,
+}
+
+impl Drop for StopsOthers<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // In this order: a core that is stopped may panic as well, and is not the first.
+            self.gate.give_up(self.index);
+            self.stop.ask();
+        }
+    }
 }
 
 impl Seat {
@@ -391,36 +471,28 @@ impl Seat {
         f: &F,
         stop: &Arc<Stop>,
         gate: &Gate,
-        on_start: Option<OnStart>,
         tell: &mpsc::Sender<(usize, Ended<R>)>,
     ) where
         F: Fn(Core) -> Fut,
         Fut: Future<Output = R>,
     {
         let index = self.index;
-        let ended = catch_unwind(AssertUnwindSafe(|| self.run_inner(f, stop, gate, on_start)))
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_inner(f, stop, gate)))
             .unwrap_or_else(|payload| {
+                gate.give_up(index);
                 stop.ask();
-                gate.give_up();
-                let message = text_of(&*payload);
-                Ended::Failed(RunError::Panicked { core: index, message })
+                Ended::panicked(index, payload)
             });
         // The receiver waits for all of us.
         let _ = tell.send((index, ended));
     }
 
-    fn run_inner<F, Fut, R>(
-        self,
-        f: &F,
-        stop: &Arc<Stop>,
-        gate: &Gate,
-        on_start: Option<OnStart>,
-    ) -> Ended<R>
+    fn run_inner<F, Fut, R>(self, f: &F, stop: &Arc<Stop>, gate: &Gate) -> Ended<R>
     where
         F: Fn(Core) -> Fut,
         Fut: Future<Output = R>,
     {
-        let Seat { index, cpu, settings, pin, all_pinned } = self;
+        let Seat { index, cpu, settings, pin, all_pinned, hooked } = self;
         let all_cpus = placement::allowed_cpus();
         let pinned = pin && placement::pin_to(cpu);
         if pin && !pinned {
@@ -436,10 +508,12 @@ impl Seat {
         let mut event_loop = match EventLoop::with_spin_as_given(settings) {
             Ok(event_loop) => event_loop,
             Err(source) => {
-                gate.give_up();
+                gate.give_up(index);
                 return Ended::Failed(RunError::Start { core: index, source });
             }
         };
+        // Made after the loop, and so dropped before it.
+        let _stops_others = StopsOthers { index, stop, gate };
         if pin && !pinned {
             let why = format!("off: sched_setaffinity(2) refuses CPU {cpu}");
             event_loop.core().metrics.step_down("pin", &why);
@@ -458,8 +532,10 @@ impl Seat {
         let peers = Peers::new(queues, stop.clone());
         event_loop.core().join_peers(peers.clone());
         let handle = Handle::of(peers);
-        if let Some(on_start) = on_start {
-            on_start(handle.clone());
+        if let Some(hooked) = hooked {
+            // The hook may wait for this core.
+            let returned = until_stopped(std::future::pending::<()>(), &hooked);
+            event_loop.block_on(until_stopped(returned, stop));
         }
         let main = f(Core::new(index, cpu, handle));
         let ended = event_loop.block_on(until_stopped(main, stop));
