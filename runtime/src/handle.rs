@@ -237,7 +237,9 @@ impl Handle {
         self.queue(core)?.question(kind).ok_or(PostError::Full)
     }
 
-    /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited.
+    /// Asks every core to end: main futures are dropped, tasks cancelled, I/O awaited. A core does so when
+    /// its main future is next polled: after what was ready before that, and with
+    /// [task queues](crate::sched::TaskQueue) when the default queue has its turn.
     /// [`Runtime::run`](crate::Runtime::run) then gives [`RunError::Stopped`](crate::RunError). It
     /// does nothing to an [`EventLoop`](crate::EventLoop), which ends by its owner's hand.
     pub fn stop(&self) {

@@ -38,8 +38,8 @@ const CPU_CHECK_NS: u64 = 1_000_000;
 pub(super) struct CpuCheck {
     /// Time in polls since the last reading, by the clock.
     polled_ns: Cell<u64>,
-    /// The longest of them, and of which queue.
-    longest: Cell<(u64, u8)>,
+    /// The longest of them, and of which queue: its place and number.
+    longest: Cell<(u64, u8, u64)>,
     /// The last reading.
     cpu_ns: Cell<u64>,
 }
@@ -76,11 +76,15 @@ impl Core {
                 self.tasks.end_panicked(payload);
                 slice.polled(&mut clock, None);
             }
-            self.tasks.end_served(queue, slice.polls, slice.ns);
-            self.cpu_check.polled(queue, &slice);
+            if let Some(number) = self.tasks.end_served(queue, slice.polls, slice.ns) {
+                self.cpu_check.polled(queue, number, &slice);
+            }
+            // Before the next one is served: what is missing may be taken for its.
+            self.check_cpu();
         }
-        self.check_cpu();
-        self.tasks.end_queues();
+        if !self.tasks.end_queues() {
+            self.cpu_check.longest.take();
+        }
         clock.tick_ends(began);
         (turn.taken > 0, turn.ended)
     }
@@ -95,10 +99,10 @@ impl Core {
         let cpu = self.kernel.thread_cpu_ns();
         // With what the loop itself took between polls: rather too much than too little.
         let took = cpu.saturating_sub(check.cpu_ns.replace(cpu));
-        let (longest, queue) = check.longest.take();
+        let (longest, queue, number) = check.longest.take();
         let off_cpu = check.polled_ns.take().saturating_sub(took).min(longest);
         if off_cpu > 0 {
-            self.tasks.give_time_back(queue, off_cpu);
+            self.tasks.give_time_back(queue, number, off_cpu);
         }
     }
 
@@ -135,10 +139,10 @@ impl Turn<'_, '_> {
 }
 
 impl CpuCheck {
-    fn polled(&self, queue: u8, slice: &Slice) {
+    fn polled(&self, queue: u8, number: u64, slice: &Slice) {
         self.polled_ns.set(self.polled_ns.get() + slice.ns);
         if slice.longest_ns > self.longest.get().0 {
-            self.longest.set((slice.longest_ns, queue));
+            self.longest.set((slice.longest_ns, queue, number));
         }
     }
 }

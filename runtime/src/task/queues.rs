@@ -60,6 +60,8 @@ pub(crate) struct Queue {
     pub(super) gave_way_before: usize,
     /// CPU time over shares.
     used: u128,
+    /// Which of all that were made it is: its place may be another one's before.
+    number: u64,
 }
 
 impl Queue {
@@ -77,6 +79,7 @@ impl Queue {
             left: 0,
             gave_way_before: 0,
             used: 0,
+            number: 0,
         }
     }
 
@@ -125,6 +128,8 @@ pub(crate) struct Queues {
     now: u128,
     /// Which queues were served in this turn, a bit each.
     served: u64,
+    /// How many were made, beside the default one, which is number 0.
+    made: u64,
 }
 
 /// What a poll is charged at least, as much as reading the clock after it takes. Under a simulation polls
@@ -136,12 +141,13 @@ impl Queues {
     pub(super) fn new(terms: Terms, tasks: u32) -> Self {
         let mut default = Queue::new("default".into(), terms);
         default.tasks = tasks;
-        Self { list: vec![Some(default)], now: 0, served: 0 }
+        Self { list: vec![Some(default)], now: 0, served: 0, made: 0 }
     }
 
     /// Makes a queue, with one handle to it; its place. None if there are [`QUEUES_MAX`].
     pub(super) fn add(&mut self, name: Arc<str>, terms: Terms) -> Option<u8> {
-        let queue = Queue { used: self.now, ..Queue::new(name, terms) };
+        self.made += 1;
+        let queue = Queue { used: self.now, number: self.made, ..Queue::new(name, terms) };
         if let Some(free) = self.list.iter().position(Option::is_none) {
             self.list[free] = Some(queue);
             return Some(free as u8);
@@ -225,22 +231,20 @@ impl Queues {
         Some(id)
     }
 
-    /// Writes down what a queue used.
-    pub(super) fn used(&mut self, id: u8, polls: u64, ns: u64) {
-        let Some(queue) = self.list.get_mut(usize::from(id)).and_then(Option::as_mut) else {
-            return;
-        };
+    /// Writes down what a queue used; its number, if there is one in this place.
+    pub(super) fn used(&mut self, id: u8, polls: u64, ns: u64) -> Option<u64> {
+        let queue = self.list.get_mut(usize::from(id))?.as_mut()?;
         queue.polls += polls;
         queue.cpu_ns += ns;
         let charged = ns.max(polls.saturating_mul(LEAST_POLL_NS));
         queue.used += in_virtual_time(charged, queue.terms.shares);
+        Some(queue.number)
     }
 
-    /// Takes back what a queue did not use after all.
-    pub(super) fn unused(&mut self, id: u8, ns: u64) {
-        let Some(queue) = self.list.get_mut(usize::from(id)).and_then(Option::as_mut) else {
-            return;
-        };
+    /// Takes back what the queue of this number did not use after all, if it is still in its place.
+    pub(super) fn unused(&mut self, id: u8, number: u64, ns: u64) {
+        let there = self.list.get_mut(usize::from(id)).and_then(Option::as_mut);
+        let Some(queue) = there.filter(|queue| queue.number == number) else { return };
         queue.cpu_ns = queue.cpu_ns.saturating_sub(ns);
         queue.used = queue.used.saturating_sub(in_virtual_time(ns, queue.terms.shares));
     }
@@ -386,6 +390,24 @@ mod tests {
             queues.give_back(id);
         }
         assert!(queues.is_default_alone());
+    }
+
+    #[test]
+    fn time_is_not_given_back_to_a_queue_that_came_into_the_place_later() {
+        let mut queues = Queues::new(Terms::default(), 0);
+        let id = queues.add("first".into(), terms(10)).expect("room");
+        let first = queues.used(id, 1, 5_000).expect("it is there");
+        queues.at(id).handles = 0;
+        assert!(queues.give_back(id));
+        assert_eq!(queues.add("second".into(), terms(10)), Some(id));
+        let second = queues.used(id, 1, 1_000).expect("it is there");
+        queues.unused(id, first, 400);
+        assert_eq!(queues.at(id).cpu_ns, 1_000);
+        queues.unused(id, second, 400);
+        assert_eq!(queues.at(id).cpu_ns, 600);
+        let default = queues.used(DEFAULT, 1, 1_000).expect("it is always there");
+        queues.unused(DEFAULT, default, 400);
+        assert_eq!(queues.at(DEFAULT).cpu_ns, 600);
     }
 
     #[test]

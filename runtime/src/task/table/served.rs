@@ -145,32 +145,35 @@ impl Tasks {
         Some(inner.picked(slot))
     }
 
-    /// Ends the serving of a queue, which used this much.
-    pub(crate) fn end_served(&self, id: u8, polls: u64, ns: u64) {
+    /// Ends the serving of a queue, which used this much; its number.
+    pub(crate) fn end_served(&self, id: u8, polls: u64, ns: u64) -> Option<u64> {
         self.serve(DEFAULT);
+        let inner = &mut *self.inner.borrow_mut();
+        let queues = inner.queues.as_mut()?;
+        let number = queues.used(id, polls, ns);
+        queues.give_back(id);
+        number
+    }
+
+    /// The queue of this number did not use this much after all.
+    pub(crate) fn give_time_back(&self, id: u8, number: u64, ns: u64) {
         if let Some(queues) = &mut self.inner.borrow_mut().queues {
-            queues.used(id, polls, ns);
-            queues.give_back(id);
+            queues.unused(id, number, ns);
         }
     }
 
-    /// A queue did not use this much after all.
-    pub(crate) fn give_time_back(&self, id: u8, ns: u64) {
-        if let Some(queues) = &mut self.inner.borrow_mut().queues {
-            queues.unused(id, ns);
-        }
-    }
-
-    /// Ends the turn of all queues. When none is left but the default one, that is the run queue again.
-    pub(crate) fn end_queues(&self) {
+    /// Ends the turn of all queues; whether there are several still. When none is left but the default one,
+    /// that is the run queue again, and the next that are made have their numbers anew.
+    pub(crate) fn end_queues(&self) -> bool {
         let inner = &mut *self.inner.borrow_mut();
         inner.sort();
-        let Some(queues) = &mut inner.queues else { return };
+        let Some(queues) = &mut inner.queues else { return false };
         queues.end_turn();
         if queues.is_default_alone() {
             inner.merge();
             inner.queues = None;
         }
+        inner.queues.is_some()
     }
 }
 
