@@ -24,8 +24,9 @@ use crate::time::sleep;
 /// room in the queue of the loop's pool
 /// ([`Settings::blocking_queue`](crate::Settings::blocking_queue)), and there for one of its threads
 /// ([`Settings::blocking_threads`](crate::Settings::blocking_threads)). Threads are started when there is
-/// work for them and end after ten idle seconds. They are named `coreloop-block-N`, may run on every CPU
-/// that the process had before its cores were pinned, and have the loop's signal mask.
+/// work for them and end after ten idle seconds. They are named `coreloop-block-N` and have the loop's
+/// signal mask. Those of a pinned core run on CPUs that no core is pinned to, where there are some, and on
+/// all of them where there are none.
 ///
 /// What waits for a socket or a timer needs no thread: that is what the loop is for. Work that
 /// computes for long belongs on cores of its own ([`Runtime`](crate::Runtime)) rather than here.

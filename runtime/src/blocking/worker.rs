@@ -1,9 +1,9 @@
 //! Who serves a pool's queue.
 //!
-//! Owns the threads: their start, their work, their end. A thread may run on all CPUs that the process had
-//! before its loops were pinned: work that blocks would otherwise sit on the loop's own CPU. Its signal mask
-//! is the loop's, since processes that it starts inherit it. Also the same service by one step at a time, for
-//! a simulation, where a task stands in for a thread.
+//! Owns the threads: their start, their work, their end. Those of a pinned loop run on CPUs that no loop is
+//! pinned to, or on all where there are none such: work that blocks would otherwise sit on the loop's own
+//! CPU alone. Their signal mask is the loop's, since processes that they start inherit it. Also the same
+//! service by one step at a time, for a simulation, where a task stands in for a thread.
 
 use std::io;
 use std::sync::Arc;
