@@ -30,8 +30,11 @@ use crate::words::Time;
 /// another, and what it owes is forgotten: keep a handle instead of making a queue for each job. It is
 /// `!Send`, as tasks are: each core has its own.
 ///
+/// A handle that is kept when its loop has ended keeps that loop's place among the 1,024 of a process.
+///
 /// Shares are of CPU time, by the clock, poll by poll: a task that computes for long without an `.await` is
-/// not interrupted, but its queue pays for it afterwards. A core with the default queue alone measures
+/// not interrupted, but its queue pays for it afterwards; one that blocks is not interrupted either, and
+/// nobody pays. A core with the default queue alone measures
 /// nothing; with others it reads the clock after each poll.
 ///
 /// ```

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use coreloop::op::{PollOnce, Submitter};
+use coreloop::sched::TaskQueue;
 use coreloop::time::{Sleep, sleep, timeout};
 use coreloop::{EventLoop, Settings, Spin, StartError};
 use coreloop_net::TcpStream;
@@ -128,6 +129,7 @@ fn loops_whose_handles_are_kept_use_up_the_places_and_say_so() {
         assert_eq!(kept.len(), PLACES);
         let says = refused.to_string();
         assert!(says.contains("JoinHandles") && says.contains("forgotten"), "{says}");
+        assert!(says.contains("TaskQueues"), "these keep places as well: {says}");
 
         forget(kept.pop());
         assert!(start().is_err(), "a forgotten one gives no place back");
@@ -137,6 +139,12 @@ fn loops_whose_handles_are_kept_use_up_the_places_and_say_so() {
         assert!(start().is_err(), "there was one");
         drop(event_loop);
         assert!(start().is_ok(), "a loop without handles gives its place back");
+        let mut event_loop = start().unwrap();
+        let queue = event_loop.block_on(async { TaskQueue::builder("kept").build().unwrap() });
+        drop(event_loop);
+        assert!(start().is_err(), "a queue's handle keeps it");
+        drop(queue);
+        assert!(start().is_ok());
     });
 }
 

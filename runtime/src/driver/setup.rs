@@ -74,10 +74,11 @@ pub enum StartError {
         source: io::Error,
     },
     /// More than 1,024 loops live in one process at a time. One that has been dropped counts until the last
-    /// [`JoinHandle`](crate::task::JoinHandle) of its tasks is, too: its wakers name it by its number.
+    /// [`JoinHandle`](crate::task::JoinHandle) of its tasks and the last
+    /// [`TaskQueue`](crate::sched::TaskQueue) of its queues are, too: its wakers name it by its number.
     #[error(
-        "more than {limit} loops in one process: drop some before starting others, and the JoinHandles of \
-         tasks whose loop is gone (one that is kept or forgotten keeps its loop's place)"
+        "more than {limit} loops in one process: drop some before starting others, and the JoinHandles and \
+         TaskQueues of loops that are gone (one that is kept or forgotten keeps its loop's place)"
     )]
     TooManyLoops {
         /// How many may live at once.
