@@ -145,8 +145,9 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 /// Receives one message with its descriptors, which are close-on-exec. No bytes are the end.
 ///
 /// # Errors
-/// As `recvmsg(2)`; `WouldBlock` instead of waiting; `InvalidData` for a message that does not fit, and
-/// EMFILE for one whose descriptors this process may not have (RLIMIT_NOFILE): what came of it is closed.
+/// As `recvmsg(2)`; `WouldBlock` instead of waiting; `InvalidInput` if `bytes` has no room at all, with
+/// nothing received; `InvalidData` for a message that does not fit, and EMFILE for one whose descriptors
+/// this process may not have (RLIMIT_NOFILE): what came of it is closed.
 pub fn recv(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     with_kernel(|kernel| kernel.recv_message(socket.as_fd(), bytes))
 }

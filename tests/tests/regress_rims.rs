@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use coreloop::op::{LateBytes, PollOnce, Recv, Submitter};
-use coreloop::{EventLoop, Settings, StatsLevel, spawn, task_local};
+use coreloop::{EventLoop, Settings, StatsLevel, fds, spawn, task_local};
 use coreloop_tests::{in_child, rest, stepped};
 
 task_local! {
@@ -247,4 +247,20 @@ fn rims_a_message_that_a_stream_takes_in_part_is_an_error() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let refused = coreloop::fds::send(&ours, &vec![7; 16 << 20], &[]).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::WriteZero, "{refused}");
+}
+
+/// Of a stream that lives nothing was received, which is what its end looks like.
+#[test]
+fn rims_a_message_received_into_nothing_is_refused_and_is_no_end() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let refused = || fds::recv(&far, &mut []).unwrap_err().kind();
+    assert_eq!(refused(), io::ErrorKind::InvalidInput);
+    fds::send(&near, b"yours", &[near.as_fd()]).unwrap();
+    assert_eq!(refused(), io::ErrorKind::InvalidInput);
+    let mut bytes = [0; 8];
+    let (n, came) = fds::recv(&far, &mut bytes).unwrap();
+    assert_eq!((&bytes[..n], came.len()), (&b"yours"[..], 1), "it was left where it was");
+    drop((near, came));
+    assert_eq!(refused(), io::ErrorKind::InvalidInput);
+    assert_eq!(fds::recv(&far, &mut bytes).unwrap().0, 0, "this is the end");
 }

@@ -108,6 +108,9 @@ impl SimKernel {
         socket: BorrowedFd<'_>,
         bytes: &mut [u8],
     ) -> io::Result<(usize, Vec<OwnedFd>)> {
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.world.sweep();
         self.world.with(|state| {
             let sock = self.sock_of(state, socket).map_err(io::Error::from_raw_os_error)?;

@@ -64,9 +64,13 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
     }
 }
 
-/// One message: how many bytes of it were put into `bytes`, and its descriptors, close-on-exec. Without
-/// waiting.
+/// One message: how many bytes of it were put into `bytes`, which has room for one at least, and its
+/// descriptors, close-on-exec. Without waiting.
 pub(crate) fn recv(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    if bytes.is_empty() {
+        // Of a stream it would receive nothing, as at its end.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut control = Control::new();
     let mut iov = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero bytes are a valid msghdr.
