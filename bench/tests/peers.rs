@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::{Ended, run, scratch, take_json};
+use common::{Ended, bench, end, run, scratch, take_json};
 
 /// A folder like `bench/peers` with binaries that are scripts; gone at the end of its test.
 struct Peers(PathBuf);
@@ -36,10 +36,17 @@ impl Peers {
     }
 
     fn compare(&self, args: &[&str]) -> Ended {
+        self.compare_with(&[], args)
+    }
+
+    /// As [`compare`](Self::compare), from a terminal that has these variables.
+    fn compare_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Ended {
         let folder = self.0.to_str().unwrap();
         let mut all = vec!["peers", "--no-build", "--peers-dir", folder, "--no-namespace"];
         all.extend(args);
-        run(&all)
+        let mut command = bench(&all);
+        command.envs(variables.iter().copied());
+        end(command)
     }
 }
 
@@ -105,6 +112,29 @@ fn peers_that_work_are_compared_and_those_that_fail_are_told() {
     assert_eq!((of("coreloop"), of("slow"), of("sick")), (5, 5, 2));
     let sick = runs.iter().find(|run| run["contender"] == "sick").unwrap();
     assert!(sick["error"].as_str().unwrap().contains("on strike"));
+}
+
+#[test]
+fn no_contender_is_given_settings_by_the_terminal_and_a_mask_is_told() {
+    if !two_cores("no_contender_is_given_settings_by_the_terminal_and_a_mask_is_told") {
+        return;
+    }
+    let peers = Peers::new("terminal");
+    let no_settings = "env | grep ^CORELOOP_ | grep -v ^CORELOOP_MASK=napi >&2 && exit 1";
+    peers.peer("coreloop", &format!("{no_settings}; {}", yields(10)));
+    let json = scratch("terminal.json");
+    let variables =
+        [("CORELOOP_SPIN", "off"), ("CORELOOP_CORE_0_SPIN", "50us"), ("CORELOOP_MASK", "napi")];
+    let args = ["yield", "--blocks", "1", "--json", json.to_str().unwrap()];
+    let ended = peers.compare_with(&variables, &args);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told = "CORELOOP_MASK was set to \"napi\"";
+    assert!(ended.stdout.contains(told), "{ended:?}");
+    let results = take_json(&json);
+    assert_eq!(results["workloads"][0]["runs"][0]["error"], serde_json::Value::Null, "{results}");
+    assert!(
+        results["notes"].as_array().unwrap().iter().any(|n| n.as_str().unwrap().contains(told))
+    );
 }
 
 #[test]

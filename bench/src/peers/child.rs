@@ -1,9 +1,11 @@
 //! The processes of a run: started, watched, and ended whatever happens.
 //!
 //! Owns the waits, each of which has an end and hears of Ctrl-C, and the last lines that a process
-//! printed: they are what is told when it fails. A child that is dropped is killed.
+//! printed: they are what is told when it fails. A child that is dropped is killed. Owns too that no child is
+//! given settings by the terminal's environment.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::peers::place::MASK;
 use crate::sys::process;
 
 /// Why there are no figures of a run.
@@ -88,6 +91,7 @@ impl Running {
 
     fn spawn(command: &mut Command, what: &str) -> Result<Running, Trouble> {
         process::tie_to_parent(command);
+        without_settings(command, std::env::vars_os().map(|(name, _)| name));
         // What a panic says is among its last lines then, and not a page above them.
         command.env("RUST_BACKTRACE", "0");
         let program = command.get_program().to_string_lossy().into_owned();
@@ -248,6 +252,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes settings that the terminal's environment has away from a command: they would be part of "the defaults",
+/// of ours and of nobody else. All that has their prefix goes, whatever it names, since a core's own
+/// (`CORELOOP_CORE_0_SPIN`) are as many as there are cores. A mask stays: it says what the kernel shall be
+/// taken for, and [`mask_note`](crate::peers::place::mask_note) tells of it.
+fn without_settings(command: &mut Command, names: impl Iterator<Item = OsString>) {
+    let settings = names.filter(|name| {
+        name.as_encoded_bytes().starts_with(b"CORELOOP_") && name.as_os_str() != MASK
+    });
+    for name in settings {
+        command.env_remove(name);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +329,23 @@ mod tests {
         assert_eq!((status.code(), running.stdout()), (Some(3), "out\n".into()));
         let error = words(running.failure(&how_ended(status)));
         assert_eq!(error, "the work ended with exit status: 3: err");
+    }
+
+    #[test]
+    fn settings_of_the_environment_are_kept_from_a_child() {
+        let names =
+            ["CORELOOP_SPIN", "CORELOOP_CORE_0_SPIN", "CORELOOP_DEBUG", "CORELOOP_NONESUCH"];
+        let others = ["CORELOOP_MASK", "CORELOOPS", "PATH", "SPIN"];
+        let mut command = shell("true");
+        without_settings(&mut command, names.iter().chain(&others).map(OsString::from));
+        let mut removed: Vec<_> = command.get_envs().collect();
+        removed.sort_by_key(|(name, _)| names.iter().position(|n| name == n));
+        assert!(
+            removed
+                .iter()
+                .map(|(name, to)| (name.to_str().unwrap(), *to))
+                .eq(names.map(|n| (n, None)))
+        );
     }
 
     #[test]

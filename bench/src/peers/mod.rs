@@ -123,7 +123,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
         seconds,
         quick: args.quick,
         interrupted: false,
-        notes: built.into_iter().chain(network_note).collect(),
+        notes: built.into_iter().chain(network_note).chain(place::mask_note()).collect(),
         contenders,
         workloads: Vec::new(),
     };

@@ -11,6 +11,9 @@ use crate::peers::contenders::{CONGESTION, Cores};
 use crate::peers::results::Machine;
 use crate::sys::process;
 
+/// The variable that says which features of the kernel to do without.
+pub const MASK: &str = "CORELOOP_MASK";
+
 const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// Two cores of their own for server and generator, where flags name none.
@@ -55,6 +58,12 @@ pub fn network(no_namespace: bool) -> (String, Option<String>) {
         }
         Err(_) => (own, None),
     }
+}
+
+/// What a reader should know where the kernel was taken for less than it is.
+pub fn mask_note() -> Option<String> {
+    let mask = std::env::var_os(MASK).filter(|mask| !mask.is_empty())?;
+    Some(format!("{MASK} was set to {mask:?}: coreloop did without these features of the kernel"))
 }
 
 /// Hardware and kernel.

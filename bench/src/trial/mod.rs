@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use coreloop::config::Field;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::trial::TrialArgs;
@@ -220,7 +219,7 @@ pub fn prepare(
         interrupted: false,
         runs: 0,
         disturbed: 0,
-        notes: note.into_iter().collect(),
+        notes: note.into_iter().chain(place::mask_note()).collect(),
     };
     let scratch = Scratch::new(command)?;
     let setting = Setting {
@@ -266,14 +265,6 @@ impl Processes {
         }
         for (name, value) in changes {
             command.args(["--set", &format!("{name}={value}")]);
-        }
-        // What the terminal's environment sets would be part of "the defaults". A mask stays: it says what
-        // the kernel shall be taken for.
-        let names = Field::all().iter().filter(|field| field.name != "mask").map(Field::variable);
-        for name in
-            names.chain(["PROFILE", "CORES", "PIN", "OPS_ADDR"].map(|n| format!("CORELOOP_{n}")))
-        {
-            command.env_remove(name);
         }
         command
     }
