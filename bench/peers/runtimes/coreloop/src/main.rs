@@ -59,8 +59,14 @@ fn event_loop(variant: &str, core: usize) -> Result<EventLoop, Failure> {
     Ok(event_loop?)
 }
 
-fn run<F: Future>(work: &Work, body: F) -> Result<F::Output, Failure> {
-    Ok(event_loop(&work.variant, work.core)?.block_on(body))
+/// In a task, as with the others: the loop polls what it blocks on apart from its tasks.
+fn run<F: Future + 'static>(work: &Work, body: F) -> Result<F::Output, Failure> {
+    event_loop(&work.variant, work.core)?.block_on(in_task(body))
+}
+
+/// A panic of the body is told by its message, which is printed, and fails the work.
+async fn in_task<F: Future + 'static>(body: F) -> Result<F::Output, Failure> {
+    Ok(spawn(body).await?)
 }
 
 /// The listener is coreloop's own, with the options of everybody's: it takes none from outside.
@@ -99,10 +105,10 @@ fn spawn_eager_each(work: &Work) -> Result<Figures, Failure> {
     each(work, |number| spawn_eager(async move { number }))
 }
 
-fn each(work: &Work, spawn: impl Fn(u64) -> JoinHandle<u64>) -> Result<Figures, Failure> {
+fn each(work: &Work, spawn: impl Fn(u64) -> JoinHandle<u64> + 'static) -> Result<Figures, Failure> {
     run(
         work,
-        work::spawn_each(work.count, |number| {
+        work::spawn_each(work.count, move |number| {
             let handle = spawn(number);
             async { handle.await.expect("no task panics") }
         }),
@@ -149,12 +155,12 @@ fn cross_round_trip(work: &Work) -> Result<Figures, Failure> {
     let (mut answer, mut answered) = channel::new(CAPACITY);
     let (variant, core) = (work.variant.clone(), work.second_core);
     let other = process::on_core(core, move || -> Result<(), Failure> {
-        event_loop(&variant, core)?.block_on(async move {
+        event_loop(&variant, core)?.block_on(in_task(async move {
             while let Some(number) = asked.recv().await {
                 answer.send(number + 1).await?;
             }
             Ok(())
-        })
+        }))?
     });
     let mut trips = work::RoundTrips::new(work.count);
     let figures = run(work, async move {
@@ -173,12 +179,12 @@ fn cross_one_way(work: &Work) -> Result<Figures, Failure> {
     let (variant, core) = (work.variant.clone(), work.second_core);
     let count = work.count;
     let other = process::on_core(core, move || -> Result<(), Failure> {
-        event_loop(&variant, core)?.block_on(async move {
+        event_loop(&variant, core)?.block_on(in_task(async move {
             for number in work::one_way_numbers(count) {
                 sender.send(number).await?;
             }
             Ok(())
-        })
+        }))?
     });
     let mut arrivals = work::Arrivals::new(work.count);
     let figures = run(work, async move {
@@ -192,3 +198,19 @@ fn cross_one_way(work: &Work) -> Result<Figures, Failure> {
 }
 
 const CAPACITY: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_a_task_and_not_what_the_loop_blocks_on() {
+        use coreloop::task::current_id;
+
+        let core = coreloop::placement::allowed_cpus()[0];
+        let work = Work { variant: "spin-off".into(), core, second_core: core, count: 1 };
+        let id = run(&work, async { current_id() }).unwrap().unwrap().to_string();
+        // Loop, slot and number; the first slot is the main future's.
+        assert_ne!(id.split('.').nth(1), Some("0"), "{id}");
+    }
+}
