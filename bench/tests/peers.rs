@@ -263,6 +263,22 @@ fn what_can_not_be_is_refused_in_words() {
 }
 
 #[test]
+fn a_refusal_leaves_the_results_that_were_there() {
+    if !two_cores("a_refusal_leaves_the_results_that_were_there") {
+        return;
+    }
+    let peers = Peers::new("kept");
+    peers.peer("slow", &yields(30));
+    let json = scratch("kept.json");
+    fs::write(&json, "last night's").unwrap();
+    let args = ["yield", "--contenders", "nonesuch", "--json", json.to_str().unwrap()];
+    let ended = peers.compare(&args);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert_eq!(contents(&json), "last night's");
+    fs::remove_file(json).unwrap();
+}
+
+#[test]
 fn lists_name_workloads_contenders_and_commands() {
     let peers = Peers::new("lists");
     peers.peer("slow", &yields(30));

@@ -159,25 +159,29 @@ fn compare_all(
             unsupported: Default::default(),
         };
         let open = matches!(workload.kind, Kind::Echo(echo) if echo.open);
+        let mut runs = true;
         if open && args.rate.is_none() {
             match calibrate(&results, &setting, &progress) {
                 Ok(rate) => setting.rate = rate,
                 Err(Trouble::Interrupted) => results.interrupted = true,
                 Err(Trouble::Failed(why)) => {
                     results.notes.push(format!("{}: not run: {why}", workload.name));
-                    continue;
+                    runs = false;
                 }
             }
         }
-        ran.rate = open.then_some(setting.rate);
+        ran.rate = (open && runs).then_some(setting.rate);
         let asked = (results.seed, results.blocks);
         let once = |step: &Step<'_>| {
             progress.step(workload, step);
             run::once(&setting, step.who, workload)
         };
-        let whole = !results.interrupted
-            && series::run(&results.contenders, workload, asked, &mut ran, once);
-        results.interrupted |= !whole;
+        // One that can't be run is among the results all the same: as one without runs.
+        if runs {
+            let whole = !results.interrupted
+                && series::run(&results.contenders, workload, asked, &mut ran, once);
+            results.interrupted |= !whole;
+        }
         if let Some(comparison) = compare::compare(&results, &ran) {
             progress.hide(|| say(&text::workload(&comparison, paint)));
         }
@@ -385,7 +389,47 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_workload_that_can_not_be_run_is_written_with_the_reason() {
+        let scratch = Scratch::new("no-rate").unwrap();
+        let json = scratch.0.join("peers.json");
+        let flags = ["coreloop-bench", "peers", "open-70", "--quiet", "--json"];
+        let flags = flags.iter().map(|flag| flag.as_ref()).chain([json.as_os_str()]);
+        let Command::Peers(args) = Cli::parse_from(flags).command else { panic!() };
+        let mut results = results::sample::results();
+        // Nobody by whom the rate could be chosen.
+        results.contenders.retain(|who| who.runtime == "tokio");
+        results.contenders[0].ring = false;
+        results.workloads.clear();
+        let setting = Setting {
+            bench: "coreloop-bench".into(),
+            cores: results.cores,
+            seconds: 0.1,
+            rate: 0,
+            idle_max: 1,
+            work_divisor: 1,
+            load_extra: run::LOAD_EXTRA,
+            scratch: scratch.0.clone(),
+        };
+        let open = workloads::find("open-70").unwrap();
+        compare_all(&args, results, setting, &[open]).unwrap();
+        let written = Results::read(&json).unwrap();
+        let [open] = &written.workloads[..] else { panic!("{written:?}") };
+        assert_eq!((open.name.as_str(), open.rate, open.runs.len()), ("open-70", None, 0));
+        assert!(
+            written.notes.contains(&"open-70: not run: no ring runtime gave a rate".to_owned()),
+            "{:?}",
+            written.notes
+        );
+        assert!(
+            html::page(&written).contains("</html>") && chart::svg(&written).contains("</svg>")
+        );
+    }
 
     #[test]
     fn a_command_line_is_what_a_shell_takes() {
