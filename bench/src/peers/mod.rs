@@ -108,7 +108,7 @@ pub fn main(args: &PeersArgs) -> Result<ExitCode, Refusal> {
     let contenders = gather::filter(all, &args.contenders).map_err(Refusal::Usage)?;
     // Servers inherit the limit, and hold a descriptor for each connection.
     let _ = sys::raise_open_files();
-    let (network, network_note) = place::network(args.series.no_namespace);
+    let (network, network_note) = place::network(args.series.no_namespace)?;
     let facts = MachineFacts::read();
     let files = facts.open_files.and_then(|limit| limit.soft).unwrap_or(u64::MAX);
     let results = Results {

@@ -9,7 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::machine::MachineFacts;
 use crate::peers::contenders::{CONGESTION, Cores};
 use crate::peers::results::Machine;
-use crate::sys::process;
+use crate::scenario::Failure;
+use crate::sys::process::{self, NoNetwork};
 
 /// The variable that says which features of the kernel to do without.
 pub const MASK: &str = "CORELOOP_MASK";
@@ -43,10 +44,10 @@ pub fn cores(
 
 /// Enters a network of its own if it may and should; says which network it is, and what a reader should know
 /// if it is not that one.
-pub fn network(no_namespace: bool) -> (String, Option<String>) {
+pub fn network(no_namespace: bool) -> Result<(String, Option<String>), Failure> {
     let own = "the machine's own network".to_owned();
     if no_namespace {
-        return (own, None);
+        return Ok((own, None));
     }
     match process::enter_private_network() {
         Ok(()) => {
@@ -54,9 +55,12 @@ pub fn network(no_namespace: bool) -> (String, Option<String>) {
             let note = fs::write(SYSCTL, CONGESTION).err().map(|error| {
                 format!("the private network kept its congestion control: {SYSCTL}: {error}")
             });
-            ("a private network namespace".into(), note)
+            Ok(("a private network namespace".into(), note))
         }
-        Err(_) => (own, None),
+        Err(NoNetwork::Refused(_)) => Ok((own, None)),
+        Err(NoNetwork::Stranded(error)) => Err(Failure::Told(format!(
+            "the private network can't be set up ({error}), nor left again: use --no-namespace"
+        ))),
     }
 }
 

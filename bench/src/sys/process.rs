@@ -2,6 +2,7 @@
 //!
 //! Owns the flag that SIGINT and SIGTERM set once [`catch_signals`] was called; nothing else is shared.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -69,13 +70,39 @@ pub fn ticks_per_second() -> u64 {
     u64::try_from(ticks).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
 }
 
+/// Why there is no network of one's own.
+#[derive(Debug)]
+pub enum NoNetwork {
+    /// There is the one that was there before.
+    Refused(io::Error),
+    /// The thread is in one that does not work, and there is no way back.
+    Stranded(io::Error),
+}
+
 /// Gives the calling thread, and threads and children that it makes from now on, a network that has
 /// nothing but its own loopback, which is up. Needs the right to administrate (root).
-pub fn enter_private_network() -> io::Result<()> {
+pub fn enter_private_network() -> Result<(), NoNetwork> {
+    in_new_network(loopback_up)
+}
+
+/// Enters a new network, and stays there if `set_up` succeeds in it.
+fn in_new_network(set_up: impl FnOnce() -> io::Result<()>) -> Result<(), NoNetwork> {
+    // The thread's own: that of /proc/self is the main thread's.
+    let old = File::open("/proc/thread-self/ns/net").map_err(NoNetwork::Refused)?;
     // SAFETY: unshare touches no memory; the network of this thread alone changes.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
+        return Err(NoNetwork::Refused(io::Error::last_os_error()));
     }
+    set_up().map_err(|error| {
+        // SAFETY: setns touches no memory; the descriptor is open, and a network's.
+        match unsafe { libc::setns(old.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => NoNetwork::Refused(error),
+            _ => NoNetwork::Stranded(error),
+        }
+    })
+}
+
+fn loopback_up() -> io::Result<()> {
     // SAFETY: socket touches no memory of ours; its descriptor is checked, and nobody else has it.
     let socket = unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
@@ -109,6 +136,31 @@ mod tests {
         assert!(command.status().unwrap().success());
         assert!(ended_children_cpu_ns() > before);
         assert!(ticks_per_second() >= 1);
+    }
+
+    #[test]
+    fn a_network_that_can_not_be_set_up_is_left_again() {
+        // On a thread of its own, since it stays in the last one.
+        let tried = std::thread::spawn(|| {
+            let now = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+            let before = now();
+            let mut entered = None;
+            let failed = in_new_network(|| {
+                entered = Some(now());
+                Err(io::Error::from(io::ErrorKind::Unsupported))
+            });
+            let Err(NoNetwork::Refused(error)) = failed else { panic!("{failed:?}") };
+            assert_eq!(now(), before, "the old one");
+            let Some(entered) = entered else {
+                eprintln!("SKIPPED a_network_that_can_not_be_set_up_is_left_again: {error}");
+                return;
+            };
+            assert_ne!(entered, before);
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            enter_private_network().unwrap();
+            assert_ne!(now(), before);
+        });
+        tried.join().unwrap();
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub fn prepare(
     let facts = MachineFacts::read();
     let limit = facts.open_files.and_then(|limit| limit.soft);
     crate::cli::plan::check_files(echo.connections, 1, limit).map_err(Refusal::Usage)?;
-    let (network, note) = place::network(args.series.no_namespace);
+    let (network, note) = place::network(args.series.no_namespace)?;
     let head = Head {
         schema_version: SCHEMA_VERSION,
         command: command.into(),
