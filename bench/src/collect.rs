@@ -100,15 +100,15 @@ impl Collector {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            for (index, set) in merge.complete() {
-                progress.interval(&set);
-                keep_second(&mut seconds, window, index, &set);
-                write_interval(&mut hlog, window, index, &set)?;
+            for (index, merged) in merge.complete() {
+                progress.interval(&merged.set);
+                keep_second(&mut seconds, index, &merged);
+                write_interval(&mut hlog, index, &merged)?;
             }
         }
-        for (index, set) in std::mem::take(&mut merge.pending) {
-            keep_second(&mut seconds, window, index, &set);
-            write_interval(&mut hlog, window, index, &set)?;
+        for (index, merged) in std::mem::take(&mut merge.pending) {
+            keep_second(&mut seconds, index, &merged);
+            write_interval(&mut hlog, index, &merged)?;
         }
         progress.finish();
         Ok(Collected { seconds, ..merge.into_collected() })
@@ -116,24 +116,23 @@ impl Collector {
 }
 
 /// Keeps the figures of an interval that was whole, and not told already.
-fn keep_second(seconds: &mut Vec<Second>, window: Window, index: u64, set: &LatencySet) {
-    let whole = (index + 1) * INTERVAL_NS <= window.end_ns - window.start_ns;
+fn keep_second(seconds: &mut Vec<Second>, index: u64, merged: &Merged) {
+    let whole = merged.length_ns == INTERVAL_NS;
     let told = seconds.last().is_some_and(|last| last.index >= index);
     if whole && !told && seconds.len() < SECONDS_MAX {
-        seconds.push(Second::of(index, set));
+        seconds.push(Second::of(index, &merged.set));
     }
 }
 
 fn write_interval(
     hlog: &mut Option<&mut HlogWriter>,
-    window: Window,
     index: u64,
-    set: &LatencySet,
+    merged: &Merged,
 ) -> Result<(), WriteError> {
-    let Some(hlog) = hlog else { return Ok(()) };
-    let start_ns = index * INTERVAL_NS;
-    let length_ns = INTERVAL_NS.min((window.end_ns - window.start_ns).saturating_sub(start_ns));
-    hlog.interval(Duration::from_nanos(start_ns), Duration::from_nanos(length_ns), set)
+    // What begins where the window was cut holds nothing.
+    let Some(hlog) = hlog.as_mut().filter(|_| merged.length_ns > 0) else { return Ok(()) };
+    let (start_ns, length_ns) = (index * INTERVAL_NS, merged.length_ns);
+    hlog.interval(Duration::from_nanos(start_ns), Duration::from_nanos(length_ns), &merged.set)
 }
 
 /// The merging by itself: no channel, no clock.
@@ -142,8 +141,17 @@ struct Merge {
     total: LatencySet,
     /// Per core still running, the number of the first interval it may yet give.
     next_index: BTreeMap<usize, u64>,
-    pending: BTreeMap<u64, LatencySet>,
+    pending: BTreeMap<u64, Merged>,
     usages: BTreeMap<usize, CoreUsage>,
+}
+
+/// An interval over all cores.
+#[derive(Debug)]
+struct Merged {
+    set: LatencySet,
+    /// That of the core for which it was longest, as with the window itself: a core that lost its connections
+    /// or heard of the end first has less.
+    length_ns: u64,
 }
 
 impl Merge {
@@ -162,15 +170,18 @@ impl Merge {
 
     /// Takes one core's interval in, and gives its histograms back emptied.
     fn interval(&mut self, interval: Interval) -> LatencySet {
-        let Interval { core, index, mut set } = interval;
+        let Interval { core, index, length_ns, mut set } = interval;
         self.total.merge(&set);
         if let Some(next) = self.next_index.get_mut(&core) {
             *next = (*next).max(index + 1);
         }
         match self.pending.get_mut(&index) {
-            Some(merged) => merged.merge(&set),
+            Some(merged) => {
+                merged.set.merge(&set);
+                merged.length_ns = merged.length_ns.max(length_ns);
+            }
             None => {
-                self.pending.insert(index, set.clone());
+                self.pending.insert(index, Merged { set: set.clone(), length_ns });
             }
         }
         set.clear();
@@ -183,7 +194,7 @@ impl Merge {
     }
 
     /// Takes out the intervals that no core can add to any more, in order.
-    fn complete(&mut self) -> Vec<(u64, LatencySet)> {
+    fn complete(&mut self) -> Vec<(u64, Merged)> {
         let reached = self.next_index.values().copied().min().unwrap_or(u64::MAX);
         let mut out = Vec::new();
         while let Some((&first, _)) = self.pending.first_key_value() {
@@ -214,11 +225,11 @@ mod tests {
     fn interval(core: usize, index: u64, requests: u64) -> Interval {
         let mut set = LatencySet::new(false);
         (0..requests).for_each(|_| set.record(Moments::closed(0, 1_000), 1));
-        Interval { core, index, set }
+        Interval { core, index, length_ns: INTERVAL_NS, set }
     }
 
     fn indexes(merge: &mut Merge) -> Vec<(u64, u64)> {
-        merge.complete().iter().map(|(index, set)| (*index, set.requests())).collect()
+        merge.complete().iter().map(|(index, merged)| (*index, merged.set.requests())).collect()
     }
 
     #[test]
@@ -260,16 +271,59 @@ mod tests {
 
     #[test]
     fn whole_seconds_are_kept_once_each() {
-        let window = Window { start_ns: 5, end_ns: 5 + INTERVAL_NS * 5 / 2 };
         let mut set = LatencySet::new(false);
         set.record(Moments::closed(0, 1_000), 7);
+        let mut merged = Merged { set, length_ns: INTERVAL_NS };
         let mut seconds = Vec::new();
-        for index in [0, 1, 0, 1, 2] {
-            keep_second(&mut seconds, window, index, &set);
+        for index in [0, 1, 0, 1] {
+            keep_second(&mut seconds, index, &merged);
         }
+        merged.length_ns /= 2;
+        keep_second(&mut seconds, 2, &merged);
         let told: Vec<(u64, u64)> = seconds.iter().map(|s| (s.index, s.requests)).collect();
         assert_eq!(told, [(0, 7), (1, 7)], "the third is only half a second");
         assert_eq!(seconds[0].p99_ns, 1_000);
+    }
+
+    /// The log's entries, start and length, and the whole seconds of a run of two cores.
+    fn told(planned_ns: u64, cut_ns: Option<u64>) -> (Vec<String>, Vec<u64>) {
+        let (collector, recorders) = channel(&[4, 5], false);
+        let start_ns = sys::monotonic_ns();
+        let window = Window { start_ns, end_ns: start_ns + planned_ns };
+        for (mut recorder, earlier_ns) in recorders.into_iter().zip([0, 1_000]) {
+            recorder.open_window(window);
+            recorder.record(Moments::closed(start_ns, start_ns + 10), 1);
+            match cut_ns {
+                Some(cut_ns) => recorder.cut_window(start_ns + cut_ns - earlier_ns),
+                None => {
+                    recorder.tick(start_ns + INTERVAL_NS);
+                    recorder.tick(start_ns + planned_ns);
+                }
+            }
+            let core = recorder.core();
+            recorder.finish(CoreUsage::new(Role::Load, core));
+        }
+        let name = format!("told-{}-{planned_ns}.hlog", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut hlog = HlogWriter::create(&path, std::time::UNIX_EPOCH, "test").unwrap();
+        let collected = collector.run(window, &mut Progress::hidden(), Some(&mut hlog)).unwrap();
+        let log = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let entries = log.lines().filter_map(|line| line.strip_prefix("Tag=latency,"));
+        let times = entries.map(|line| line.split(',').take(2).collect::<Vec<_>>().join("+"));
+        (times.collect(), collected.seconds.iter().map(|second| second.index).collect())
+    }
+
+    #[test]
+    fn an_interval_is_as_long_as_the_window_was_and_none_is_empty() {
+        const HALF: u64 = INTERVAL_NS / 2;
+        let entries = |times: &[&str]| times.iter().map(|t| t.to_string()).collect::<Vec<_>>();
+        let whole = told(2 * INTERVAL_NS, None);
+        assert_eq!(whole, (entries(&["0.000+1.000", "1.000+1.000"]), vec![0, 1]));
+        let planned = told(INTERVAL_NS + HALF, None);
+        assert_eq!(planned, (entries(&["0.000+1.000", "1.000+0.500"]), vec![0]));
+        let cut = told(9 * INTERVAL_NS, Some(HALF));
+        assert_eq!(cut, (entries(&["0.000+0.500"]), vec![]));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Interval {
     pub core: usize,
     /// Its number, from the start of the window.
     pub index: u64,
+    /// How much of it lies within the window: less than a whole one where the window ends, or was cut.
+    pub length_ns: u64,
     /// What was recorded.
     pub set: LatencySet,
 }
@@ -128,7 +130,8 @@ impl Recorder {
     /// Ends the interval if its time is over. A core without answers calls this once in a while,
     /// so that a stall shows as empty intervals while it lasts.
     pub fn tick(&mut self, now_ns: u64) {
-        let now_ns = now_ns.min(self.window.end_ns);
+        // The last interval is given away at the end: none begins where the window ends.
+        let now_ns = now_ns.min(self.window.end_ns.saturating_sub(1));
         if now_ns >= self.interval_end_ns && self.window.start_ns < self.window.end_ns {
             self.rotate(now_ns);
         }
@@ -155,7 +158,10 @@ impl Recorder {
     fn give_away(&mut self) {
         let spare = self.spare.try_recv().unwrap_or_else(|_| LatencySet::new(self.open_loop));
         let set = std::mem::replace(&mut self.set, spare);
-        let interval = Interval { core: self.core, index: self.index, set };
+        let begin_ns = self.window.start_ns.saturating_add(self.index * INTERVAL_NS);
+        let end_ns = self.interval_end_ns.min(self.window.end_ns);
+        let length_ns = end_ns.saturating_sub(begin_ns);
+        let interval = Interval { core: self.core, index: self.index, length_ns, set };
         // As above: a collector that has given up needs no intervals.
         let _ = self.out.send(Message::Interval(interval));
     }
@@ -218,6 +224,27 @@ mod tests {
         assert_eq!(intervals(&messages), []);
         recorder.tick(SECOND);
         assert_eq!(intervals(&messages), [(0, 0)]);
+    }
+
+    #[test]
+    fn intervals_are_as_long_as_the_window_was() {
+        let lengths = |end: &dyn Fn(&mut Recorder)| {
+            let (mut recorder, messages, _spare) = recorder();
+            recorder.open_window(Window { start_ns: 7, end_ns: 7 + 2 * SECOND });
+            recorder.tick(7 + SECOND);
+            end(&mut recorder);
+            recorder.finish(CoreUsage::new(Role::Load, 3));
+            let lengths = messages.try_iter().filter_map(|message| match message {
+                Message::Interval(i) => Some((i.index, i.length_ns)),
+                Message::Done(_) => None,
+            });
+            lengths.collect::<Vec<(u64, u64)>>()
+        };
+        // At the end, and late: no interval begins there.
+        assert_eq!(lengths(&|r| r.tick(7 + 2 * SECOND)), [(0, SECOND), (1, SECOND)]);
+        assert_eq!(lengths(&|r| r.tick(9 + 5 * SECOND)), [(0, SECOND), (1, SECOND)]);
+        assert_eq!(lengths(&|r| r.cut_window(7 + 3 * SECOND / 2)), [(0, SECOND), (1, SECOND / 2)]);
+        assert_eq!(lengths(&|r| r.cut_window(7 + SECOND)), [(0, SECOND), (1, 0)]);
     }
 
     #[test]
