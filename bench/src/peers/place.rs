@@ -4,6 +4,7 @@
 //! right to make one the machine's own loopback is used, with the congestion control set on each socket.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::machine::MachineFacts;
@@ -57,7 +58,13 @@ pub fn network(no_namespace: bool) -> Result<(String, Option<String>), Failure> 
             });
             Ok(("a private network namespace".into(), note))
         }
-        Err(NoNetwork::Refused(_)) => Ok((own, None)),
+        // That it takes a right which few users have is no news.
+        Err(NoNetwork::Refused(error)) if error.kind() == ErrorKind::PermissionDenied => {
+            Ok((own, None))
+        }
+        Err(NoNetwork::Refused(error)) => {
+            Ok((own, Some(format!("there is no private network here: {error}"))))
+        }
         Err(NoNetwork::Stranded(error)) => Err(Failure::Told(format!(
             "the private network can't be set up ({error}), nor left again: use --no-namespace"
         ))),
