@@ -5,8 +5,17 @@
 //! send per second. Emptied histograms come back the same way, so that nothing is allocated while
 //! measuring; if none has come back, one is allocated rather than a sample lost.
 //!
-//! A request counts in the interval in which its answer came, and only if that lies within the
-//! window: the rate is then exactly answers over time, whatever was in flight at either end.
+//! An answer counts in the interval in which it came, and only if that lies within the window: the
+//! rate is then exactly answers over time, whatever was in flight at either end. In a closed loop
+//! its latency is recorded with it.
+//!
+//! An open loop records the latencies, and the generator's lag, of the requests that were *due* within
+//! the window, whenever their answers come. By the answers' time a server that stands still at the
+//! window's end would not be charged with what it kept waiting, and one that stood still in the
+//! warm-up would be. A latency is recorded in the interval in which the answer came; one that came
+//! after the window, in the last one, which is given away after the drain. So a second's latencies may
+//! be of requests that were due in one before it, as in any second after a stall, and those of the
+//! last whole second of requests that were answered after it.
 //!
 //! States: `closed` (no window yet, records are dropped) -> `open` (window set) -> `finished`.
 //! Does not know what a request is, nor how many cores there are.
@@ -26,6 +35,12 @@ pub struct Window {
     pub start_ns: u64,
     /// When it ends.
     pub end_ns: u64,
+}
+
+impl Window {
+    fn has(&self, at_ns: u64) -> bool {
+        (self.start_ns..self.end_ns).contains(&at_ns)
+    }
 }
 
 /// What a load core tells the collector.
@@ -108,18 +123,27 @@ impl Recorder {
         self.window.end_ns = self.window.end_ns.min(now_ns);
     }
 
-    /// Records `count` requests that were sent together and answered together, unless the answers
-    /// came outside of the window.
+    /// Records `count` requests that were sent together and answered together, so far as they are
+    /// of the window.
     pub fn record(&mut self, at: Moments, count: u64) {
         self.answers_all += count;
-        if at.done_ns < self.window.start_ns || at.done_ns >= self.window.end_ns {
+        let answered = self.window.has(at.done_ns);
+        let measured = if self.open_loop { self.window.has(at.intended_ns) } else { answered };
+        if !answered && !measured {
             return;
         }
-        if at.done_ns >= self.interval_end_ns {
-            self.rotate(at.done_ns);
+        // What comes late is the last interval's.
+        let now_ns = at.done_ns.min(self.window.end_ns - 1);
+        if now_ns >= self.interval_end_ns {
+            self.rotate(now_ns);
         }
-        self.set.record(at, count);
-        self.requests += count;
+        if measured {
+            self.set.latency(at, count);
+        }
+        if answered {
+            self.set.answered += count;
+            self.requests += count;
+        }
     }
 
     /// Counts a request or connection that failed, at any time: one in the warm-up spoils too.
@@ -177,9 +201,13 @@ mod tests {
     const SECOND: u64 = INTERVAL_NS;
 
     fn recorder() -> (Recorder, Receiver<Message>, Sender<LatencySet>) {
+        recorder_of(false)
+    }
+
+    fn recorder_of(open_loop: bool) -> (Recorder, Receiver<Message>, Sender<LatencySet>) {
         let (out, messages) = mpsc::channel();
         let (give_back, spare) = mpsc::channel();
-        (Recorder::new(3, false, out, spare), messages, give_back)
+        (Recorder::new(3, open_loop, out, spare), messages, give_back)
     }
 
     fn intervals(messages: &Receiver<Message>) -> Vec<(u64, u64)> {
@@ -202,6 +230,72 @@ mod tests {
         }
         recorder.finish(CoreUsage::new(Role::Load, 3));
         assert_eq!(intervals(&messages), [(0, 2)]);
+    }
+
+    /// What an open loop of two seconds from 100 s on recorded of these: for each interval the answers,
+    /// and the latencies' number and maximum in s.
+    fn open(intended_and_done_ns: &[(u64, u64)], cut_ns: Option<u64>) -> Vec<(u64, u64, u64)> {
+        let (mut recorder, messages, _spare) = recorder_of(true);
+        recorder.open_window(Window { start_ns: 100 * SECOND, end_ns: 102 * SECOND });
+        for &(intended_ns, done_ns) in intended_and_done_ns {
+            if let Some(cut_ns) = cut_ns.filter(|cut_ns| done_ns >= *cut_ns) {
+                recorder.cut_window(cut_ns);
+            }
+            recorder.tick(done_ns);
+            let (room_ns, sent_ns) = (0, intended_ns + 1);
+            recorder.record(Moments { intended_ns, room_ns, sent_ns, done_ns }, 1);
+        }
+        recorder.finish(CoreUsage::new(Role::Load, 3));
+        let (mut intervals, mut requests) = (Vec::new(), 0);
+        for message in messages.try_iter() {
+            match message {
+                Message::Interval(Interval { set, .. }) => {
+                    let open = set.open.as_ref().unwrap();
+                    let count = open.corrected.len();
+                    assert_eq!((open.lag.len(), set.uncorrected.len()), (count, count));
+                    let max_s = (open.corrected.max() + SECOND / 2) / SECOND;
+                    intervals.push((set.requests(), count, max_s));
+                }
+                Message::Done(usage) => {
+                    assert_eq!(usage.answers_all, intended_and_done_ns.len() as u64);
+                    requests = usage.requests;
+                }
+            }
+        }
+        assert_eq!(intervals.iter().map(|interval| interval.0).sum::<u64>(), requests);
+        intervals
+    }
+
+    #[test]
+    fn an_open_loop_measures_what_was_due_within_the_window() {
+        let s = SECOND;
+        // Due in the warm-up and answered then, due in it and answered in the window, due in the window.
+        let begin = [(98 * s, 99 * s), (97 * s, 100 * s), (100 * s, 100 * s + 5)];
+        assert_eq!(open(&begin, None), [(2, 1, 0)]);
+        // Answered in the second after it was due; then in the drain; due after the end.
+        let end = [
+            (100 * s, 101 * s + 9),
+            (101 * s, 101 * s + 10),
+            (102 * s - 1, 102 * s),
+            (101 * s + 9, 105 * s),
+            (102 * s, 106 * s),
+        ];
+        assert_eq!(open(&end, None), [(0, 0, 0), (2, 4, 4)]);
+        // All of the window but its first second is answered late, the second itself begins late.
+        assert_eq!(open(&[(100 * s + 1, 105 * s)], None), [(0, 0, 0), (0, 1, 5)]);
+    }
+
+    #[test]
+    fn a_window_that_is_cut_measures_what_was_due_before_that() {
+        let s = SECOND;
+        let requests = [
+            (100 * s, 100 * s + 5),
+            (100 * s + 6, 101 * s + 20),
+            (101 * s + 9, 103 * s),
+            (101 * s + 10, 103 * s),
+        ];
+        let cut = open(&requests, Some(101 * s + 10));
+        assert_eq!(cut, [(1, 1, 0), (0, 2, 2)]);
     }
 
     #[test]

@@ -76,12 +76,47 @@ fn an_open_loop_reports_both_latencies_and_the_lag() {
     let report = take_json(&json);
     let requests = report["totals"]["requests"].as_u64().unwrap();
     assert!(requests > 0 && requests <= 500, "{requests}");
-    for series in ["corrected", "uncorrected", "lag"] {
-        assert_eq!(report["latency"][series]["count"].as_u64(), Some(requests), "{series}");
-    }
     let answered = report["totals"]["answers_all"].as_u64().unwrap();
     let unanswered = report["totals"]["unanswered"].as_u64().unwrap();
+    // All of them were due within the window, whenever their answers came.
+    for series in ["corrected", "uncorrected", "lag"] {
+        assert_eq!(report["latency"][series]["count"].as_u64(), Some(answered), "{series}");
+    }
     assert_eq!(answered + unanswered, 500, "no request of the schedule is forgotten");
+}
+
+#[test]
+fn a_server_that_stands_still_at_the_end_is_charged_with_what_was_due() {
+    if !io_uring_works() {
+        return;
+    }
+    let (json, log) = (scratch("still.json"), scratch("still.hlog"));
+    let mut server = Running::start(&["serve", "echo", "--addr", "127.0.0.1:0"]);
+    let line = server.line_after("listening");
+    let addr = line.split(' ').next().unwrap();
+    let fixed = ["load", "echo", "--addr", addr, "--connections", "4", "--rate", "1000"];
+    let files = ["--json", json.to_str().unwrap(), "--hlog", log.to_str().unwrap()];
+    let time = ["--duration", "2s", "--warmup", "0", "--quiet"];
+    let mut load = Running::start(&[&fixed[..], &files, &time].concat());
+    // A second is over, and one is left.
+    load.wait_for_content(&log);
+    signal(&server, libc::SIGSTOP);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    signal(&server, libc::SIGCONT);
+    let status = load.wait();
+    assert_eq!(status.code(), Some(3), "the rate was not reached: {:?}", load.output());
+    let report = take_json(&json);
+    std::fs::remove_file(log).unwrap();
+    let latency = &report["latency"]["corrected"];
+    assert_eq!(latency["count"], 2_000, "{report}");
+    assert!(latency["max_ns"].as_u64().unwrap() >= 1_900_000_000, "{report}");
+    // It is not credited with answers that came too late, though.
+    let requests = report["totals"]["requests"].as_u64().unwrap();
+    assert!((1_000..2_000).contains(&requests), "{report}");
+    let seconds = report["seconds"].as_array().unwrap();
+    let counted: u64 = seconds.iter().map(|second| second["requests"].as_u64().unwrap()).sum();
+    assert_eq!((seconds.len(), counted), (2, requests), "{report}");
+    assert!(seconds[1]["p999_ns"].as_u64().unwrap() >= 1_900_000_000, "{report}");
 }
 
 #[test]

@@ -252,10 +252,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes settings that the terminal's environment has away from a command: they would be part of "the defaults",
-/// of ours and of nobody else. All that has their prefix goes, whatever it names, since a core's own
-/// (`CORELOOP_CORE_0_SPIN`) are as many as there are cores. A mask stays: it says what the kernel shall be
-/// taken for, and [`mask_note`](crate::peers::place::mask_note) tells of it.
+/// Takes settings that the terminal's environment has away from a command: they would be part of "the
+/// defaults", of ours and of nobody else. All that has their prefix goes, whatever it names, since a core's
+/// own (`CORELOOP_CORE_0_SPIN`) are as many as there are cores. A mask stays: it says what the kernel shall
+/// be taken for, and [`mask_note`](crate::peers::place::mask_note) tells of it.
 fn without_settings(command: &mut Command, names: impl Iterator<Item = OsString>) {
     let settings = names.filter(|name| {
         name.as_encoded_bytes().starts_with(b"CORELOOP_") && name.as_os_str() != MASK

@@ -116,7 +116,8 @@ pub struct Totals {
     pub unanswered: u64,
 }
 
-/// The latencies, in figures.
+/// The latencies, in figures: in a closed loop of the answers within the window, in an open one of the requests
+/// that were due within it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Latency {
     /// From the intended send time; only in an open loop.

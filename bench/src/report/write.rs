@@ -1,8 +1,8 @@
 //! The result files: JSON, and the percentile distribution of HdrHistogram.
 //!
-//! Owns the formats, the error that names the file, and that a file is there whole or as it was: a new one is
-//! written beside it and then takes its name. Knows nothing of the terminal; the interval log, written while a
-//! run goes on, is `hlog`'s.
+//! Owns the formats, the error that names the file, and that a file is there whole or as it was: a new
+//! one is written beside it and then takes its name. Knows nothing of the terminal; the interval log,
+//! written while a run goes on, is `hlog`'s.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -36,9 +36,9 @@ impl fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
-/// Checks that `path` can be written, and leaves all as it is: what is there, since the run may yet be refused,
-/// and nothing where there was nothing. Called before a run: finding out after ten minutes of load that a
-/// folder doesn't exist would be rude.
+/// Checks that `path` can be written, and leaves all as it is: what is there, since the run may yet be
+/// refused, and nothing where there was nothing. Called before a run: finding out after ten minutes of
+/// load that a folder doesn't exist would be rude.
 pub fn probe(path: &Path) -> Result<(), WriteError> {
     let tried = match File::create_new(path) {
         Ok(_) => fs::remove_file(path),
