@@ -6,18 +6,22 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
+use std::task::{Poll, Waker};
 
-use coreloop::Core;
 use coreloop::cancel::Token;
 use coreloop::config::AcceptSpread;
 use coreloop::op::Submitter;
 use coreloop::task::JoinHandle;
+use coreloop::{Core, PostError};
 
-use super::deal::{Deal, Dealer, Seat, Seats, unseated};
+use super::deal::{Deal, Dealer, Dealt, Seat, Seats, unseated};
 use super::group::{Group, SteeredListener};
 use super::loads::{Counted, Loads};
 use crate::addr::ToAddr;
@@ -69,12 +73,29 @@ struct State {
     group: Group,
     /// Of cores that have not joined, where connections are dealt out.
     seats: Option<Seats>,
-    /// Until core 0 has joined.
+    /// Until core 0 has joined, or has ended without it.
     dealer: Option<Dealer>,
+    /// Why core 0 could not listen when it tried last; it may try again.
+    refused: Option<String>,
+    /// Of cores that wait to be dealt to while core 0 has not joined, by their numbers; core 0's is its
+    /// [`Watch`]'s.
+    waits: Vec<(usize, Waker)>,
+    watch: Watching,
     /// Why it is not the way that was asked for.
     stepped_down: Option<String>,
     /// Why the core that accepts for all accepts no more.
     over: Option<String>,
+}
+
+/// Whether there is a [`Watch`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watching {
+    No,
+    /// It is being sent to core 0.
+    Sent,
+    /// It was dropped while it was being sent: core 0 has ended, or had no room.
+    Dropped,
+    Yes,
 }
 
 impl Acceptors {
@@ -106,6 +127,9 @@ impl Acceptors {
             group: Group::new(addr, options.clone())?,
             seats,
             dealer,
+            refused: None,
+            waits: Vec::new(),
+            watch: Watching::No,
             stepped_down: None,
             over: None,
         });
@@ -123,13 +147,14 @@ impl Acceptors {
     #[track_caller]
     pub fn join(&self, core: &Core) -> io::Result<Acceptor> {
         assert!(core.index() < self.inner.loads.cores(), "core {} is one too many", core.index());
+        if let AcceptSpread::RoundRobin | AcceptSpread::LeastConnections = self.inner.asked {
+            let source = self.dealt(core)?;
+            return Ok(Acceptor { source, core: core.index(), acceptors: self.clone() });
+        }
         let mut state = self.lock();
         let source = match self.inner.asked {
             AcceptSpread::Cpu if state.stepped_down.is_none() => {
                 self.steered(&mut state, core.cpu())?
-            }
-            AcceptSpread::RoundRobin | AcceptSpread::LeastConnections => {
-                self.seated(&mut state, core.index())?
             }
             _ => Source::Plain(self.plain(&mut state)?),
         };
@@ -167,19 +192,95 @@ impl Acceptors {
         Ok(Source::Plain(plain))
     }
 
+    #[track_caller]
+    fn dealt(&self, core: &Core) -> io::Result<Source> {
+        let mut state = self.lock();
+        let source = self.seated(&mut state, core.index());
+        // Whoever waits for core 0 hears how it went, with nothing held.
+        let told = if core.index() == 0 { mem::take(&mut state.waits) } else { Vec::new() };
+        drop(state);
+        told.into_iter().for_each(|(_, waker)| waker.wake());
+        if source.is_ok() {
+            self.watch(core);
+        }
+        source
+    }
+
+    /// Has core 0 tell, should it end before it has joined: who joined before waits for it.
+    fn watch(&self, core: &Core) {
+        let mut state = self.lock();
+        if state.dealer.is_none() || state.watch != Watching::No {
+            return;
+        }
+        state.watch = Watching::Sent;
+        drop(state);
+        // With nothing held: where it is not taken, it is dropped at once.
+        let watch = Watch(self.clone());
+        let sent = core.handle().spawn_on(0, move || watch.until_joined());
+        let mut state = self.lock();
+        let (watch, has_ended) = match sent {
+            Ok(_) => (Watching::Yes, state.watch == Watching::Dropped),
+            // Where there was no room, the next that joins sends one.
+            Err(e) => (Watching::No, matches!(e, PostError::CoreGone)),
+        };
+        state.watch = watch;
+        drop(state);
+        if has_ended {
+            self.none_will_deal();
+        }
+    }
+
+    /// Core 0 has ended. If it had not joined, whoever waits sees the end.
+    fn none_will_deal(&self) {
+        let mut state = self.lock();
+        let Some(dealer) = state.dealer.take() else { return };
+        let why = "the core that accepts for all has ended, and had not joined";
+        state.over = Some(state.refused.take().unwrap_or_else(|| why.into()));
+        drop(state);
+        drop(dealer);
+    }
+
     fn seated(&self, state: &mut State, core: usize) -> io::Result<Source> {
         let joined = || io::Error::new(io::ErrorKind::AlreadyExists, "this core has joined");
         if !state.seats.as_ref().is_some_and(|seats| seats.is_free(core)) {
             return Err(joined());
         }
         // Before the seat is taken: without a listener this core has not joined, and may again.
-        let listener = if core == 0 { Some(self.plain(state)?) } else { None };
+        let listener = if core == 0 {
+            let listener = self.plain(state);
+            let why = |e| format!("the core that accepts for all could not listen: {e}");
+            state.refused = listener.as_ref().err().map(why);
+            Some(listener?)
+        } else {
+            None
+        };
         let seat = state.seats.as_mut().and_then(|seats| seats.take(core)).ok_or_else(joined)?;
         let accepts = listener.and_then(|listener| {
             let dealer = state.dealer.take()?;
             Some(self.deals(dealer, listener))
         });
-        Ok(Source::Dealt { seat, accepts })
+        Ok(Source::Dealt { seat, accepts, before_all: state.dealer.is_some() })
+    }
+
+    /// The next connection of a core that joined before core 0, until it has had one.
+    async fn first_of(&self, seat: &mut Seat) -> io::Result<Option<Dealt>> {
+        let core = seat.core();
+        let mut next = pin!(seat.accept());
+        poll_fn(|cx| {
+            if let Poll::Ready(dealt) = next.as_mut().poll(cx) {
+                return Poll::Ready(Ok(dealt));
+            }
+            let new = cx.waker().clone();
+            let mut state = self.lock();
+            if let Some(why) = &state.refused {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, why.clone())));
+            }
+            let old = state.wait(core, new);
+            drop(state);
+            drop(old);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Accepts for all, until it is stopped or cancelled.
@@ -232,6 +333,54 @@ impl Acceptors {
     }
 }
 
+impl State {
+    /// Has a core hear of core 0; gives the waker that is of no use, to be dropped with nothing held.
+    fn wait(&mut self, core: usize, waker: Waker) -> Option<Waker> {
+        if self.dealer.is_none() {
+            // Its seat tells of all that is to come.
+            return Some(waker);
+        }
+        if let Some((_, old)) = self.waits.iter_mut().find(|(of, _)| *of == core) {
+            return Some(mem::replace(old, waker));
+        }
+        self.waits.push((core, waker));
+        None
+    }
+}
+
+/// On core 0, from another's join until its own: tells of the end of a core that never joined.
+struct Watch(Acceptors);
+
+impl Watch {
+    async fn until_joined(self) {
+        poll_fn(|cx| {
+            let new = cx.waker().clone();
+            let mut state = self.0.lock();
+            if state.dealer.is_none() {
+                return Poll::Ready(());
+            }
+            let old = state.wait(0, new);
+            drop(state);
+            drop(old);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if state.watch == Watching::Sent {
+            // Whoever sent it knows why.
+            state.watch = Watching::Dropped;
+            return;
+        }
+        drop(state);
+        self.0.none_will_deal();
+    }
+}
+
 impl fmt::Debug for Acceptors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Acceptors");
@@ -255,10 +404,12 @@ pub struct Acceptor {
 enum Source {
     Plain(TcpListener),
     Steered(SteeredListener),
-    /// With the task that accepts for all, on core 0.
     Dealt {
         seat: Seat,
+        /// The task that accepts for all, on core 0.
         accepts: Option<Accepts>,
+        /// It joined before core 0 did, and has had no connection yet.
+        before_all: bool,
     },
 }
 
@@ -288,24 +439,30 @@ impl Acceptor {
     /// No connection is lost.
     ///
     /// # Errors
-    /// As [`TcpListener::accept`]; `BrokenPipe` if the core that accepts for all has ended. At a
-    /// [graceful](coreloop::shutdown::Graceful) end it may hear of that before this core does:
+    /// As [`TcpListener::accept`]; `BrokenPipe` if the core that accepts for all has ended, joined or not,
+    /// and, with the reason, from its [join](Acceptors::join) that failed until one that does not: then it is
+    /// dealt to. At a [graceful](coreloop::shutdown::Graceful) end it may hear of that before this core does:
     /// [`Graceful::is_ready`](coreloop::shutdown::Graceful::is_ready) says whether the end has begun.
     pub async fn accept(&mut self) -> io::Result<Accepted> {
         let stream = match &mut self.source {
             Source::Plain(listener) => listener.accept().await?,
             Source::Steered(listener) => listener.accept().await?,
-            Source::Dealt { seat, .. } => match seat.accept().await {
-                Some(dealt) => {
+            Source::Dealt { seat, before_all, .. } => {
+                let dealt = if *before_all {
+                    let dealt = self.acceptors.first_of(seat).await?;
+                    *before_all = false;
+                    dealt
+                } else {
+                    seat.accept().await
+                };
+                if let Some(dealt) = dealt {
                     let (stream, counted) = dealt.into_parts();
                     return Ok(Accepted { stream, counted });
                 }
-                None => {
-                    let over = self.acceptors.lock().over.clone();
-                    let why = over.unwrap_or_else(|| "the core that accepts has ended".into());
-                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, why));
-                }
-            },
+                let over = self.acceptors.lock().over.clone();
+                let why = over.unwrap_or_else(|| "the core that accepts has ended".into());
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, why));
+            }
         };
         Ok(Accepted { stream, counted: self.acceptors.inner.loads.count(self.core) })
     }
@@ -365,7 +522,7 @@ impl Acceptor {
             Source::Steered(mut listener) => {
                 return listener.pause().await.into_iter().map(count).collect();
             }
-            Source::Dealt { seat, accepts } => (seat, accepts),
+            Source::Dealt { seat, accepts, .. } => (seat, accepts),
         };
         let mut undealt = VecDeque::new();
         if let Some(mut accepts) = accepts {
