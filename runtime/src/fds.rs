@@ -40,10 +40,17 @@ pub const PER_MESSAGE_MAX: usize = descriptors::PER_MESSAGE_MAX;
 /// The descriptors that a service manager has started this process with, in their order, each with its name
 /// (LISTEN_FDNAMES) or an empty one. None without LISTEN_FDS, if they were meant for another process
 /// (LISTEN_PID), and from the second call on: whoever takes them owns them. They are close-on-exec
-/// afterwards; the variables stay, and say nothing to a child, whose id is another.
+/// afterwards. The variables stay. They say nothing to a child that was forked, whose id is another; what
+/// this process becomes by an exec in place has the same id, and none of the descriptors: remove the
+/// variables before it, or it is refused here.
+///
+/// What came through an exec is not close-on-exec, and all that std and coreloop open is, so none of theirs
+/// is taken, whatever the variables say. What a C library has opened without the flag looks as if it had
+/// been handed in: call this before such a one is at work.
 ///
 /// # Errors
-/// `InvalidData` for variables that make no sense; EBADF if one of the descriptors is not open.
+/// `InvalidData` for variables that make no sense; EBADF if one of the descriptors is not open, or was not
+/// handed in, since it is close-on-exec: none is taken then.
 ///
 /// ```
 /// // What systemd starts with `ListenStream=7000`, this example is not.

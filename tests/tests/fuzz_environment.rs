@@ -161,3 +161,32 @@ fn listen_fds_beyond_what_is_open_close_nothing() {
         assert!(file.metadata().is_ok());
     });
 }
+
+/// What the process has opened itself is close-on-exec, and so it was not handed in, whatever the variables
+/// say that a process leaves to what it becomes.
+#[test]
+fn listen_fds_that_this_process_opened_stay_their_owners() {
+    in_child("listen_fds_that_this_process_opened_stay_their_owners", || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for handed_in in 0..2 {
+            let ended = fork(|| {
+                take_number(listener.as_raw_fd(), 200);
+                (3..200).for_each(close_number);
+                (3..3 + handed_in).for_each(|number| take_number(200, number));
+                let file = std::fs::File::open("/proc/self/status").unwrap();
+                assert_eq!(file.as_raw_fd(), 3 + handed_in);
+                set_variable("LISTEN_PID", Some(OsStr::new(&std::process::id().to_string())));
+                set_variable("LISTEN_FDS", Some(OsStr::new(&(handed_in + 1).to_string())));
+                let taken = fds::inherited().map(|came| came.len());
+                let refused = taken.is_err_and(|e| e.raw_os_error() == Some(libc::EBADF));
+                // Nobody came to own either, and has closed it by now.
+                let is_open = |number| Path::new(&format!("/proc/self/fd/{number}")).exists();
+                let stay = file.metadata().is_ok() && (3..3 + handed_in).all(is_open);
+                i32::from(refused) + 2 * i32::from(stay)
+            })
+            .wait();
+            let Ended::Exit(status) = ended else { panic!("{ended:?}") };
+            assert_eq!(status, 3, "with {handed_in} handed in");
+        }
+    });
+}

@@ -144,11 +144,17 @@ pub(crate) fn take_inherited(count: RawFd) -> io::Result<Vec<OwnedFd>> {
         return Ok(Vec::new());
     }
     let numbers = FIRST..FIRST.saturating_add(count);
-    // All are looked at before the first is owned: a count that is wrong closes nobody's descriptor.
+    // All are looked at before the first is owned. What came through an exec can't be close-on-exec, which
+    // all is that std or this crate opens: variables of before an exec in place, or a count that is too
+    // large, take none of theirs.
     for number in numbers.clone() {
         // SAFETY: plain integers.
-        if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags < 0 {
             return Err(io::Error::last_os_error());
+        }
+        if flags & libc::FD_CLOEXEC != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
     }
     let take = |number| {
@@ -156,8 +162,9 @@ pub(crate) fn take_inherited(count: RawFd) -> io::Result<Vec<OwnedFd>> {
         if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: it is open; it was opened for this process before its first instruction, so nobody else
-        // in it was given it, and this is done once.
+        // SAFETY: it is open, and as far as its flag tells it was there before this process's first
+        // instruction, so nobody else in it was given it; the caller has seen that it is meant for this
+        // process, and this is done once.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     };
     numbers.map(take).collect()
