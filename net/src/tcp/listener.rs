@@ -3,15 +3,17 @@
 //! Owns [`TcpListener`]: one submission that goes on accepting, and the queue it fills. Accepting belongs to
 //! the listener, not to a future: a connection that arrives when nobody waits goes to the next accept, and
 //! is closed when the listener goes. The queue has a cap, above which accepting pauses and the kernel's
-//! backlog fills. Without descriptors or memory accepting pauses too, instead of spinning:
+//! backlog fills. Without descriptors or memory accepting pauses too, instead of spinning, and where errors
+//! that are passed over are all that comes: a security module refuses before the queue is looked at.
 //! ```text
 //! Armed --F_MORE gone--> Idle --accept--> Armed
-//! Armed --EMFILE and the like--> Paused --50 ms--> Idle
+//! Armed --EMFILE and the like, or the second of others in a row--> Paused --50 ms--> Idle
 //! ```
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -32,7 +34,7 @@ use crate::addr::ToAddr;
 /// Connections that may wait in one listener before accepting pauses.
 const QUEUED_MAX: usize = 256;
 
-/// Pause after accepting failed for want of descriptors or memory.
+/// Pause after accepting failed for want of descriptors or memory, or again and again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a listening socket is to be like.
@@ -132,6 +134,8 @@ pub struct TcpListener {
     queue: Rc<AcceptQueue>,
     armed: Option<Armed>,
     paused: Option<Sleep>,
+    /// The last that came was an error that was passed over.
+    passed_over: bool,
 }
 
 /// The listening descriptor; closed when the last op that names it has ended.
@@ -206,13 +210,15 @@ impl TcpListener {
             submitter,
             armed: None,
             paused: None,
+            passed_over: false,
         }
     }
 
     /// The next connection.
     ///
     /// Without descriptors or memory for one (EMFILE, ENFILE, ENOMEM, ENOBUFS) it pauses for 50 ms and
-    /// tries again: the connections wait in the kernel's backlog meanwhile.
+    /// tries again: the connections wait in the kernel's backlog meanwhile. So it does from the second error
+    /// in a row on that it passes over.
     ///
     /// # Cancel safety
     /// No connection is lost: the next call gets it. That holds for a drop and for an accept that was
@@ -220,7 +226,9 @@ impl TcpListener {
     ///
     /// # Errors
     /// As `accept4(2)`, but for those above and for connections that failed while they waited, which are
-    /// passed over (ECONNABORTED, EPROTO, ENETDOWN and the like, as that page advises).
+    /// passed over (ECONNABORTED, EPERM, EPROTO, ENETDOWN and the like, as that page advises). Where
+    /// accepting itself is refused so, by a security module, it goes on to try every 50 ms, and the counter
+    /// `accept_pauses` tells.
     pub fn accept(&mut self) -> Accept<'_> {
         Accept { listener: self }
     }
@@ -305,18 +313,21 @@ impl TcpListener {
         loop {
             match self.queue.pop() {
                 Some(Ok(fd)) => {
+                    self.passed_over = false;
                     self.submitter.count_accept();
                     return Poll::Ready(Ok(fd));
                 }
                 Some(Err(e)) => match e.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
-                        self.submitter.count_accept_pause();
-                        self.paused = Some(sleep(PAUSE));
+                        self.pause_a_while();
                     }
-                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPERM) => {}
-                    // Errors of the connection and not of the listener: accept(2) says to go on.
+                    // Errors of the connection and not of the listener: accept(2) says to go on. One after
+                    // the other may be of accepting itself, and would come for ever.
                     Some(
-                        libc::ENETDOWN
+                        libc::ECONNABORTED
+                        | libc::EINTR
+                        | libc::EPERM
+                        | libc::ENETDOWN
                         | libc::EPROTO
                         | libc::ENOPROTOOPT
                         | libc::EHOSTDOWN
@@ -324,7 +335,11 @@ impl TcpListener {
                         | libc::EHOSTUNREACH
                         | libc::EOPNOTSUPP
                         | libc::ENETUNREACH,
-                    ) => {}
+                    ) => {
+                        if mem::replace(&mut self.passed_over, true) {
+                            self.pause_a_while();
+                        }
+                    }
                     _ => return Poll::Ready(Err(e)),
                 },
                 None => {
@@ -342,6 +357,12 @@ impl TcpListener {
                 }
             }
         }
+    }
+
+    #[cold]
+    fn pause_a_while(&mut self) {
+        self.submitter.count_accept_pause();
+        self.paused = Some(sleep(PAUSE));
     }
 
     fn arm(&mut self) -> io::Result<()> {

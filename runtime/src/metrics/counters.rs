@@ -102,7 +102,7 @@ counters! {
     ChunksCopied => chunks_copied,
     /// Connections accepted.
     Accepts => accepts,
-    /// Times that accepting paused for want of descriptors or memory.
+    /// Times that accepting paused for want of descriptors or memory, or since it failed again and again.
     AcceptPauses => accept_pauses,
     /// Polls that kept the core for longer than the stall threshold, if somebody watches.
     Stalls => stalls,
