@@ -9,6 +9,7 @@ use super::control::Sim;
 use super::faults;
 use super::rng::Rng;
 use crate::config::Settings;
+use crate::driver::asked::FIXED_FILES;
 use crate::executor::dial::Spin;
 
 /// What goes wrong in a simulation.
@@ -143,7 +144,8 @@ impl Builder {
     }
 
     /// Settings of every core (a ring of 64 entries, 32 buffers of 2 KiB). They never spin, whatever is
-    /// said here.
+    /// said here, and where there is a table of files it has places for all that a process has open: which
+    /// sockets a smaller one has no place for is a matter of descriptors' numbers, which are real here.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
@@ -191,8 +193,14 @@ impl Builder {
         Sim::new(self)
     }
 
-    /// Whoever spins waits for a clock that only moves when nobody does.
+    /// Whoever spins waits for a clock that only moves when nobody does. The numbers of descriptors, by which
+    /// sockets have places in a table of files, do not follow from the seed.
     pub(super) fn settings_of_cores(&self) -> Settings {
-        self.settings.clone().spin(Spin::Off)
+        let settings = self.settings.clone().spin(Spin::Off);
+        // Settings that are out of their range fail each start, which says so.
+        match settings.checked().map_or(0, |config| config.asked.fixed_files) {
+            0 => settings,
+            places => settings.fixed_files(places.max(FIXED_FILES)),
+        }
     }
 }
