@@ -169,7 +169,7 @@ pub(crate) fn negotiate(
         report.without(Feature::MultishotAccept, Missing::Faulty(how));
     }
     // Asked only now, so that a sandbox that hides io_uring is reported as such and not as an old kernel.
-    if version(&release).is_some_and(|v| v < (6, 1)) {
+    if is_too_old(&release) {
         return Err(StartError::KernelTooOld { kernel: release });
     }
     for (bit, what) in
@@ -294,7 +294,11 @@ fn loop_until_accepted(
                 anywhere = false;
                 let Some((newest, _)) = FLAGS.into_iter().find(|f| report.in_force.contains(f.0))
                 else {
-                    return Err(StartError::System { step: "io_uring_setup", source: error });
+                    // Before 5.6 even the flags that are never given up are refused.
+                    return Err(match is_too_old(release) {
+                        true => StartError::KernelTooOld { kernel: release.to_owned() },
+                        false => StartError::System { step: "io_uring_setup", source: error },
+                    });
                 };
                 report.without(newest, Missing::Kernel);
                 if newest == Feature::SqPoll {
@@ -387,6 +391,11 @@ fn does(probe: &Probe, op: u8) -> bool {
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Whether it is older than Linux 6.1.
+fn is_too_old(release: &str) -> bool {
+    version(release).is_some_and(|v| v < (6, 1))
 }
 
 /// Whether multishot accept with DEFER_TASKRUN gives wrong descriptors there: it did from 6.6.1 to 6.8-rc3

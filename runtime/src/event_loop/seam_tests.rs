@@ -229,11 +229,17 @@ fn seam_refused_set_ups_are_typed_errors() {
     let mut no_eventfd = Faulty::new();
     no_eventfd.no_eventfd = true;
     assert!(matches!(no_eventfd.start().unwrap_err(), StartError::NoDescriptors { .. }));
-    let old = Faulty::new();
-    old.release.replace("5.15.0-91-generic".into());
-    let error = old.start().unwrap_err();
-    assert!(matches!(error, StartError::KernelTooOld { .. }));
-    assert!(error.to_string().contains("6.1"), "{error}");
+    // The older one does not know flags that are always asked for.
+    let knows_no_clamp = |_, params: &Params| (params.flags != 0).then_some(libc::EINVAL);
+    for (old, release) in [
+        (Faulty::new(), "5.15.0-91-generic"),
+        (Faulty::new().on_setup(knows_no_clamp), "5.4.0-150-generic"),
+    ] {
+        old.release.replace(release.into());
+        let error = old.start().unwrap_err();
+        assert!(matches!(error, StartError::KernelTooOld { .. }), "{release}: {error}");
+        assert!(error.to_string().contains("6.1"), "{error}");
+    }
 }
 
 #[test]
