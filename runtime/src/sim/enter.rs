@@ -38,6 +38,8 @@ pub(super) struct SimRing {
     fd: RawFd,
     pub(super) queues: Rc<Queues>,
     flags: u32,
+    /// Whether its kernel knows a limit of a receive that goes on.
+    pub(super) recv_limit: bool,
     ops: BTreeMap<u64, Op>,
     /// Ops that can go on, in the order of the news.
     work: VecDeque<u64>,
@@ -139,6 +141,7 @@ impl State {
         fd: RawFd,
         queues: Rc<Queues>,
         flags: u32,
+        recv_limit: bool,
     ) -> usize {
         let at = self.rings.opened;
         self.rings.opened += 1;
@@ -147,6 +150,7 @@ impl State {
             fd,
             queues,
             flags,
+            recv_limit,
             ops: BTreeMap::new(),
             work: VecDeque::new(),
             on_events: Vec::new(),

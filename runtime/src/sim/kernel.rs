@@ -262,7 +262,8 @@ impl Kernel for SimKernel {
                 "ring",
                 &[i64::from(sq_entries), i64::from(cq_entries), i64::from(params.flags)],
             );
-            state.add_ring(self.process, raw, queues.clone(), params.flags)
+            let limit = self.shape.recv_limit;
+            state.add_ring(self.process, raw, queues.clone(), params.flags, limit)
         });
         self.ring.set(Some(ring));
         let (rings, sqes) = (queues.rings(), queues.sqes());

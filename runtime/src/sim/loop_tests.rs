@@ -5,6 +5,7 @@
 //! mistake.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,7 @@ use crate::executor::dial::Spin;
 use crate::op::{
     AcceptMany, AcceptQueue, Connect, LateSend, Membership, Nop, Receiver, Submitter, submit,
 };
+use crate::sys::abi::{BufStatus, register};
 use crate::time::{Instant, sleep};
 
 fn settings() -> Settings {
@@ -253,6 +255,42 @@ fn sim_a_loop_runs_on_it() {
         }
     });
     alone.end();
+}
+
+/// What a release does not know is refused: then the step down is taken.
+#[test]
+fn sim_an_older_kernel_knows_no_newer_call() {
+    let faults = Faults { features_missing: 10_000, ..Faults::none() };
+    let mut seen = BTreeMap::new();
+    for seed in 0..60 {
+        let mut alone = Alone::new(seed, faults.clone());
+        let release = alone.event_loop.ring_report().kernel.clone();
+        let core = alone.event_loop.core().clone();
+        let says_what_is_left = core.driver.with_ring(|ring| {
+            let mut status = BufStatus::default();
+            let arg = std::ptr::from_mut(&mut status).cast();
+            // SAFETY: one live buf_status, which the call fills in.
+            unsafe { ring.register(register::PBUF_STATUS, arg, 1).is_ok() }
+        });
+        alone.event_loop.block_on(async {
+            let (_listener, addr) = listen(([10, 0, 0, 1], 0).into());
+            let near = Stream::connect(addr).await.unwrap();
+            let many = near.submitter.recv_many(near.fd.clone(), &near.membership, 64);
+            let mut many = many.unwrap();
+            sleep(Duration::from_millis(1)).await;
+            // Nothing has come; if it has ended, it was refused.
+            poll_fn(|cx| Poll::Ready(many.poll_next(cx).is_ready())).await;
+        });
+        let has_limit = core.driver.pool().ways().receive_limit() > 0;
+        drop(core);
+        alone.end();
+        if release != "6.18.0-sim" {
+            let before = seen.insert(release.clone(), (says_what_is_left, has_limit));
+            assert!(before.is_none_or(|before| before == seen[&release]), "{release}");
+        }
+    }
+    let known = [("6.1.0", (false, false)), ("6.12.0", (true, false)), ("6.6.0", (false, false))];
+    assert_eq!(seen, known.map(|(release, calls)| (format!("{release}-sim"), calls)).into());
 }
 
 #[test]

@@ -68,7 +68,9 @@ impl SimKernel {
             register::UNREGISTER_PBUF_RING if self.shape.buffer_rings => {
                 self.unregister_buffers(addr, ring)
             }
-            register::PBUF_STATUS if self.shape.buffer_rings => self.buffers_taken(addr, ring),
+            register::PBUF_STATUS if self.shape.buffer_rings && self.shape.buf_status => {
+                self.buffers_taken(addr, ring)
+            }
             _ => Err(libc::EINVAL),
         }
     }

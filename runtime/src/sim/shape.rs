@@ -1,7 +1,8 @@
 //! Which kernel is simulated.
 //!
-//! Owns [`Shape`]: a release with the flags, features and calls that it knows. Some worlds have older
-//! kernels, or lack single features as sandboxes and custom builds do, so that every step down is taken.
+//! Owns [`Shape`]: a release with the flags, features and calls that it knows, as far as a loop asks for them
+//! in a simulation. Some worlds have older kernels, or lack single ones of these as sandboxes and custom
+//! builds do, so that each of those steps down is taken.
 
 use super::faults::Faults;
 use super::rng::Rng;
@@ -15,6 +16,10 @@ pub(super) struct Shape {
     pub(super) enter_flags: u32,
     pub(super) ring_fds: bool,
     pub(super) buffer_rings: bool,
+    /// How far it is with a ring of buffers, `IORING_REGISTER_PBUF_STATUS` (6.8).
+    pub(super) buf_status: bool,
+    /// A limit of a receive that goes on, `optlen` (6.17).
+    pub(super) recv_limit: bool,
 }
 
 const SETUP_6_1: u32 = setup::CQSIZE
@@ -36,6 +41,8 @@ impl Shape {
             enter_flags: ENTER_6_1 | enter::ABS_TIMER | enter::NO_IOWAIT,
             ring_fds: true,
             buffer_rings: true,
+            buf_status: true,
+            recv_limit: true,
         }
     }
 
@@ -51,16 +58,19 @@ impl Shape {
                 shape.setup_flags = SETUP_6_1;
                 shape.features = FEATURES_6_1;
                 shape.enter_flags = ENTER_6_1;
+                (shape.buf_status, shape.recv_limit) = (false, false);
             }
             1 => {
                 shape.release = "6.6.0-sim";
                 shape.features = FEATURES_6_1;
                 shape.enter_flags = ENTER_6_1;
+                (shape.buf_status, shape.recv_limit) = (false, false);
             }
             2 => {
                 shape.release = "6.12.0-sim";
                 shape.features &= !feat::NO_IOWAIT;
                 shape.enter_flags &= !enter::NO_IOWAIT;
+                shape.recv_limit = false;
             }
             _ => {
                 for flag in [setup::DEFER_TASKRUN, setup::SINGLE_ISSUER, setup::TASKRUN_FLAG] {
@@ -75,6 +85,8 @@ impl Shape {
                 }
                 shape.ring_fds = !rng.chance(4_000);
                 shape.buffer_rings = !rng.chance(4_000);
+                shape.buf_status = !rng.chance(4_000);
+                shape.recv_limit = !rng.chance(4_000);
             }
         }
         shape

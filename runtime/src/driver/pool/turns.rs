@@ -16,12 +16,16 @@ impl Pool {
     /// Buffers that a receive would find. A receive that was woken for nothing again and again waits in one
     /// of the kernel's worker threads, and has taken its buffer beforehand: no completion tells of that, and
     /// turns given for such buffers would go round and round. (Before 6.8 the kernel does not say; then it
-    /// is as many as completions tell.)
+    /// is as many as completions tell.) Where there are none, spare ones are put in.
     pub(crate) fn to_be_found(&self, ring: &Ring) -> u32 {
-        match self.in_ring(ring) {
-            Some(0) if self.double() => self.in_ring(ring).unwrap_or(0),
-            Some(found) => found,
-            None => self.available.get(),
+        self.found_or_more(|| self.in_ring(ring))
+    }
+
+    fn found_or_more(&self, in_ring: impl Fn() -> Option<u32>) -> u32 {
+        let found = || in_ring().unwrap_or_else(|| self.available.get());
+        match found() {
+            0 if self.double() => found(),
+            found => found,
         }
     }
 
@@ -124,6 +128,22 @@ impl Drop for BufferTurn {
 mod tests {
     use super::*;
     use crate::event_loop::EventLoop;
+
+    /// Whether the kernel says how many it has, or does not (before 6.8).
+    #[test]
+    fn spare_buffers_are_put_in_where_none_is_left() {
+        let mut event_loop = EventLoop::new().unwrap();
+        event_loop.turn(Some(std::time::Duration::ZERO));
+        let core = event_loop.core().clone();
+        let pool = core.driver.pool();
+        for says in [true, false] {
+            pool.available.set(0);
+            let (spare, left) = (pool.spare.borrow().len(), Cell::new(0));
+            assert!(spare > 0);
+            let found = pool.found_or_more(|| says.then(|| left.replace(1)));
+            assert!(found > 0 && pool.spare.borrow().len() < spare, "says: {says}, {found}");
+        }
+    }
 
     /// One buffer and two in line, the first of whom has gone without a word: before the core rests the other
     /// has its turn.

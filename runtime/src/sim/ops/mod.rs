@@ -191,6 +191,10 @@ impl State {
     /// Reads a submission; an errno if it is none that this kernel knows, or names nothing.
     pub(super) fn prepare(&mut self, ring: usize, sqe: &RawSqe) -> Result<Op, i32> {
         let kind = read_kind(sqe)?;
+        let is_limited = matches!(kind, Kind::RecvMany { .. }) && sqe.file_index > 0;
+        if is_limited && !self.rings.get(ring).is_some_and(|ring| ring.recv_limit) {
+            return Err(libc::EINVAL);
+        }
         let (file, sock) = self.file_of(ring, sqe, &kind)?;
         // On an eventfd a read brings its count; on a socket it is a receive.
         let kind = match kind {
