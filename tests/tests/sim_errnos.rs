@@ -86,8 +86,11 @@ fn listen(seen: &Seen, submitter: &Submitter) -> Option<Rc<OwnedFd>> {
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
     let socket = seen.note(Call::Socket, submitter.stream_socket(&any))?;
     socket2::SockRef::from(&socket).set_reuse_address(true).unwrap();
+    socket2::SockRef::from(&socket).set_reuse_port(true).unwrap();
     seen.note(Call::Bind, submitter.bind(&socket, &any))?;
     seen.note(Call::Listen, submitter.listen(&socket, 8))?;
+    // Without the program it listens as well.
+    seen.note(Call::Steer, submitter.steer_by_cpu(&socket, &[(0, 0)]));
     let local = seen.note(Call::LocalAddr, submitter.local_addr(&socket));
     assert!(local.is_none_or(|local| local.port() == PORT));
     Some(Rc::new(socket))

@@ -46,6 +46,8 @@ pub enum Call {
     Bind,
     /// Having it listen.
     Listen,
+    /// Attaching the program that chooses among those that share its port.
+    Steer,
     /// Asking for its own address.
     LocalAddr,
     /// Asking for the peer's.
@@ -76,7 +78,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Accept,
         Self::Connect,
         Self::Receive,
@@ -87,6 +89,7 @@ impl Call {
         Self::Socket,
         Self::Bind,
         Self::Listen,
+        Self::Steer,
         Self::LocalAddr,
         Self::PeerAddr,
         Self::Duplicate,
@@ -115,6 +118,7 @@ impl Call {
             Self::Socket => "socket(2)",
             Self::Bind => "bind(2)",
             Self::Listen => "listen(2)",
+            Self::Steer => "setsockopt(2), bpf(2)",
             Self::LocalAddr => "getsockname(2)",
             Self::PeerAddr => "getpeername(2)",
             Self::Duplicate => "fcntl(2)",
@@ -205,6 +209,8 @@ impl Call {
             ],
             Self::Bind => &[libc::EACCES, libc::EADDRINUSE, libc::EADDRNOTAVAIL],
             Self::Listen => &[libc::EADDRINUSE],
+            // Memory for the program, within `net.core.optmem_max`; a socket whose filters are locked.
+            Self::Steer => &[libc::ENOMEM, libc::EPERM],
             Self::LocalAddr => &[libc::ENOBUFS],
             Self::PeerAddr => &[libc::ENOBUFS, libc::ENOTCONN],
             Self::Duplicate => &[libc::EMFILE],
