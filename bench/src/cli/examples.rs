@@ -74,7 +74,7 @@ Examples:
 /// Of the subcommand of that name.
 pub const EXAMPLES_COMPARE: &str = "\
 Exit codes: 0 nothing of B is worse than in A; 1 failed; 2 bad command line;
-4 something is worse beyond noise; 5 can't tell: no repeated samples in common
+4 something is worse beyond noise, or failed in B alone; 5 can't tell: no repeated samples in common
 
 Examples:
   coreloop-bench compare before.json after.json

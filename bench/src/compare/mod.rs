@@ -15,13 +15,16 @@ use crate::report::units::grouped;
 use crate::scenario::Failure;
 use crate::trial::words::{RatioRow, figure, paragraph, ratios};
 
+mod failures;
+mod highest;
 pub mod read;
 pub mod series;
 mod shift;
 
+use failures::FAILED;
 use read::Side;
 use series::Series;
-use shift::shift;
+use shift::{shift, usable};
 
 /// Exit code where something is worse beyond noise.
 const EXIT_WORSE: u8 = 4;
@@ -44,7 +47,7 @@ pub struct Comparison {
     pub b: String,
     /// Differences below this don't matter, in percent.
     pub threshold_percent: f64,
-    /// Figures that both have.
+    /// Figures that both have, and what B failed at.
     pub rows: Vec<Row>,
     /// How many of them are worse in B.
     pub worse: usize,
@@ -58,7 +61,7 @@ pub struct Comparison {
     pub notes: Vec<String>,
 }
 
-/// A figure in both files.
+/// A figure in both files, or how often both failed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// Whose.
@@ -69,13 +72,13 @@ pub struct Row {
     pub unit: String,
     /// Whether less of it is better.
     pub less_is_better: bool,
-    /// The median of A's samples.
+    /// The median of A's samples, or how many of them failed.
     pub a: f64,
     /// That of B's.
     pub b: f64,
-    /// How many samples A has.
+    /// How many samples of A count.
     pub samples_a: usize,
-    /// And B.
+    /// And of B.
     pub samples_b: usize,
     /// B over A; none where there are too few samples.
     pub ratio: Option<Ratio>,
@@ -89,7 +92,7 @@ pub struct Row {
 pub enum Says {
     /// The whole interval is on the better side.
     Better,
-    /// The whole interval is on the worse side.
+    /// The whole interval is on the worse side, or it failed where A did not.
     Worse,
     /// It is not.
     Unresolved,
@@ -97,6 +100,8 @@ pub enum Says {
     BelowThreshold,
     /// There are too few samples.
     CanNotTell,
+    /// The two are of different rates, of which each search chose its own.
+    OtherRate,
 }
 
 /// Does what the flags say.
@@ -133,6 +138,15 @@ fn compare(args: &CompareArgs, a: &Side, b: &Side) -> Result<Comparison, String>
         let other = b.series.iter().find(|s| s.of == one.of && s.figure == one.figure);
         rows.extend(other.map(|other| row(one, other, in_a_row, args.threshold)));
     }
+    rows.extend(failures::rows(a, b, &wanted));
+    let mut notes = notes(a, b, in_a_row, &wanted);
+    if let (Some(a), Some(b)) = (&a.highest, &b.highest) {
+        let highest = highest::row(a, b, args.threshold);
+        if wanted(&highest.figure) {
+            rows.insert(0, highest);
+        }
+        notes.extend(highest::leave_out(&mut rows, a, b));
+    }
     if rows.is_empty() {
         return Err(match &args.only {
             Some(word) => format!("no figure of both has '{word}' in its name"),
@@ -149,24 +163,27 @@ fn compare(args: &CompareArgs, a: &Side, b: &Side) -> Result<Comparison, String>
         worse: count(&[Says::Worse]),
         better: count(&[Says::Better]),
         unresolved: count(&[Says::Unresolved, Says::BelowThreshold]),
-        can_not_tell: count(&[Says::CanNotTell]),
-        notes: notes(a, b, in_a_row),
+        can_not_tell: count(&[Says::CanNotTell, Says::OtherRate]),
+        notes,
         rows,
     })
 }
 
 fn row(a: &Series, b: &Series, in_a_row: bool, threshold: f64) -> Row {
-    let ratio = shift(&a.samples, &b.samples, in_a_row);
+    let (of_a, of_b) = (usable(&a.samples, a.less_is_better), usable(&b.samples, a.less_is_better));
+    let ratio = shift(&of_a, &of_b, in_a_row);
+    // Of figures that are nothing throughout, that is what is shown.
+    let middle = |used: &[f64], all: &[f64]| median(if used.is_empty() { all } else { used });
     let says = ratio.map_or(Says::CanNotTell, |ratio| says(&ratio, a.less_is_better, threshold));
     Row {
         of: a.of.clone(),
         figure: a.figure.clone(),
         unit: a.unit.clone(),
         less_is_better: a.less_is_better,
-        a: median(&a.samples),
-        b: median(&b.samples),
-        samples_a: a.samples.len(),
-        samples_b: b.samples.len(),
+        a: middle(&of_a, &a.samples),
+        b: middle(&of_b, &b.samples),
+        samples_a: of_a.len(),
+        samples_b: of_b.len(),
         ratio,
         says,
     }
@@ -184,16 +201,18 @@ fn says(ratio: &Ratio, less_is_better: bool, threshold: f64) -> Says {
 }
 
 /// Facts that say what the servers had to do.
-const LOAD: [&str; 8] =
-    ["workload", "load", "connections", "size_bytes", "depth", "rate", "arrivals", "goal"];
+const LOAD: [&str; 9] =
+    ["workload", "load", "connections", "size_bytes", "depth", "rate", "arrivals", "goal", "quick"];
+/// And how those begin that there is one of for each workload.
+pub const RATE_OF: &str = "rate of ";
 
 /// How the note begins that says that they differ.
 const OTHER_LOAD: &str = "the two did not have the same load";
 /// And the one that says that a side is not to be trusted.
 const DOUBT: &str = "worse or better may be nothing but this: ";
 
-fn notes(a: &Side, b: &Side, in_a_row: bool) -> Vec<String> {
-    let mut notes = Vec::new();
+fn notes(a: &Side, b: &Side, in_a_row: bool, wanted: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut notes = failures::notes(a, b, wanted);
     for (name, side) in [("A", a), ("B", b)] {
         notes.extend(side.doubts.iter().map(|doubt| format!("{DOUBT}{name}: {doubt}")));
     }
@@ -201,7 +220,8 @@ fn notes(a: &Side, b: &Side, in_a_row: bool) -> Vec<String> {
         let (_, is) = b.facts.iter().find(|(known, _)| known == name)?;
         (was != is).then(|| (name.as_str(), format!("{name} (A {was}, B {is})")))
     });
-    let (loads, others): (Vec<_>, Vec<_>) = differing.partition(|(name, _)| LOAD.contains(name));
+    let (loads, others): (Vec<_>, Vec<_>) =
+        differing.partition(|(name, _)| LOAD.contains(name) || name.starts_with(RATE_OF));
     let words =
         |of: Vec<(&str, String)>| -> Vec<String> { of.into_iter().map(|one| one.1).collect() };
     let (loads, differing) = (words(loads), words(others));
@@ -260,7 +280,7 @@ fn text(comparison: &Comparison, paint: Paint) -> String {
     let (tone, words) = verdict(comparison);
     out += &paragraph(&words, tone, paint);
     for note in &comparison.notes {
-        let warns = [OTHER_LOAD, DOUBT].iter().any(|begins| note.starts_with(begins));
+        let warns = [FAILED, OTHER_LOAD, DOUBT].iter().any(|begins| note.starts_with(begins));
         let tone = if warns { Tone::Warn } else { Tone::Dim };
         out += &paragraph(note, tone, paint);
     }
@@ -272,13 +292,24 @@ fn printed(row: &Row, comparison: &Comparison) -> RatioRow {
         "" => row.figure.clone(),
         of => format!("{of} · {}", row.figure),
     };
+    let failed = failures::is_of(row);
+    let cell = |value: f64, samples: usize| match failed {
+        true => format!("{value} of {samples}"),
+        false => figure(value, &row.unit),
+    };
     RatioRow {
         label,
-        cells: vec![figure(row.a, &row.unit), figure(row.b, &row.unit)],
+        cells: vec![cell(row.a, row.samples_a), cell(row.b, row.samples_b)],
         ratio: row.ratio,
         less_is_better: row.less_is_better,
         word: match row.says {
+            _ if failed => "failed in B".into(),
             Says::CanNotTell => "can't tell".into(),
+            Says::OtherRate => "other rate".into(),
+            // Where an end is not known, there is no interval to say it.
+            Says::Better | Says::Worse if row.ratio.is_none() => {
+                (if row.says == Says::Better { "better" } else { "worse" }).into()
+            }
             Says::BelowThreshold => format!("below {} %", comparison.threshold_percent),
             _ => String::new(),
         },

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::compare::RATE_OF;
+use crate::compare::failures::{BLOCKS, Failures, SECONDS};
+use crate::compare::highest::Highest;
 use crate::compare::series::Series;
 use crate::ops::client::make_printable;
 use crate::peers::results::Results as PeersResults;
@@ -21,6 +24,10 @@ pub struct Side {
     pub in_a_row: bool,
     /// Its figures.
     pub series: Vec<Series>,
+    /// What failed, and has none.
+    pub failures: Vec<Failures>,
+    /// The highest rate of a search.
+    pub highest: Option<Highest>,
     /// What it was measured on and with: name and value.
     pub facts: Vec<(String, String)>,
     /// Why its figures may not be those of what was measured.
@@ -96,7 +103,26 @@ fn run(value: &Value) -> Side {
     let invalid = value["verdict"]["valid"] == false;
     let reasons = value["verdict"]["reasons"].as_array().into_iter().flatten();
     let doubts = reasons.filter_map(Value::as_str).filter(|_| invalid).map(str::to_owned).collect();
-    Side { kind: "run", in_a_row: true, series, facts, doubts }
+    let failures = silent(&seconds).into_iter().collect();
+    Side { kind: "run", in_a_row: true, series, failures, highest: None, facts, doubts }
+}
+
+/// Fewer requests in a second than this, and one without any is no wonder if they come at random.
+const FEW: u64 = 20;
+
+/// Seconds in which nothing was answered. The ranks of the others say too little of them: a server that stood
+/// still for a third of its time answers as soon as the other in the rest.
+fn silent(seconds: &[&Value]) -> Option<Failures> {
+    let answers: Vec<u64> = seconds.iter().filter_map(|s| s["requests"].as_u64()).collect();
+    Some(Failures {
+        of: String::new(),
+        what: SECONDS,
+        unit: "seconds",
+        failed: answers.iter().filter(|count| **count == 0).count(),
+        all: answers.len(),
+        sure: answers.iter().min()? >= &FEW,
+        why: "nothing was answered in them".into(),
+    })
 }
 
 /// All server cores' CPU over all their requests.
@@ -115,7 +141,8 @@ fn server_cpu(value: &Value) -> Option<f64> {
 fn kept(kind: &'static str, value: &Value) -> Result<Side, String> {
     let series: Vec<Series> =
         serde_json::from_value(value["series"].clone()).map_err(|e| format!("series: {e}"))?;
-    if series.is_empty() {
+    let highest = (kind == "search").then(|| Highest::of(value)).flatten();
+    if series.is_empty() && highest.is_none() {
         return Err(format!("this {kind} was ended before it had figures to compare"));
     }
     if let Some(empty) = series.iter().find(|series| series.samples.is_empty()) {
@@ -123,24 +150,32 @@ fn kept(kind: &'static str, value: &Value) -> Result<Side, String> {
     }
     let mut facts = facts(value, "", &["version", "workload", "load", "goal", "rate", "seconds"]);
     facts.extend(self::facts(value, "/machine", &["kernel", "cpu_model", "network"]));
-    if let Some(highest) = value["highest"].as_u64() {
-        facts.push(("highest rate".into(), highest.to_string()));
-    }
     facts.push(("settings".into(), text(&value["settings"])));
     let count = |name: &str| value[name].as_u64().unwrap_or(0);
     let doubts = mostly(count("disturbed"), count("runs"));
-    Ok(Side { kind, in_a_row: false, series, facts, doubts })
+    Ok(Side { kind, in_a_row: false, series, failures: Vec::new(), highest, facts, doubts })
 }
 
 fn peers(value: &Value) -> Result<Side, String> {
     let results: PeersResults =
         serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
-    let mut series = Vec::new();
+    let (mut series, mut failures) = (Vec::new(), Vec::new());
     let (mut runs, mut disturbed) = (0, 0);
     for ran in &results.workloads {
         let Some(workload) = workloads::find(&ran.name) else { continue };
         for who in &results.contenders {
             let counting = ran.counting(&who.id);
+            let of = format!("{} · {}", ran.name, who.id);
+            let failed = ran.failed_blocks(&who.id);
+            failures.push(Failures {
+                of: of.clone(),
+                what: BLOCKS,
+                unit: "blocks",
+                failed: failed.len(),
+                all: failed.len() + counting.len(),
+                sure: true,
+                why: failed.values().next().map(|why| why.to_string()).unwrap_or_default(),
+            });
             runs += counting.len() as u64;
             disturbed += counting.values().filter(|run| !run.marks.is_empty()).count() as u64;
             for figure in workload.figures {
@@ -148,7 +183,7 @@ fn peers(value: &Value) -> Result<Side, String> {
                 let samples: Vec<f64> = values.map(|value| value / figure.scale).collect();
                 if !samples.is_empty() {
                     series.push(Series {
-                        of: format!("{} · {}", ran.name, who.id),
+                        of: of.clone(),
                         figure: figure.words.into(),
                         unit: figure.unit.into(),
                         less_is_better: figure.less_is_better,
@@ -158,9 +193,13 @@ fn peers(value: &Value) -> Result<Side, String> {
             }
         }
     }
-    let mut facts = facts(value, "", &["version", "seconds", "cores"]);
+    let mut facts = facts(value, "", &["version", "seconds", "cores", "quick"]);
+    // It is a share of what the contenders did that day: nobody typed it.
+    let rates = results.workloads.iter().filter_map(|ran| Some((&ran.name, ran.rate?)));
+    facts.extend(rates.map(|(name, rate)| (format!("{RATE_OF}{name}"), rate.to_string())));
     facts.extend(self::facts(value, "/machine", &["kernel", "cpu_model", "network"]));
-    Ok(Side { kind: "peers", in_a_row: false, series, facts, doubts: mostly(disturbed, runs) })
+    let doubts = mostly(disturbed, runs);
+    Ok(Side { kind: "peers", in_a_row: false, series, failures, highest: None, facts, doubts })
 }
 
 /// A word of doubt where more than half of the runs were disturbed.

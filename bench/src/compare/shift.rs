@@ -12,13 +12,27 @@ const DEVIATIONS: f64 = 1.96;
 /// More alike than this, and there are hardly any samples left.
 const ALIKE_MAX: f64 = 0.9;
 
-/// What B's samples are, over A's. `in_a_row` says that neighbours were taken one after the other and may be
-/// alike. `None` with fewer than [`BLOCKS_MIN`] samples on a side: then nobody can tell.
+/// What stands for a zero, over the least sample that is none.
+const ZERO: f64 = 1e-5;
+
+/// The samples that count. Where more is better, nothing at all is the worst of them; where less is, it says
+/// that there was nothing to be measured: a second without answers has no latency.
+pub fn usable(values: &[f64], less_is_better: bool) -> Vec<f64> {
+    let counts =
+        |value: &f64| value.is_finite() && (*value > 0.0 || *value == 0.0 && !less_is_better);
+    values.iter().copied().filter(counts).collect()
+}
+
+/// What B's samples are, over A's, of those that are [`usable`]. `in_a_row` says that neighbours were taken
+/// one after the other and may be alike. `None` with fewer than [`BLOCKS_MIN`] samples on a side: then nobody
+/// can tell.
 pub fn shift(a: &[f64], b: &[f64], in_a_row: bool) -> Option<Ratio> {
-    let usable = |values: &[f64]| -> Vec<f64> {
-        values.iter().copied().filter(|value| value.is_finite() && *value > 0.0).collect()
+    // The ranks alone matter, and a zero has no logarithm: anything that is far below all others will do.
+    let above = a.iter().chain(b).copied().filter(|value| *value > 0.0).reduce(f64::min)?;
+    let ranked = |values: &[f64]| -> Vec<f64> {
+        thinned(values).map(|value| if value > 0.0 { value } else { above * ZERO }).collect()
     };
-    let (a, b) = (thinned(usable(a)), thinned(usable(b)));
+    let (a, b) = (ranked(a), ranked(b));
     let fewer = a.len().min(b.len());
     if fewer < BLOCKS_MIN {
         return None;
@@ -43,9 +57,9 @@ pub fn shift(a: &[f64], b: &[f64], in_a_row: bool) -> Option<Ratio> {
 const SAMPLES_MAX: usize = 2_000;
 
 /// Evenly spread ones of them, if there are too many.
-fn thinned(values: Vec<f64>) -> Vec<f64> {
+fn thinned(values: &[f64]) -> impl Iterator<Item = f64> {
     let step = values.len().div_ceil(SAMPLES_MAX).max(1);
-    values.into_iter().step_by(step).collect()
+    values.iter().copied().step_by(step)
 }
 
 /// By how much the noise of a mean is larger than that of as many independent samples.
@@ -137,12 +151,23 @@ mod tests {
     #[test]
     fn few_samples_tell_nothing() {
         assert_eq!(shift(&[1.0; 4], &[2.0; 9], false), None);
-        assert_eq!(
-            shift(&[1.0, 1.0, 1.0, 1.0, 0.0], &[2.0; 9], false),
-            None,
-            "zeroes are no samples"
-        );
+        let with_none = [1.0, 1.0, f64::NAN, 1.0, 1.0, 0.0];
+        assert_eq!(usable(&with_none, true), [1.0; 4], "a zero says that there was nothing");
+        assert_eq!(usable(&with_none, false), [1.0, 1.0, 1.0, 1.0, 0.0], "here it is the worst");
+        assert_eq!(shift(&[0.0; 9], &[0.0; 9], false), None);
         let ratio = shift(&[1.0; 5], &[2.0; 5], true).unwrap();
         assert_eq!((ratio.low, ratio.median, ratio.high), (2.0, 2.0, 2.0));
+    }
+
+    #[test]
+    fn nothing_at_all_is_the_worst_sample_where_more_is_better() {
+        let mut draw = Draw::new(2, "zeroes");
+        let a = samples(&mut draw, 30, 1e5, 0.02, 0.0);
+        let b: Vec<f64> =
+            a.iter().enumerate().map(|(i, v)| if i < 24 { 0.0 } else { *v }).collect();
+        let ratio = shift(&a, &b, false).unwrap();
+        assert!(ratio.blocks == 30 && ratio.high < 0.01 && ratio.low.is_finite(), "{ratio:?}");
+        let back = shift(&b, &a, false).unwrap();
+        assert!(back.low > 100.0 && back.high.is_finite(), "{back:?}");
     }
 }

@@ -30,6 +30,8 @@ fn side(scale: f64) -> Side {
             series("x", "p50", true, &around(10.0)),
             series("x", "cpu", true, &[5.0 * scale]),
         ],
+        failures: Vec::new(),
+        highest: None,
         facts: vec![("kernel".into(), format!("6.{}", (scale * 10.0) as u32))],
         doubts: Vec::new(),
     }
@@ -132,4 +134,158 @@ fn very_long_runs_are_compared_in_bounded_memory() {
     let side = || Side { series: vec![series("x", "p99", true, &long)], ..side(1.0) };
     let c = compare(&args(&[]), &side(), &side()).unwrap();
     assert_eq!((c.rows[0].samples_a, c.rows[0].says), (200_000, Says::Unresolved));
+}
+
+/// Peers results in which nothing differs but what `change` does.
+fn peers(change: impl FnOnce(&mut crate::peers::results::Results)) -> Side {
+    let mut results = crate::peers::results::sample::results();
+    change(&mut results);
+    read::parse(&serde_json::to_value(&results).unwrap()).unwrap()
+}
+
+/// What tokio did in all blocks, or in those from the third on.
+fn tokio(of: &mut crate::peers::results::Results, from: usize, error: Option<&str>) {
+    let runs = of.workloads[0].runs.iter_mut();
+    for run in runs.filter(|run| run.contender == "tokio" && run.block >= from) {
+        match error {
+            Some(why) => (run.error, run.figures) = (Some(why.into()), Default::default()),
+            None => {
+                (run.faults, run.marks) = (vec!["80 of 100 reached".into()], Vec::new());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_failed_in_b_is_worse_and_not_left_out() {
+    let whole = peers(|_| ());
+    let same = compare(&args(&[]), &whole, &whole).unwrap();
+    assert_eq!(same.worse, 0, "who failed in both is as it was: {same:?}");
+    for (from, error, words, count) in [
+        (0, Some("boom"), "echo-64 · tokio in 5 of 5 blocks (boom)", "5 of 5"),
+        (3, Some("boom"), "echo-64 · tokio in 2 of 5 blocks (boom)", "2 of 5"),
+        (0, None, "echo-64 · tokio in 5 of 5 blocks (80 of 100 reached)", "5 of 5"),
+        (4, None, "echo-64 · tokio in 1 of 5 blocks (80 of 100 reached)", "1 of 5"),
+    ] {
+        let b = peers(|results| tokio(results, from, error));
+        let c = compare(&args(&["--only", "tokio"]), &whole, &b).unwrap();
+        let failed = c.rows.iter().find(|row| row.figure == "failed blocks").unwrap();
+        assert_eq!((failed.of.as_str(), failed.says), ("echo-64 · tokio", Says::Worse));
+        assert_eq!(c.worse, 1, "{c:?}");
+        assert!(c.notes[0].contains(words), "{:?}", c.notes);
+        let shown = text(&c, Paint { columns: 100, colour: false });
+        assert!(shown.contains(count) && shown.contains("failed in B"), "{shown}");
+        let one = compare(&args(&["--only", "latency, 99 %"]), &whole, &b).unwrap();
+        assert_eq!(one.worse, 1, "also where a figure is asked for that it lacks: {one:?}");
+        let back = compare(&args(&["--only", "tokio"]), &b, &whole).unwrap();
+        assert!(back.worse == 0 && back.notes[0].starts_with("A failed"), "{:?}", back.notes);
+    }
+}
+
+#[test]
+fn figures_that_only_one_side_has_are_named() {
+    let fewer = peers(|results| {
+        results.workloads.pop();
+        results.workloads[0].runs.retain(|run| run.contender != "monoio flags");
+    });
+    let c = compare(&args(&["--only", "echo"]), &peers(|_| ()), &fewer).unwrap();
+    let note = c.notes.iter().find(|note| note.starts_with("only A has figures of ")).unwrap();
+    assert!(note.contains("of echo-64 · monoio flags, echo-1 · coreloop,"), "{note}");
+    assert!(note.ends_with("and 2 more"), "{note}");
+    assert_eq!(c.worse, 0, "nobody failed");
+}
+
+/// A report of `load` whose seconds had so many answers.
+fn load(answers: &[u64]) -> Side {
+    let mut run = crate::report::sample::closed_run();
+    let second = |(index, requests): (usize, &u64)| {
+        let ns = if *requests == 0 { 0 } else { 5_000 + index as u64 };
+        let (p50_ns, p90_ns, p99_ns, p999_ns) = (ns, ns, ns, ns);
+        let (index, requests) = (index as u64, *requests);
+        crate::stats::Second { index, requests, p50_ns, p90_ns, p99_ns, p999_ns }
+    };
+    run.seconds = answers.iter().enumerate().map(second).collect();
+    read::parse(&serde_json::to_value(&run).unwrap()).unwrap()
+}
+
+#[test]
+fn seconds_without_an_answer_are_worse_than_any_other() {
+    let whole: Vec<u64> = (0..30).map(|i| 100_000 + i % 7).collect();
+    let mut stopped = whole.clone();
+    stopped[10..22].fill(0);
+    let c = compare(&args(&[]), &load(&whole), &load(&stopped)).unwrap();
+    let row = |of: &Comparison, figure: &str| {
+        of.rows.iter().find(|row| row.figure == figure).unwrap().clone()
+    };
+    let (silent, rate, p50) =
+        (row(&c, "seconds without an answer"), row(&c, "requests per second"), row(&c, "p50"));
+    assert_eq!((silent.says, silent.a, silent.b), (Says::Worse, 0.0, 12.0));
+    assert_eq!((rate.samples_a, rate.samples_b, rate.ratio.unwrap().blocks), (30, 30, 30));
+    assert_eq!((p50.samples_b, p50.ratio.unwrap().blocks), (18, 18), "and say so");
+    assert!(p50.b > 5.0, "of the seconds that have one: {p50:?}");
+    assert!(c.notes[0].contains("12 of 30 seconds (nothing was answered"), "{:?}", c.notes);
+    // Most of them, and the ranks say it, too.
+    stopped[5..29].fill(0);
+    let c = compare(&args(&["--only", "requests"]), &load(&whole), &load(&stopped)).unwrap();
+    assert_eq!(row(&c, "requests per second").says, Says::Worse);
+    assert_eq!(row(&c, "requests per second").b, 0.0);
+    let back = compare(&args(&[]), &load(&stopped), &load(&whole)).unwrap();
+    assert_eq!((back.worse, row(&back, "requests per second").says), (0, Says::Better));
+    // A few requests a second, at random: some have none.
+    let (few, fewer) = ([3, 2, 1, 4, 2, 3, 2], [2, 3, 0, 2, 4, 0, 1]);
+    let c = compare(&args(&[]), &load(&few), &load(&fewer)).unwrap();
+    assert_eq!(c.worse, 0, "{c:?}");
+}
+
+#[test]
+fn another_rate_of_an_open_loop_and_a_quick_look_are_another_load() {
+    let of = |rate| peers(|results| results.workloads[1].rate = Some(rate));
+    let c = compare(&args(&[]), &of(70_000), &of(50_000)).unwrap();
+    let told = "did not have the same load: rate of echo-1 (A 70000, B 50000)";
+    assert!(c.notes[0].contains(told), "{:?}", c.notes);
+    let c = compare(&args(&[]), &peers(|_| ()), &peers(|results| results.quick = true)).unwrap();
+    assert!(c.notes[0].contains("the same load: quick (A false, B true)"), "{:?}", c.notes);
+    let c = compare(&args(&[]), &of(70_000), &of(70_000)).unwrap();
+    assert!(!c.notes.iter().any(|note| note.starts_with(OTHER_LOAD)), "{:?}", c.notes);
+}
+
+/// A search of a server whose latency grows towards so many requests a second.
+fn search(p99_us: fn(Option<u64>) -> f64) -> Side {
+    let results = crate::search::results::sample::results(|runner| runner.p99_us = p99_us);
+    read::parse(&serde_json::to_value(&results).unwrap()).unwrap()
+}
+
+fn queue(rate: Option<u64>, most: f64) -> f64 {
+    100.0 / (1.0 - rate.unwrap_or(60_000) as f64 / most).max(0.001)
+}
+
+#[test]
+fn a_search_is_compared_by_the_rate_that_it_found() {
+    let slow = search(|rate| queue(rate, 60_000.0));
+    // It does more, and takes longer for it, which is what the bound allows.
+    let mut fast = search(|rate| queue(rate, 80_000.0));
+    for series in fast.series.iter_mut().filter(|series| series.less_is_better) {
+        series.samples.iter_mut().for_each(|sample| *sample *= 1.5);
+    }
+    let c = compare(&args(&[]), &slow, &fast).unwrap();
+    assert_eq!((c.rows[0].figure.as_str(), c.rows[0].says), ("highest rate", Says::Better));
+    assert_eq!((c.worse, c.better), (0, 1), "not for its latency at that rate: {c:?}");
+    assert_eq!(c.can_not_tell, c.rows.len() - 1);
+    assert!(!c.notes.iter().any(|note| note.starts_with(OTHER_LOAD)), "{:?}", c.notes);
+    let shown = text(&c, Paint { columns: 100, colour: false });
+    assert!(shown.contains("other rate") && shown.contains("not judged"), "{shown}");
+    let back = compare(&args(&[]), &fast, &slow).unwrap();
+    assert_eq!((back.worse, back.better), (1, 0), "{back:?}");
+    let same = compare(&args(&[]), &slow, &slow).unwrap();
+    assert_eq!((same.worse, same.better, same.can_not_tell), (0, 0, 0), "{same:?}");
+    // Of one that holds at no rate there are no series, and it is not left out.
+    let none = search(|_| 9e3);
+    let c = compare(&args(&[]), &slow, &none).unwrap();
+    assert_eq!((c.worse, c.rows[0].b), (1, 0.0), "{c:?}");
+    assert!(text(&c, Paint::plain()).contains("worse"), "{c:?}");
+    // At one rate its latency counts.
+    let mut later = slow.clone();
+    let p99 = later.series.iter_mut().find(|series| series.figure == "p99").unwrap();
+    p99.samples.iter_mut().for_each(|sample| *sample *= 1.5);
+    assert_eq!(compare(&args(&[]), &slow, &later).unwrap().worse, 1);
 }

@@ -144,6 +144,17 @@ impl WorkloadResults {
         best
     }
 
+    /// Blocks that a contender failed in, and why: no attempt counts, and none was merely disturbed.
+    pub fn failed_blocks<'a>(&'a self, contender: &str) -> BTreeMap<usize, &'a str> {
+        let deciding = self.deciding(contender);
+        let of = self.runs.iter().filter(|run| run.contender == contender);
+        let broken = of.filter(|run| !deciding.contains_key(&run.block));
+        let broken = broken.filter_map(|run| Some((run.block, run.error.as_deref()?)));
+        let behind = deciding.values().filter(|run| run.marks.is_empty());
+        let behind = behind.filter_map(|run| Some((run.block, run.faults.first()?.as_str())));
+        broken.chain(behind).collect()
+    }
+
     /// What went wrong with a contender, run by run: it gave no figures, or did not keep up though nothing
     /// disturbed it.
     pub fn failed(&self, contender: &str) -> Vec<&str> {

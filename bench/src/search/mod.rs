@@ -23,7 +23,7 @@ use crate::trial::{self, Change, Runner};
 
 mod bisect;
 mod curve;
-mod results;
+pub mod results;
 mod text;
 
 use bisect::{Ending, Plan, search};
