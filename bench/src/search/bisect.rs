@@ -239,7 +239,12 @@ impl<R: Runner> Search<'_, R> {
                 self.bracket(next.min(RATE_MAX))?;
                 Ok(false)
             }
-            (true, _) => Ok(true),
+            (true, other) => {
+                // What was said of it when it was tried was said by fewer runs, at another time.
+                let rate = self.high.map(|(rate, _)| rate);
+                self.high = rate.zip(other);
+                Ok(true)
+            }
             (false, _) => {
                 self.high = Some((low, majority(&votes[0])));
                 self.low = None;

@@ -71,6 +71,48 @@ fn a_generator_that_is_the_limit_is_told_and_what_is_below_holds() {
     assert!((57_000..=60_000).contains(&rate), "{rate}");
 }
 
+/// What misses at a rate that was tried before misses for another reason.
+struct Turns {
+    inner: Synthetic,
+    /// Whether the generator is the limit when a rate that misses is tried, and when it is confirmed.
+    limited: (bool, bool),
+    tried: std::collections::BTreeMap<u64, usize>,
+}
+
+impl Runner for Turns {
+    fn run(&mut self, ask: &Ask<'_>) -> Result<Measured, Trouble> {
+        let mut measured = self.inner.run(ask)?;
+        let Some(rate) = ask.rate else { return Ok(measured) };
+        let tried = self.tried.entry(rate).or_default();
+        *tried += 1;
+        // Three of five are the majority, and the others are not run.
+        let limited = if *tried <= 3 { self.limited.0 } else { self.limited.1 };
+        if limited && measured.figures["p99_us"] > 2_000.0 {
+            measured.figures.insert("generator_limited".into(), 1.0);
+        }
+        Ok(measured)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.inner.elapsed
+    }
+}
+
+#[test]
+fn the_confirmation_says_why_the_upper_end_misses() {
+    for (limited, ending) in
+        [((false, true), Ending::GeneratorLimit), ((true, false), Ending::Found)]
+    {
+        let inner = Synthetic { p99_us: queue, ..Synthetic::noisy(0.0, 1) };
+        let mut runner = Turns { inner, limited, tried: Default::default() };
+        let found = search(&mut runner, &plan(300), &mut |_, _| ()).unwrap();
+        assert_eq!(found.ending, ending, "{limited:?}");
+        let above = found.points.iter().find(|at| Some(at.rate) == found.above).unwrap();
+        let generator = above.holds(&plan(300)) == Holds::Generator;
+        assert_eq!(generator, limited.1, "and its runs say the same");
+    }
+}
+
 #[test]
 fn where_nothing_holds_it_ends_and_says_so() {
     let mut runner = Synthetic { p99_us: |_| 5_000.0, ..Synthetic::calm() };
