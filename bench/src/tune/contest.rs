@@ -97,10 +97,34 @@ pub enum Ended {
 /// Failures after which a candidate is not tried again.
 const FAILURES_MAX: usize = 2;
 
+/// Why a candidate is out, whatever its figures are where it has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GaveUp {
+    /// It gave no figures, twice.
+    Failed,
+    /// It did not keep up in most of its blocks.
+    FellBehind,
+}
+
 impl Entry {
     /// Whether it kept up in at least half of its blocks.
     pub fn keeps_up(&self) -> bool {
         self.behind <= self.runs.len()
+    }
+
+    /// Whether nothing is to be had of it.
+    pub fn gave_up(&self) -> Option<GaveUp> {
+        match () {
+            () if self.failures >= FAILURES_MAX => Some(GaveUp::Failed),
+            () if !self.keeps_up() => Some(GaveUp::FellBehind),
+            () => None,
+        }
+    }
+
+    /// Blocks that it was run in to their end.
+    pub fn blocks(&self) -> usize {
+        self.runs.len() + self.behind
     }
 
     /// Whether it holds what must be held. Who does not keep up holds nothing.
@@ -128,7 +152,8 @@ impl Contest {
         }
     }
 
-    /// Runs blocks of all who are active. `watch` hears of each run before it begins.
+    /// Runs blocks of all who are active, until nobody is: the reference alone says nothing. `watch` hears of
+    /// each run before it begins.
     pub fn blocks<R: Runner>(
         &mut self,
         runner: &mut R,
@@ -138,6 +163,9 @@ impl Contest {
         watch: &mut dyn FnMut(Duration, &str),
     ) -> Ended {
         for of in 0..count {
+            if !self.entries.iter().any(|entry| entry.active) {
+                break;
+            }
             let block = self.blocks;
             let mut part: Vec<Option<usize>> = vec![None];
             part.extend((0..self.entries.len()).filter(|i| self.entries[*i].active).map(Some));

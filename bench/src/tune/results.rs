@@ -9,7 +9,7 @@ use crate::peers::interval::{Ratio, median};
 use crate::peers::run::Measured;
 use crate::trial::goal::POINTS;
 use crate::trial::{Change, Head, few_answers};
-use crate::tune::contest::{Contest, RunLog, behind};
+use crate::tune::contest::{Contest, GaveUp, RunLog, behind};
 use crate::tune::judge::FIGURES;
 use crate::tune::stages::{Found, Outcome, Plan};
 
@@ -35,6 +35,9 @@ pub struct Results {
     pub candidate: Option<String>,
     /// Its figure over the defaults'.
     pub confirmed: Option<Ratio>,
+    /// Why it is out without one.
+    #[serde(default)]
+    pub gave_up: Option<GaveUp>,
     /// What each change of it does.
     pub effects: Vec<Effect>,
     /// All that was tried, the best first.
@@ -115,8 +118,14 @@ impl Results {
             Outcome::DefaultsHold(ratio) if disturbed => (Ending::Disturbed, ratio),
             Outcome::Tuned(ratio) => (Ending::Tuned, Some(ratio)),
             Outcome::DefaultsHold(ratio) => (Ending::DefaultsHold, ratio),
+            Outcome::GaveUp(_) if disturbed => (Ending::Disturbed, None),
+            Outcome::GaveUp(_) => (Ending::DefaultsHold, None),
             Outcome::Interrupted => (Ending::Interrupted, None),
             Outcome::TooShort => (Ending::TooShort, None),
+        };
+        let gave_up = match found.outcome {
+            Outcome::GaveUp(how) => Some(how),
+            _ => None,
         };
         let mut tried = Vec::new();
         for contest in found.stages.iter().filter(|c| ["screen", "combine"].contains(&c.stage)) {
@@ -146,6 +155,7 @@ impl Results {
             settings,
             candidate: found.winner.as_ref().map(|winner| winner.label()),
             confirmed,
+            gave_up,
             effects,
             tried,
             skipped,

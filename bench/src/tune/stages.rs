@@ -18,7 +18,7 @@ use crate::peers::interval::{BLOCKS_MIN, Ratio, Verdict};
 use crate::peers::run::Measured;
 use crate::trial::goal::Goal;
 use crate::trial::{Ask, Runner, attempt};
-use crate::tune::contest::{Contest, Ended, Log, Terms};
+use crate::tune::contest::{Contest, Ended, GaveUp, Log, Terms};
 use crate::tune::judge::Judged;
 use crate::tune::schedule::{Round, halving};
 use crate::tune::space::Candidate;
@@ -78,6 +78,8 @@ pub enum Outcome {
     Tuned(Ratio),
     /// Nothing does: the nearest came to this.
     DefaultsHold(Option<Ratio>),
+    /// Nothing does: the nearest is no server that one would want.
+    GaveUp(GaveUp),
     /// It was ended before that was known.
     Interrupted,
     /// There was no time for enough blocks.
@@ -213,8 +215,11 @@ impl<R: Runner> Search<'_, R> {
         };
         let Some(winner) = winner else {
             // Of fewer blocks nobody can tell a gain from none.
-            let blocks = self.found.stage("screen").map_or(0, |c| c.reference_runs.len());
-            let known = blocks >= BLOCKS_MIN;
+            let known = self.found.stage("screen").is_some_and(|contest| {
+                let out = contest.entries.iter().all(|entry| entry.gave_up().is_some());
+                let blocks = contest.reference_runs.len();
+                blocks >= BLOCKS_MIN || out && blocks > 0
+            });
             self.found.outcome =
                 if known { Outcome::DefaultsHold(None) } else { Outcome::TooShort };
             return;
@@ -323,19 +328,27 @@ impl<R: Runner> Search<'_, R> {
         let ended = self.blocks(&mut contest, blocks, until);
         let judged = &self.found.judged;
         let ratio = contest.ratio(0, judged);
-        let holds = contest.entries[0].holds(judged);
-        self.found.outcome = match ratio {
+        let entry = &contest.entries[0];
+        let holds = entry.holds(judged);
+        // That the defaults do not keep up either says nothing of the winner.
+        let alone = contest.reference_runs.len() * 2 >= entry.blocks();
+        let gave_up = entry.gave_up().filter(|how| match how {
+            GaveUp::Failed => true,
+            GaveUp::FellBehind => alone && entry.blocks() >= BLOCKS_MIN,
+        });
+        self.found.outcome = match (gave_up, ratio) {
             _ if ended == Ended::Interrupted => Outcome::Interrupted,
-            Some(ratio) if ratio.blocks < BLOCKS_MIN => Outcome::TooShort,
-            None => Outcome::TooShort,
-            Some(ratio)
+            (Some(how), _) => Outcome::GaveUp(how),
+            (_, Some(ratio)) if ratio.blocks < BLOCKS_MIN => Outcome::TooShort,
+            (_, None) => Outcome::TooShort,
+            (_, Some(ratio))
                 if holds
                     && !ratio.is_equal()
                     && ratio.verdict(judged.less_is_better) == Verdict::Ahead =>
             {
                 Outcome::Tuned(ratio)
             }
-            ratio => Outcome::DefaultsHold(ratio),
+            (_, ratio) => Outcome::DefaultsHold(ratio),
         };
         self.found.winner = Some(winner);
         self.found.stages.push(contest);

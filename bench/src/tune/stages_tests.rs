@@ -201,6 +201,66 @@ fn a_change_that_can_not_be_left_out_stays_beside_one_that_can() {
     assert_eq!(looked_at, [true, false, false], "{:?}", result.effects);
 }
 
+/// Who changes something goes wrong from some run on.
+struct Late {
+    inner: Synthetic,
+    from: usize,
+    how: GaveUp,
+    /// Whether the defaults do, too.
+    all: bool,
+}
+
+impl Runner for Late {
+    fn run(&mut self, ask: &Ask<'_>) -> Result<Measured, Trouble> {
+        let mut measured = self.inner.run(ask)?;
+        // The first run does not count.
+        let late = self.inner.runs > self.from + 1 && (self.all || !ask.changes.is_empty());
+        match self.how {
+            GaveUp::Failed if late => return Err(Trouble::Failed("boom".into())),
+            GaveUp::FellBehind if late => measured.usage.faults.push("80 of 100 reached".into()),
+            _ => {}
+        }
+        Ok(measured)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.inner.elapsed
+    }
+}
+
+#[test]
+fn a_winner_that_fails_or_falls_behind_when_it_is_confirmed_is_out_and_not_short_of_time() {
+    let plan = plan("cpu", 5 * MINUTE, 3);
+    let searched = |from, how, all| {
+        let inner = Synthetic { effects: five_percent, ..Synthetic::noisy(0.01, 3) };
+        let mut runner = Late { inner, from, how, all };
+        tune(&mut runner, &plan, Rate::Closed, |_| true, &mut |_, _| ()).unwrap()
+    };
+    let confirming = |found: &Found| -> usize {
+        found.log.runs.iter().filter(|run| run.stage == "confirm").count()
+    };
+    let whole = searched(usize::MAX - 1, GaveUp::Failed, false);
+    assert!(matches!(whole.outcome, Outcome::Tuned(_)), "{:?}", whole.outcome);
+    let from = whole.log.runs.len() - confirming(&whole);
+    let failed = searched(from, GaveUp::Failed, false);
+    assert_eq!(failed.outcome, Outcome::GaveUp(GaveUp::Failed));
+    assert_eq!(confirming(&failed), 4, "then it is known, and the defaults alone say nothing");
+    let behind = searched(from, GaveUp::FellBehind, false);
+    assert_eq!(behind.outcome, Outcome::GaveUp(GaveUp::FellBehind));
+    let behind = searched(from, GaveUp::FellBehind, true);
+    assert_eq!(behind.outcome, Outcome::TooShort, "a load that the defaults miss says nothing");
+}
+
+#[test]
+fn where_all_fail_the_defaults_hold() {
+    let mut runner =
+        Synthetic { fails: |changes| !changes.is_empty(), ..Synthetic::noisy(0.01, 3) };
+    let result = search(&mut runner, &plan("cpu", 5 * MINUTE, 3));
+    assert_eq!(result.outcome, Outcome::DefaultsHold(None));
+    let defaults = result.log.runs.iter().filter(|run| run.error.is_none()).count();
+    assert_eq!(defaults, 2, "beside nobody they are not run");
+}
+
 #[test]
 fn runs_that_get_slower_do_not_break_the_budget() {
     let mut runner = Synthetic::noisy(0.03, 9);

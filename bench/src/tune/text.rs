@@ -3,6 +3,7 @@
 use crate::peers::interval::BLOCKS_MIN;
 use crate::report::paint::{Paint, Tone};
 use crate::trial::words::{RatioRow, figure, foot, head, paragraph, percents, ratios};
+use crate::tune::contest::GaveUp;
 use crate::tune::judge::FIGURES;
 use crate::tune::results::{DEFAULTS, Ending, Results, TUNED};
 
@@ -153,6 +154,17 @@ fn verdict(results: &Results, paint: Paint) -> String {
                 percents(&ratio)
             ),
         ),
+        (Ending::DefaultsHold, None) if results.gave_up.is_some() => (
+            Tone::Good,
+            format!(
+                "the defaults hold: {candidate}, which looked best, {} when it was to be confirmed. Nothing is \
+                 changed",
+                match results.gave_up {
+                    Some(GaveUp::FellBehind) => "did not keep up with the load",
+                    _ => "failed",
+                }
+            ),
+        ),
         (Ending::DefaultsHold, None) | (Ending::Tuned, None) => (
             Tone::Good,
             "the defaults hold: nothing that was tried looked better. Nothing is changed"
@@ -242,6 +254,19 @@ mod tests {
         assert!(text.contains("the defaults hold: "), "{text}");
         assert!(text.contains("which looked best, came to") && text.contains("Nothing is changed"));
         assert!(!text.contains("What mattered"), "nothing did: {text}");
+    }
+
+    #[test]
+    fn a_winner_that_gave_up_is_told_with_how() {
+        for (how, words) in [
+            (GaveUp::Failed, "which looked best, failed when it was to be confirmed. Nothing"),
+            (GaveUp::FellBehind, "which looked best, did not keep up with the load when it was"),
+        ] {
+            let mut results = sample::defaults_hold();
+            (results.confirmed, results.gave_up) = (None, Some(how));
+            let text = joined(&text(&results, 80));
+            assert!(text.contains("the defaults hold: ") && text.contains(words), "{text}");
+        }
     }
 
     #[test]
