@@ -31,7 +31,8 @@ pub struct TrialArgs {
     /// Bytes per message instead of the workload's
     #[arg(long, value_name = "BYTES", value_parser = super::message_size)]
     pub size: Option<u64>,
-    /// Messages in flight per connection instead of the workload's
+    /// Messages in flight per connection instead of the workload's; of an open loop the most that
+    /// may be, for which there is a wide default
     #[arg(long, value_name = "N", value_parser = super::depth)]
     pub depth: Option<u64>,
     /// Time for all of it (2s to 24h): it ends then, with what is known [default: 5m, for tune as

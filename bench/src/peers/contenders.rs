@@ -262,7 +262,13 @@ pub fn load(bench: &std::path::Path, addr: &str, core: usize, echo: &Echo, rate:
     command.args(["--connections", &echo.connections.to_string()]);
     command.args(["--size", &echo.size.to_string()]);
     match echo.open {
-        true => command.args(["--rate", &rate.to_string(), "--arrivals", "poisson"]),
+        true => {
+            command.args(["--rate", &rate.to_string(), "--arrivals", "poisson"]);
+            if let Some(limit) = echo.limit {
+                command.args(["--depth", &limit.to_string()]);
+            }
+            &mut command
+        }
         false => command.args(["--depth", &echo.depth.to_string()]),
     };
     command
@@ -352,6 +358,9 @@ mod tests {
         let Kind::Echo(open) = find("open-70").unwrap().kind else { panic!() };
         let command = shown(&load("b".as_ref(), "h:1", 1, &open, 90_000));
         assert!(command.ends_with("--rate 90000 --arrivals poisson"), "{command}");
+        let limited = Echo { limit: Some(4), ..open };
+        let command = shown(&load("b".as_ref(), "h:1", 1, &limited, 90_000));
+        assert!(command.ends_with("--rate 90000 --arrivals poisson --depth 4"), "{command}");
         let Kind::Echo(deep) = find("echo-d16").unwrap().kind else { panic!() };
         assert!(shown(&load("b".as_ref(), "h:1", 1, &deep, 0)).ends_with("--depth 16"));
     }

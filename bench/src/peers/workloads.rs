@@ -36,8 +36,11 @@ pub struct Echo {
     pub connections: u64,
     /// Bytes of a message.
     pub size: u64,
-    /// Messages in flight per connection.
+    /// Messages in flight per connection, of a closed loop.
     pub depth: u64,
+    /// The most that may be in flight per connection of an open one; without it what the generator takes for
+    /// enough.
+    pub limit: Option<u64>,
     /// Whether the generator keeps a rate instead of waiting for answers.
     pub open: bool,
     /// Whether what a contender does while it has nothing to do decides: variants of ours that spin, and
@@ -144,7 +147,8 @@ const TIMERS: &[Figure] = &[
     figure("cancel_ns", "cancel, per timer", "ns", 1.0, true),
 ];
 
-const CLOSED: Echo = Echo { connections: 64, size: 64, depth: 1, open: false, spins: false };
+const CLOSED: Echo =
+    Echo { connections: 64, size: 64, depth: 1, limit: None, open: false, spins: false };
 
 const fn work(count: u64) -> Kind {
     Kind::Work(Work { count, rounds: 3, two_cores: false })

@@ -37,6 +37,7 @@ pub fn main(args: &SearchArgs) -> Result<ExitCode, Refusal> {
     let goal = args.trial.goal;
     let (point, bound) = bounded(&goal).map_err(Refusal::Usage)?;
     let echo = trial::workload(&args.trial).map_err(Refusal::Usage)?;
+    trial::no_depth_of_its_own(&args.trial.workload, &echo).map_err(Refusal::Usage)?;
     let changes = settings(args).map_err(Refusal::Usage)?;
     if let Some(path) = &args.trial.json {
         write::probe(path)?;

@@ -151,8 +151,20 @@ pub fn workload(args: &TrialArgs) -> Result<Echo, String> {
         connections: args.connections.unwrap_or(echo.connections),
         size: args.size.unwrap_or(echo.size),
         depth: args.depth.unwrap_or(echo.depth),
+        limit: args.depth,
         ..echo
     })
+}
+
+/// Refuses an open loop of a workload that is its depth: a rate comes in its stead.
+pub fn no_depth_of_its_own(name: &str, echo: &Echo) -> Result<(), String> {
+    match (echo.depth, echo.limit) {
+        (1, _) | (_, Some(_)) => Ok(()),
+        (depth, None) => Err(format!(
+            "{name} keeps {depth} requests in flight on each connection, and an open loop keeps a rate instead: \
+             give the most that may be in flight (--depth {depth}), or take echo-64"
+        )),
+    }
 }
 
 /// A load in words.
@@ -163,7 +175,12 @@ pub fn in_words(echo: &Echo, open: bool) -> String {
     };
     let size = crate::cli::parse::bytes(echo.size);
     match (open, echo.depth) {
-        (true, _) => format!("TCP echo, {connections}, {size}, requests at random times"),
+        (true, _) => {
+            let most = echo.limit.map_or(String::new(), |limit| {
+                format!(", at most {limit} in flight on each connection")
+            });
+            format!("TCP echo, {connections}, {size}, requests at random times{most}")
+        }
         (false, 1) => format!("TCP echo, {connections}, {size}"),
         (false, depth) => {
             format!("TCP echo, {connections}, {size}, {depth} requests in flight on each")
@@ -298,6 +315,20 @@ mod tests {
             in_words(&changed, true),
             "TCP echo, 8 connections, 1 KiB, requests at random times"
         );
+        let limited = echo(&["echo-64", "--depth", "4"]).unwrap();
+        assert!(
+            in_words(&limited, true)
+                .ends_with("random times, at most 4 in flight on each connection")
+        );
+        assert!(in_words(&limited, false).ends_with("4 requests in flight on each"));
+        let error = no_depth_of_its_own("echo-d16", &plain).unwrap_err();
+        assert!(
+            error.contains("echo-d16 keeps 16 requests") && error.contains("--depth 16"),
+            "{error}"
+        );
+        for flags in [&["echo-d16", "--depth", "16"][..], &["echo-64"], &["open-70"]] {
+            assert_eq!(no_depth_of_its_own("x", &echo(flags).unwrap()), Ok(()));
+        }
         let error = echo(&["echo-63"]).unwrap_err();
         assert!(error.contains("did you mean echo-64?"), "{error}");
         let error = echo(&["sleeps"]).unwrap_err();

@@ -46,6 +46,9 @@ const EXIT_UNKNOWN: u8 = 3;
 pub fn main(args: &TuneArgs) -> Result<ExitCode, Refusal> {
     let echo = trial::workload(&args.trial).map_err(Refusal::Usage)?;
     fixed_rate(args, echo.open).map_err(Refusal::Usage)?;
+    if args.rate.is_some() {
+        trial::no_depth_of_its_own(&args.trial.workload, &echo).map_err(Refusal::Usage)?;
+    }
     let can = probe::settings();
     let space = space::space(&args.only, &args.values, &can);
     if args.list {
