@@ -123,7 +123,13 @@ pub fn search<R: Runner>(
 ) -> Result<Found, Trouble> {
     let began = runner.elapsed();
     watch(began, "a closed loop, for where to begin");
-    let first = attempt(runner, &Ask { changes: &plan.changes, rate: None })?;
+    let first = match attempt(runner, &Ask { changes: &plan.changes, rate: None }) {
+        Err(Trouble::Interrupted) => {
+            let (points, highest, above) = (Vec::new(), None, None);
+            return Ok(Found { points, highest, above, ending: Ending::Interrupted, closed: 0.0 });
+        }
+        first => first?,
+    };
     let closed = first.figures.get("requests_per_s").copied().unwrap_or(0.0);
     let mut search = Search {
         cost: runner.elapsed() - began,

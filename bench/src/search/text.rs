@@ -20,8 +20,10 @@ pub fn results(results: &Results, paint: Paint) -> String {
             paint,
         );
     }
-    out.push('\n');
-    out += &table(results, paint);
+    if !results.points.is_empty() {
+        out.push('\n');
+        out += &table(results, paint);
+    }
     out += &curve(results, paint);
     out.push('\n');
     out += &verdict(results, paint);
@@ -220,5 +222,7 @@ mod tests {
         assert!(early.contains("ended early: "), "{early}");
         let nothing = text(&sample::results(|runner| runner.runs_left = Some(1)));
         assert!(nothing.contains("ended before any rate was known to hold"), "{nothing}");
+        let at_once = text(&sample::results(|runner| runner.runs_left = Some(0)));
+        assert!(at_once.contains("ended before any rate was known to hold"), "{at_once}");
     }
 }

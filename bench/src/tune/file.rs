@@ -73,7 +73,12 @@ mod tests {
 
     #[test]
     fn a_file_of_nothing_changes_nothing() {
-        for results in [sample::defaults_hold(), sample::disturbed(), sample::interrupted()] {
+        for results in [
+            sample::defaults_hold(),
+            sample::disturbed(),
+            sample::interrupted(),
+            sample::interrupted_at_once(),
+        ] {
             let text = toml(&results);
             let resolved = Sources::new().toml(&text, "tuned.toml").unwrap().resolve().unwrap();
             let changed =

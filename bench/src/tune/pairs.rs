@@ -83,10 +83,10 @@ pub struct Row {
     pub unit: String,
     /// Whether less of it is better.
     pub less_is_better: bool,
-    /// The median of the defaults.
-    pub defaults: f64,
+    /// The median of the defaults; none without a run of them that counts.
+    pub defaults: Option<f64>,
     /// The median with it.
-    pub with_it: f64,
+    pub with_it: Option<f64>,
     /// With it over the defaults; none of too few blocks.
     pub ratio: Option<Ratio>,
     /// Whether the server kept up with the load in most runs; the others do not count.
@@ -112,12 +112,16 @@ pub fn pairs<R: Runner>(
     let began = runner.elapsed();
     watch(began, "a first run, which does not count");
     let fixed = if let Rate::Fixed(rate) = rate { Some(rate) } else { None };
-    let first = attempt(runner, &Ask { changes: &[], rate: fixed })?;
-    let rate = rate.after(&first);
+    let first = attempt(runner, &Ask { changes: &[], rate: fixed });
+    let interrupted = first == Err(Trouble::Interrupted);
+    let rate = if interrupted { fixed } else { rate.after(&first?) };
     let terms = Terms { seed: plan.seed, rate, until: began + plan.budget };
     let mut contest = Contest::new("pairs", Candidate::new([]), plan.candidates.clone());
     let mut log = Log::default();
-    let ended = contest.blocks(runner, plan.blocks, terms, &mut log, watch);
+    let ended = match interrupted {
+        true => Ended::Interrupted,
+        false => contest.blocks(runner, plan.blocks, terms, &mut log, watch),
+    };
     head.interrupted = ended == Ended::Interrupted;
     if ended == Ended::Time {
         head.notes.push("the budget was over before all blocks were run".into());
@@ -173,7 +177,7 @@ fn rows(contest: &Contest, plan: &Plan) -> Vec<Row> {
         };
         let middle = |runs: &mut dyn Iterator<Item = &Measured>| {
             let values: Vec<f64> = runs.filter_map(|r| r.figures.get(named.key).copied()).collect();
-            median(&values)
+            (!values.is_empty()).then(|| median(&values))
         };
         for (at, entry) in contest.entries.iter().enumerate() {
             rows.push(Row {
@@ -203,7 +207,9 @@ pub fn text(results: &Results, paint: Paint) -> String {
         out += &format!("\n{}", paragraph(&title, Tone::Strong, paint));
         let printed = of.iter().map(|row| RatioRow {
             label: row.candidate.clone(),
-            cells: vec![figure(row.defaults, &row.unit), figure(row.with_it, &row.unit)],
+            cells: [row.defaults, row.with_it]
+                .map(|value| value.map_or("–".into(), |value| figure(value, &row.unit)))
+                .into(),
             ratio: row.ratio,
             less_is_better: row.less_is_better,
             word: match row.ratio {
@@ -286,6 +292,12 @@ mod tests {
         let results = run(&mut runner, &plan(9));
         assert!(results.head.interrupted && results.head.runs == 7, "{:?}", results.head);
         assert_eq!(results.outcome, Ending::Interrupted);
+        let mut runner = Synthetic { runs_left: Some(0), ..Synthetic::calm() };
+        let results = run(&mut runner, &plan(9));
+        assert_eq!((results.outcome, results.head.runs), (Ending::Interrupted, 0), "at once");
+        let written = serde_json::to_value(&results).unwrap();
+        let row = &written["rows"][0];
+        assert!(row["defaults"].is_null() && row["with_it"].is_null(), "{row}");
         let mut runner = Synthetic::calm();
         let results = run(&mut runner, &Plan { budget: Duration::from_secs(10), ..plan(9) });
         assert!(runner.elapsed() <= Duration::from_secs(11));
@@ -305,6 +317,9 @@ mod tests {
         let fails = |changes: &[crate::trial::Change]| !changes.is_empty();
         let (outcome, words) = told(&mut Synthetic { fails, ..Synthetic::calm() });
         assert_eq!(outcome, Ending::TooFew);
+        let row = words.lines().find(|line| line.contains("no figures")).unwrap();
+        let cells = row.split_whitespace().filter(|cell| *cell == "–").count();
+        assert_eq!(cells, 2, "neither with it nor a ratio, and not a time of nothing: {row}");
         assert!(words.contains("no figures") && words.contains("it would not"), "{words}");
         // With enough blocks to judge, all the same.
         let (outcome, _) = told(&mut Synthetic { runs_left: Some(25), ..Synthetic::calm() });

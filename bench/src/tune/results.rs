@@ -142,13 +142,18 @@ impl Results {
             (Ending::Tuned, Some(winner)) => winner.changes.clone(),
             _ => Vec::new(),
         };
+        // Without a run nobody knows which of the two questions of a bound is asked.
+        let explained = match head.runs {
+            0 => "ended before a run that counts was over".into(),
+            _ => judged.explained(&plan.goal),
+        };
         let mut skipped = skipped;
         let no_time = |c: &crate::tune::space::Candidate| (c.label(), "no time".to_owned());
         skipped.extend(found.untried.iter().map(no_time));
         Results {
             head,
             rate: found.rate,
-            judged: judged.explained(&plan.goal),
+            judged: explained,
             figure: judged.words.clone(),
             less_is_better: judged.less_is_better,
             outcome,

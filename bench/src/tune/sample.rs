@@ -62,6 +62,11 @@ pub fn interrupted() -> Results {
     results(Synthetic { runs_left: Some(50), ..Synthetic::noisy(0.01, 2) })
 }
 
+/// Ended in its first run, which does not even count.
+pub fn interrupted_at_once() -> Results {
+    results(Synthetic { runs_left: Some(0), ..Synthetic::calm() })
+}
+
 fn results(runner: Synthetic) -> Results {
     results_of(runner, &[], Duration::from_secs(300))
 }

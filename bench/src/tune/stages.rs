@@ -144,8 +144,10 @@ pub fn tune<R: Runner>(
 ) -> Result<Found, Trouble> {
     let began = runner.elapsed();
     watch(began, "a first run, which does not count");
-    let first = attempt(runner, &Ask { changes: &[], rate: fixed(rate) })?;
-    let rate = rate.after(&first);
+    let first = attempt(runner, &Ask { changes: &[], rate: fixed(rate) });
+    let interrupted = first == Err(Trouble::Interrupted);
+    let first = if interrupted { Measured::default() } else { first? };
+    let rate = if interrupted { fixed(rate) } else { rate.after(&first) };
     let mut search = Search {
         cost: runner.elapsed() - began,
         end: began + plan.budget,
@@ -163,7 +165,9 @@ pub fn tune<R: Runner>(
         },
         watch,
     };
-    search.stages(can);
+    if !interrupted {
+        search.stages(can);
+    }
     Ok(search.found)
 }
 

@@ -294,5 +294,15 @@ mod tests {
         let text = joined(&text(&sample::interrupted(), 80));
         assert!(text.contains("ended early: "), "{text}");
         assert!(text.contains("nothing is confirmed, and nothing is changed"), "{text}");
+        let text = joined(&text_of_none());
+        assert!(text.contains("ended before a run that counts was over"), "{text}");
+        assert!(
+            text.contains("ended early: nothing is known yet, and nothing is changed"),
+            "{text}"
+        );
+    }
+
+    fn text_of_none() -> String {
+        text(&sample::interrupted_at_once(), 80)
     }
 }
