@@ -1,8 +1,8 @@
 //! What a side failed at, and what it lacks: of that no ratio speaks, since only runs that went well have
 //! figures.
 //!
-//! Owns who counts as worse for it, its rows and its notes. A side that crashed, or fell behind, must not look
-//! as if it had not been there.
+//! Owns who counts as worse for it, its rows and its notes. A side that crashed, or fell behind, must not
+//! look as if it had not been there.
 
 use crate::compare::read::Side;
 use crate::compare::series::Series;
@@ -29,8 +29,8 @@ pub struct Failures {
 
 /// Blocks of peers without figures.
 pub const BLOCKS: &str = "failed blocks";
-/// Seconds of a run.
-pub const SECONDS: &str = "seconds without an answer";
+/// Seconds of a run without an answer.
+pub const SECONDS: &str = "empty seconds";
 
 /// Those named in a note: more would hide the rest.
 const TOLD_MAX: usize = 4;

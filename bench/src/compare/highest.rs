@@ -1,9 +1,9 @@
 //! The highest rate of a search: two of them compared.
 //!
 //! Owns what is known of such a rate, and how sure a difference is. A search leaves two rates that were run
-//! in blocks: one that holds and one that does not, and what the server can do is between them. Another search
-//! of the same server ends at other rates, since the curve is noisy where it is steep: each bracket counts for
-//! as wide again on either side (a test has the share of searches that differ by chance then).
+//! in blocks: one that holds and one that does not, and what the server can do is between them. Another
+//! search of the same server ends at other rates, since the curve is noisy where it is steep: each bracket
+//! counts for as wide again on either side (a test has the share of searches that differ by chance then).
 
 use serde_json::Value;
 

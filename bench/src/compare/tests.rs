@@ -218,7 +218,7 @@ fn seconds_without_an_answer_are_worse_than_any_other() {
         of.rows.iter().find(|row| row.figure == figure).unwrap().clone()
     };
     let (silent, rate, p50) =
-        (row(&c, "seconds without an answer"), row(&c, "requests per second"), row(&c, "p50"));
+        (row(&c, "empty seconds"), row(&c, "requests per second"), row(&c, "p50"));
     assert_eq!((silent.says, silent.a, silent.b), (Says::Worse, 0.0, 12.0));
     assert_eq!((rate.samples_a, rate.samples_b, rate.ratio.unwrap().blocks), (30, 30, 30));
     assert_eq!((p50.samples_b, p50.ratio.unwrap().blocks), (18, 18), "and say so");

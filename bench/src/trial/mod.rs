@@ -161,8 +161,8 @@ pub fn no_depth_of_its_own(name: &str, echo: &Echo) -> Result<(), String> {
     match (echo.depth, echo.limit) {
         (1, _) | (_, Some(_)) => Ok(()),
         (depth, None) => Err(format!(
-            "{name} keeps {depth} requests in flight on each connection, and an open loop keeps a rate instead: \
-             give the most that may be in flight (--depth {depth}), or take echo-64"
+            "{name} keeps {depth} requests in flight on each connection, and an open loop keeps a rate \
+             instead: give the most that may be in flight (--depth {depth}), or take echo-64"
         )),
     }
 }

@@ -157,8 +157,8 @@ fn verdict(results: &Results, paint: Paint) -> String {
         (Ending::DefaultsHold, None) if results.gave_up.is_some() => (
             Tone::Good,
             format!(
-                "the defaults hold: {candidate}, which looked best, {} when it was to be confirmed. Nothing is \
-                 changed",
+                "the defaults hold: {candidate}, which looked best, {} when it was to be confirmed. Nothing \
+                 is changed",
                 match results.gave_up {
                     Some(GaveUp::FellBehind) => "did not keep up with the load",
                     _ => "failed",
