@@ -36,7 +36,7 @@ pub const SECONDS: &str = "empty seconds";
 const TOLD_MAX: usize = 4;
 
 /// How the note begins that says that B failed.
-pub const FAILED: &str = "B failed where A did not, or more often: ";
+pub const FAILED: &str = "B failed where A did not, or far more often: ";
 
 impl Failures {
     fn share(&self) -> f64 {
@@ -50,9 +50,17 @@ impl Failures {
     }
 }
 
-/// Whether the second side failed where the first one shows that it need not.
+/// By how much a share must be larger than one that is not zero.
+const CLEARLY: f64 = 0.5;
+
+/// Whether the second side failed where the first one shows that it need not. What fails now and then does so
+/// once more by chance.
 fn worse(than: &Failures, is: &Failures) -> bool {
-    than.sure && than.failed < than.all && is.share() > than.share()
+    let clearly = match than.failed {
+        0 => is.failed > 0,
+        _ => is.failed == is.all || is.share() > than.share() + CLEARLY,
+    };
+    than.sure && than.failed < than.all && is.all > 0 && clearly
 }
 
 /// Both sides' failures of the same, of those that are wanted.
@@ -114,7 +122,7 @@ pub fn notes(a: &Side, b: &Side, wanted: &dyn Fn(&str) -> bool) -> Vec<String> {
     }
     let failed = told(&|a, b| worse(b, a), false);
     if !failed.is_empty() {
-        notes.push(format!("A failed where B did not, or more often: {}", some(failed)));
+        notes.push(format!("A failed where B did not, or far more often: {}", some(failed)));
     }
     for (name, side, other) in [("A", a, b), ("B", b, a)] {
         let only = only(side, other, wanted);

@@ -183,6 +183,13 @@ fn a_server_that_failed_in_b_is_worse_and_not_left_out() {
 }
 
 #[test]
+fn what_fails_now_and_then_in_both_is_worse_only_if_it_clearly_fails_more() {
+    let from = |block| peers(|results| tokio(results, block, None));
+    let worse = |a: usize, b: usize| compare(&args(&[]), &from(a), &from(b)).unwrap().worse;
+    assert_eq!((worse(4, 3), worse(4, 1), worse(1, 0), worse(0, 0)), (0, 1, 1, 0));
+}
+
+#[test]
 fn figures_that_only_one_side_has_are_named() {
     let fewer = peers(|results| {
         results.workloads.pop();
