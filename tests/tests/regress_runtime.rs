@@ -140,7 +140,7 @@ impl Drop for Bomb {
     }
 }
 
-/// The payload was dropped bare: the core told nothing any more, and the caller's thread got the next payload.
+/// The payload was dropped bare: the core told nothing any more, and the caller's thread got the next one.
 #[test]
 fn runtime_a_payload_that_panics_when_dropped_hides_no_panic() {
     in_child("runtime_a_payload_that_panics_when_dropped_hides_no_panic", || {
