@@ -7,7 +7,7 @@
 //! [`PollOnce`](crate::op::PollOnce).
 //!
 //! Within a loop, calls go to the kernel that the loop runs on, which may be a simulated one; on any other
-//! thread to the system's, as steering does everywhere. A simulated one knows no file system: paths of its
+//! thread to the system's. A simulated one knows no file system: paths of its
 //! Unix sockets are names of a host.
 //!
 //! ```
@@ -32,7 +32,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use crate::executor::context::with_kernel;
-use crate::sys::{descriptors, steering};
+use crate::sys::descriptors;
 
 /// Descriptors that one [`send`] may carry.
 pub const PER_MESSAGE_MAX: usize = descriptors::PER_MESSAGE_MAX;
@@ -203,5 +203,5 @@ impl Peer {
 /// assert!(coreloop::fds::steer_by_cpu(&listener, &[(0, 0)]).is_err());
 /// ```
 pub fn steer_by_cpu(socket: impl AsFd, table: &[(usize, u32)]) -> io::Result<()> {
-    steering::attach(socket.as_fd(), table)
+    with_kernel(|kernel| kernel.steer(socket.as_fd(), table))
 }

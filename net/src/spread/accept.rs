@@ -6,20 +6,20 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use coreloop::cancel::Token;
 use coreloop::config::AcceptSpread;
 use coreloop::op::Submitter;
 use coreloop::task::JoinHandle;
-use coreloop::{Core, PostError};
+use coreloop::{Core, Handle};
 
 use super::deal::{Deal, Dealer, Dealt, Seat, Seats, unseated};
 use super::group::{Group, SteeredListener};
@@ -73,29 +73,16 @@ struct State {
     group: Group,
     /// Of cores that have not joined, where connections are dealt out.
     seats: Option<Seats>,
-    /// Until core 0 has joined, or has ended without it.
+    /// Until core 0 has joined.
     dealer: Option<Dealer>,
     /// Why core 0 could not listen when it tried last; it may try again.
     refused: Option<String>,
-    /// Of cores that wait to be dealt to while core 0 has not joined, by their numbers; core 0's is its
-    /// [`Watch`]'s.
-    waits: Vec<(usize, Waker)>,
-    watch: Watching,
+    /// Who waits on core 0 until it tries to join.
+    untried: Vec<Waker>,
     /// Why it is not the way that was asked for.
     stepped_down: Option<String>,
     /// Why the core that accepts for all accepts no more.
     over: Option<String>,
-}
-
-/// Whether there is a [`Watch`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Watching {
-    No,
-    /// It is being sent to core 0.
-    Sent,
-    /// It was dropped while it was being sent: core 0 has ended, or had no room.
-    Dropped,
-    Yes,
 }
 
 impl Acceptors {
@@ -128,8 +115,7 @@ impl Acceptors {
             seats,
             dealer,
             refused: None,
-            waits: Vec::new(),
-            watch: Watching::No,
+            untried: Vec::new(),
             stepped_down: None,
             over: None,
         });
@@ -195,52 +181,16 @@ impl Acceptors {
     #[track_caller]
     fn dealt(&self, core: &Core) -> io::Result<Source> {
         let mut state = self.lock();
-        let source = self.seated(&mut state, core.index());
+        let source = self.seated(&mut state, core);
         // Whoever waits for core 0 hears how it went, with nothing held.
-        let told = if core.index() == 0 { mem::take(&mut state.waits) } else { Vec::new() };
+        let told = if core.index() == 0 { mem::take(&mut state.untried) } else { Vec::new() };
         drop(state);
-        told.into_iter().for_each(|(_, waker)| waker.wake());
-        if source.is_ok() {
-            self.watch(core);
-        }
+        told.into_iter().for_each(Waker::wake);
         source
     }
 
-    /// Has core 0 tell, should it end before it has joined: who joined before waits for it.
-    fn watch(&self, core: &Core) {
-        let mut state = self.lock();
-        if state.dealer.is_none() || state.watch != Watching::No {
-            return;
-        }
-        state.watch = Watching::Sent;
-        drop(state);
-        // With nothing held: where it is not taken, it is dropped at once.
-        let watch = Watch(self.clone());
-        let sent = core.handle().spawn_on(0, move || watch.until_joined());
-        let mut state = self.lock();
-        let (watch, has_ended) = match sent {
-            Ok(_) => (Watching::Yes, state.watch == Watching::Dropped),
-            // Where there was no room, the next that joins sends one.
-            Err(e) => (Watching::No, matches!(e, PostError::CoreGone)),
-        };
-        state.watch = watch;
-        drop(state);
-        if has_ended {
-            self.none_will_deal();
-        }
-    }
-
-    /// Core 0 has ended. If it had not joined, whoever waits sees the end.
-    fn none_will_deal(&self) {
-        let mut state = self.lock();
-        let Some(dealer) = state.dealer.take() else { return };
-        let why = "the core that accepts for all has ended, and had not joined";
-        state.over = Some(state.refused.take().unwrap_or_else(|| why.into()));
-        drop(state);
-        drop(dealer);
-    }
-
-    fn seated(&self, state: &mut State, core: usize) -> io::Result<Source> {
+    fn seated(&self, state: &mut State, core: &Core) -> io::Result<Source> {
+        let (core, handle) = (core.index(), core.handle());
         let joined = || io::Error::new(io::ErrorKind::AlreadyExists, "this core has joined");
         if !state.seats.as_ref().is_some_and(|seats| seats.is_free(core)) {
             return Err(joined());
@@ -259,28 +209,48 @@ impl Acceptors {
             let dealer = state.dealer.take()?;
             Some(self.deals(dealer, listener))
         });
-        Ok(Source::Dealt { seat, accepts, before_all: state.dealer.is_some() })
+        let core_0 = state.dealer.is_some().then(|| Core0 { handle: handle.clone(), tries: None });
+        Ok(Source::Dealt { seat, accepts, core_0 })
     }
 
     /// The next connection of a core that joined before core 0, until it has had one.
-    async fn first_of(&self, seat: &mut Seat) -> io::Result<Option<Dealt>> {
-        let core = seat.core();
+    async fn first_of(&self, seat: &mut Seat, core_0: &mut Core0) -> io::Result<Option<Dealt>> {
         let mut next = pin!(seat.accept());
         poll_fn(|cx| {
             if let Poll::Ready(dealt) = next.as_mut().poll(cx) {
                 return Poll::Ready(Ok(dealt));
             }
-            let new = cx.waker().clone();
-            let mut state = self.lock();
-            if let Some(why) = &state.refused {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, why.clone())));
+            loop {
+                let state = self.lock();
+                if state.dealer.is_none() {
+                    // It has joined: the seat tells of all that is to come.
+                    return Poll::Pending;
+                }
+                let refused = state.refused.clone();
+                drop(state);
+                let why = match refused {
+                    Some(why) => why,
+                    None if ready!(core_0.poll_tried(self, cx)) => continue,
+                    None => "the core that accepts for all has ended, and had not joined".into(),
+                };
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, why)));
             }
-            let old = state.wait(core, new);
-            drop(state);
-            drop(old);
-            Poll::Pending
         })
         .await
+    }
+
+    /// On core 0: until it has tried to join.
+    async fn tried(self) {
+        poll_fn(|cx| {
+            let waker = cx.waker().clone();
+            let mut state = self.lock();
+            if state.dealer.is_none() || state.refused.is_some() {
+                return Poll::Ready(());
+            }
+            state.untried.push(waker);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Accepts for all, until it is stopped or cancelled.
@@ -333,51 +303,34 @@ impl Acceptors {
     }
 }
 
-impl State {
-    /// Has a core hear of core 0; gives the waker that is of no use, to be dropped with nothing held.
-    fn wait(&mut self, core: usize, waker: Waker) -> Option<Waker> {
-        if self.dealer.is_none() {
-            // Its seat tells of all that is to come.
-            return Some(waker);
-        }
-        if let Some((_, old)) = self.waits.iter_mut().find(|(of, _)| *of == core) {
-            return Some(mem::replace(old, waker));
-        }
-        self.waits.push((core, waker));
-        None
+/// What a core knows of core 0 that has joined before that one did.
+struct Core0 {
+    handle: Handle,
+    /// Its next try to join: whether it came to one. Kept when an accept is dropped, for the next.
+    tries: Option<Pin<Box<dyn Future<Output = bool>>>>,
+}
+
+impl Core0 {
+    /// Whether it has tried to join since the last refusal; not if it has ended without.
+    fn poll_tried(&mut self, acceptors: &Acceptors, cx: &mut Context<'_>) -> Poll<bool> {
+        let tries = self.tries.get_or_insert_with(|| {
+            let (handle, acceptors) = (self.handle.clone(), acceptors.clone());
+            Box::pin(async move {
+                match handle.spawn_on_when_room(0, move || acceptors.tried()).await {
+                    Ok(tried) => tried.await.is_ok(),
+                    Err(_) => false,
+                }
+            })
+        });
+        let tried = ready!(tries.as_mut().poll(cx));
+        self.tries = None;
+        Poll::Ready(tried)
     }
 }
 
-/// On core 0, from another's join until its own: tells of the end of a core that never joined.
-struct Watch(Acceptors);
-
-impl Watch {
-    async fn until_joined(self) {
-        poll_fn(|cx| {
-            let new = cx.waker().clone();
-            let mut state = self.0.lock();
-            if state.dealer.is_none() {
-                return Poll::Ready(());
-            }
-            let old = state.wait(0, new);
-            drop(state);
-            drop(old);
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        if state.watch == Watching::Sent {
-            // Whoever sent it knows why.
-            state.watch = Watching::Dropped;
-            return;
-        }
-        drop(state);
-        self.0.none_will_deal();
+impl fmt::Debug for Core0 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core0").finish_non_exhaustive()
     }
 }
 
@@ -408,8 +361,8 @@ enum Source {
         seat: Seat,
         /// The task that accepts for all, on core 0.
         accepts: Option<Accepts>,
-        /// It joined before core 0 did, and has had no connection yet.
-        before_all: bool,
+        /// Where it joined before core 0 did, until it has had a connection.
+        core_0: Option<Core0>,
     },
 }
 
@@ -447,13 +400,14 @@ impl Acceptor {
         let stream = match &mut self.source {
             Source::Plain(listener) => listener.accept().await?,
             Source::Steered(listener) => listener.accept().await?,
-            Source::Dealt { seat, before_all, .. } => {
-                let dealt = if *before_all {
-                    let dealt = self.acceptors.first_of(seat).await?;
-                    *before_all = false;
-                    dealt
-                } else {
-                    seat.accept().await
+            Source::Dealt { seat, core_0, .. } => {
+                let dealt = match core_0 {
+                    Some(known) => {
+                        let dealt = self.acceptors.first_of(seat, known).await?;
+                        *core_0 = None;
+                        dealt
+                    }
+                    None => seat.accept().await,
                 };
                 if let Some(dealt) = dealt {
                     let (stream, counted) = dealt.into_parts();

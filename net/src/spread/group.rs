@@ -156,7 +156,7 @@ impl Group {
             members.shared = Shared::No;
             // An error leaves the predecessor's program, all of whose positions are taken here: until a
             // listener comes or goes.
-            let _ = members.steer(Submitter::try_current().as_ref());
+            let _ = members.steer(None);
         }
     }
 
@@ -331,7 +331,7 @@ impl Group {
         }
         // Also where none has left: the other process may have attached a program of its own. An error
         // leaves that one, until a listener comes or goes.
-        let _ = members.steer(Submitter::try_current().as_ref());
+        let _ = members.steer(None);
     }
 
     /// Whether they are clones of each other.
@@ -381,8 +381,8 @@ impl Members {
         let _ = self.steer(Some(submitter));
     }
 
-    /// Has the kernel do what the table says, if that is ours to say: on the system's kernel for who is in no
-    /// loop.
+    /// Has the kernel do what the table says, if that is ours to say: that of the loop that runs, or the system's,
+    /// where it is no listener's.
     fn steer(&self, submitter: Option<&Submitter>) -> io::Result<()> {
         if self.shared != Shared::No {
             // Whoever goes on does it then. Until then it is as the one before has it, who may be that.
