@@ -69,6 +69,7 @@ pub mod leaks;
 pub mod machine;
 pub mod model;
 pub mod net;
+pub mod own_path;
 #[allow(unsafe_code)]
 pub mod process;
 pub mod promises;

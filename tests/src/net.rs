@@ -85,6 +85,18 @@ pub async fn accepted_by<L: DerefMut<Target = TcpListener>>(listeners: &mut [L])
     timeout(PATIENCE, any).await.expect("some listener has the connection").0
 }
 
+/// Where the connections of the CPU come to, by the listener's place in the list.
+///
+/// # Panics
+/// As [`accepted_by`].
+pub async fn comes_to<L: DerefMut<Target = TcpListener>>(listeners: &mut [L], cpu: usize) -> usize {
+    let addr = listeners[0].local_addr().expect("it listens");
+    let client = connect_on(cpu, addr).await;
+    let at = accepted_by(listeners).await;
+    drop(client);
+    at
+}
+
 /// Why a test is skipped for which [`receiving_many`] has no loop.
 pub const NO_MULTISHOT: &str = "this kernel has no multishot receive";
 

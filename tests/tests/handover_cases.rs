@@ -5,38 +5,20 @@ use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coreloop::spawn;
 use coreloop::time::{sleep, timeout};
 use coreloop_net::TcpListener;
 use coreloop_net::handover::Handover;
+use coreloop_tests::own_path::OwnPath;
 use coreloop_tests::process::set_file_limit;
 use coreloop_tests::{fd_count, in_child};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A path of this test's own, removed at the end.
-struct Own(PathBuf);
-
-impl Own {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("coreloop-handover-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-async fn begin(path: &Own) -> Handover {
-    timeout(LIMIT, Handover::begin(&path.0)).await.expect("in time").unwrap()
+async fn begin(path: &OwnPath) -> Handover {
+    timeout(LIMIT, Handover::begin(path)).await.expect("in time").unwrap()
 }
 
 fn system_listener() -> (StdListener, SocketAddr) {
@@ -51,7 +33,7 @@ fn port_of(socket: OwnedFd) -> u16 {
 
 #[coreloop::test]
 async fn handover_many_sockets_come_by_name_and_in_order() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let old = begin(&path).await;
     assert!(!old.is_successor() && old.take("http").is_none());
     let (mut ports, mut others) = (Vec::new(), Vec::new());
@@ -87,7 +69,7 @@ async fn handover_many_sockets_come_by_name_and_in_order() {
 
 #[coreloop::test]
 async fn handover_a_successor_that_dies_is_forgotten() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let (listener, addr) = system_listener();
     let old = begin(&path).await;
     old.lend("http", &listener).unwrap();
@@ -114,7 +96,7 @@ async fn handover_a_successor_that_dies_is_forgotten() {
 
 #[coreloop::test]
 async fn handover_a_successor_that_is_late_is_told_so() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let old = begin(&path).await;
     old.starting_within(Duration::from_millis(30));
     let waits = spawn(async move { old.successor().await });
@@ -131,7 +113,7 @@ async fn handover_a_successor_that_is_late_is_told_so() {
 /// Whoever waits for a successor may stop waiting and begin again, in the middle of its start.
 #[coreloop::test]
 async fn handover_a_wait_for_a_successor_can_be_taken_up_again() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let old = begin(&path).await;
     let waits = {
         let old = old.clone();
@@ -156,7 +138,7 @@ fn handover_more_sockets_than_a_successor_may_have_is_an_error_that_says_so() {
     let name = "handover_more_sockets_than_a_successor_may_have_is_an_error_that_says_so";
     in_child(name, || {
         coreloop::run(async {
-            let path = Own::new();
+            let path = OwnPath::new("handover");
             let old = begin(&path).await;
             let (listener, _) = system_listener();
             for _ in 0..40 {
@@ -165,7 +147,7 @@ fn handover_more_sockets_than_a_successor_may_have_is_an_error_that_says_so() {
             let waits = spawn(async move { old.successor().await });
             // Room for the connection, and not for what comes over it.
             set_file_limit(fd_count() as u64 + 20);
-            let e = Handover::begin(&path.0).await.unwrap_err();
+            let e = Handover::begin(&path).await.unwrap_err();
             assert_eq!(e.raw_os_error(), Some(libc::EMFILE), "{e}");
             set_file_limit(512);
             let new = begin(&path).await;
@@ -179,7 +161,7 @@ fn handover_more_sockets_than_a_successor_may_have_is_an_error_that_says_so() {
 
 #[coreloop::test]
 async fn handover_two_that_come_at_once_take_over_one_after_the_other() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let (listener, addr) = system_listener();
     let old = begin(&path).await;
     old.lend("http", &listener).unwrap();
@@ -194,7 +176,7 @@ async fn handover_two_that_come_at_once_take_over_one_after_the_other() {
         let waits = timeout(Duration::from_millis(500), this.successor()).await;
         (port_of(socket), waits.is_ok())
     };
-    let (a, b) = (spawn(life(path.0.clone())), spawn(life(path.0.clone())));
+    let (a, b) = (spawn(life(path.to_path_buf())), spawn(life(path.to_path_buf())));
     timeout(LIMIT, waits).await.unwrap().unwrap().unwrap();
     let (a, b) = (a.await.unwrap(), b.await.unwrap());
     assert_eq!((a.0, b.0), (addr.port(), addr.port()));
@@ -203,26 +185,26 @@ async fn handover_two_that_come_at_once_take_over_one_after_the_other() {
 
 #[coreloop::test]
 async fn handover_a_path_that_was_left_behind_is_taken_anew() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     for _ in 0..3 {
         let first = begin(&path).await;
         assert!(!first.is_successor());
-        assert!(path.0.exists());
+        assert!(path.exists());
     }
     // A file that is none of ours stays.
-    std::fs::remove_file(&path.0).unwrap();
-    std::fs::write(&path.0, "important").unwrap();
-    let e = Handover::begin(&path.0).await.unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "important").unwrap();
+    let e = Handover::begin(&path).await.unwrap_err();
     assert_eq!(e.kind(), std::io::ErrorKind::AlreadyExists, "{e}");
-    assert_eq!(std::fs::read(&path.0).unwrap(), b"important");
+    assert_eq!(std::fs::read(&path).unwrap(), b"important");
 }
 
 #[coreloop::test]
 async fn handover_a_predecessor_that_goes_away_leaves_the_place() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let old = begin(&path).await;
     // It waits for nobody: whoever comes is not heard.
-    let own = path.0.clone();
+    let own = path.to_path_buf();
     let comes = spawn(async move { Handover::begin(own).await });
     sleep(Duration::from_millis(30)).await;
     assert!(!comes.is_finished());
@@ -234,7 +216,7 @@ async fn handover_a_predecessor_that_goes_away_leaves_the_place() {
 #[test]
 fn handover_names_and_paths_that_will_not_do_are_refused() {
     coreloop::run(async {
-        let path = Own::new();
+        let path = OwnPath::new("handover");
         let this = begin(&path).await;
         let (listener, _) = system_listener();
         for name in ["", "two\nlines", "http\r", "\r", "a\rb", "tab\t", "\0", &"x".repeat(201)] {
@@ -254,7 +236,7 @@ fn handover_names_and_paths_that_will_not_do_are_refused() {
 /// A name that ends in any character is refused, or comes as it was lent.
 #[coreloop::test]
 async fn handover_a_name_that_is_lent_comes_as_it_was() {
-    let path = Own::new();
+    let path = OwnPath::new("handover");
     let old = begin(&path).await;
     let (listener, _) = system_listener();
     let odd = ['\u{2028}', '\u{feff}', 'é', '界'];
@@ -276,7 +258,7 @@ async fn handover_a_name_that_is_lent_comes_as_it_was() {
 fn handover_leaves_no_descriptor_behind() {
     in_child("handover_leaves_no_descriptor_behind", || {
         coreloop::run(async {
-            let path = Own::new();
+            let path = OwnPath::new("handover");
             let before = fd_count();
             let old = begin(&path).await;
             let (listener, _) = system_listener();
@@ -288,7 +270,7 @@ fn handover_leaves_no_descriptor_behind() {
             drop(new.take("http"));
             assert!(new.ready(1).unwrap());
             waits.await.unwrap().unwrap();
-            let permissions = std::fs::metadata(&path.0).unwrap().permissions();
+            let permissions = std::fs::metadata(&path).unwrap().permissions();
             assert_eq!(permissions.mode() & 0o007 & 0o002, 0, "not for everybody to write");
             drop((listener, new));
             sleep(Duration::from_millis(20)).await;

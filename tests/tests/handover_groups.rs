@@ -2,9 +2,8 @@
 //! done to the port, leaves its predecessor the positions and the program that there were.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child as Process, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coreloop::placement::allowed_cpus;
@@ -13,7 +12,8 @@ use coreloop::{spawn, spawn_blocking};
 use coreloop_net::ListenOptions;
 use coreloop_net::handover::Handover;
 use coreloop_net::spread::{Group, SteeredListener};
-use coreloop_tests::net::{accepted_by, connect_on};
+use coreloop_tests::net::{comes_to, connect_on};
+use coreloop_tests::own_path::OwnPath;
 use coreloop_tests::settled;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -23,24 +23,6 @@ const NOWHERE: usize = 90_000;
 
 /// Makes a successor of this binary that comes to nothing: the path at which it begins.
 const UNREADY: &str = "CORELOOP_TEST_UNREADY";
-
-/// A path of this test's own, removed at the end.
-struct Own(PathBuf);
-
-impl Own {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("coreloop-handover-group-{}-{number}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
 
 async fn begin(path: &Path) -> Handover {
     timeout(LIMIT, Handover::begin(path)).await.expect("in time").unwrap()
@@ -67,23 +49,15 @@ fn adopted(handover: &Handover) -> Group {
     group
 }
 
-/// Where the connections of the CPU come to, by the listener's place in the list.
-async fn comes_to(listeners: &mut [SteeredListener]) -> usize {
-    let client = connect_on(cpu(), listeners[0].local_addr().unwrap()).await;
-    let at = accepted_by(listeners).await;
-    drop(client);
-    at
-}
-
 #[coreloop::test]
 async fn handover_groups_go_over_without_the_listener_that_has_ended() {
-    let path = Own::new();
-    let old = begin(&path.0).await;
+    let path = OwnPath::new("handover-group");
+    let old = begin(&path).await;
     let (theirs, mut listeners) = lent(&old, &[NOWHERE, NOWHERE + 1, cpu()]);
     // Its core stops: the last one moves into its place.
     drop(listeners.remove(0));
     let waits = spawn(async move { old.successor().await });
-    let new = begin(&path.0).await;
+    let new = begin(&path).await;
     let ours = adopted(&new);
     let mut own = vec![ours.bind(cpu()).unwrap(), ours.bind(NOWHERE).unwrap()];
     assert!(ours.take_left_over().unwrap().is_none(), "as many as there are");
@@ -93,40 +67,40 @@ async fn handover_groups_go_over_without_the_listener_that_has_ended() {
     assert_eq!(given_away.kind(), std::io::ErrorKind::InvalidInput);
     // The old listeners end, and no socket does.
     listeners.clear();
-    assert_eq!(comes_to(&mut own).await, 0);
+    assert_eq!(comes_to(&mut own, cpu()).await, 0);
     // They are the new process's own: where one ends, the other has the connections.
     drop(own.remove(0));
     assert_eq!(ours.cpus(), [Some(NOWHERE)]);
-    assert_eq!(comes_to(&mut own).await, 0);
+    assert_eq!(comes_to(&mut own, cpu()).await, 0);
 }
 
 #[coreloop::test]
 async fn handover_groups_are_steered_as_before_when_a_successor_has_died() {
-    let path = Own::new();
-    let old = begin(&path.0).await;
+    let path = OwnPath::new("handover-group");
+    let old = begin(&path).await;
     let (_theirs, mut listeners) = lent(&old, &[NOWHERE, cpu()]);
     let waits = spawn(async move { old.successor().await });
     for _ in 0..3 {
         // One of another make, which steers at once.
-        let dies = begin(&path.0).await;
+        let dies = begin(&path).await;
         let sockets = dies.take_all("http");
         coreloop::fds::steer_by_cpu(&sockets[0], &[(NOWHERE, 0)]).unwrap();
-        assert_eq!(comes_to(&mut listeners).await, 0);
+        assert_eq!(comes_to(&mut listeners, cpu()).await, 0);
         drop((dies, sockets));
         // The next one is heard when that one has been passed over.
-        drop(begin(&path.0).await);
-        assert_eq!(comes_to(&mut listeners).await, 1);
+        drop(begin(&path).await);
+        assert_eq!(comes_to(&mut listeners, cpu()).await, 1);
     }
     assert!(!waits.is_finished());
 }
 
 #[coreloop::test]
 async fn handover_groups_keep_the_socket_of_a_listener_that_ends_while_a_successor_starts() {
-    let path = Own::new();
-    let old = begin(&path.0).await;
+    let path = OwnPath::new("handover-group");
+    let old = begin(&path).await;
     let (theirs, mut listeners) = lent(&old, &[NOWHERE, NOWHERE + 1, cpu()]);
     let waits = spawn(async move { old.successor().await });
-    let dies = begin(&path.0).await;
+    let dies = begin(&path).await;
     drop(listeners.remove(0));
     assert_eq!(theirs.cpus(), [None, Some(NOWHERE + 1), Some(cpu())]);
     // Each of them listens, and could be taken up.
@@ -142,9 +116,9 @@ async fn handover_groups_keep_the_socket_of_a_listener_that_ends_while_a_success
     // It came to nothing: who ended meanwhile leaves, and the last one moves into its place.
     assert!(settled(LIMIT, || theirs.cpus().len() == 2).await);
     assert_eq!(theirs.cpus(), [Some(cpu()), Some(NOWHERE + 1)]);
-    assert_eq!(comes_to(&mut listeners).await, 1);
+    assert_eq!(comes_to(&mut listeners, cpu()).await, 1);
     // The next one goes on. What comes to the one that ends while it starts, it finds there.
-    let new = begin(&path.0).await;
+    let new = begin(&path).await;
     let mut ends = listeners.remove(1);
     assert!(ends.pause().await.is_empty());
     drop(ends);
@@ -161,11 +135,11 @@ async fn handover_groups_keep_the_socket_of_a_listener_that_ends_while_a_success
 /// As where a process ends by itself while its successor starts.
 #[coreloop::test]
 async fn handover_groups_are_left_to_a_successor_by_a_process_that_ends() {
-    let path = Own::new();
-    let old = begin(&path.0).await;
+    let path = OwnPath::new("handover-group");
+    let old = begin(&path).await;
     let (theirs, listeners) = lent(&old, &[NOWHERE, cpu()]);
     let waits = spawn(async move { old.successor().await });
-    let new = begin(&path.0).await;
+    let new = begin(&path).await;
     waits.cancel();
     assert!(waits.await.unwrap_err().is_cancelled());
     drop((listeners, theirs));
@@ -176,7 +150,7 @@ async fn handover_groups_are_left_to_a_successor_by_a_process_that_ends() {
     // Where the program of before had it.
     let served = timeout(LIMIT, own[1].accept()).await.unwrap().unwrap();
     assert_eq!(served.peer_addr().unwrap(), client.local_addr().unwrap());
-    assert_eq!(comes_to(&mut own).await, 0);
+    assert_eq!(comes_to(&mut own, cpu()).await, 0);
 }
 
 /// Of which one core has bound, and no other one does. Not a test: does nothing unless it is asked to.
@@ -225,18 +199,18 @@ impl Drop for Unready {
 
 #[coreloop::test]
 async fn handover_groups_a_successor_that_is_killed_leaves_the_program_as_it_was() {
-    let path = Own::new();
-    let old = begin(&path.0).await;
+    let path = OwnPath::new("handover-group");
+    let old = begin(&path).await;
     let (theirs, mut listeners) = lent(&old, &[NOWHERE, cpu()]);
     let waits = spawn(async move { old.successor().await });
-    let own = path.0.clone();
+    let own = path.to_path_buf();
     let unready = spawn_blocking(move || Unready::start(&own)).await.unwrap();
-    assert_eq!(comes_to(&mut listeners).await, 1, "while it starts");
+    assert_eq!(comes_to(&mut listeners, cpu()).await, 1, "while it starts");
     spawn_blocking(move || drop(unready)).await.unwrap();
-    assert_eq!(comes_to(&mut listeners).await, 1, "when it is gone");
+    assert_eq!(comes_to(&mut listeners, cpu()).await, 1, "when it is gone");
     // As it is once it has been passed over, which the next one is heard after.
-    drop(begin(&path.0).await);
-    assert_eq!(comes_to(&mut listeners).await, 1);
+    drop(begin(&path).await);
+    assert_eq!(comes_to(&mut listeners, cpu()).await, 1);
     assert_eq!(theirs.cpus(), [Some(NOWHERE), Some(cpu())]);
     assert!(!waits.is_finished());
 }

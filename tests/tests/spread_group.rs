@@ -13,7 +13,7 @@ use coreloop::{Cores, Runtime, spawn_blocking};
 use coreloop_net::spread::{Group, SteeredListener};
 use coreloop_net::{ListenOptions, TcpListener, TcpStream};
 use coreloop_tests::drive::Rng;
-use coreloop_tests::net::{accepted_by, connect_on};
+use coreloop_tests::net::{accepted_by, comes_to, connect_on};
 use coreloop_tests::process::run_on;
 use coreloop_tests::skip;
 
@@ -219,20 +219,10 @@ fn spread_group_a_successor_that_fails_leaves_its_predecessor_the_sockets() {
             let again = new.bind(cpu).unwrap();
             assert_eq!(again.position(), 0, "the same socket, and no new one");
             drop((again, new));
-            let client = connect_on(cpu, old.addr()).await;
-            assert_eq!(accepted_by(&mut theirs).await, 0);
-            drop(client);
+            assert_eq!(comes_to(&mut theirs, cpu).await, 0);
         }
     })
     .unwrap();
-}
-
-/// Where this CPU's connections come to, by the listener's place in the list.
-async fn comes_to(listeners: &mut [SteeredListener], cpu: usize) -> usize {
-    let client = connect_on(cpu, listeners[0].local_addr().unwrap()).await;
-    let at = accepted_by(listeners).await;
-    drop(client);
-    at
 }
 
 /// Its own would be left behind where it dies, and where it ends in good order too.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::peers::child::Trouble;
 use crate::peers::draw::Draw;
 use crate::peers::run::Measured;
+use crate::trial;
 use crate::trial::goal::Point;
 use crate::trial::{Ask, Change, Runner, attempt};
 
@@ -123,12 +124,9 @@ pub fn search<R: Runner>(
 ) -> Result<Found, Trouble> {
     let began = runner.elapsed();
     watch(began, "a closed loop, for where to begin");
-    let first = match attempt(runner, &Ask { changes: &plan.changes, rate: None }) {
-        Err(Trouble::Interrupted) => {
-            let (points, highest, above) = (Vec::new(), None, None);
-            return Ok(Found { points, highest, above, ending: Ending::Interrupted, closed: 0.0 });
-        }
-        first => first?,
+    let Some(first) = trial::first(runner, &Ask { changes: &plan.changes, rate: None })? else {
+        let (points, highest, above) = (Vec::new(), None, None);
+        return Ok(Found { points, highest, above, ending: Ending::Interrupted, closed: 0.0 });
     };
     let closed = first.figures.get("requests_per_s").copied().unwrap_or(0.0);
     let mut search = Search {

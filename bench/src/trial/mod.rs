@@ -129,6 +129,14 @@ pub fn attempt(runner: &mut impl Runner, ask: &Ask<'_>) -> Result<Measured, Trou
     Ok(best)
 }
 
+/// The run that everything begins with, which does not count; none if all was ended in it.
+pub fn first(runner: &mut impl Runner, ask: &Ask<'_>) -> Result<Option<Measured>, Trouble> {
+    match attempt(runner, ask) {
+        Err(Trouble::Interrupted) => Ok(None),
+        first => first.map(Some),
+    }
+}
+
 /// The echo workload of that name with the flags' changes, and what it is in words.
 pub fn workload(args: &TrialArgs) -> Result<Echo, String> {
     let echoes = || {

@@ -115,11 +115,10 @@ impl Entry {
 
     /// Whether nothing is to be had of it.
     pub fn gave_up(&self) -> Option<GaveUp> {
-        match () {
-            () if self.failures >= FAILURES_MAX => Some(GaveUp::Failed),
-            () if !self.keeps_up() => Some(GaveUp::FellBehind),
-            () => None,
+        if self.failures >= FAILURES_MAX {
+            return Some(GaveUp::Failed);
         }
+        (!self.keeps_up()).then_some(GaveUp::FellBehind)
     }
 
     /// Blocks that it was run in to their end.

@@ -13,9 +13,10 @@ use crate::peers::child::Trouble;
 use crate::peers::interval::{BLOCKS_MIN, Ratio, median};
 use crate::peers::run::Measured;
 use crate::report::paint::{Paint, Tone};
+use crate::trial;
 use crate::trial::goal::Goal;
 use crate::trial::words::{RatioRow, figure, foot, head, paragraph, ratios};
-use crate::trial::{Ask, Head, Runner, attempt, few_answers};
+use crate::trial::{Ask, Head, Runner, few_answers};
 use crate::tune::contest::{Contest, Ended, Log, RunLog, Terms, behind};
 use crate::tune::judge::{FIGURES, Judged};
 use crate::tune::space::Candidate;
@@ -112,15 +113,14 @@ pub fn pairs<R: Runner>(
     let began = runner.elapsed();
     watch(began, "a first run, which does not count");
     let fixed = if let Rate::Fixed(rate) = rate { Some(rate) } else { None };
-    let first = attempt(runner, &Ask { changes: &[], rate: fixed });
-    let interrupted = first == Err(Trouble::Interrupted);
-    let rate = if interrupted { fixed } else { rate.after(&first?) };
+    let first = trial::first(runner, &Ask { changes: &[], rate: fixed })?;
+    let rate = first.as_ref().map_or(fixed, |first| rate.after(first));
     let terms = Terms { seed: plan.seed, rate, until: began + plan.budget };
     let mut contest = Contest::new("pairs", Candidate::new([]), plan.candidates.clone());
     let mut log = Log::default();
-    let ended = match interrupted {
-        true => Ended::Interrupted,
-        false => contest.blocks(runner, plan.blocks, terms, &mut log, watch),
+    let ended = match first {
+        None => Ended::Interrupted,
+        Some(_) => contest.blocks(runner, plan.blocks, terms, &mut log, watch),
     };
     head.interrupted = ended == Ended::Interrupted;
     if ended == Ended::Time {

@@ -16,8 +16,9 @@ use std::time::Duration;
 use crate::peers::child::Trouble;
 use crate::peers::interval::{BLOCKS_MIN, Ratio, Verdict};
 use crate::peers::run::Measured;
+use crate::trial;
 use crate::trial::goal::Goal;
-use crate::trial::{Ask, Runner, attempt};
+use crate::trial::{Ask, Runner};
 use crate::tune::contest::{Contest, Ended, GaveUp, Log, Terms};
 use crate::tune::judge::Judged;
 use crate::tune::schedule::{Round, halving};
@@ -144,17 +145,16 @@ pub fn tune<R: Runner>(
 ) -> Result<Found, Trouble> {
     let began = runner.elapsed();
     watch(began, "a first run, which does not count");
-    let first = attempt(runner, &Ask { changes: &[], rate: fixed(rate) });
-    let interrupted = first == Err(Trouble::Interrupted);
-    let first = if interrupted { Measured::default() } else { first? };
-    let rate = if interrupted { fixed(rate) } else { rate.after(&first) };
+    let first = trial::first(runner, &Ask { changes: &[], rate: fixed(rate) })?;
+    let rate = first.as_ref().map_or(fixed(rate), |first| rate.after(first));
+    let begins = first.is_some();
     let mut search = Search {
         cost: runner.elapsed() - began,
         end: began + plan.budget,
         runner,
         plan,
         found: Found {
-            judged: Judged::of(&plan.goal, &[&first]),
+            judged: Judged::of(&plan.goal, &[&first.unwrap_or_default()]),
             rate,
             stages: Vec::new(),
             untried: Vec::new(),
@@ -165,7 +165,7 @@ pub fn tune<R: Runner>(
         },
         watch,
     };
-    if !interrupted {
+    if begins {
         search.stages(can);
     }
     Ok(search.found)
