@@ -381,8 +381,8 @@ impl Members {
         let _ = self.steer(Some(submitter));
     }
 
-    /// Has the kernel do what the table says, if that is ours to say: a listener's, or where there is none that
-    /// of the running loop, or the system's.
+    /// Has the kernel do what the table says, if that is ours to say: a listener's kernel, or where there is
+    /// none that of the running loop, or the system's.
     fn steer(&self, submitter: Option<&Submitter>) -> io::Result<()> {
         if self.shared != Shared::No {
             // Whoever goes on does it then. Until then it is as the one before has it, who may be that.
