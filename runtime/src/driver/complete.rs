@@ -202,9 +202,18 @@ impl Driver {
         if user_data & own::CANCEL != 0 {
             self.own_in_flight.set(self.own_in_flight.get() - 1);
             self.cancel_answered(user_data & !own::CANCEL, cqe);
-        } else if user_data & own::WAKE != 0 {
+            return;
+        }
+        if user_data & own::WAKE != 0 {
             self.wake.armed.set(false);
         }
-        // A message has done what it is for: the core is awake.
+        // It has done what it is for: the core is awake.
+        self.called.set(true);
+    }
+
+    /// Whether another thread's message has come since this was asked last.
+    #[inline]
+    pub(crate) fn take_called(&self) -> bool {
+        self.called.take()
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Driver {
     wrote: Cell<bool>,
     /// Whether ops are in there that the kernel will never see.
     any_never_sent: Cell<bool>,
+    /// See [`take_called`](Self::take_called).
+    called: Cell<bool>,
     pool: Rc<Pool>,
     files: FileTable,
     report: RingReport,
@@ -168,6 +170,7 @@ impl Driver {
             detours,
             wrote: Cell::new(false),
             any_never_sent: Cell::new(false),
+            called: Cell::new(false),
             pool,
             files,
             report,

@@ -11,6 +11,9 @@
 //!   one nothing;
 //! - a try that meets an event halves the distance to the next, so a new load is found within about a
 //!   thousand parks, and an idle core's parks are rare;
+//! - where other cores' messages wake it, a try lasts as long as a wake may take, and is repeated if it is met
+//!   late. Two cores that answer each other each find that a short one is in vain, as long as the other sleeps
+//!   and is slow to wake; while one of them keeps awake, the other's tries are met soon, and then its own;
 //! - it does not spin where a core that has had nothing to do meets several completions at once. One sleep is
 //!   then shared by all of them, and gathers the next ones meanwhile; a spin has each taken up by itself, in
 //!   turns of their own, which costs more than the sleep and is hardly sooner.
@@ -44,6 +47,13 @@ pub(super) struct Dial {
     /// Completions since the last rest, and how many there are between two: a moving average, in 1/[`ONE`].
     reaped: Cell<u32>,
     gathered: Cell<u32>,
+    /// Of the spin that was planned last: whether it may take longer than one pays; and how many more of
+    /// those there are in this try.
+    long: Cell<bool>,
+    long_left: Cell<u32>,
+    /// Rests running that another core's message ended, and those until that is news again.
+    calls: Cell<u32>,
+    news_in: Cell<u32>,
 }
 
 /// The longest spin, as a multiple of a park's CPU: with 3/2, a core that always spins in vain uses at most
@@ -73,6 +83,12 @@ const ONE: u32 = 1 << 16;
 const TRY_AFTER_MIN: u32 = 8;
 const TRY_AFTER_MAX: u32 = 1024;
 
+/// Long spins in a try of a core that others' messages wake, if each is met.
+const LONG_SPINS: u32 = 8;
+/// So many rests that messages ended, one after the other, are a new load: of two cores that begin to answer
+/// each other both see that at the same time, and so try at the same time.
+const CALLS_NEW: u32 = 8;
+
 impl Dial {
     pub(super) fn new(spin: Spin) -> Self {
         Self {
@@ -84,6 +100,10 @@ impl Dial {
             sample_in: Cell::new(0),
             reaped: Cell::new(0),
             gathered: Cell::new(0),
+            long: Cell::new(false),
+            long_left: Cell::new(0),
+            calls: Cell::new(0),
+            news_in: Cell::new(0),
         }
     }
 
@@ -115,46 +135,101 @@ impl Dial {
         self.reaped.set(self.reaped.get().saturating_add(completions));
     }
 
-    /// How long to spin before this park, in ns; 0 for not at all.
-    pub(super) fn plan(&self) -> u64 {
+    /// How long to spin before this park, in ns; 0 for not at all. `called`: another core's message ended the
+    /// last rest.
+    #[inline]
+    pub(super) fn plan(&self, called: bool) -> u64 {
         match self.spin {
             Spin::Off => 0,
             Spin::Fixed(d) => d.as_nanos() as u64,
-            Spin::Dial if self.gathers() => 0,
-            Spin::Dial if self.won.get() >= ONE / 2 => self.spin_ns_max(),
-            Spin::Dial => {
-                let pause = self.pause.get();
-                if pause == 0 {
-                    return self.spin_ns_max();
-                }
-                self.pause.set(pause - 1);
-                0
-            }
+            Spin::Dial => self.learnt(self.reaped.take(), called),
         }
     }
 
-    /// Notes what came since the last rest; whether several completions come to each.
-    fn gathers(&self) -> bool {
-        let reaped = self.reaped.take().min(GATHERED_MAX);
+    fn learnt(&self, reaped: u32, called: bool) -> u64 {
+        if self.gathers(reaped) {
+            return 0;
+        }
+        if self.is_habit() {
+            return self.spin_ns_max();
+        }
+        self.note_call(reaped, called);
+        self.plan_try(called)
+    }
+
+    fn is_habit(&self) -> bool {
+        self.won.get() >= ONE / 2
+    }
+
+    fn plan_try(&self, called: bool) -> u64 {
+        let pause = self.pause.get();
+        if pause > 0 {
+            self.pause.set(pause - 1);
+            return 0;
+        }
+        let long = called || self.long_left.get() > 0;
+        self.long.set(long);
+        if long { SPIN_NS_MAX } else { self.spin_ns_max() }
+    }
+
+    /// Notes what ended the last rest. Messages that are a new load are worth a new try.
+    fn note_call(&self, reaped: u32, called: bool) {
+        self.news_in.set(self.news_in.get().saturating_sub(1));
+        match (called, reaped) {
+            (true, _) => self.calls.set(self.calls.get().saturating_add(1)),
+            // A message that a spin met, or a timer.
+            (false, 0) => return,
+            (false, _) => self.calls.set(0),
+        }
+        if self.calls.get() == CALLS_NEW && self.news_in.get() == 0 {
+            self.news_in.set(TRY_AFTER_MAX);
+            self.try_after.set(TRY_AFTER_MIN);
+            self.pause.set(0);
+        }
+    }
+
+    /// Notes how many completions came since the last rest; whether several come to each.
+    fn gathers(&self, reaped: u32) -> bool {
+        let reaped = reaped.min(GATHERED_MAX);
         let average = self.gathered.get();
         let average = average - average / 8 + reaped * (ONE / 8);
         self.gathered.set(average);
         average > GATHERS * ONE
     }
 
-    /// A planned spin met an event, or did not.
-    pub(super) fn spun(&self, won: bool) {
-        let average = self.won.get();
-        let trusted = average >= ONE / 2;
-        if won {
-            // Two wins in a row from nothing make a habit; a habit survives a loss among four.
-            self.won.set(average + (ONE - average) / 4 + u32::from(!trusted) * (ONE / 8));
-            self.try_after.set((self.try_after.get() / 2).max(TRY_AFTER_MIN));
-            self.pause.set(0);
-            return;
+    /// A planned spin was met by an event after so long, or was not.
+    pub(super) fn spun(&self, met: Option<u64>) {
+        let long = self.long.take();
+        match met {
+            Some(took) if !long || took <= self.spin_ns_max() => self.met_soon(),
+            Some(_) if self.stays_long() => {}
+            _ => self.in_vain(),
         }
-        self.won.set(average - average / 4);
-        if self.won.get() < ONE / 2 {
+    }
+
+    /// An event came, and a spin would have met it or did.
+    pub(super) fn met_soon(&self) {
+        let average = self.won.get();
+        // Two wins in a row from nothing make a habit; a habit survives a loss among four.
+        self.won.set(average + (ONE - average) / 4 + u32::from(!self.is_habit()) * (ONE / 8));
+        self.try_after.set((self.try_after.get() / 2).max(TRY_AFTER_MIN));
+        self.pause.set(0);
+    }
+
+    /// A long spin was met, though too late to pay; whether the next one is to be long again.
+    fn stays_long(&self) -> bool {
+        let left = match self.long_left.get() {
+            0 => LONG_SPINS - 1,
+            left => left - 1,
+        };
+        self.long_left.set(left);
+        left > 0
+    }
+
+    fn in_vain(&self) {
+        self.long_left.set(0);
+        self.won.set(self.won.get() - self.won.get() / 4);
+        if !self.is_habit() {
             self.won.set(0);
             self.pause.set(self.try_after.get());
             self.try_after.set((self.try_after.get() * 2).min(TRY_AFTER_MAX));
@@ -170,10 +245,10 @@ mod tests {
     fn play(dial: &Dial, parks: u32, gap: u64) -> u32 {
         let mut spins = 0;
         for _ in 0..parks {
-            let plan = dial.plan();
+            let plan = dial.plan(false);
             if plan > 0 {
                 spins += 1;
-                dial.spun(gap <= plan);
+                dial.spun((gap <= plan).then_some(gap));
             }
         }
         spins
@@ -236,8 +311,93 @@ mod tests {
     fn the_average_stays_in_range() {
         let dial = Dial::new(Spin::Dial);
         for i in 0..100_000u32 {
-            dial.spun(i % 7 != 0);
+            dial.spun((i % 7 != 0).then_some(0));
             assert!(dial.won.get() <= ONE, "{}", dial.won.get());
+        }
+    }
+
+    /// A core that waits for another one's messages.
+    struct Side {
+        dial: Dial,
+        since: u64,
+        plan: u64,
+        called: bool,
+        spun_ns: u64,
+    }
+
+    /// From a message to what it has its receiver do, where that is awake; where it sleeps.
+    const AWAKE_NS: u64 = 250;
+    const ASLEEP_NS: u64 = 27_000;
+
+    impl Side {
+        fn new() -> Self {
+            let dial = Dial::new(Spin::Dial);
+            Self { dial, since: 0, plan: 0, called: false, spun_ns: 0 }
+        }
+
+        fn rests(&mut self, now: u64) {
+            self.since = now;
+            self.dial.reaped(u32::from(self.called));
+            self.plan = self.dial.plan(self.called);
+        }
+
+        /// A message comes at this time; when the core has dealt with it, which it rests after.
+        fn hears(&mut self, at: u64) -> u64 {
+            let gap = at.saturating_sub(self.since);
+            self.called = gap > self.plan;
+            self.spun_ns += gap.min(self.plan);
+            if self.plan > 0 {
+                self.dial.spun((!self.called).then_some(gap));
+            }
+            let done = at.max(self.since) + if self.called { ASLEEP_NS } else { AWAKE_NS };
+            self.rests(done);
+            done
+        }
+    }
+
+    /// Has the two answer each other; ns of a round trip in the mean.
+    fn ping_pong(pair: &mut [Side; 2], trips: u64) -> u64 {
+        let began = pair[0].since;
+        let mut now = began;
+        for _ in 0..trips {
+            now = pair[1].hears(now);
+            now = pair[0].hears(now);
+        }
+        (now - began) / trips
+    }
+
+    #[test]
+    fn two_cores_that_answer_each_other_find_out_that_they_should_keep_awake() {
+        // Whatever either has done before: with 0 to 20,000 parks in vain behind it.
+        for before in [(0, 0), (0, 3), (7, 0), (100, 2_000), (20_000, 0), (20_000, 19_777)] {
+            let mut pair = [Side::new(), Side::new()];
+            play(&pair[0].dial, before.0, 1_000_000);
+            play(&pair[1].dial, before.1, 1_000_000);
+            ping_pong(&mut pair, 2_000);
+            let trip = ping_pong(&mut pair, 1_000);
+            assert!(trip < 3 * AWAKE_NS, "{trip} ns after {before:?}");
+            // One of them is kept from running for a while, again and again.
+            for _ in 0..8 {
+                let asked = pair[0].since;
+                let late = pair[1].hears(asked + 5_000_000);
+                pair[0].hears(late);
+            }
+            ping_pong(&mut pair, 300);
+            let trip = ping_pong(&mut pair, 1_000);
+            assert!(trip < 3 * AWAKE_NS, "{trip} ns after a disturbance after {before:?}");
+        }
+    }
+
+    #[test]
+    fn messages_that_come_whatever_a_core_does_have_it_spin_for_next_to_nothing() {
+        for gap in [20_000, 40_000, 59_000, 100_000, 1_000_000] {
+            let mut side = Side::new();
+            for n in 1..=20_000 {
+                // Not sooner because it is awake.
+                side.hears(n * (gap + ASLEEP_NS));
+            }
+            let share = side.spun_ns as f64 / (20_000 * (gap + ASLEEP_NS)) as f64;
+            assert!(share < 0.01, "{share} of the time with messages {gap} ns apart");
         }
     }
 }

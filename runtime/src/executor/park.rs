@@ -46,7 +46,11 @@ impl Core {
             }
             return None;
         }
-        let spin_ns = if self.driver.sees_completions() { self.dial.plan() } else { 0 };
+        let spin_ns = if self.driver.sees_completions() {
+            self.dial.plan(self.driver.take_called())
+        } else {
+            0
+        };
         if (spin_ns > 0 || self.driver.pool().ways().is_judging()) && self.driver.has_unsubmitted()
         {
             self.driver.submit_and_wait(0, None);
@@ -125,9 +129,10 @@ impl Core {
             hint::spin_loop();
             now = self.kernel.now_ns();
         };
-        self.metrics.add(Kind::SpinNs, now - began);
+        let took = now - began;
+        self.metrics.add(Kind::SpinNs, took);
         self.metrics.count(if met { Kind::SpinsWon } else { Kind::SpinsLost });
-        self.dial.spun(met);
+        self.dial.spun(met.then_some(took));
         if met && self.driver.needs_enter() {
             // The kernel has set the flag, not the completions: those take an enter.
             self.driver.submit_and_wait(0, None);
@@ -174,6 +179,7 @@ impl Core {
         let mail = !planted::is(Fault::MissingWakeFence, 1) && self.has_mail();
         if mail {
             self.tasks.lease().cell.unparked();
+            self.dial.met_soon();
             self.submit();
         }
         mail
@@ -213,5 +219,70 @@ impl Core {
         let entered = self.driver.submit_and_wait(1, until);
         self.dial.park_cost(self.kernel.thread_cpu_ns().saturating_sub(before));
         entered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::task::{Poll, Waker};
+    use std::thread;
+    use std::time::Duration;
+
+    use crate::config::Settings;
+    use crate::event_loop::EventLoop;
+    use crate::executor::dial::Spin;
+
+    fn start(spin: Spin) -> EventLoop {
+        EventLoop::with_spin_as_given(Settings::default().spin(spin)).unwrap()
+    }
+
+    #[test]
+    fn a_core_knows_whether_a_message_ended_its_park() {
+        let mut event_loop = start(Spin::Off);
+        let core = event_loop.core().clone();
+        event_loop.block_on(crate::time::sleep(Duration::from_millis(1)));
+        assert!(!core.driver.take_called(), "a timer ended it");
+        let cell = core.tasks.lease().cell;
+        let (tell, told) = mpsc::channel();
+        let come = Arc::new(AtomicBool::new(false));
+        let other = thread::spawn({
+            let come = come.clone();
+            move || {
+                let waker: Waker = told.recv().unwrap();
+                while !cell.is_parked() {
+                    thread::yield_now();
+                }
+                come.store(true, Ordering::Release);
+                waker.wake();
+            }
+        });
+        event_loop.block_on(poll_fn(|cx| {
+            if come.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            let _ = tell.send(cx.waker().clone());
+            Poll::Pending
+        }));
+        other.join().unwrap();
+        assert!(core.driver.take_called(), "a message did");
+        assert!(!core.driver.take_called(), "which is told once");
+    }
+
+    #[test]
+    fn mail_that_comes_just_before_a_park_says_that_a_spin_would_have_met_it() {
+        let event_loop = start(Spin::Dial);
+        let core = event_loop.core();
+        assert_eq!(core.dial.plan(false), 0, "nothing is known");
+        core.announce_park();
+        assert!(!core.mail_before_park());
+        assert_eq!(core.dial.plan(false), 0, "there was none");
+        core.announce_park();
+        core.tasks.lease().cell.post();
+        assert!(core.mail_before_park());
+        assert!(core.dial.plan(false) > 0, "worth a try");
+        core.tasks.lease().cell.take_post();
     }
 }
