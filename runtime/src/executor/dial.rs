@@ -2,9 +2,9 @@
 //!
 //! Owns the dial. A sleep and a wake are the dearest thing on a core, in latency and in CPU. The dial
 //! measures what a park costs in CPU (one in [`SAMPLE_EVERY`], by the thread's CPU clock) and never spins
-//! longer than [`WORTH_NUM`]/[`WORTH_DEN`] of that, so that a spin in vain at most multiplies what the park
-//! costs anyway, whatever comes (the ski-rental bound). It keeps below that bound by not spinning where it
-//! does not pay:
+//! longer than [`WORTH_NUM`]/[`WORTH_DEN`] of that, but for rare tries, so that a spin in vain at most
+//! multiplies what the park costs anyway, whatever comes (the ski-rental bound). It keeps below that bound by
+//! not spinning where it does not pay:
 //! - it spins while at least half of the recent spins met an event (a moving average);
 //! - when that stops, it tries again only after so many parks, doubling with each try in vain up to
 //!   [`TRY_AFTER_MAX`]: a core whose gaps are long spends next to nothing on finding that out, and an idle
