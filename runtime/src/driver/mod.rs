@@ -73,7 +73,7 @@ pub(crate) struct Driver {
     metrics: Arc<Recorder>,
     /// Submissions of the driver's own (cancels, the wake read) that have not completed.
     own_in_flight: Cell<u32>,
-    /// Turns for a buffer were given, and others still wait for one.
+    /// See [`owes_turns`](Self::owes_turns).
     owes_turns: Cell<bool>,
     wake: WakeRead,
     /// Tells strangers of completions; made when somebody asks for it.

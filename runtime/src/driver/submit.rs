@@ -188,10 +188,11 @@ impl Driver {
         // Asked with the ring borrowed; a turn may wake a stranger.
         let most = self.ring.borrow().as_ref().map_or(0, |ring| self.pool.to_be_found(ring));
         let given = self.pool.give_turns(most);
-        self.owes_turns.set(given && self.pool.has_waiters());
+        self.owes_turns.set(given);
     }
 
-    /// Whether turns were given, and others still wait: those had may be of nobody any more.
+    /// Whether turns were given: they may be of nobody any more, while others wait for one, or of a stranger, who
+    /// leaves no task to run and is to be seen by whoever steps the loop before it sleeps.
     #[inline]
     pub(crate) fn owes_turns(&self) -> bool {
         self.owes_turns.get()

@@ -126,6 +126,10 @@ impl Drop for BufferTurn {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
     use super::*;
     use crate::event_loop::EventLoop;
 
@@ -160,6 +164,33 @@ mod tests {
         driver.give_turns();
         assert!(waits.poll(&mut cx).is_pending() && core.has_work(), "there is more to give");
         driver.give_turns();
-        assert!(waits.poll(&mut cx).is_ready() && !driver.owes_turns());
+        assert!(waits.poll(&mut cx).is_ready());
+        driver.give_turns();
+        assert!(!driver.owes_turns(), "nobody waits");
+    }
+
+    /// A stranger's waker leaves no task to run: a step by hand that called one ends, and does not sleep first.
+    #[test]
+    fn a_step_that_tells_a_stranger_of_a_buffer_does_not_sleep() {
+        struct Told(AtomicU32);
+        impl Wake for Told {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let mut event_loop = EventLoop::new().unwrap();
+        event_loop.turn(Some(std::time::Duration::ZERO));
+        let core = event_loop.core().clone();
+        let mut waits = BufferTurn::wait(core.driver.pool());
+        let told = Arc::new(Told(AtomicU32::new(0)));
+        let waker = told.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        assert!(waits.poll(&mut cx).is_pending());
+        let parks = event_loop.stats().counters.parks;
+        let turn = event_loop.turn(Some(std::time::Duration::from_secs(2)));
+        assert_eq!((told.0.load(Ordering::Relaxed), turn.ready), (1, true));
+        assert_eq!(event_loop.stats().counters.parks, parks);
+        assert!(waits.poll(&mut cx).is_ready());
+        assert!(!event_loop.turn(Some(std::time::Duration::ZERO)).ready, "that is all");
     }
 }
