@@ -191,8 +191,8 @@ impl Driver {
         self.owes_turns.set(given);
     }
 
-    /// Whether turns were given: they may be of nobody any more, while others wait for one, or of a stranger, who
-    /// leaves no task to run and is to be seen by whoever steps the loop before it sleeps.
+    /// Whether turns were given: they may be of nobody any more, while others wait for one, or of a
+    /// stranger, who leaves no task to run, and whom whoever steps the loop wants to see to.
     #[inline]
     pub(crate) fn owes_turns(&self) -> bool {
         self.owes_turns.get()

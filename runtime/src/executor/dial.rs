@@ -11,9 +11,9 @@
 //!   one nothing;
 //! - a try that meets an event halves the distance to the next, so a new load is found within about a
 //!   thousand parks, and an idle core's parks are rare;
-//! - where other cores' messages wake it, a try lasts as long as a wake may take, and is repeated if it is met
-//!   late. Two cores that answer each other each find that a short one is in vain, as long as the other sleeps
-//!   and is slow to wake; while one of them keeps awake, the other's tries are met soon, and then its own;
+//! - where other cores' messages wake it, a try lasts as long as a wake may take, and is repeated if it is
+//!   met late. Two cores that answer each other each find that a short one is in vain, as long as the other
+//!   sleeps and is slow to wake; while one keeps awake, the other's tries are met soon, and then its own;
 //! - it does not spin where a core that has had nothing to do meets several completions at once. One sleep is
 //!   then shared by all of them, and gathers the next ones meanwhile; a spin has each taken up by itself, in
 //!   turns of their own, which costs more than the sleep and is hardly sooner.

@@ -169,7 +169,7 @@ mod tests {
         assert!(!driver.owes_turns(), "nobody waits");
     }
 
-    /// A stranger's waker leaves no task to run: a step by hand that called one ends, and does not sleep first.
+    /// A stranger's waker leaves no task to run: a step by hand that called one does not sleep.
     #[test]
     fn a_step_that_tells_a_stranger_of_a_buffer_does_not_sleep() {
         struct Told(AtomicU32);
