@@ -218,10 +218,7 @@ impl Dial {
 
     /// A long spin was met, though too late to pay; whether the next one is to be long again.
     fn stays_long(&self) -> bool {
-        let left = match self.long_left.get() {
-            0 => LONG_SPINS - 1,
-            left => left - 1,
-        };
+        let left = self.long_left.get().checked_sub(1).unwrap_or(LONG_SPINS - 1);
         self.long_left.set(left);
         left > 0
     }
