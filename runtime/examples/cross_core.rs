@@ -114,26 +114,27 @@ fn main() {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let all = asked.is_empty();
     let wants = |name: &str| all || asked.iter().any(|a| a == name);
+    let rate = |run: u32, what: &str, m: f64| println!("{run:>3}  {what:<31}{m:>8.1} M messages/s");
+    let trips = |run: u32, what: &str, (p50, p99): (f64, f64)| {
+        println!("{run:>3}  {what:<31}{p50:>8.2} µs p50 {p99:>8.2} µs p99");
+    };
+    println!("run  what");
     for run in 1..=3 {
         if wants("one-way") {
-            println!("one way, {run}: {:.1} M messages/s", one_way(20_000_000, false));
+            rate(run, "one way", one_way(20_000_000, false));
         }
         if wants("batch") {
-            println!("one way in batches, {run}: {:.1} M messages/s", one_way(50_000_000, true));
+            rate(run, "one way, in batches", one_way(50_000_000, true));
         }
         if wants("spinning") {
-            let (p50, p99) = round_trips(1_000_000, ALWAYS, Duration::ZERO);
-            println!("round trip of spinning cores, {run}: {p50:.2} us p50, {p99:.2} us p99");
+            trips(run, "to and fro, spinning", round_trips(1_000_000, ALWAYS, Duration::ZERO));
         }
         if wants("parked") {
-            let (p50, p99) = round_trips(50_000, Spin::Off, Duration::ZERO);
-            println!("round trip of parked cores, {run}: {p50:.1} us p50, {p99:.1} us p99");
+            trips(run, "to and fro, parked", round_trips(50_000, Spin::Off, Duration::ZERO));
         }
         if wants("idle") {
-            let (p50, p99) = round_trips(3_000, Spin::Off, IDLE);
-            println!(
-                "round trip of cores idle for {IDLE:?}, {run}: {p50:.1} us p50, {p99:.1} us p99"
-            );
+            let what = format!("to and fro, idle for {IDLE:?} before");
+            trips(run, &what, round_trips(3_000, Spin::Off, IDLE));
         }
     }
 }
