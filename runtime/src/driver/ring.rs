@@ -281,6 +281,9 @@ impl Ring {
         until: Option<u64>,
         min_wait_us: u32,
     ) -> io::Result<Entered> {
+        if to_submit == 0 && flags & abi::enter::GETEVENTS != 0 {
+            self.take_down_taskrun();
+        }
         let mut flags = self.enter_flags | flags;
         let wait = until.filter(|_| min_complete > 0).map(|until| {
             let ns = if self.abs_timer {
@@ -311,6 +314,29 @@ impl Ring {
                 _ => Err(e),
             },
         }
+    }
+
+    /// Takes down the flag of pending work, for an enter that submits nothing: that always comes to the
+    /// work.
+    ///
+    /// The kernel puts it up from the CPU where the news came, after the work is in its list (6.18,
+    /// `io_req_local_work_add`), and takes it down only when it finds work there. If an enter runs the
+    /// work in between, the flag stays up over nothing: a core that believes it enters once a turn, and
+    /// never sleeps. What is added after this puts it up again; what was added before is run by the
+    /// enter.
+    #[inline]
+    fn take_down_taskrun(&self) {
+        if self.load(self.sq_flags) & abi::sq_flags::TASKRUN != 0 {
+            // SAFETY: as in `load`. The kernel changes the word by atomic instructions only.
+            unsafe { (*self.sq_flags).fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel) };
+        }
+    }
+
+    /// Lets a test put it up over nothing.
+    #[cfg(test)]
+    pub(crate) fn put_up_taskrun(&self) {
+        // SAFETY: as in `load`.
+        unsafe { (*self.sq_flags).fetch_or(abi::sq_flags::TASKRUN, Ordering::AcqRel) };
     }
 
     /// How long a wait until then gathers completions, in µs, and how many. The kernel looks at its

@@ -232,8 +232,10 @@ mod tests {
     use std::time::Duration;
 
     use crate::config::Settings;
+    use crate::driver::ring::Ring;
     use crate::event_loop::EventLoop;
     use crate::executor::dial::Spin;
+    use crate::metrics::Kind;
 
     fn start(spin: Spin) -> EventLoop {
         EventLoop::with_spin_as_given(Settings::default().spin(spin)).unwrap()
@@ -284,5 +286,21 @@ mod tests {
         assert!(core.mail_before_park());
         assert!(core.dial.plan(false) > 0, "worth a try");
         core.tasks.lease().cell.take_post();
+    }
+    /// As the kernel leaves it when news and an enter meet: see `Ring::take_down_taskrun`.
+    #[test]
+    fn a_flag_over_no_pending_work_keeps_no_core_awake() {
+        for spin in [Spin::Off, Spin::Dial, Spin::Fixed(Duration::from_micros(50))] {
+            let mut event_loop = start(spin);
+            let core = event_loop.core().clone();
+            event_loop.block_on(crate::time::sleep(Duration::from_millis(1)));
+            core.driver.with_ring(Ring::put_up_taskrun);
+            let enters = core.metrics.get(Kind::Enters);
+            event_loop.block_on(crate::time::sleep(Duration::from_millis(30)));
+            let enters = core.metrics.get(Kind::Enters) - enters;
+            // One that takes it down, the sleep, and what signals or the system may add.
+            assert!(enters < 20, "{enters} enters, {spin:?}");
+            assert!(!core.driver.needs_enter(), "{spin:?}");
+        }
     }
 }

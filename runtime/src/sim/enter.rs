@@ -115,9 +115,10 @@ impl SimRing {
         self.queues.unread() > 0 || !self.work.is_empty() || !self.backlog.is_empty()
     }
 
-    fn show_work(&self) {
+    /// Says that work is pending, or not.
+    fn show_work(&self, pending: bool) {
         if self.has(setup::TASKRUN_FLAG) {
-            self.queues.set_flag(sq_flags::TASKRUN, !self.work.is_empty());
+            self.queues.set_flag(sq_flags::TASKRUN, pending);
         }
     }
 
@@ -423,8 +424,11 @@ impl State {
         self.rings.get(ring).is_some_and(|ring| !ring.work.is_empty())
     }
 
-    /// Runs up to `most` pieces of pending work.
+    /// Runs up to `most` pieces of pending work. Where there is none, the flag that says so stays as it is.
     fn run_work(&mut self, ring: usize, most: u32) {
+        if !self.has_work(ring) {
+            return;
+        }
         for _ in 0..most {
             let Some(id) = self.pick_work(ring) else { break };
             let at = OpRef { ring, op: id };
@@ -437,8 +441,10 @@ impl State {
             }
             self.settle();
         }
+        // Whoever queued a piece may put the flag up only now that it has been run.
+        let late = self.rng.chance(self.faults.flag_late);
         if let Some(sim) = self.rings.get(ring) {
-            sim.show_work();
+            sim.show_work(late || !sim.work.is_empty());
         }
     }
 
@@ -513,7 +519,7 @@ impl State {
         if op.going != Going::Queued {
             op.going = Going::Queued;
             sim.work.push_back(at.op);
-            sim.show_work();
+            sim.show_work(true);
             sim.signal();
         }
     }

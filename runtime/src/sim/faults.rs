@@ -43,6 +43,8 @@ pub(crate) struct Faults {
     pub(crate) overflowed: u32,
     /// Only so many pieces of pending work run in one enter.
     pub(crate) work_cut: u32,
+    /// The flag of pending work comes up after an enter has run that.
+    pub(crate) flag_late: u32,
     /// A cancel comes too late (ENOENT) or finds its target running (EALREADY).
     pub(crate) cancel_loses: u32,
     /// A parked core wakes for nothing.
@@ -92,6 +94,7 @@ impl Faults {
             reordered: 0,
             overflowed: 0,
             work_cut: 0,
+            flag_late: 0,
             cancel_loses: 0,
             spurious_wake: 0,
             accept_fails: 0,
@@ -134,6 +137,7 @@ impl Faults {
         f.reordered = draw(10_000);
         f.overflowed = draw(1_000);
         f.work_cut = draw(3_000);
+        f.flag_late = draw(3_000);
         f.cancel_loses = draw(5_000);
         f.spurious_wake = draw(1_000);
         f.accept_fails = draw(300);

@@ -20,6 +20,7 @@ use crate::buf::Chunk;
 use crate::config::Settings;
 use crate::event_loop::EventLoop;
 use crate::executor::dial::Spin;
+use crate::metrics::Kind;
 use crate::op::{
     AcceptMany, AcceptQueue, Connect, LateSend, Membership, Nop, Receiver, Submitter, submit,
 };
@@ -329,7 +330,7 @@ type Turn = fn(&mut Faults);
 
 #[test]
 fn sim_each_fault_comes_and_does_no_harm() {
-    let hidden: [(&str, Turn); 16] = [
+    let hidden: [(&str, Turn); 17] = [
         ("pressed", |f| f.enter_pressed = 2_000),
         ("interrupted", |f| f.enter_interrupted = 5_000),
         ("partial", |f| f.enter_partial = 5_000),
@@ -343,6 +344,7 @@ fn sim_each_fault_comes_and_does_no_harm() {
         ("reordered", |f| (f.reordered, f.late, f.late_ns) = (10_000, 3_000, 100)),
         ("overflowed", |f| f.overflowed = 3_000),
         ("work cut", |f| f.work_cut = 5_000),
+        ("flag late", |f| f.flag_late = 5_000),
         ("cancel", |f| f.cancel_loses = 5_000),
         ("small buffers", |f| (f.send_buffer, f.receive_buffer) = (2_048, 1_152)),
         ("slow", |f| (f.loopback_ns, f.segment_bytes) = ((0, 900_000), 100)),
@@ -410,4 +412,21 @@ fn sim_a_kernel_without_memory_is_not_asked_all_the_time() {
     // A pause of 500 us between one refusal and the next, but for those within one turn.
     assert!(pressed < passed / 50, "{pressed} refusals in {passed} us");
     println!("{pressed} refusals in {passed} us");
+}
+
+/// It stays up then until there is work again, which may be never.
+#[test]
+fn sim_a_flag_that_comes_up_late_keeps_no_core_awake() {
+    let faults = Faults { flag_late: 10_000, loopback_ns: (1_000, 20_000), ..Faults::none() };
+    for seed in 0..5 {
+        let mut alone = Alone::new(seed, faults.clone());
+        let core = alone.event_loop.core().clone();
+        assert_eq!(echo_on(&mut alone, true), 4);
+        let enters = core.metrics.get(Kind::Enters);
+        alone.event_loop.block_on(sleep(Duration::from_millis(10)));
+        let enters = core.metrics.get(Kind::Enters) - enters;
+        assert!(enters < 10, "{enters} enters, seed {seed}");
+        drop(core);
+        alone.end();
+    }
 }
