@@ -109,19 +109,22 @@ break_it ring-sends-without-lock mailbox/ring.rs \
 break_it ring-send-lock-relaxed mailbox/ring.rs \
     's/(put\.sending, false, Ordering::)Release/$1Relaxed/' loom_ring
 break_it ring-gone-not-looked-at mailbox/ring.rs \
-    's/consumer\.gone\.load\(LOOK\)\n    \}/false\n    }/' loom_ring
+    's/self\.consumer_gone\.load\(LOOK\)\n    \}/false\n    }/' loom_ring
 break_it ring-sweep-without-second-look mailbox/ring.rs \
     's/if !self\.holds\(head, LOOK\) \{/if true {/' loom_ring
 break_it ring-sweep-without-lock mailbox/ring.rs \
     's/if self\.sweeping\.swap\(true, Ordering::SeqCst\) \{/if false {/' loom_ring
 break_it ring-consumer-goes-silently mailbox/ring.rs \
-    's/(gone\.store\(true, Ordering::Release\);)\s+self\.ring\.producer\.0\.waiter\.wake\(\);/$1/' loom_ring
+    's/(gone\.store\(true, Ordering::Release\);)\s+self\.ring\.producer\(\)\.wake\(\);/$1/' loom_ring
 break_it ring-producer-goes-silently mailbox/ring.rs \
-    's/(gone\.store\(true, Ordering::Release\);)\s+self\.ring\.consumer\.0\.waiter\.wake\(\);/$1/' loom_
+    's/(gone\.store\(true, Ordering::Release\);)\s+self\.ring\.consumer\(\)\.wake\(\);/$1/' loom_
 break_it waiter-set-not-published mailbox/waiter.rs \
-    's/publish_u64\(&self\.who, name\(core, slot\)\);/self.who.store(name(core, slot), Ordering::Relaxed);/' loom_watch
+    's/publish_u64\(&self\.now\.who, name\(core, slot\)\);/self.now.who.store(name(core, slot), Ordering::Relaxed);/' loom_watch
+break_it waiter-stays-with-the-first-core mailbox/waiter.rs \
+    's/if self\.watcher\.0\.load\(Ordering::Relaxed\) != watcher \{/if self.watcher.0.load(Ordering::Relaxed) == NOBODY {/' loom_watch
+# No break: the watcher by a plain store. What is published right after it, who waits, has it seen in time.
 break_it waker-set-not-published mailbox/waiter.rs \
-    's/publish_u64\(&self\.who, BY_WAKER\);/self.who.store(BY_WAKER, Ordering::Relaxed);/' loom_ring
+    's/publish_u64\(&self\.now\.who, BY_WAKER\);/self.now.who.store(BY_WAKER, Ordering::Relaxed);/' loom_ring
 # No break: a waker that is announced before it is there. Who finds none takes the lock before it is put, after
 # having published; so the last look of who waits, which comes after the put, sees what was published.
 break_it wake-without-fence mailbox/waiter.rs \

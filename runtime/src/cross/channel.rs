@@ -202,7 +202,7 @@ impl<T: Send + 'static> Sender<T> {
         }
         self.flush();
         let (producer, at) = (&self.producer, (End::Sender, self.producer.awaits()));
-        let waiter = &producer.seat().waiter;
+        let waiter = producer.waiter();
         self.waiting.wait(cx, waiter, || producer.watched(), at, Note::ItemRoom);
         if !self.producer.looks_again() {
             return Poll::Pending;
@@ -214,7 +214,7 @@ impl<T: Send + 'static> Sender<T> {
     #[inline]
     fn leave(&mut self) {
         if !matches!(self.waiting, Waiting::Not) {
-            self.waiting.end(&self.producer.seat().waiter);
+            self.waiting.end(self.producer.waiter());
         }
     }
 }
@@ -362,7 +362,7 @@ impl<T: Send + 'static> Receiver<T> {
             }
         }
         let (consumer, at) = (&self.consumer, (End::Receiver, self.consumer.awaits()));
-        let waiter = &consumer.seat().waiter;
+        let waiter = consumer.waiter();
         self.waiting.wait(cx, waiter, || consumer.watched(), at, Note::Item);
         if !self.consumer.looks_again() {
             return Poll::Pending;
@@ -375,7 +375,7 @@ impl<T: Send + 'static> Receiver<T> {
     #[inline]
     fn leave(&mut self) {
         if !matches!(self.waiting, Waiting::Not) {
-            self.waiting.end(&self.consumer.seat().waiter);
+            self.waiting.end(self.consumer.waiter());
         }
     }
 }

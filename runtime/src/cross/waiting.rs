@@ -35,7 +35,7 @@ impl Waiting {
     pub(super) fn wait(
         &mut self,
         cx: &Context<'_>,
-        waiter: &Waiter,
+        waiter: Waiter<'_>,
         what: impl FnOnce() -> Arc<dyn Watched>,
         (end, at): (End, usize),
         note: Note,
@@ -66,7 +66,7 @@ impl Waiting {
     }
 
     /// It waits no more.
-    pub(super) fn end(&mut self, waiter: &Waiter) {
+    pub(super) fn end(&mut self, waiter: Waiter<'_>) {
         match std::mem::take(self) {
             Self::Not => return,
             Self::ByWaker => {}

@@ -167,9 +167,9 @@ impl CoreCell {
         publish_u32(&self.bell.parked, 1);
     }
 
-    /// Whether the core sleeps, or is about to.
+    /// Whether the core sleeps, or is about to, and nobody has ended that. A look in the order [`LOOK`].
     pub(crate) fn is_parked(&self) -> bool {
-        self.bell.parked.load(Ordering::Relaxed) != 0
+        self.bell.parked.load(LOOK) != 0
     }
 
     /// The park is over, or does not take place.

@@ -22,9 +22,10 @@
 use std::sync::Arc;
 
 use super::unsent::SendLater;
-use super::waiter::Waiter;
+use super::waiter::{Now, Waiter, Watcher};
 use super::watch::{End, Watched};
 use crate::contain::contained;
+use crate::sys::prefetch::prefetch_to_write;
 use crate::sys::shared::{
     AtomicBool, AtomicUsize, LOOK, Ordering, Place, give_way, publish, publish_bool, spin,
     store_bool,
@@ -39,12 +40,6 @@ struct Slot<T> {
     value: Place<T>,
 }
 
-/// What the other end reads of one.
-pub(crate) struct Seat {
-    pub(crate) waiter: Waiter,
-    gone: AtomicBool,
-}
-
 /// How far the producer is.
 struct Put {
     /// Values put, and values of those that were sent.
@@ -57,8 +52,13 @@ pub(crate) struct Ring<T> {
     put: Line<Put>,
     /// Values that the consumer has told to have taken.
     head: Line<AtomicUsize>,
-    consumer: Line<Seat>,
-    producer: Line<Seat>,
+    consumer_waits: Now,
+    producer_waits: Now,
+    // What follows hardly changes: the other core has it in its cache too.
+    consumer_watcher: Watcher,
+    producer_watcher: Watcher,
+    consumer_gone: AtomicBool,
+    producer_gone: AtomicBool,
     sweeping: AtomicBool,
     slots: Box<[Slot<T>]>,
     /// Values that may be queued as far as the producer knows.
@@ -99,7 +99,6 @@ pub(crate) fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let slots = (0..room.next_power_of_two())
         .map(|_| Slot { stamp: AtomicUsize::new(0), value: Place::new() })
         .collect();
-    let seat = || Line(Seat { waiter: Waiter::new(), gone: AtomicBool::new(false) });
     let put = Put {
         tail: AtomicUsize::new(0),
         sent: AtomicUsize::new(0),
@@ -108,8 +107,12 @@ pub(crate) fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let ring = Arc::new(Ring {
         put: Line(put),
         head: Line(AtomicUsize::new(0)),
-        consumer: seat(),
-        producer: seat(),
+        consumer_waits: Now::nobody(),
+        producer_waits: Now::nobody(),
+        consumer_watcher: Watcher::nobody(),
+        producer_watcher: Watcher::nobody(),
+        consumer_gone: AtomicBool::new(false),
+        producer_gone: AtomicBool::new(false),
         sweeping: AtomicBool::new(false),
         slots,
         room,
@@ -126,10 +129,25 @@ const ROUNDS: u32 = 64;
 /// Values of an iterator that are sent together.
 const SEND_AT: usize = 64;
 
+/// How many slots before its use one is asked for.
+const FETCH_AHEAD: usize = 32;
+
 /// Values taken between two tellings, at most.
 const TELL_EVERY_MAX: usize = 64;
 
 impl<T> Ring<T> {
+    /// Who waits for a value.
+    #[inline]
+    fn consumer(&self) -> Waiter<'_> {
+        Waiter { watcher: &self.consumer_watcher, now: &self.consumer_waits }
+    }
+
+    /// Who waits for room.
+    #[inline]
+    fn producer(&self) -> Waiter<'_> {
+        Waiter { watcher: &self.producer_watcher, now: &self.producer_waits }
+    }
+
     #[inline]
     fn slot(&self, position: usize) -> &Slot<T> {
         // Its length is a power of two.
@@ -168,9 +186,8 @@ impl<T> Ring<T> {
             put.sent.store(tail, Ordering::Relaxed);
         }
         store_bool(&put.sending, false, Ordering::Release);
-        let consumer = &self.consumer.0;
-        consumer.waiter.published();
-        consumer.gone.load(LOOK)
+        self.consumer().published();
+        self.consumer_gone.load(LOOK)
     }
 
     /// Drops what is queued, after the consumer has gone; the value of `own`, if it is among it, comes back.
@@ -225,7 +242,7 @@ impl<T> Producer<T> {
 
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
-        self.ring.consumer.0.gone.load(Ordering::Relaxed)
+        self.ring.consumer_gone.load(Ordering::Relaxed)
     }
 
     /// Puts a value, which is sent later.
@@ -240,9 +257,21 @@ impl<T> Producer<T> {
         // SAFETY: there is room, so the consumer has taken what was in here and told so, and does not look
         // at it before the stamp says that there is a value.
         unsafe { self.ring.slot(self.tail).value.put(value) };
+        self.fetch_ahead();
         self.tail = self.tail.wrapping_add(1);
         self.ring.put.0.tail.store(self.tail, Ordering::Release);
         Ok(())
+    }
+
+    /// Asks for a slot that will be used soon. The consumer has read it last, a round ago: each line
+    /// that has to come from its cache when a value is written keeps the producer for as long as many
+    /// values take.
+    #[inline]
+    fn fetch_ahead(&self) {
+        // Not one that the consumer may be about to read.
+        if self.tail.wrapping_sub(self.head_seen) + FETCH_AHEAD < self.ring.slots.len() {
+            prefetch_to_write(self.ring.slot(self.tail.wrapping_add(FETCH_AHEAD)));
+        }
     }
 
     /// Values that were put and not sent.
@@ -280,8 +309,9 @@ impl<T> Producer<T> {
         self.tail.wrapping_sub(began)
     }
 
-    pub(crate) fn seat(&self) -> &Seat {
-        &self.ring.producer.0
+    /// Who waits at this end.
+    pub(crate) fn waiter(&self) -> Waiter<'_> {
+        self.ring.producer()
     }
 
     /// The position to watch for when there is no room: the head that makes some.
@@ -293,7 +323,7 @@ impl<T> Producer<T> {
     pub(crate) fn looks_again(&mut self) -> bool {
         self.head_seen = self.ring.head.0.load(LOOK);
         self.tail.wrapping_sub(self.head_seen) < self.ring.room
-            || self.ring.consumer.0.gone.load(LOOK)
+            || self.ring.consumer_gone.load(LOOK)
     }
 }
 
@@ -334,13 +364,13 @@ impl<T> Consumer<T> {
         if self.told != self.head {
             self.told = self.head;
             publish(&self.ring.head.0, self.head);
-            self.ring.producer.0.waiter.published();
+            self.ring.producer().published();
         }
     }
 
     /// Whether the producer has gone. What it put before is to be taken still.
     pub(crate) fn is_gone(&self) -> bool {
-        self.ring.producer.0.gone.load(Ordering::Acquire)
+        self.ring.producer_gone.load(Ordering::Acquire)
     }
 
     /// Whether no value is there.
@@ -348,8 +378,9 @@ impl<T> Consumer<T> {
         !self.ring.holds(self.head, Ordering::Relaxed)
     }
 
-    pub(crate) fn seat(&self) -> &Seat {
-        &self.ring.consumer.0
+    /// Who waits at this end.
+    pub(crate) fn waiter(&self) -> Waiter<'_> {
+        self.ring.consumer()
     }
 
     /// The position to watch for when there is no value.
@@ -359,7 +390,7 @@ impl<T> Consumer<T> {
 
     /// A last look, after it was said that somebody waits: whether there is a value, or the producer is gone.
     pub(crate) fn looks_again(&self) -> bool {
-        self.ring.holds(self.head, LOOK) || self.ring.producer.0.gone.load(LOOK)
+        self.ring.holds(self.head, LOOK) || self.ring.producer_gone.load(LOOK)
     }
 }
 
@@ -382,11 +413,11 @@ impl<T: Send + 'static> Consumer<T> {
 impl<T> Ring<T> {
     /// Whether the end that waits has gone, on another core maybe, where nobody could take its entry out.
     fn has_left(&self, end: End) -> bool {
-        let seat = match end {
-            End::Receiver => &self.consumer.0,
-            End::Sender => &self.producer.0,
+        let gone = match end {
+            End::Receiver => &self.consumer_gone,
+            End::Sender => &self.producer_gone,
         };
-        seat.gone.load(Ordering::Relaxed)
+        gone.load(Ordering::Relaxed)
     }
 }
 
@@ -422,8 +453,8 @@ impl<T> Drop for Producer<T> {
         if self.ring.send() {
             self.ring.sweep(None);
         }
-        self.ring.producer.0.gone.store(true, Ordering::Release);
-        self.ring.consumer.0.waiter.wake();
+        self.ring.producer_gone.store(true, Ordering::Release);
+        self.ring.consumer().wake();
     }
 }
 
@@ -431,8 +462,8 @@ impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
         // Released by the flag: whoever sweeps begins here.
         self.ring.head.0.store(self.head, Ordering::Release);
-        self.ring.consumer.0.gone.store(true, Ordering::Release);
-        self.ring.producer.0.waiter.wake();
+        self.ring.consumer_gone.store(true, Ordering::Release);
+        self.ring.producer().wake();
         self.ring.sweep(None);
     }
 }

@@ -24,11 +24,11 @@ fn take<T>(consumer: &mut Consumer<T>) -> Option<T> {
         if consumer.is_gone() {
             return Poll::Ready(consumer.take());
         }
-        consumer.seat().waiter.set_waker(cx.waker().clone());
+        consumer.waiter().set_waker(cx.waker().clone());
         if !consumer.looks_again() {
             return Poll::Pending;
         }
-        consumer.seat().waiter.clear();
+        consumer.waiter().clear();
         Poll::Ready(consumer.take())
     }))
 }
@@ -43,11 +43,11 @@ fn put<T>(producer: &mut Producer<T>, value: T) -> bool {
                 Err(NotPut::Gone(_)) => return Poll::Ready(false),
                 Err(NotPut::Full(back)) => value = Some(back),
             }
-            producer.seat().waiter.set_waker(cx.waker().clone());
+            producer.waiter().set_waker(cx.waker().clone());
             if !producer.looks_again() {
                 return Poll::Pending;
             }
-            producer.seat().waiter.clear();
+            producer.waiter().clear();
         }
     }))
 }
@@ -244,11 +244,11 @@ fn loom_watch_a_parked_core_is_woken_for_values_and_for_the_end() {
                 }
                 None => {
                     let at = consumer.awaits();
-                    consumer.seat().waiter.set_watched(0, 0);
+                    consumer.waiter().set_watched(0, 0);
                     if !consumer.looks_again() {
                         watch(cell, || ring.is_due(End::Receiver, at));
                     }
-                    consumer.seat().waiter.clear();
+                    consumer.waiter().clear();
                 }
             }
         }
@@ -271,12 +271,39 @@ fn loom_watch_a_parked_core_is_woken_for_room() {
         let ring: Arc<dyn Watched> = producer.watched();
         while producer.room() == 0 {
             let at = producer.awaits();
-            producer.seat().waiter.set_watched(0, 0);
+            producer.waiter().set_watched(0, 0);
             if !producer.looks_again() {
                 watch(cell, || ring.is_due(End::Sender, at));
             }
-            producer.seat().waiter.clear();
+            producer.waiter().clear();
         }
         drop(receiver.join().unwrap());
+    });
+}
+
+/// Who sends asks first which core has watched last.
+#[test]
+fn loom_watch_who_goes_on_to_another_core_is_woken_there() {
+    check(3, || {
+        let [_, cell] = cores();
+        let (mut producer, mut consumer) = ring(2);
+        let sender = thread::spawn(move || {
+            producer.put(7).unwrap();
+            assert_eq!(producer.send(), None);
+            producer
+        });
+        let ring: Arc<dyn Watched> = consumer.watched();
+        let mut core = 0;
+        while consumer.take().is_none() {
+            let at = consumer.awaits();
+            consumer.waiter().set_watched(core, 0);
+            // On the first core it gives up before that sleeps.
+            if !consumer.looks_again() && core == 1 {
+                watch(cell, || ring.is_due(End::Receiver, at));
+            }
+            consumer.waiter().clear();
+            core = 1;
+        }
+        drop(sender.join().unwrap());
     });
 }
