@@ -122,10 +122,17 @@ impl Line {
         }
     }
 
-    /// Puts the first `n` of `other` in front of all that are here, in their order.
+    /// Puts the first `n` of `other`, which has so many, in front of all that are here, in their order.
     pub(super) fn take_in_front(&mut self, other: &mut Self, n: usize) {
-        if self.is_empty() && other.len() == n {
+        let rest = other.len() - n;
+        if self.is_empty() && rest <= n {
+            // The shorter part is moved.
             std::mem::swap(self, other);
+            for _ in 0..rest {
+                if let Some(slot) = self.pop_last() {
+                    other.push_front(slot);
+                }
+            }
             return;
         }
         let from = other.first;
@@ -189,9 +196,12 @@ mod tests {
         let (mut a, mut b) = (line_of([1, 2, 3]), line_of([4, 5, 6]));
         a.take_behind(&mut b, 2);
         assert_eq!((all(&mut a), all(&mut b)), (vec![1, 2, 3, 4, 5], vec![6]));
-        let (mut a, mut b) = (line_of([]), line_of([4, 5, 6]));
-        a.take_in_front(&mut b, 3);
-        assert_eq!((all(&mut a), all(&mut b)), (vec![4, 5, 6], vec![]));
+        for n in 0..=3 {
+            let (mut a, mut b) = (line_of([]), line_of([4, 5, 6]));
+            a.take_in_front(&mut b, n);
+            let (front, rest) = [4, 5, 6].split_at(n);
+            assert_eq!((all(&mut a), all(&mut b)), (front.to_vec(), rest.to_vec()), "{n}");
+        }
     }
 
     #[test]
