@@ -259,7 +259,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "cross-round-trip",
-        words: "a message to a runtime on another core and back, both sides parked while they wait",
+        words: "a message to another core's runtime and back, both parked while they wait; for 2 s at most",
         kind: Kind::Work(Work { count: 100_000, rounds: 3, two_cores: true }),
         figures: &[
             figure("mean_ns", "round trip, mean", "µs", 1e3, true),

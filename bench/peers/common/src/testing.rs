@@ -130,7 +130,7 @@ fn figures_of(name: &str) -> &'static [&'static str] {
         "timers-ordered" | "timers-random" => &["insert_ns", "cancel_ns"],
         "sleeps" => &["late_p50_us", "late_p99_us", "late_max_us", "cpu_ms", "early"],
         "idle-tasks" => &["bytes_per_task", "heap_bytes_per_task", "future_bytes"],
-        "cross-round-trip" => &["p50_ns", "p99_ns", "mean_ns"],
+        "cross-round-trip" => &["trips", "p50_ns", "p99_ns", "mean_ns"],
         "cross-one-way" => &["m_per_s"],
         other => panic!("no workload {other}"),
     }
