@@ -24,6 +24,8 @@ target=x86_64-unknown-linux-gnu
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_PROFILE_DEV_DEBUG=line-tables-only
 export ASAN_OPTIONS="detect_leaks=1:detect_stack_use_after_return=1:malloc_context_size=60"
 export LSAN_OPTIONS="suppressions=$here/lsan.supp:print_suppressions=0"
+# A backtrace is made with lists of std's own, behind a lock that ThreadSanitizer does not see.
+export RUST_BACKTRACE=0
 export TSAN_OPTIONS="halt_on_error=0:second_deadlock_stack=1:suppressions=$here/tsan.supp"
 # Not under ThreadSanitizer, whose symbolizer is a process of its own with descriptors of its own: a test that
 # forbids new processes, and two that count descriptors. Nor six that signal the whole process: the kernel

@@ -232,6 +232,8 @@ fn shutdown_sim_sixteen_cores_end_together_and_answer_what_they_have() {
 #[derive(Default)]
 struct Change {
     new: OnceCell<Group>,
+    /// How many clients have been answered by a listener of the old owner, and of the new one.
+    answered: [Cell<usize>; 2],
     /// Cores that have come to: their old listener, their new one, the end of the old one.
     steps: [Cell<usize>; 3],
 }
@@ -266,6 +268,10 @@ async fn changes(core: Core, old: Group, change: Rc<Change>, random: Sim) {
     let serves = coreloop::spawn(answers(listener, [0, cpu], end.clone()));
     change.together(0).await;
     sleep(Duration::from_micros(20_000 + random.random() % 3_000)).await;
+    // The first may have come from far away.
+    while change.answered[0].get() == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
     if core.index() == 0 {
         let adopt = || Group::adopt(old.sockets()?, ListenOptions::default());
         let new = until_ok(adopt).await;
@@ -294,14 +300,13 @@ fn spread_sim_a_group_of_sixteen_changes_its_owner_and_refuses_nobody() {
     for seed in 0..2 {
         let sim = sim(seed);
         let group = Group::new(ADDR, ListenOptions::default()).unwrap();
-        let (change, answered) =
-            (Rc::new(Change::default()), Rc::new([Cell::new(0), Cell::new(0)]));
+        let change = Rc::new(Change::default());
         let (own, own_change) = (sim.clone(), change.clone());
         let server = sim.host("server", CORES, move |core| {
             changes(core, group.clone(), own_change.clone(), own.clone())
         });
         for i in 0..CLIENTS {
-            let (change, answered, random) = (change.clone(), answered.clone(), sim.clone());
+            let (change, random) = (change.clone(), sim.clone());
             sim.client(&format!("client-{i}"), async move || {
                 while change.steps[0].get() < CORES {
                     sleep(Duration::from_millis(1)).await;
@@ -317,13 +322,13 @@ fn spread_sim_a_group_of_sixteen_changes_its_owner_and_refuses_nobody() {
                     let cpu = usize::from(stream.local_addr().unwrap().port()) % CORES;
                     let (_, by) = stream.read_exact(vec![0; 2]).await.unwrap();
                     assert!(!is_over || by == [1, cpu as u8], "{by:?} answers one of CPU {cpu}");
-                    let n = &answered[usize::from(by[0])];
+                    let n = &change.answered[usize::from(by[0])];
                     n.set(n.get() + 1);
                 }
             });
         }
         let report = sim.run().unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        let [by_old, by_new] = [answered[0].get(), answered[1].get()];
+        let [by_old, by_new] = [0, 1].map(|owner| change.answered[owner].get());
         assert_eq!((by_old + by_new, report.counters.task_panics), (CLIENTS * 6, 0), "seed {seed}");
         assert!(by_old > 0 && by_new > 0, "seed {seed}: {by_old} by the old, {by_new} by the new");
     }
