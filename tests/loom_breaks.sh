@@ -122,7 +122,8 @@ break_it waiter-set-not-published mailbox/waiter.rs \
     's/publish_u64\(&self\.now\.who, name\(core, slot\)\);/self.now.who.store(name(core, slot), Ordering::Relaxed);/' loom_watch
 break_it waiter-stays-with-the-first-core mailbox/waiter.rs \
     's/if self\.watcher\.0\.load\(Ordering::Relaxed\) != watcher \{/if self.watcher.0.load(Ordering::Relaxed) == NOBODY {/' loom_watch
-# No break: the watcher by a plain store. What is published right after it, who waits, has it seen in time.
+# No break: the watcher by a plain store. What is published right after it, who waits, brings a fence in loom; by the
+# rules of the language it has to be published itself.
 break_it waker-set-not-published mailbox/waiter.rs \
     's/publish_u64\(&self\.now\.who, BY_WAKER\);/self.now.who.store(BY_WAKER, Ordering::Relaxed);/' loom_ring
 # No break: a waker that is announced before it is there. Who finds none takes the lock before it is put, after

@@ -61,6 +61,8 @@ pub(crate) struct Ring {
     handed_over: *const AtomicU32,
     /// How long a wait gathers completions, in µs, and how many end that; 0 for not at all.
     min_wait: (u32, u32),
+    /// The last enter that submitted nothing brought nothing, and the flag of pending work was up after it.
+    in_vain: bool,
     /// Where the queue's head was at the last enter that the kernel refused, and how many it refused there.
     refused: (u32, u32),
     memory: RingMemory,
@@ -97,6 +99,7 @@ impl Ring {
                 handed_over,
                 published,
                 min_wait: (0, 1),
+                in_vain: false,
                 refused: (0, 0),
                 kernel,
                 memory,
@@ -281,9 +284,7 @@ impl Ring {
         until: Option<u64>,
         min_wait_us: u32,
     ) -> io::Result<Entered> {
-        if to_submit == 0 && flags & abi::enter::GETEVENTS != 0 {
-            self.take_down_taskrun();
-        }
+        let brings = to_submit == 0 && flags & abi::enter::GETEVENTS != 0;
         let mut flags = self.enter_flags | flags;
         let wait = until.filter(|_| min_complete > 0).map(|until| {
             let ns = if self.abs_timer {
@@ -295,9 +296,13 @@ impl Ring {
             let (sec, nsec) = ((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64);
             WaitArg { timeout: Timespec { sec, nsec }, min_wait_us }
         });
-        // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `write`).
-        let entered = unsafe {
-            self.kernel.enter(self.enter_fd, to_submit, min_complete, flags, wait.as_ref())
+        let entered = if brings {
+            self.bring(min_complete, flags, wait.as_ref())
+        } else {
+            // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `write`).
+            unsafe {
+                self.kernel.enter(self.enter_fd, to_submit, min_complete, flags, wait.as_ref())
+            }
         };
         match entered {
             Ok(_) => Ok(Entered::Fine),
@@ -316,27 +321,44 @@ impl Ring {
         }
     }
 
-    /// Takes down the flag of pending work, for an enter that submits nothing: that always comes to the
-    /// work.
+    /// An enter that submits nothing, and so comes to the pending work.
     ///
-    /// The kernel puts it up from the CPU where the news came, after the work is in its list (6.18,
-    /// `io_req_local_work_add`), and takes it down only when it finds work there. If an enter runs the
-    /// work in between, the flag stays up over nothing: a core that believes it enters once a turn, and
-    /// never sleeps. What is added after this puts it up again; what was added before is run by the
-    /// enter.
+    /// The kernel puts up the flag of that work from the CPU where the news came, after the work is in its
+    /// list (6.18, `io_req_local_work_add`), and takes it down only when it finds work there. If an enter
+    /// runs the work in between, the flag stays up over nothing: a core that believes it enters once a turn,
+    /// and never sleeps. So after one in vain we take it down, before the next: what was added before that is
+    /// run by it, and what is added later puts it up again. (With COOP_TASKRUN the flag goes up before the
+    /// work is queued. What we take it down over then is run when the thread next enters the kernel, for
+    /// whatever reason.) An enter that fails may not have come to it.
     #[inline]
-    fn take_down_taskrun(&self) {
-        if self.load(self.sq_flags) & abi::sq_flags::TASKRUN != 0 {
-            // SAFETY: as in `load`. The kernel changes the word by atomic instructions only.
-            unsafe { (*self.sq_flags).fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel) };
+    fn bring(&mut self, min_complete: u32, flags: u32, wait: Option<&WaitArg>) -> io::Result<u32> {
+        let takes_down = self.in_vain && self.is_work_pending();
+        if takes_down {
+            self.change_flags(|flags| flags.fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel));
         }
+        // SAFETY: the ring is ours, and nothing is submitted.
+        let entered = unsafe { self.kernel.enter(self.enter_fd, 0, min_complete, flags, wait) };
+        if takes_down && entered.is_err() {
+            self.put_up_taskrun();
+        }
+        self.in_vain = self.is_work_pending() && !self.has_completions();
+        entered
     }
 
-    /// Lets a test put it up over nothing.
-    #[cfg(test)]
+    #[inline]
+    fn is_work_pending(&self) -> bool {
+        self.load(self.sq_flags) & abi::sq_flags::TASKRUN != 0
+    }
+
+    #[cold]
     pub(crate) fn put_up_taskrun(&self) {
+        self.change_flags(|flags| flags.fetch_or(abi::sq_flags::TASKRUN, Ordering::AcqRel));
+    }
+
+    /// The kernel changes them by atomic instructions only.
+    fn change_flags(&self, change: impl FnOnce(&AtomicU32) -> u32) {
         // SAFETY: as in `load`.
-        unsafe { (*self.sq_flags).fetch_or(abi::sq_flags::TASKRUN, Ordering::AcqRel) };
+        change(unsafe { &*self.sq_flags });
     }
 
     /// How long a wait until then gathers completions, in µs, and how many. The kernel looks at its
@@ -361,9 +383,8 @@ impl Ring {
         if times < 2 || !times.is_power_of_two() {
             return;
         }
-        let flags = self.enter_flags | abi::enter::GETEVENTS;
-        // SAFETY: the ring is ours, and nothing is submitted. What fails here fails again in the next enter.
-        let _ = unsafe { self.kernel.enter(self.enter_fd, 0, 0, flags, None) };
+        // What fails here fails again in the next enter.
+        let _ = self.bring(0, self.enter_flags | abi::enter::GETEVENTS, None);
     }
 
     #[inline]

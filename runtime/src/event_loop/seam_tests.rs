@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -14,12 +14,15 @@ use std::time::Duration;
 use super::EventLoop;
 use crate::config::Settings;
 use crate::driver::features::{Feature, Missing};
+use crate::driver::ring::Ring;
 use crate::driver::setup::StartError;
 use crate::executor::dial::Spin;
-use crate::op::{Nop, submit};
+use crate::metrics::Kind;
+use crate::op::{Nop, PollOnce, submit};
 use crate::sys::abi::{Params, setup};
 use crate::sys::linux::Linux;
 use crate::sys::{Kernel, RingMemory, WaitArg};
+use crate::yield_now;
 
 type SetupFault = Box<dyn Fn(u32, &Params) -> Option<i32>>;
 type EnterFault = Box<dyn Fn(u64) -> Option<i32>>;
@@ -205,6 +208,43 @@ fn seam_a_long_spell_without_memory_is_waited_out_without_spinning() {
     // A hundred refusals at half a millisecond each.
     assert!(wall > 20_000_000, "it paused: {wall} ns");
     assert!(cpu < wall, "{cpu} ns of CPU in {wall} ns");
+}
+
+/// The flag of pending work was up over nothing, so the news do not put it up again; the enter that takes it
+/// down fails before it has come to them, and nobody ever sleeps.
+#[test]
+fn seam_news_of_which_a_failed_enter_took_the_flag_reach_a_busy_core() {
+    for errno in [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ENOMEM] {
+        let fails = Rc::new(Cell::new(false));
+        let once = fails.clone();
+        let faulty = Faulty::new().on_enter(move |_| once.take().then_some(errno));
+        let mut event_loop = faulty.start().unwrap();
+        let core = event_loop.core().clone();
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let events = event_loop.block_on(async {
+            let waiting = crate::spawn(submit(PollOnce::new(near, libc::POLLIN as u32)));
+            yield_now().await;
+            yield_now().await;
+            // Until an enter was in vain: the next takes it down.
+            let enters = || core.metrics.get(Kind::Enters);
+            let began = enters();
+            core.driver.with_ring(Ring::put_up_taskrun);
+            while enters() == began {
+                yield_now().await;
+            }
+            assert!(core.driver.needs_enter(), "it is up still");
+            far.write_all(&[1]).unwrap();
+            fails.set(true);
+            let began = Linux.now_ns();
+            while !waiting.is_finished() && Linux.now_ns() - began < 2_000_000_000 {
+                yield_now().await;
+            }
+            assert!(waiting.is_finished(), "errno {errno}");
+            waiting.await.unwrap()
+        });
+        assert_eq!(events.unwrap(), libc::POLLIN as u32);
+        assert!(!fails.get(), "it did fail");
+    }
 }
 
 #[test]

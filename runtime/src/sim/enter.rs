@@ -519,7 +519,10 @@ impl State {
         if op.going != Going::Queued {
             op.going = Going::Queued;
             sim.work.push_back(at.op);
-            sim.show_work(true);
+            // Whoever finds others in the list leaves the flag to them.
+            if sim.work.len() == 1 {
+                sim.show_work(true);
+            }
             sim.signal();
         }
     }

@@ -121,29 +121,28 @@ impl Faults {
         let mut f = Self::none();
         // How many in ten of the faults are on, and how often those come.
         let (on, most) = rng.pick(&[(1, 100), (3, 300), (5, 1_000), (7, 3_000), (10, 1_000)]);
-        let mut draw = |cap: u64| {
+        let draw = |rng: &mut Rng, cap: u64| {
             if rng.below(10) < on { rng.between(1, u64::min(most, cap)) as u32 } else { 0 }
         };
-        f.enter_pressed = draw(500);
-        f.enter_interrupted = draw(2_000);
-        f.enter_partial = draw(3_000);
-        f.setup_no_memory = draw(50);
-        f.features_missing = draw(3_000);
-        f.short_read = draw(5_000);
-        f.short_write = draw(5_000);
-        f.multishot_ended = draw(3_000);
-        f.punted = draw(5_000);
-        f.late = draw(3_000);
-        f.reordered = draw(10_000);
-        f.overflowed = draw(1_000);
-        f.work_cut = draw(3_000);
-        f.flag_late = draw(3_000);
-        f.cancel_loses = draw(5_000);
-        f.spurious_wake = draw(1_000);
-        f.accept_fails = draw(300);
-        f.connect_fails = draw(100);
-        f.stream_fails = draw(20);
-        f.segment_lost = draw(200);
+        f.enter_pressed = draw(rng, 500);
+        f.enter_interrupted = draw(rng, 2_000);
+        f.enter_partial = draw(rng, 3_000);
+        f.setup_no_memory = draw(rng, 50);
+        f.features_missing = draw(rng, 3_000);
+        f.short_read = draw(rng, 5_000);
+        f.short_write = draw(rng, 5_000);
+        f.multishot_ended = draw(rng, 3_000);
+        f.punted = draw(rng, 5_000);
+        f.late = draw(rng, 3_000);
+        f.reordered = draw(rng, 10_000);
+        f.overflowed = draw(rng, 1_000);
+        f.work_cut = draw(rng, 3_000);
+        f.cancel_loses = draw(rng, 5_000);
+        f.spurious_wake = draw(rng, 1_000);
+        f.accept_fails = draw(rng, 300);
+        f.connect_fails = draw(rng, 100);
+        f.stream_fails = draw(rng, 20);
+        f.segment_lost = draw(rng, 200);
         f.pressed_for_ns = rng.pick(&[0, 0, 100_000, 3_000_000, 200_000_000]);
         f.late_ns = rng.pick(&[1_000, 50_000, 2_000_000, 30_000_000]);
         f.loopback_ns = rng.pick(&[(0, 0), (1_000, 20_000), (0, 500_000)]);
@@ -152,6 +151,7 @@ impl Faults {
         f.send_buffer = rng.pick(&[2_048, 4_608, 16 * 1024, 64 * 1024, 1 << 20]);
         f.receive_buffer = rng.pick(&[1_152, 2_304, 16 * 1024, 64 * 1024, 1 << 20]);
         f.enter_ns = rng.pick(&[(100, 100), (100, 3_000), (1_000, 40_000)]);
+        f.flag_late = draw(rng, 3_000);
         f
     }
 }

@@ -22,8 +22,8 @@ pub(crate) fn prefetch<T>(place: *const T) {
 /// will do.
 #[inline(always)]
 pub(crate) fn prefetch_to_write<T>(place: *const T) {
-    // SAFETY: hints, which no address can make fault; a processor of x86_64 that does not know
-    // PREFETCHW takes it for a NOP. Nothing but a cache changes.
+    // SAFETY: hints, which no address can make fault; PREFETCHW is known to the processors of x86_64, or
+    // a NOP to them, since 2006. Nothing but a cache changes.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));

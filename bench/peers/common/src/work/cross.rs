@@ -41,6 +41,9 @@ impl RoundTrips {
     #[inline]
     pub fn begin(&mut self) -> Option<u64> {
         self.start = Instant::now();
+        if self.next == 0 {
+            self.began = self.start;
+        }
         (self.next < self.warm + self.count).then_some(self.next)
     }
 
