@@ -284,7 +284,6 @@ impl Ring {
         until: Option<u64>,
         min_wait_us: u32,
     ) -> io::Result<Entered> {
-        let brings = to_submit == 0 && flags & abi::enter::GETEVENTS != 0;
         let mut flags = self.enter_flags | flags;
         let wait = until.filter(|_| min_complete > 0).map(|until| {
             let ns = if self.abs_timer {
@@ -296,14 +295,7 @@ impl Ring {
             let (sec, nsec) = ((ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64);
             WaitArg { timeout: Timespec { sec, nsec }, min_wait_us }
         });
-        let entered = if brings {
-            self.bring(min_complete, flags, wait.as_ref())
-        } else {
-            // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `write`).
-            unsafe {
-                self.kernel.enter(self.enter_fd, to_submit, min_complete, flags, wait.as_ref())
-            }
-        };
+        let entered = self.ask(to_submit, min_complete, flags, wait.as_ref());
         match entered {
             Ok(_) => Ok(Entered::Fine),
             Err(e) => match e.raw_os_error() {
@@ -321,28 +313,43 @@ impl Ring {
         }
     }
 
-    /// An enter that submits nothing, and so comes to the pending work.
+    /// The system call, and what is to be done about the flag of pending work.
     ///
-    /// The kernel puts up the flag of that work from the CPU where the news came, after the work is in its
-    /// list (6.18, `io_req_local_work_add`), and takes it down only when it finds work there. If an enter
-    /// runs the work in between, the flag stays up over nothing: a core that believes it enters once a turn,
-    /// and never sleeps. So after one in vain we take it down, before the next: what was added before that is
-    /// run by it, and what is added later puts it up again. (With COOP_TASKRUN the flag goes up before the
-    /// work is queued. What we take it down over then is run when the thread next enters the kernel, for
-    /// whatever reason.) An enter that fails may not have come to it.
-    #[inline]
-    fn bring(&mut self, min_complete: u32, flags: u32, wait: Option<&WaitArg>) -> io::Result<u32> {
-        let takes_down = self.in_vain && self.is_work_pending();
-        if takes_down {
-            self.change_flags(|flags| flags.fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel));
-        }
-        // SAFETY: the ring is ours, and nothing is submitted.
-        let entered = unsafe { self.kernel.enter(self.enter_fd, 0, min_complete, flags, wait) };
+    /// The kernel puts it up from the CPU where the news came, after the work is in its list (6.18,
+    /// `io_req_local_work_add`), and takes it down only when it finds work there. If an enter runs the work
+    /// in between, the flag stays up over nothing: a core that believes it enters once a turn, and never
+    /// sleeps. So after one in vain we take it down, before the next one that submits nothing and so comes to
+    /// the work: what was added before that is run by it, and what is added later puts it up again. (With
+    /// COOP_TASKRUN the flag goes up before the work is queued. What we take it down over then is run when
+    /// the thread next enters the kernel, for whatever reason.) An enter that fails may not have come to it.
+    #[inline(always)]
+    fn ask(
+        &mut self,
+        to_submit: u32,
+        min_complete: u32,
+        flags: u32,
+        wait: Option<&WaitArg>,
+    ) -> io::Result<u32> {
+        let takes_down = self.in_vain && to_submit == 0 && self.take_down_taskrun();
+        // SAFETY: the ring is ours; whoever pushed a submission vouched for its addresses (see `write`).
+        let entered =
+            unsafe { self.kernel.enter(self.enter_fd, to_submit, min_complete, flags, wait) };
         if takes_down && entered.is_err() {
             self.put_up_taskrun();
         }
-        self.in_vain = self.is_work_pending() && !self.has_completions();
+        if to_submit == 0 && self.is_work_pending() {
+            self.in_vain = !self.has_completions();
+        }
         entered
+    }
+
+    /// Whether it was up.
+    #[cold]
+    fn take_down_taskrun(&mut self) -> bool {
+        self.in_vain = false;
+        let was_up = self.is_work_pending();
+        self.change_flags(|flags| flags.fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel));
+        was_up
     }
 
     #[inline]
@@ -384,7 +391,7 @@ impl Ring {
             return;
         }
         // What fails here fails again in the next enter.
-        let _ = self.bring(0, self.enter_flags | abi::enter::GETEVENTS, None);
+        let _ = self.ask(0, 0, self.enter_flags | abi::enter::GETEVENTS, None);
     }
 
     #[inline]
