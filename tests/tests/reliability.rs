@@ -10,12 +10,13 @@ const PAGE: &str = include_str!("../../docs/guide/reliability.md");
 const SAFETY: &str = include_str!("../../docs/guide/safety.md");
 
 /// Tests that the page names and that stand beside what they test.
-const BESIDE: [&str; 10] = [
+const BESIDE: [&str; 11] = [
     include_str!("../../bench/src/fuzz_tests.rs"),
     include_str!("../../net/src/ops/http_fuzz_tests.rs"),
     include_str!("../../net/src/ops/machine_fuzz_tests.rs"),
     include_str!("../../net/src/handover/wire_fuzz_tests.rs"),
     include_str!("../../runtime/src/driver/setup.rs"),
+    include_str!("../../runtime/src/event_loop/seam_tests.rs"),
     include_str!("../../runtime/src/executor/park.rs"),
     include_str!("../../runtime/src/placement/machine.rs"),
     include_str!("../../runtime/src/sim/loop_tests.rs"),

@@ -216,12 +216,11 @@ impl Ring {
 
     /// Whether the kernel has completions that only an enter brings: pending task work, or an overflow.
     pub(crate) fn wants_enter(&self) -> bool {
-        let wanted = abi::sq_flags::TASKRUN | abi::sq_flags::CQ_OVERFLOW;
-        self.load(self.sq_flags) & wanted != 0
+        self.shows(abi::sq_flags::TASKRUN | abi::sq_flags::CQ_OVERFLOW)
     }
 
     pub(crate) fn overflowed(&self) -> bool {
-        self.load(self.sq_flags) & abi::sq_flags::CQ_OVERFLOW != 0
+        self.shows(abi::sq_flags::CQ_OVERFLOW)
     }
 
     /// Publishes what was pushed and enters.
@@ -262,7 +261,7 @@ impl Ring {
             if min_complete == 0 && !self.overflowed() {
                 flags = 0;
             }
-            if self.load(self.sq_flags) & abi::sq_flags::NEED_WAKEUP != 0 {
+            if self.shows(abi::sq_flags::NEED_WAKEUP) {
                 flags |= abi::enter::SQ_WAKEUP;
             }
             if !self.has_room() {
@@ -337,7 +336,7 @@ impl Ring {
         if takes_down && entered.is_err() {
             self.put_up_taskrun();
         }
-        if to_submit == 0 && self.is_work_pending() {
+        if to_submit == 0 && self.shows(abi::sq_flags::TASKRUN) {
             self.in_vain = !self.has_completions();
         }
         entered
@@ -347,25 +346,26 @@ impl Ring {
     #[cold]
     fn take_down_taskrun(&mut self) -> bool {
         self.in_vain = false;
-        let was_up = self.is_work_pending();
-        self.change_flags(|flags| flags.fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel));
-        was_up
-    }
-
-    #[inline]
-    fn is_work_pending(&self) -> bool {
-        self.load(self.sq_flags) & abi::sq_flags::TASKRUN != 0
+        let was = self.flags().fetch_and(!abi::sq_flags::TASKRUN, Ordering::AcqRel);
+        was & abi::sq_flags::TASKRUN != 0
     }
 
     #[cold]
     pub(crate) fn put_up_taskrun(&self) {
-        self.change_flags(|flags| flags.fetch_or(abi::sq_flags::TASKRUN, Ordering::AcqRel));
+        self.flags().fetch_or(abi::sq_flags::TASKRUN, Ordering::AcqRel);
     }
 
-    /// The kernel changes them by atomic instructions only.
-    fn change_flags(&self, change: impl FnOnce(&AtomicU32) -> u32) {
-        // SAFETY: as in `load`.
-        change(unsafe { &*self.sq_flags });
+    /// Whether the kernel shows any of these flags.
+    #[inline]
+    fn shows(&self, any: u32) -> bool {
+        self.flags().load(Ordering::Relaxed) & any != 0
+    }
+
+    /// The kernel, too, changes them by atomic instructions alone.
+    #[inline]
+    fn flags(&self) -> &AtomicU32 {
+        // SAFETY: set in `new`, and valid as long as `memory`.
+        unsafe { &*self.sq_flags }
     }
 
     /// How long a wait until then gathers completions, in µs, and how many. The kernel looks at its

@@ -52,8 +52,8 @@ pub(crate) struct Ring<T> {
     put: Line<Put>,
     /// Values that the consumer has told to have taken.
     head: Line<AtomicUsize>,
-    consumer_waits: Now,
-    producer_waits: Now,
+    consumer_waits: Line<Now>,
+    producer_waits: Line<Now>,
     // What follows hardly changes: the other core has it in its cache too.
     consumer_watcher: Watcher,
     producer_watcher: Watcher,
@@ -107,8 +107,8 @@ pub(crate) fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let ring = Arc::new(Ring {
         put: Line(put),
         head: Line(AtomicUsize::new(0)),
-        consumer_waits: Now::nobody(),
-        producer_waits: Now::nobody(),
+        consumer_waits: Line(Now::nobody()),
+        producer_waits: Line(Now::nobody()),
         consumer_watcher: Watcher::nobody(),
         producer_watcher: Watcher::nobody(),
         consumer_gone: AtomicBool::new(false),
@@ -139,13 +139,13 @@ impl<T> Ring<T> {
     /// Who waits for a value.
     #[inline]
     fn consumer(&self) -> Waiter<'_> {
-        Waiter { watcher: &self.consumer_watcher, now: &self.consumer_waits }
+        Waiter { watcher: &self.consumer_watcher, now: &self.consumer_waits.0 }
     }
 
     /// Who waits for room.
     #[inline]
     fn producer(&self) -> Waiter<'_> {
-        Waiter { watcher: &self.producer_watcher, now: &self.producer_waits }
+        Waiter { watcher: &self.producer_watcher, now: &self.producer_waits.0 }
     }
 
     #[inline]

@@ -206,6 +206,13 @@ fn cores() -> [&'static CoreCell; 2] {
     })
 }
 
+/// Sends one value.
+fn sent(mut producer: Producer<u8>) -> Producer<u8> {
+    producer.put(7).unwrap();
+    assert_eq!(producer.send(), None);
+    producer
+}
+
 /// Waits as a core does for a task that it watches for: by looks while it runs, and parked else.
 fn watch(cell: &CoreCell, is_due: impl Fn() -> bool) {
     loop {
@@ -228,11 +235,8 @@ fn watch(cell: &CoreCell, is_due: impl Fn() -> bool) {
 fn loom_watch_a_parked_core_is_woken_for_values_and_for_the_end() {
     check(3, || {
         let [cell, _] = cores();
-        let (mut producer, mut consumer) = ring(2);
-        let sender = thread::spawn(move || {
-            producer.put(7).unwrap();
-            assert_eq!(producer.send(), None);
-        });
+        let (producer, mut consumer) = ring(2);
+        let sender = thread::spawn(move || drop(sent(producer)));
         let ring: Arc<dyn Watched> = consumer.watched();
         let mut taken = 0;
         loop {
@@ -286,12 +290,8 @@ fn loom_watch_a_parked_core_is_woken_for_room() {
 fn loom_watch_who_goes_on_to_another_core_is_woken_there() {
     check(3, || {
         let [_, cell] = cores();
-        let (mut producer, mut consumer) = ring(2);
-        let sender = thread::spawn(move || {
-            producer.put(7).unwrap();
-            assert_eq!(producer.send(), None);
-            producer
-        });
+        let (producer, mut consumer) = ring(2);
+        let sender = thread::spawn(move || sent(producer));
         let ring: Arc<dyn Watched> = consumer.watched();
         let mut core = 0;
         while consumer.take().is_none() {

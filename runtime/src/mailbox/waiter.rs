@@ -35,8 +35,7 @@ pub(crate) struct Waiter<'a> {
 /// Among what both ends read and hardly ever write.
 pub(crate) struct Watcher(AtomicU64);
 
-/// Who waits now, on cache lines of its own, which stay with the end that waits.
-#[repr(align(128))]
+/// Who waits now. To lie on cache lines of its own, which stay with the end that waits.
 pub(crate) struct Now {
     /// `NOBODY`, `BY_WAKER`, or core and slot; see [`name`].
     who: AtomicU64,
@@ -100,8 +99,7 @@ impl Waiter<'_> {
 
     #[inline(never)]
     fn tell(&self, watcher: u64) {
-        let runs = |watcher| !cell::cell(core_of(watcher)).is_some_and(CoreCell::is_parked);
-        if watcher != BY_WAKER && runs(watcher) {
+        if watcher != BY_WAKER && !cell::cell(core_of(watcher)).is_some_and(CoreCell::is_parked) {
             return;
         }
         match self.now.who.load(LOOK) {

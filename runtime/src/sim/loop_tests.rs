@@ -425,7 +425,7 @@ fn sim_a_flag_that_comes_up_late_keeps_no_core_awake() {
         let core = alone.event_loop.core().clone();
         assert_eq!(echo_on(&mut alone, true), 4);
         let enters = core.metrics.get(Kind::Enters);
-        alone.event_loop.block_on(sleep(Duration::from_millis(10)));
+        alone.event_loop.block_on(async { sleep(Duration::from_millis(1)).await });
         let enters = core.metrics.get(Kind::Enters) - enters;
         assert!(enters < 10, "{enters} enters, seed {seed}");
         drop(core);
