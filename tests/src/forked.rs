@@ -22,15 +22,20 @@ pub enum Ended {
     Signal(i32),
 }
 
+/// A child that hangs is ended after so many seconds, by SIGALRM: nobody else may be left to do it.
+const HANGS: u32 = 50;
+
 /// Runs `child` in a fork of this process, which ends with the status that it gives, without destructors.
 ///
 /// # Panics
 /// If the system makes no more processes.
 pub fn fork(child: impl FnOnce() -> i32) -> Forked {
-    // SAFETY: the child calls `child` and `_exit` only, and does not return into this process's code.
+    // SAFETY: the child calls what is below and `_exit` only, and does not return into this process's code.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "no more processes: {}", io::Error::last_os_error());
     if pid == 0 {
+        // SAFETY: it sets a timer of this process.
+        unsafe { libc::alarm(HANGS) };
         let status = child();
         // SAFETY: ends the process.
         unsafe { libc::_exit(status) }

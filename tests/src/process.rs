@@ -375,3 +375,29 @@ pub(crate) fn prepare_child(
 fn check(rc: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The thread takes no signals for as long as this lives.
+#[derive(Debug)]
+pub struct NoSignals(libc::sigset_t);
+
+impl NoSignals {
+    /// From here on.
+    pub fn here() -> Self {
+        // SAFETY: a set of bits, for which zeroes are a value; the calls fill and read those two alone.
+        unsafe {
+            let (mut all, mut before) = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for NoSignals {
+    fn drop(&mut self) {
+        // SAFETY: it reads the set that the other call has filled.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        };
+    }
+}

@@ -1,8 +1,6 @@
 //! The stall detector: which task keeps its core, told while it does, and nothing told of cores that sleep,
 //! spin, or move.
 
-#![allow(unsafe_code, reason = "a thread's signals are blocked")]
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -12,8 +10,7 @@ use coreloop::time::sleep;
 use coreloop::{
     EventLoop, Settings, Spin, Stall, StatsLevel, spawn, spawn_eager, spawn_named, yield_now,
 };
-use coreloop_tests::forked::{Ended, fork};
-use coreloop_tests::in_child;
+use coreloop_tests::process::NoSignals;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -186,7 +183,7 @@ fn report_more_than_five_stalls_a_minute_are_counted_and_not_told() {
 fn report_every_stall_that_is_counted_is_told_or_counted_as_not_told() {
     let _alone = alone();
     let (mut event_loop, told) = watched(Settings::default().stall_threshold(5 * MS));
-    let signals = Signals::block();
+    let signals = NoSignals::here();
     event_loop.block_on(async {
         let stalls = || coreloop::Handle::current().snapshot(0).unwrap().counters.stalls;
         let (mut heard, began) = (Vec::new(), Instant::now());
@@ -205,50 +202,6 @@ fn report_every_stall_that_is_counted_is_told_or_counted_as_not_told() {
         }
     });
     drop(signals);
-}
-
-/// Blocks all signals of the thread for as long as it lives.
-struct Signals(libc::sigset_t);
-
-impl Signals {
-    fn block() -> Self {
-        // SAFETY: a set of bits, for which zeroes are a value; the calls fill and read those two alone.
-        unsafe {
-            let (mut all, mut before) = std::mem::zeroed();
-            libc::sigfillset(&raw mut all);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
-            Self(before)
-        }
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        // SAFETY: it reads the set that the other call has filled.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
-        };
-    }
-}
-
-/// A forked child may make a loop of its own; the thread that watches its parent's is not in it.
-#[test]
-fn report_stalls_of_a_forked_childs_own_loop_are_told() {
-    in_child("report_stalls_of_a_forked_childs_own_loop_are_told", || {
-        let (_watched, _told) = watched(Settings::default().stall_threshold(5 * MS));
-        let mut child = fork(|| {
-            let (mut event_loop, told) = watched(Settings::default().stall_threshold(5 * MS));
-            let began = Instant::now();
-            while began.elapsed() < Duration::from_secs(20) {
-                event_loop.block_on(async { blocks_the_core(30 * MS) });
-                if told.try_recv().is_ok() {
-                    return 7;
-                }
-            }
-            1
-        });
-        assert_eq!(child.wait(), Ended::Exit(7));
-    });
 }
 
 /// What looks up names for a line, or writes it to a full pipe, takes longer than most stalls do.

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 
 use super::{Stall, StallHook};
 use crate::contain::contained;
+use crate::sys::per_process::PerProcess;
 use crate::sys::sample::spawn_unsignalled;
 use crate::sys::shared::{Mutex, MutexGuard};
 
@@ -26,20 +27,10 @@ struct State<T> {
     running: bool,
 }
 
-#[cfg(not(loom))]
-static TELLING: Errands<(Stall, StallHook)> = Errands::new();
-#[cfg(loom)]
-crate::sys::model::lazy_static! {
-    static ref TELLING: Errands<(Stall, StallHook)> = Errands::new();
-}
+/// What waits in a forking process is its own to tell, and so is the thread that does it.
+static TELLING: PerProcess<Errands<(Stall, StallHook)>> = PerProcess::new(Errands::new);
 
 impl<T> Errands<T> {
-    #[cfg(not(loom))]
-    const fn new() -> Self {
-        Self(Mutex::new(State { waiting: VecDeque::new(), running: false }))
-    }
-
-    #[cfg(loom)]
     fn new() -> Self {
         Self(Mutex::new(State { waiting: VecDeque::new(), running: false }))
     }
@@ -69,30 +60,23 @@ impl<T> Errands<T> {
     }
 }
 
-/// In a forked child: what waits is its parent's to tell, and so is the thread that does it.
-pub(super) fn leave_parent_behind() {
-    let mut state = TELLING.lock();
-    state.running = false;
-    // Destructors of the parent's hooks are not the child's to run.
-    std::mem::forget(std::mem::take(&mut state.waiting));
-}
-
 /// How many more may be told just now. Only [`tell`] makes it fewer, and only the watcher calls that.
 pub(super) fn room() -> usize {
-    TELLS_MAX.saturating_sub(TELLING.waiting())
+    TELLS_MAX.saturating_sub(TELLING.get().waiting())
 }
 
 /// Has a stall told for which there is [`room`]. It waits for no hook.
 pub(super) fn tell(stall: Stall, hook: StallHook) {
     debug_assert!(room() > 0, "the one watcher asked for room");
-    if TELLING.put((stall, hook)) && spawn_unsignalled("coreloop-tell", tell_all).is_err() {
+    if TELLING.get().put((stall, hook)) && spawn_unsignalled("coreloop-tell", tell_all).is_err() {
         // Late is better than never: by whoever found it.
         tell_all();
     }
 }
 
 fn tell_all() {
-    while let Some((stall, hook)) = TELLING.next() {
+    let telling = TELLING.get();
+    while let Some((stall, hook)) = telling.next() {
         contained(move || {
             hook.tell(&stall);
             // May be the last that has it.

@@ -6,6 +6,7 @@
 //! was first seen, is kept by them since then. Nothing on a core waits for the watcher, except that the end
 //! of a core waits for a look at it that is under way; and the watcher waits for nobody whom it has told.
 
+use std::ptr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use super::{Backtrace, Stall, StallHook, teller};
 use crate::contain::contained;
 use crate::metrics::{Kind, Recorder};
 use crate::sys::locks::{Condvar, Mutex, MutexGuard};
+use crate::sys::per_process::PerProcess;
 use crate::sys::sample::{Sample, Sampler, Target, spawn_unsignalled};
 use crate::task::table::Names;
 use crate::task::{TaskId, Tasks};
@@ -30,6 +32,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// A loop that is watched, for as long as this lives. On the loop's thread.
 pub(crate) struct Watched {
+    /// Where it is listed, of the process that has it.
+    cores: &'static Cores,
     number: u64,
     target: &'static Target,
     /// The target looks at them.
@@ -45,8 +49,8 @@ impl Watched {
         hook: StallHook,
     ) -> Option<Self> {
         let target = tasks.as_target();
-        let mut list = lock();
-        list.leave_parent_behind();
+        let cores = CORES.get();
+        let mut list = cores.lock();
         list.number += 1;
         let number = list.number;
         list.entries.push(Entry {
@@ -60,66 +64,63 @@ impl Watched {
             window: None,
             suppressed: 0,
         });
-        let watched = Self { number, target, _tasks: tasks.clone() };
+        let watched = Self { cores, number, target, _tasks: tasks.clone() };
         if !list.running {
             let sampler = list.sampler.take().or_else(Sampler::take);
-            if spawn_unsignalled("coreloop-stall", move || watch(sampler)).is_err() {
+            if spawn_unsignalled("coreloop-stall", move || watch(cores, sampler)).is_err() {
                 drop(list);
                 return None;
             }
             list.running = true;
         }
         drop(list);
-        CHANGED.notify_all();
+        cores.changed.notify_all();
         Some(watched)
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        // In a forked child the list is its parent's, and nobody looks.
+        if !ptr::eq(self.cores, CORES.get()) {
+            return;
+        }
         // A look at this core that is under way has its lock; the signal of that look is taken within this.
-        let mut list = lock();
+        let mut list = self.cores.lock();
         let own = list.entries.iter().position(|entry| entry.number == self.number);
         let own = own.map(|at| list.entries.swap_remove(at));
         drop(list);
         self.target.leave();
         // What it captures is the user's: with nothing held.
         contained(|| drop(own));
-        CHANGED.notify_all();
+        self.cores.changed.notify_all();
     }
 }
 
+/// The cores of a process that are watched, and the thread that does. A forked child that makes a loop of its
+/// own has neither of its parent's. (Nor the sampler: there, stalls are told without their task.)
+static CORES: PerProcess<Cores> = PerProcess::new(Cores::default);
+
+#[derive(Default)]
+struct Cores {
+    list: Mutex<List>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
 struct List {
     entries: Vec<Entry>,
     number: u64,
     running: bool,
-    /// The process whose thread and cores these are.
-    process: u32,
     /// Between two watching threads.
     sampler: Option<Sampler>,
 }
 
-impl List {
-    /// A forked child that makes a loop of its own has no thread that watches, nor the cores that its
-    /// parent's one does. (That one has the sampler: stalls are told without their task.)
-    fn leave_parent_behind(&mut self) {
-        let process = std::process::id();
-        if ![0, process].contains(&std::mem::replace(&mut self.process, process)) {
-            self.running = false;
-            // Destructors of the parent's hooks are not the child's to run.
-            std::mem::forget(std::mem::take(&mut self.entries));
-            teller::leave_parent_behind();
-        }
+impl Cores {
+    fn lock(&self) -> MutexGuard<'_, List> {
+        // Nothing panics while it is held.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-static LIST: Mutex<List> =
-    Mutex::new(List { entries: Vec::new(), number: 0, running: false, process: 0, sampler: None });
-static CHANGED: Condvar = Condvar::new();
-
-fn lock() -> MutexGuard<'static, List> {
-    // Nothing panics while it is held.
-    LIST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One core, as its watcher knows it.
@@ -146,9 +147,9 @@ struct Seen {
     told: bool,
 }
 
-fn watch(mut sampler: Option<Sampler>) {
+fn watch(cores: &Cores, mut sampler: Option<Sampler>) {
     loop {
-        let mut list = lock();
+        let mut list = cores.lock();
         if list.entries.is_empty() {
             list.running = false;
             list.sampler = sampler;
@@ -176,7 +177,7 @@ fn watch(mut sampler: Option<Sampler>) {
         let period = list.entries.iter().map(|entry| entry.threshold / LOOKS).min();
         let period = period.unwrap_or_default().clamp(*PERIOD.start(), *PERIOD.end());
         if found.is_empty() {
-            drop(CHANGED.wait_timeout(list, period));
+            drop(cores.changed.wait_timeout(list, period));
             continue;
         }
         drop(list);

@@ -1,11 +1,11 @@
 //! What a forked child sees of its parent's rings: nothing, and why.
 //!
-//! Owns the table of the queues' mappings, and what runs in a child of `fork(2)`. The mappings are
-//! not inherited (MADV_DONTFORK), since a child that wrote to them would write to its parent's
-//! queues. In the child their addresses are reserved instead, so that nothing else comes to lie
-//! there, and whoever touches them is told in words and ended by SIGABRT. That costs the parent
-//! nothing: what catches the fault is set in children only, and hands every other fault on to what
-//! was there before.
+//! Owns the table of the queues' mappings, what runs in a child of `fork(2)`, and what tells it from
+//! its parent. The mappings are not inherited (MADV_DONTFORK), since a child that wrote to them would
+//! write to its parent's queues. In the child their addresses are reserved instead, so that nothing
+//! else comes to lie there, and whoever touches them is told in words and ended by SIGABRT. That costs
+//! the parent nothing: what catches the fault is set in children only, and hands every other fault on
+//! to what was there before.
 //!
 //! Not seen: a child of a bare `clone(2)`, which runs no handlers, and mappings beyond
 //! [`MAPPED_MAX`]. There the fault stays a fault.
@@ -13,10 +13,12 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
+
+/// Forks between the first process that made a loop and this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Mappings that are watched: three for each of some hundred loops of a process.
 const MAPPED_MAX: usize = 512;
@@ -47,14 +49,26 @@ struct Before(UnsafeCell<MaybeUninit<sigaction>>);
 // SAFETY: written by a fork's only thread before IS_SET says so, and read after.
 unsafe impl Sync for Before {}
 
-/// Children are to find that mapping gone.
-pub(super) fn watch(addr: usize, len: usize) {
-    static SET_UP: Once = Once::new();
-    SET_UP.call_once(|| {
+/// A number that is this process's and none of its ancestors': its own number, which may be one of theirs in
+/// another namespace, and how many forks came before it.
+pub(super) fn process() -> u64 {
+    set_up();
+    u64::from(std::process::id()) << 32 | u64::from(FORKS.load(Ordering::Relaxed))
+}
+
+fn set_up() {
+    static IS_SET_UP: AtomicBool = AtomicBool::new(false);
+    // Nobody waits for whoever is at it: that would be for ever in a child that was forked meanwhile.
+    if !IS_SET_UP.load(Ordering::Relaxed) && !IS_SET_UP.swap(true, Ordering::Relaxed) {
         // SAFETY: the handler calls only what a child of a process with threads may. Without memory
         // for the entry children fault without words.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
+    }
+}
+
+/// Children are to find that mapping gone.
+pub(super) fn watch(addr: usize, len: usize) {
+    set_up();
     for place in &MAPPED {
         let taken = place.addr.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
         if taken.is_ok() {
@@ -79,6 +93,7 @@ fn mapped() -> impl Iterator<Item = (usize, usize)> {
 
 /// In the child, whose only thread this is: reserves the addresses, and catches who touches them.
 unsafe extern "C" fn in_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     let mut any = false;
     for (addr, len) in mapped() {
         any = true;

@@ -4,10 +4,10 @@
 //! talks to the system ([`kernel`]), its one real implementation ([`linux`]), where threads beside
 //! a loop run ([`threads`]), what signal handlers do ([`signals`], [`sample`]), descriptors that
 //! cross processes ([`descriptors`]) and the sockets that they cross by ([`local`]), what forked
-//! children see of rings ([`forked`]), where std's clock stands ([`std_clock`]), memory for what
-//! never moves ([`segment`]), huge pages ([`huge`]), and what threads share memory by ([`shared`],
-//! [`locks`]). Knows nothing of ops, tasks or cores: everything here could be replaced by a simulated
-//! kernel without the layers above noticing.
+//! children see of rings ([`forked`]) and have of their own ([`per_process`]), where std's clock
+//! stands ([`std_clock`]), memory for what never moves ([`segment`]), huge pages ([`huge`]), and what
+//! threads share memory by ([`shared`], [`locks`]). Knows nothing of ops, tasks or cores: everything
+//! here could be replaced by a simulated kernel without the layers above noticing.
 
 pub(crate) mod abi;
 pub(crate) mod descriptors;
@@ -21,6 +21,7 @@ pub(crate) mod locks;
 pub(crate) mod model;
 #[cfg(loom)]
 pub(crate) mod modelled;
+pub(crate) mod per_process;
 pub(crate) mod prefetch;
 pub(crate) mod sample;
 pub(crate) mod segment;

@@ -16,10 +16,12 @@
 
 use std::panic::Location;
 use std::ptr;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::locks::Mutex;
+use super::locks::{Mutex, MutexGuard};
+use super::per_process::PerProcess;
 use super::shared;
 
 /// Bytes of a stack that are copied at most.
@@ -140,7 +142,12 @@ impl<T> Exchange<T> {
 }
 
 /// Targets that took leave, for the next thread: as many exist as ever were watched at a time.
-static FREE: Mutex<Vec<&'static Target>> = Mutex::new(Vec::new());
+static FREE: PerProcess<Mutex<Vec<&'static Target>>> = PerProcess::new(Mutex::default);
+
+fn free() -> MutexGuard<'static, Vec<&'static Target>> {
+    // Nothing panics while it is held.
+    FREE.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Target {
     /// Makes one of the calling thread.
@@ -149,7 +156,7 @@ impl Target {
     /// Until [`leave`](Self::leave), on this thread: `describe` may be called with `subject` at any moment,
     /// between any two instructions of the thread.
     pub(crate) unsafe fn this_thread(describe: Describe, subject: *const ()) -> &'static Self {
-        let free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let free = free().pop();
         let target = free.unwrap_or_else(|| {
             Box::leak(Box::new(Self {
                 thread: AtomicI32::new(0),
@@ -172,7 +179,7 @@ impl Target {
     pub(crate) fn leave(&'static self) {
         self.thread.store(0, Ordering::Release);
         self.subject.store(ptr::null_mut(), Ordering::Release);
-        FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(self);
+        free().push(self);
     }
 
     /// CPU time of its thread in ns; none if that has ended.

@@ -59,7 +59,7 @@ fn a_thread_is_looked_at_while_it_computes_and_while_it_sleeps() {
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(sampler.sample(target, limit).expect("it sleeps").said, (42, None));
     });
-    let target = FREE.lock().unwrap()[0];
+    let target = FREE.get().lock().unwrap()[0];
     assert!(sampler.sample(target, Duration::from_millis(1)).is_none(), "it has left");
 }
 
