@@ -349,8 +349,8 @@ extern "C" fn on_signal(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
 /// Copies the stack from `from` on, if that lies in the thread's own one, from `low` to `top`: a thread may
 /// run on another one for a while (a coroutine's, a signal's), of which nobody says where it ends.
 fn copy_stack(from: usize, low: usize, top: usize) {
-    // A local is on the stack that the handler runs on, below what it interrupted.
-    let here = (&raw const from).addr();
+    // The handler's, below what it interrupted.
+    let here = stack_pointer();
     let own = low..top;
     if !own.contains(&from) || !own.contains(&here) || here > from {
         return;
@@ -361,6 +361,28 @@ fn copy_stack(from: usize, low: usize, top: usize) {
     // buffer has STACK_MAX bytes and is nobody's while the state is Filling. Bytes, whatever they hold.
     unsafe { ptr::copy_nonoverlapping(ptr::with_exposed_provenance::<u8>(from), buffer, len) };
     COPIED.store(len, Ordering::Relaxed);
+}
+
+/// Where the calling function's stack ends. (A local may lie elsewhere: AddressSanitizer moves them.)
+#[inline(always)]
+fn stack_pointer() -> usize {
+    let here: usize;
+    // SAFETY: it reads a register.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("mov {}, rsp", out(reg) here, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("mov {}, sp", out(reg) here, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        // Nobody is asked there.
+        here = 0;
+    }
+    here
 }
 
 fn thread_id() -> i32 {
