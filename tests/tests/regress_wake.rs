@@ -4,20 +4,25 @@
 //! each distance brings its loop so many enters ahead before the scenario begins: so each enter of the
 //! scenario is the one that fails, in some thread.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use coreloop::op::{InFlight, Nop, PollOnce, Submitter};
+use coreloop::sync::Event;
+use coreloop::task::JoinHandle;
 use coreloop::time::timeout;
-use coreloop::{EventLoop, Feature, Settings, Spin};
+use coreloop::{EventLoop, Feature, Settings, Spin, spawn, yield_now};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::process::{kill, set_file_limit, strace_works};
-use coreloop_tests::{Child, figure, in_child};
+use coreloop_tests::{Child, figure, in_child, turns};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -253,4 +258,57 @@ fn wake_of_a_loop_that_has_ended_is_not_one_of_the_next_loop() {
         assert_eq!(polls_of(&mut event_loop, &stale), 0, "nobody was meant");
         assert_eq!(polls_of(&mut event_loop, &waker), 1);
     }
+}
+
+thread_local! {
+    static ENDING: RefCell<Option<(JoinHandle<()>, Waker)>> = const { RefCell::new(None) };
+}
+
+/// Lets go of a task that has just ended, which gives its slot back, and gives way in its name all the same.
+struct GivesWay;
+
+impl Wake for GivesWay {
+    fn wake(self: Arc<Self>) {
+        let (handle, waker) = ENDING.take().expect("it is woken once");
+        drop(handle);
+        let gives_way = pin!(yield_now());
+        assert!(gives_way.poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+}
+
+#[test]
+fn wake_of_a_task_that_has_ended_gives_way_to_nobody() {
+    coreloop::run(async {
+        let open = Rc::new(Event::new());
+        let waits = |n| {
+            let open = open.clone();
+            spawn(async move {
+                open.wait().await;
+                n
+            })
+        };
+        // In the lowest slots, which a link that is none would name.
+        let first = [waits(1), waits(2), waits(3)];
+        let mut handle = spawn(poll_fn(|cx| {
+            ENDING.with_borrow_mut(|ending| {
+                ending.as_mut().expect("its handle is there").1 = cx.waker().clone();
+            });
+            Poll::Ready(())
+        }));
+        let told = Waker::from(Arc::new(GivesWay));
+        assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&told)).is_pending());
+        ENDING.set(Some((handle, Waker::noop().clone())));
+        turns(3).await;
+        let later = [waits(4), waits(5), waits(6), waits(7)];
+        turns(2).await;
+        open.set();
+        let mut ended = Vec::new();
+        for task in first.into_iter().chain(later) {
+            ended.push(
+                timeout(Duration::from_secs(10), task).await.expect("no task is lost").unwrap(),
+            );
+        }
+        assert_eq!(ended, [1, 2, 3, 4, 5, 6, 7]);
+    })
+    .unwrap();
 }

@@ -88,9 +88,10 @@ impl Core {
 
     /// Whether a tick would find something to do now.
     pub(crate) fn has_work(&self) -> bool {
-        self.tasks.any_ready()
+        // The likeliest first.
+        self.driver.has_news()
+            || self.tasks.any_ready()
             || self.has_mail()
-            || self.driver.has_news()
             || self.unsent.any()
             || self.driver.owes_turns()
     }

@@ -15,6 +15,7 @@ use super::poll_clock::PollClock;
 use crate::contain::contained;
 use crate::metrics::Kind;
 use crate::spans;
+use crate::task::Tasks;
 use crate::task::report::Report;
 use crate::task::table::Next;
 use crate::task::table::served::SEVERAL;
@@ -200,12 +201,17 @@ impl Core {
 
     #[inline]
     fn poll_ready(&self, turn: &mut RunTurn<'_, '_>, began: u64) {
+        // Stays at hand: it could else be another after each poll, as far as the compiler knows.
+        let tasks = &*self.tasks;
         while turn.left > 0 {
             if turn.is_look_due() && !self.look(self.kernel.now_ns(), began) {
                 return;
             }
-            if !self.poll_plainly(turn) {
-                return;
+            // Up to where the next look is due.
+            for _ in 0..(turn.left - 1) % POLLS_PER_LOOK + 1 {
+                if !self.poll_plainly(tasks, turn) {
+                    return;
+                }
             }
         }
     }
@@ -235,7 +241,7 @@ impl Core {
                 if turn.is_look_due() && !self.look(self.kernel.now_ns(), began) {
                     return;
                 }
-                if !self.poll_plainly(turn) {
+                if !self.poll_plainly(&self.tasks, turn) {
                     return;
                 }
             }
@@ -247,14 +253,25 @@ impl Core {
 
     /// Polls one without the clock; whether the turn goes on.
     #[inline(always)]
-    fn poll_plainly(&self, turn: &mut RunTurn<'_, '_>) -> bool {
+    fn poll_plainly(&self, tasks: &Tasks, turn: &mut RunTurn<'_, '_>) -> bool {
         turn.left -= 1;
-        let Some(next) = self.tasks.pick() else { return false };
-        if self.run(next, &mut turn.root) {
-            turn.ended = true;
-            return false;
+        match tasks.pick() {
+            // By far the most, and they end no turn.
+            Some(Next::Task(picked)) => {
+                tasks.run(picked);
+                self.unsent.send();
+                true
+            }
+            Some(next) => self.poll_other(next, turn),
+            None => false,
         }
-        true
+    }
+
+    /// As [`poll_plainly`](Self::poll_plainly), the main future.
+    #[inline(never)]
+    fn poll_other(&self, next: Next, turn: &mut RunTurn<'_, '_>) -> bool {
+        turn.ended = self.run(next, &mut turn.root);
+        !turn.ended
     }
 
     /// Polls one with the clock; whether the turn goes on.
@@ -290,8 +307,11 @@ impl Core {
                 }
             }
             let timed = turn.left == clock.next(turn.left);
-            let goes_on =
-                if timed { self.poll_timed(turn, clock, began) } else { self.poll_plainly(turn) };
+            let goes_on = if timed {
+                self.poll_timed(turn, clock, began)
+            } else {
+                self.poll_plainly(&self.tasks, turn)
+            };
             if !goes_on {
                 return;
             }

@@ -5,8 +5,9 @@
 
 /// Slots in order.
 pub(super) struct Line {
-    /// Its length is a power of two.
     ring: Box<[u32]>,
+    /// Its length less one: that is a power of two.
+    mask: u32,
     /// Where the first slot lies, and the place behind the last; both modulo the ring's length, and never
     /// further apart than that.
     first: u32,
@@ -16,8 +17,8 @@ pub(super) struct Line {
 impl Line {
     /// An empty one with room for `room` slots, a power of two.
     pub(super) fn new(room: usize) -> Self {
-        assert!(room.is_power_of_two());
-        Self { ring: vec![0; room].into(), first: 0, end: 0 }
+        assert!(room.is_power_of_two() && room <= 1 << 31);
+        Self { ring: vec![0; room].into(), mask: room as u32 - 1, first: 0, end: 0 }
     }
 
     /// Bytes of its places.
@@ -36,20 +37,15 @@ impl Line {
     }
 
     #[inline]
-    fn at(&self, place: u32) -> usize {
-        place as usize & (self.ring.len() - 1)
-    }
-
-    #[inline]
     fn get(&self, place: u32) -> u32 {
-        let at = self.at(place);
-        // SAFETY: the ring's length is a power of two, and so not 0: masked like this a place is below it.
+        let at = (place & self.mask) as usize;
+        // SAFETY: the mask is the ring's length less one, from `new` on: a masked place is below the length.
         unsafe { *self.ring.get_unchecked(at) }
     }
 
     #[inline]
     fn put(&mut self, place: u32, slot: u32) {
-        let at = self.at(place);
+        let at = (place & self.mask) as usize;
         // SAFETY: as in `get`.
         unsafe { *self.ring.get_unchecked_mut(at) = slot };
     }
@@ -64,7 +60,7 @@ impl Line {
     /// As [`push`](Self::push), where there is room for it: `false` if there is none.
     #[inline]
     pub(super) fn push_if_room(&mut self, slot: u32) -> bool {
-        let has_room = self.len() < self.ring.len();
+        let has_room = self.end.wrapping_sub(self.first) <= self.mask;
         if has_room {
             self.put(self.end, slot);
             self.end = self.end.wrapping_add(1);
@@ -99,7 +95,8 @@ impl Line {
     /// The slot `places` behind the first, if there is one.
     #[inline]
     pub(super) fn ahead(&self, places: u32) -> Option<u32> {
-        (self.len() > places as usize).then(|| self.get(self.first.wrapping_add(places)))
+        (self.end.wrapping_sub(self.first) > places)
+            .then(|| self.get(self.first.wrapping_add(places)))
     }
 
     pub(super) fn pop_last(&mut self) -> Option<u32> {

@@ -494,8 +494,13 @@ impl Entry {
     /// Whether a word that names this slot names its task, which has not ended, or the main future.
     #[inline]
     fn is_live(&self, word: Word) -> bool {
-        self.task.is_some() && self.generation & GENERATION_MASK == word.generation()
-            || word.slot() == ROOT
+        self.task.is_some() && self.is_of(word) || word.slot() == ROOT
+    }
+
+    /// Whether a word that names this slot is that of its task, if there is one, which then has not ended.
+    #[inline]
+    fn is_of(&self, word: Word) -> bool {
+        self.generation & GENERATION_MASK == word.generation()
     }
 }
 

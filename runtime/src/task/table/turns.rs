@@ -4,7 +4,7 @@
 //! poll does, is the table's.
 
 use super::served::SEVERAL;
-use super::{Inner, Next, Tasks};
+use super::{Inner, Next, ROOT, Tasks};
 use crate::spans;
 use crate::task::waker::Word;
 
@@ -12,13 +12,16 @@ impl Tasks {
     /// Schedules the task that a waker names behind the next turn. `false` if it is none of these.
     #[inline]
     pub(crate) fn give_way(&self, word: Word) -> bool {
-        if word.core() != self.lease.id {
+        // Commonly it is who is being polled, and so one of these. Or who has just ended, and whose slot is
+        // free already, or has gone to another, who is polled in vain.
+        let running = self.running.get() == word;
+        if !running && word.core() != self.lease.id {
             return false;
         }
         spans::woken(word.core(), word.slot(), Some(word.generation()));
         let inner = &mut *self.inner.borrow_mut();
         let Some(entry) = inner.table.get_mut(word.slot() as usize) else { return false };
-        let ours = entry.is_live(word);
+        let ours = entry.task.is_some() && (running || entry.is_of(word)) || word.slot() == ROOT;
         if ours && entry.scheduled == 0 {
             entry.scheduled = self.stamp.get();
             inner.gave_way.push(word.slot());
