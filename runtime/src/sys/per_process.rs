@@ -58,11 +58,11 @@ impl<T: Sync> PerProcess<T> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::AtomicU32;
     use std::thread;
 
     use super::*;
+    use crate::sys::locks::Mutex;
 
     #[test]
     fn all_threads_of_a_process_have_the_same_one() {
