@@ -3,6 +3,7 @@
 //! read from `/proc` while they live.
 
 use std::fs::{self, File};
+use std::process::Command;
 use std::time::Duration;
 
 use coreloop::config::WorkerCpus;
@@ -205,4 +206,27 @@ fn cores_workers_on_no_cpu_are_refused() {
     let settings = Settings::default().worker_cpus(WorkerCpus::These(Vec::new()));
     let told = EventLoop::with(settings).err().unwrap().to_string();
     assert_eq!(told, "setting worker_cpus: no CPU is named: use auto or kernel");
+}
+
+/// A program has the CPUs and the signals of the thread that starts it.
+#[test]
+fn cores_programs_that_blocking_work_starts_run_beside_the_cores_and_take_signals() {
+    fn started() -> (Vec<usize>, String) {
+        let shows = Command::new("cat").arg("/proc/self/status").output().unwrap();
+        let text = String::from_utf8(shows.stdout).unwrap();
+        let field = |name| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        let Ok(Cores::These(cpus)) = field("Cpus_allowed_list:").parse() else { panic!("{text}") };
+        (cpus, field("SigBlk:").to_owned())
+    }
+    let [first, others @ ..] = &allowed_cpus()[..] else { unreachable!("this runs somewhere") };
+    if others.is_empty() {
+        skip!("one CPU alone");
+    }
+    let seen = on(&[*first]).build().unwrap().run(|_core| async {
+        let by_blocking_work = spawn_blocking(started).await.unwrap();
+        (started(), by_blocking_work)
+    });
+    let no_signals = "0".repeat(16);
+    let by_core = (vec![*first], no_signals.clone());
+    assert_eq!(seen.unwrap(), [(by_core, (others.to_vec(), no_signals))]);
 }
