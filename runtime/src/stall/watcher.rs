@@ -83,7 +83,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         // In a forked child the list is its parent's, and nobody looks.
         if !ptr::eq(self.cores, CORES.get()) {
-            return;
+            return self.target.leave();
         }
         // A look at this core that is under way has its lock; the signal of that look is taken within this.
         let mut list = self.cores.lock();
