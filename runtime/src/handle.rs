@@ -341,7 +341,7 @@ pub enum PostError {
     /// tasks); try again when it has caught up.
     #[error("the core's queue is full")]
     Full,
-    /// The core has ended.
+    /// The core has ended, or is one of the process that this one was forked from.
     #[error("the core has ended")]
     CoreGone,
     /// There is no core of this number.

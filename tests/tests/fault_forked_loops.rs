@@ -2,11 +2,14 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use coreloop::time::{sleep, timeout};
-use coreloop::{Cores, EventLoop, Runtime, Settings, spawn, spawn_blocking};
+use coreloop::{
+    CoreState, Cores, EventLoop, Handle, PostError, Runtime, Settings, spawn, spawn_blocking,
+};
 use coreloop_net::{TcpListener, TcpStream};
 use coreloop_tests::forked::{Ended, fork};
 use coreloop_tests::in_child;
@@ -73,4 +76,46 @@ fn fault_fork_while_threads_make_and_close_loops_leaves_the_child_able_to_do_so(
             assert!(made.into_inner() > 20, "little was going on meanwhile");
         },
     );
+}
+
+/// The threads of its parent's cores are not in it.
+#[test]
+fn fault_forked_child_is_told_that_its_parents_cores_are_gone() {
+    in_child("fault_forked_child_is_told_that_its_parents_cores_are_gone", || {
+        let (tell, told) = mpsc::channel();
+        let runtime = Runtime::builder().cores(Cores::Count(1)).build().unwrap();
+        let cores = thread::spawn(move || {
+            runtime.run(move |_core| {
+                let tell = tell.clone();
+                async move {
+                    tell.send(Handle::current()).unwrap();
+                    std::future::pending::<()>().await;
+                }
+            })
+        });
+        let handle = told.recv().unwrap();
+        let of_before = handle.spawn_on(0, async || 6).unwrap();
+        let mut child = fork(|| {
+            let gone = |posted| posted == Err(PostError::CoreGone);
+            let mut event_loop = EventLoop::with(settings()).unwrap();
+            let own = event_loop.handle();
+            let answers = [
+                gone(handle.call_soon_threadsafe(0, || ())),
+                gone(handle.spawn_on(0, async || ()).map(drop)),
+                handle.all_stats_blocking(LIMIT)[0].state == CoreState::Closing,
+                event_loop.block_on(async {
+                    let waits = handle.spawn_on_when_room(0, async || ());
+                    let asks = handle.stats(0);
+                    gone(waits.await.map(drop)) & gone(asks.await.map(drop))
+                }),
+                own.call_soon_threadsafe(0, || ()).is_ok(),
+            ];
+            if answers == [true; 5] { 7 } else { 1 }
+        });
+        assert_eq!(child.wait(), Ended::Exit(7));
+        assert_eq!(of_before.join().unwrap(), 6);
+        assert_eq!(handle.spawn_on(0, async || 7).unwrap().join().unwrap(), 7);
+        handle.stop();
+        assert!(cores.join().unwrap().is_err(), "its core's future was cancelled");
+    });
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use super::cell::CoreCell;
 use crate::contain::{let_go, wake};
 use crate::metrics::{CoreState, Latency, Recorder, Snapshot};
+use crate::sys::forks;
 use crate::sys::shared::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -38,6 +39,8 @@ pub(crate) struct JobQueue {
     any: AtomicBool,
     /// Questions under way, of each kind.
     asked: [AtomicUsize; 2],
+    /// Forks before the process whose core it is: see [`is_left_behind`](Self::is_left_behind).
+    forks: u32,
 }
 
 /// What a question takes of its core.
@@ -105,7 +108,14 @@ impl JobQueue {
         let clock = clock.filter(|_| book.timing());
         let open = Mutex::new(Some(Open::default()));
         let (any, asked) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
-        Self { cell, book, clock, open, any, asked }
+        Self { cell, book, clock, open, any, asked, forks: forks() }
+    }
+
+    /// Whether this is a forked child of the process whose core it is. There the core has ended: its thread
+    /// is not there, and the lock may be held for ever.
+    #[inline]
+    fn is_left_behind(&self) -> bool {
+        self.forks != forks()
     }
 
     /// Queues a closure and wakes the core.
@@ -131,6 +141,9 @@ impl JobQueue {
     fn put(&self, job: Job, takes_room: bool) -> Result<(), Refused> {
         // Declared before the lock, so that a refused closure's destructor runs after its release.
         let job = job;
+        if self.is_left_behind() {
+            return Err(Refused::Gone);
+        }
         let mut open = self.lock();
         match &mut *open {
             None => return Err(Refused::Gone),
@@ -151,6 +164,9 @@ impl JobQueue {
 
     /// Sets down who waits for room, if there is none now.
     fn poll_room(&self, place: &mut Option<u64>, cx: &Context<'_>) -> Poll<()> {
+        if self.is_left_behind() {
+            return Poll::Ready(());
+        }
         // Foreign code, with nothing held: the clone before the lock, the drop after it.
         let waker = cx.waker().clone();
         let mut lock = self.lock();
@@ -171,6 +187,9 @@ impl JobQueue {
 
     /// One that waited does not any more. If it had been told of room and has not taken it, the next is told.
     fn forget_waiting(&self, place: u64) {
+        if self.is_left_behind() {
+            return;
+        }
         let mut lock = self.lock();
         let Some(open) = lock.as_mut() else { return };
         if let Some(old) = open.waiting.remove(&place) {
@@ -198,7 +217,7 @@ impl JobQueue {
     /// What the core does, if it has not ended.
     fn state(&self) -> CoreState {
         match () {
-            _ if self.lock().is_none() => CoreState::Closing,
+            _ if self.is_left_behind() || self.lock().is_none() => CoreState::Closing,
             _ if self.cell.is_parked() => CoreState::Parked,
             _ => CoreState::Running,
         }
@@ -262,6 +281,9 @@ impl<'a> Room<'a> {
     /// It was taken, maybe without having been told of.
     pub(crate) fn taken(&mut self) {
         if let Some(place) = self.place.take() {
+            if self.queue.is_left_behind() {
+                return;
+            }
             let old = self.queue.lock().as_mut().and_then(|open| open.waiting.remove(&place));
             let_go(old);
         }

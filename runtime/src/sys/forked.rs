@@ -49,11 +49,17 @@ struct Before(UnsafeCell<MaybeUninit<sigaction>>);
 // SAFETY: written by a fork's only thread before IS_SET says so, and read after.
 unsafe impl Sync for Before {}
 
+/// How many forks came before this process, since the first that made a loop. A load.
+#[inline]
+pub(crate) fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// A number that is this process's and none of its ancestors': its own number, which may be one of theirs in
 /// another namespace, and how many forks came before it.
 pub(super) fn process() -> u64 {
     set_up();
-    u64::from(std::process::id()) << 32 | u64::from(FORKS.load(Ordering::Relaxed))
+    u64::from(std::process::id()) << 32 | u64::from(forks())
 }
 
 fn set_up() {

@@ -33,4 +33,5 @@ pub(crate) mod threads;
 #[cfg(tsan)]
 pub(crate) mod tsan;
 
+pub(crate) use forked::forks;
 pub(crate) use kernel::{Kernel, RingMemory, WaitArg};
